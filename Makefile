@@ -1,0 +1,52 @@
+# The two commands of the README, `make demo` and `make test`, and what they need on a fresh machine.
+# Everything downloaded goes to the user's cache (scripts/cache.py), never into the tree but for one link.
+
+.NOTPARALLEL:
+.PHONY: help setup demo test clean
+
+EXAMPLE ?= newswire
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sheaf
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+DENY_VERSION := 0.20.2
+DENY := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
+# What each example trains on.
+newswire_DATA := minilm reuters-r8
+heart_DATA := heart
+ifndef $(EXAMPLE)_DATA
+$(error there is no example '$(EXAMPLE)': EXAMPLE is newswire or heart)
+endif
+
+help:
+	@echo 'make demo   run a federation: EXAMPLE=newswire|heart, SEED=n, SITES=n'
+	@echo 'make test   check everything'
+	@echo 'make setup  install libtorch for a plain `cargo build`; CUDA=1 adds the CUDA half'
+	@echo 'make clean  remove what was built; the cache stays'
+
+setup:
+	@command -v python3 >/dev/null || { echo 'error: python3 was not found: install Python 3 with pip (Debian: apt install python3 python3-pip), then try again.' >&2; exit 1; }
+	@python3 -B scripts/setup.py $(if $(CUDA),--cuda)
+
+demo: setup
+	@python3 -B scripts/fetch_data.py $($(EXAMPLE)_DATA)
+	cargo build --workspace
+	$(TARGET)/debug/sheaf-demo $(EXAMPLE) $(if $(SEED),--seed $(SEED)) $(if $(SITES),--sites $(SITES))
+
+# Quick checks first; `cargo test` last, so that its results end the log.
+test: setup $(DENY)
+	@python3 -B scripts/fetch_data.py $(sort $(newswire_DATA) $(heart_DATA))
+	cargo fmt --all --check
+	scripts/guards.sh
+	$(DENY) check bans licenses sources
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
+	cargo test --workspace
+
+# Built for a quick build, not a quick run: it reads one lock file.
+$(DENY): export CARGO_PROFILE_DEV_OPT_LEVEL := 1
+$(DENY): export CARGO_PROFILE_DEV_DEBUG := 0
+$(DENY):
+	cargo install cargo-deny@$(DENY_VERSION) --locked --debug --no-default-features --root $(CACHE)/tools/cargo-deny-$(DENY_VERSION)
+
+clean:
+	cargo clean

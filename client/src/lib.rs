@@ -1,0 +1,5 @@
+//! The site's daemon: dials out, trains on private data with libtorch, sends updates.
+
+pub mod data;
+pub mod device;
+pub mod trainer;

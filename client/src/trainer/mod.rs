@@ -1,0 +1,66 @@
+//! The seam between a site's session and whatever trains: blocking, and no tensor type crosses it.
+//!
+//! A trainer holds one run's model and one site's data, from the run's first task to its last, so that what can
+//! be computed once (tokens, the output of frozen layers) is computed once.
+
+use sheaf_common::metrics::Counts;
+use sheaf_common::status::Phase;
+
+/// Where a task is within its run: fixes the learning rate and the order of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// The round, from 1.
+    pub number: u32,
+    /// Rounds of the run.
+    pub of: u32,
+}
+
+/// What training gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trained {
+    /// The trained parameters, in the order of the job's `ParamSpec`.
+    pub params: Vec<f32>,
+    /// Mean loss per example over the last epoch (over all steps when there is less than one epoch), in nats.
+    pub train_loss: f64,
+}
+
+/// Training or evaluating did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The task was called off.
+    #[error("the task was called off")]
+    Cancelled,
+    /// The loss left the finite numbers.
+    #[error("the loss became {loss} at step {step} of round {round}: lower training.learning_rate or set max_grad_norm")]
+    Diverged {
+        /// The loss.
+        loss: f64,
+        /// The step, from 1.
+        step: u64,
+        /// The round.
+        round: u32,
+    },
+    /// Everything else, as a sentence.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Whoever waits for the trainer: is told how far it is and may call it off.
+pub trait Watch {
+    /// `done` of `total` steps of `phase`.
+    fn progress(&self, phase: Phase, done: u64, total: u64);
+    /// Whether to give up at the next step.
+    fn is_cancelled(&self) -> bool;
+}
+
+/// Trains and evaluates one run's model on one site's data.
+pub trait Trainer: Send {
+    /// Examples that it trains on: the site's weight in the mean.
+    fn num_examples(&self) -> u64;
+
+    /// Trains from the global parameters `params`. Same seed, machine, round and parameters: same bits.
+    fn train(&mut self, params: Vec<f32>, round: Round, watch: &dyn Watch) -> Result<Trained, TrainError>;
+
+    /// The model with `params` on the site's validation split; `None` when it has none.
+    fn evaluate(&mut self, params: &[f32], watch: &dyn Watch) -> Result<Option<Counts>, TrainError>;
+}

@@ -1,0 +1,26 @@
+//! The protocol and every decision of Sheaf, as plain values and functions.
+//!
+//! Nothing here touches a clock, a file, a thread or a socket: time, randomness and bytes are passed in, so
+//! that whatever happens in a federation can be replayed from what was passed in. Read in this order:
+//!
+//! 1. [`id`], [`blob`], [`params`]: the names of things.
+//! 2. [`run`]: what a data scientist asks for (`run.toml`), checked whole.
+//! 3. [`message`]: what server, sites and operators say to each other; [`wire`]: how it is encoded.
+//! 4. [`model`]: pretrained models as folders, and which of their parameters travel.
+//! 5. [`metrics`]: counts that can be added over sites without losing anything.
+//! 6. [`aggregate`]: the exact sum of updates and what the server makes of it.
+//! 7. [`status`]: what an operator sees.
+
+pub mod aggregate;
+pub mod blob;
+pub mod config;
+pub mod id;
+pub mod message;
+pub mod metrics;
+pub mod model;
+pub mod params;
+pub mod run;
+pub mod seed;
+pub mod status;
+pub mod time;
+pub mod wire;

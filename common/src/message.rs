@@ -1,0 +1,269 @@
+//! What server, sites and operators say to each other: one enum per direction.
+//!
+//! The speaker's identity is never in a message: it comes from the certificate of the connection.
+
+use serde::{Deserialize, Serialize};
+
+use crate::blob::BlobId;
+use crate::id::{Federation, RunId};
+use crate::metrics::Counts;
+use crate::model::ModelInfo;
+use crate::params::ParamSpec;
+use crate::run::RunSpec;
+use crate::status::{Phase, RunStatus, RunSummary, SiteStatus};
+
+/// The first frame on every stream that a client opens: what the stream is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Open {
+    /// The control stream of a site; frames of [`SiteMessage`] and [`ServerMessage`] follow.
+    Site(Hello),
+    /// The control stream of an operator or viewer; [`Request`] and [`Reply`] alternate.
+    Operator(Hello),
+    /// Send me this blob from `offset` on. Answered by [`BlobReply`], then the bytes to the end of the stream.
+    Get {
+        /// The blob.
+        blob: BlobId,
+        /// Bytes that the client already has.
+        offset: u64,
+    },
+    /// I have this blob for you. Answered by [`BlobReply`]; on `Send { offset }` the bytes from there on follow
+    /// to the end of the stream, and a second [`BlobReply`] says whether they were what the name promised.
+    Put {
+        /// The blob.
+        blob: BlobId,
+        /// Its length in bytes.
+        length: u64,
+    },
+}
+
+/// Said first by a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`crate::wire::PROTOCOL_VERSION`] of the speaker.
+    pub protocol: u32,
+    /// Version of the program.
+    pub software: String,
+}
+
+/// The server's word on a blob stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlobReply {
+    /// To `Get`: the blob has this length; its bytes from the asked offset follow.
+    Found {
+        /// Length of the whole blob in bytes.
+        length: u64,
+    },
+    /// To `Put`: send from this offset on.
+    Send {
+        /// Bytes that the server already has.
+        offset: u64,
+    },
+    /// To `Put`: the blob is here, whole and verified.
+    Stored,
+    /// The server will not, and why.
+    Refused(String),
+}
+
+/// One try at one round of one run: what an update answers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskId {
+    /// The run.
+    pub run: RunId,
+    /// The round, from 1.
+    pub round: u32,
+    /// The attempt at the round, from 1.
+    pub attempt: u32,
+}
+
+impl std::fmt::Display for TaskId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} round {}", self.run, self.round)?;
+        if self.attempt > 1 { write!(f, " (attempt {})", self.attempt) } else { Ok(()) }
+    }
+}
+
+/// Train the global model of a round on your data and answer with an [`Update`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainTask {
+    /// What is answered.
+    pub id: TaskId,
+    /// What is to be done.
+    pub job: Job,
+    /// Milliseconds until the round's deadline.
+    pub time_left_ms: u64,
+}
+
+/// Evaluate the final global model on your validation split and answer with [`SiteMessage::Evaluated`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluateTask {
+    /// What is answered; `round` is the last one.
+    pub id: TaskId,
+    /// What is to be done.
+    pub job: Job,
+}
+
+/// The run, its model and the global parameters: the common part of all tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Everything about the run.
+    pub spec: RunSpec,
+    /// Manifest of the imported model, if there is one.
+    pub model: Option<BlobId>,
+    /// The parameters that travel.
+    pub params: ParamSpec,
+    /// Their global values.
+    pub global: BlobId,
+}
+
+/// A site's answer to a [`TrainTask`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Update {
+    /// The task that it answers.
+    pub task: TaskId,
+    /// The delta, local minus global, already stored at the server as a blob.
+    pub delta: BlobId,
+    /// Training examples behind it: its weight in the mean.
+    pub num_examples: u64,
+    /// Mean training loss over the last local epoch, in nats.
+    pub train_loss: f64,
+    /// The incoming global model on the site's validation split.
+    pub global_metrics: Option<Counts>,
+    /// The trained model on the same.
+    pub local_metrics: Option<Counts>,
+}
+
+/// From a site to the server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum SiteMessage {
+    /// How far the site is. Shown to the operator; decides nothing.
+    Progress {
+        /// The task.
+        task: TaskId,
+        /// What the site is doing.
+        phase: Phase,
+        /// Steps or bytes done.
+        done: u64,
+        /// Steps or bytes in all.
+        total: u64,
+    },
+    /// A round's answer.
+    Update(Box<Update>),
+    /// The answer to an [`EvaluateTask`].
+    Evaluated {
+        /// The task.
+        task: TaskId,
+        /// The global model on the site's validation split.
+        metrics: Option<Counts>,
+    },
+    /// The site will not or cannot do the task, and why.
+    Declined {
+        /// The task.
+        task: TaskId,
+        /// One sentence for the operator.
+        reason: String,
+    },
+}
+
+/// From the server to a site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ServerMessage {
+    /// You are in.
+    Welcome {
+        /// The federation, which must be the site's own.
+        federation: Federation,
+        /// Version of the server program.
+        software: String,
+    },
+    /// The handshake failed, and why; the connection closes.
+    Refused(String),
+    /// A round's work.
+    Train(Box<TrainTask>),
+    /// The final model's evaluation.
+    Evaluate(Box<EvaluateTask>),
+    /// The update was not counted, and why.
+    Rejected {
+        /// The task.
+        task: TaskId,
+        /// One sentence.
+        reason: String,
+    },
+    /// The round is over: the update for this task is no longer needed.
+    Over(TaskId),
+}
+
+/// From an operator to the server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Queue a run. The text of `run.toml` and the file's name for messages.
+    Submit {
+        /// File name.
+        file: String,
+        /// Content.
+        text: String,
+    },
+    /// All runs.
+    Runs,
+    /// One run.
+    Run(RunId),
+    /// Stop a run.
+    Stop(RunId),
+    /// All sites ever seen.
+    Sites,
+    /// Make a model known under a name; its manifest and files are stored as blobs already.
+    ImportModel {
+        /// Name for `run.toml`.
+        name: String,
+        /// The manifest's blob.
+        manifest: BlobId,
+    },
+    /// All imported models.
+    Models,
+    /// What is needed to export a run's model after a round (the last completed one when not given).
+    Export {
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: Option<u32>,
+    },
+}
+
+/// From the server to an operator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// You are in.
+    Welcome {
+        /// The federation.
+        federation: Federation,
+        /// Version of the server program.
+        software: String,
+    },
+    /// It was not done, and why: one sentence.
+    Refused(String),
+    /// The run was queued under this name.
+    Submitted(RunId),
+    /// To [`Request::Runs`].
+    Runs(Vec<RunSummary>),
+    /// To [`Request::Run`].
+    Run(Box<RunStatus>),
+    /// To [`Request::Stop`].
+    Stopping(RunId),
+    /// To [`Request::Sites`].
+    Sites(Vec<SiteStatus>),
+    /// To [`Request::ImportModel`].
+    Imported(ModelInfo),
+    /// To [`Request::Models`].
+    Models(Vec<ModelInfo>),
+    /// To [`Request::Export`].
+    Export(Box<ExportPlan>),
+}
+
+/// What an operator needs to put a trained model together from blobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExportPlan {
+    /// The run's status, for the model's card.
+    pub status: RunStatus,
+    /// The round after which the parameters hold.
+    pub round: u32,
+    /// The run, its base model and the parameters to put into it.
+    pub job: Job,
+}

@@ -1,0 +1,328 @@
+//! A run as the data scientist asked for it: the typed form of `run.toml`, complete and checked.
+//!
+//! [`file`] holds the written form. The typed form travels to the sites inside every task, so that a site knows
+//! everything about what it is asked to do, and nothing in it is code.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, ConfigError};
+use crate::id::{ClientId, Name};
+
+/// Everything that a run is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// Name, from which the `RunId` is made.
+    pub name: Name,
+    /// Rounds to complete.
+    pub rounds: u32,
+    /// Seed of everything random in the run.
+    pub seed: u64,
+    /// Whether the server may see single updates.
+    pub secure_aggregation: SecureAggregation,
+    /// The model and which part of it is trained.
+    pub model: ModelSpec,
+    /// What is learned from which columns: the contract that a site's data must meet.
+    pub task: Task,
+    /// How a site trains.
+    pub training: Training,
+    /// Which sites take part and when a round is over.
+    pub cohort: CohortSpec,
+    /// What the server does with the mean of the updates.
+    pub server: ServerSpec,
+}
+
+/// Whether updates are encrypted so that the server learns only their sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecureAggregation {
+    /// The server sees each site's update. Must be written out.
+    Off,
+}
+
+/// The model of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// Where its weights come from.
+    pub source: ModelSource,
+    /// Which of its parameters are trained and travel.
+    pub trainable: Trainable,
+    /// How a text encoder's token vectors become one vector.
+    pub pooling: Pooling,
+    /// Dropout probability while training, in [0, 1).
+    pub dropout: f64,
+}
+
+/// Where a model's weights come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ModelSource {
+    /// A pretrained model imported with `sheaf model import`, by its name at the server.
+    Imported(String),
+    /// A model that starts from the run's seed.
+    Fresh(Architecture),
+}
+
+/// A model small enough to be described in `run.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Architecture {
+    /// A multi-layer perceptron with ReLU; the widths of its hidden layers.
+    Mlp(Vec<u64>),
+    /// Softmax regression in plain Rust, without libtorch.
+    Softmax,
+    /// No model: a vector of so many values, to each of which a site adds a constant. Measures everything but training.
+    Constant(u64),
+}
+
+/// Which parameters are trained and travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trainable {
+    /// The classification head.
+    Head,
+    /// The last so many encoder layers (and a pooler that is used) and the head.
+    Last(u32),
+    /// Everything.
+    All,
+}
+
+/// How token vectors become one vector for the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// The mean over the tokens that are not padding.
+    Mean,
+    /// The first token through the model's pooler (dense, tanh), as `BertForSequenceClassification` does it.
+    Cls,
+}
+
+/// What is learned: the data contract.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The data set's name in every `site.toml`.
+    pub dataset: String,
+    /// The column that holds the label.
+    pub label: String,
+    /// The labels, in the order of the model's outputs. At least two.
+    pub labels: Vec<String>,
+    /// What the label is learned from.
+    pub input: TaskInput,
+}
+
+/// What the label is learned from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum TaskInput {
+    /// One column of text, cut to `max_length` tokens (special tokens included).
+    Text {
+        /// The column.
+        column: String,
+        /// Tokens per text at most.
+        max_length: u32,
+    },
+    /// Numeric and categorical columns.
+    Table {
+        /// The columns, in the order of the model's inputs.
+        features: Vec<Feature>,
+    },
+    /// Nothing: for [`Architecture::Constant`].
+    Nothing,
+}
+
+/// One column of a table and how it becomes model inputs. Fixed by the run, so that every site encodes alike.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Feature {
+    /// The column.
+    pub column: String,
+    /// How it is read.
+    pub kind: FeatureKind,
+    /// Values that mean "missing" besides the empty string, compared as text and, for numbers, as numbers.
+    pub missing: Vec<String>,
+}
+
+/// How a column becomes model inputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FeatureKind {
+    /// `(x - mean) / std`, and an input that is 1 where the value is missing (and the first one 0).
+    Numeric {
+        /// Centre.
+        mean: f64,
+        /// Scale, above 0.
+        std: f64,
+    },
+    /// One input per category; all 0 where the value is missing.
+    Categorical {
+        /// The categories. A value that is none of them breaks the contract.
+        categories: Vec<String>,
+    },
+}
+
+impl FeatureKind {
+    /// Number of model inputs that the column becomes.
+    pub fn width(&self) -> u64 {
+        match self {
+            Self::Numeric { .. } => 2,
+            Self::Categorical { categories } => categories.len() as u64,
+        }
+    }
+}
+
+/// How a site trains.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// The optimizer; fresh in every round.
+    pub optimizer: Optimizer,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Decoupled for AdamW, added to the gradient otherwise.
+    pub weight_decay: f64,
+    /// Examples per step.
+    pub batch_size: u32,
+    /// How long a site trains in a round.
+    pub local: LocalWork,
+    /// How the learning rate moves over the rounds' steps.
+    pub schedule: Schedule,
+    /// Clip the gradient to this L2 norm over all trained parameters.
+    pub max_grad_norm: Option<f64>,
+    /// Share of a site's data that is held out for validation, in [0, 0.9]; stratified by label, the same in every round.
+    pub validation_split: f64,
+}
+
+/// How long a site trains in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LocalWork {
+    /// Passes over the site's training data.
+    Epochs(u32),
+    /// Optimizer steps.
+    Steps(u32),
+}
+
+/// An optimizer, with PyTorch's definitions and defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Optimizer {
+    /// Stochastic gradient descent.
+    Sgd {
+        /// Momentum in [0, 1).
+        momentum: f64,
+        /// Nesterov's variant.
+        nesterov: bool,
+    },
+    /// Adam.
+    Adam(AdamSpec),
+    /// Adam with decoupled weight decay.
+    AdamW(AdamSpec),
+}
+
+/// Constants of Adam and AdamW.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdamSpec {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+}
+
+/// How the learning rate moves over all steps of the run: a site's step `s` of round `r` (from 1) is step
+/// `(r - 1) * steps_per_round + s` of `rounds * steps_per_round`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Its form after the warm-up.
+    pub kind: ScheduleKind,
+    /// Steps over which it rises linearly from 0 to the peak.
+    pub warmup_steps: u32,
+}
+
+/// The form of a schedule after its warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// Stays at the peak.
+    Constant,
+    /// Falls linearly to 0 at the last step.
+    Linear,
+    /// Falls along half a cosine to 0 at the last step.
+    Cosine,
+}
+
+impl Schedule {
+    /// The factor on the peak learning rate at `step` (from 0) of `total`.
+    pub fn factor(&self, step: u64, total: u64) -> f64 {
+        let warmup = u64::from(self.warmup_steps);
+        if step < warmup {
+            return (step + 1) as f64 / (warmup + 1) as f64;
+        }
+        let progress = (step - warmup) as f64 / total.saturating_sub(warmup).max(1) as f64;
+        match self.kind {
+            ScheduleKind::Constant => 1.0,
+            ScheduleKind::Linear => (1.0 - progress).max(0.0),
+            ScheduleKind::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos()),
+        }
+    }
+}
+
+/// Which sites take part and when a round is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CohortSpec {
+    /// The sites that may take part; `None` is every site of the federation.
+    pub sites: Option<Vec<ClientId>>,
+    /// How many of those that are connected train in a round.
+    pub selection: Selection,
+    /// A round starts when so many of them are connected.
+    pub min_sites: u32,
+    /// A round counts with at least so many updates.
+    pub min_updates: u32,
+    /// How long a round waits for updates.
+    pub round_timeout: Duration,
+    /// How often a round is tried before the run fails.
+    pub max_attempts: u32,
+    /// A site's `num_examples` counts as at most this, which bounds its influence.
+    pub max_examples: u64,
+}
+
+/// How many of the connected sites train in a round. Chosen from the run's seed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Selection {
+    /// All of them.
+    All,
+    /// This share, in (0, 1], rounded up.
+    Fraction(f64),
+    /// So many.
+    Count(u32),
+}
+
+/// What the server does with the mean of the updates.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerSpec {
+    /// Factor on the mean update; 1 is FedAvg.
+    pub learning_rate: f64,
+}
+
+impl RunSpec {
+    /// Reads `run.toml`. `file` is its name for the message.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+        config::read::<file::RunFile, Self>(file, text)
+    }
+
+    /// Number of model outputs.
+    pub fn num_labels(&self) -> usize {
+        self.task.labels.len()
+    }
+
+    /// Number of inputs of a tabular model; 0 for text.
+    pub fn num_inputs(&self) -> u64 {
+        match &self.task.input {
+            TaskInput::Table { features } => features.iter().map(|feature| feature.kind.width()).sum(),
+            TaskInput::Text { .. } | TaskInput::Nothing => 0,
+        }
+    }
+
+    /// Labels by name, for a reader of data.
+    pub fn label_index(&self) -> BTreeMap<&str, usize> {
+        self.task.labels.iter().enumerate().map(|(index, label)| (label.as_str(), index)).collect()
+    }
+}

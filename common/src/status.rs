@@ -1,0 +1,213 @@
+//! What an operator sees of runs and sites.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::blob::BlobId;
+use crate::id::{ClientId, Name, RunId};
+use crate::metrics::Report;
+use crate::run::RunSpec;
+use crate::time::Timestamp;
+
+/// What a site is doing for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Fetching the model.
+    Fetching,
+    /// Reading data.
+    Preparing,
+    /// Evaluating on its validation split.
+    Evaluating,
+    /// Training.
+    Training,
+    /// Uploading its update.
+    Uploading,
+}
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// Behind another run that holds sites of its cohort.
+    Queued,
+    /// Waiting for enough sites to be connected.
+    Waiting,
+    /// A round is in progress.
+    Running,
+    /// The last round is done; sites evaluate the final model.
+    Evaluating,
+    /// All rounds are done.
+    Completed,
+    /// It cannot go on.
+    Failed,
+    /// An operator stopped it.
+    Stopped,
+}
+
+impl RunState {
+    /// Whether nothing more will happen.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Stopped)
+    }
+}
+
+impl std::fmt::Display for RunState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Queued => "queued",
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Evaluating => "evaluating",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// A run in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// Its name.
+    pub run: RunId,
+    /// Where it stands.
+    pub state: RunState,
+    /// Rounds completed.
+    pub completed_rounds: u32,
+    /// Rounds asked for.
+    pub rounds: u32,
+    /// Operator who submitted it.
+    pub submitted_by: Name,
+    /// When.
+    pub submitted_at: Timestamp,
+    /// Why it waits, failed or was stopped; empty when there is nothing to say.
+    pub detail: String,
+}
+
+/// A run in full.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// The run in a list.
+    pub summary: RunSummary,
+    /// What was asked for.
+    pub spec: RunSpec,
+    /// Values that travel in each direction per site and round.
+    pub num_params: u64,
+    /// The round in progress.
+    pub current: Option<RoundStatus>,
+    /// Rounds completed and attempts abandoned, in order.
+    pub history: Vec<RoundRecord>,
+    /// The final model on the sites' validation splits.
+    pub final_metrics: Option<Report>,
+    /// The global parameters after the last completed round.
+    pub global: BlobId,
+}
+
+/// A round in progress.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundStatus {
+    /// The round.
+    pub round: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// When it started.
+    pub started: Timestamp,
+    /// Time until its deadline.
+    pub time_left: Duration,
+    /// Its cohort.
+    pub members: Vec<MemberStatus>,
+}
+
+/// A member of a round's cohort.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// The site.
+    pub site: ClientId,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// What it did or does.
+    pub answer: Answer,
+    /// What it is doing, with steps or bytes done and in all.
+    pub progress: Option<(Phase, u64, u64)>,
+}
+
+/// What became of a member's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// Not here yet.
+    Pending,
+    /// Counted.
+    Accepted,
+    /// The update was refused, and why.
+    Rejected(String),
+    /// The site declined, and why.
+    Declined(String),
+}
+
+/// How an attempt at a round ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// The round.
+    pub round: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// When it started.
+    pub started: Timestamp,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// The global parameters after it, or why it was abandoned.
+    pub outcome: RoundOutcome,
+    /// What each member of the cohort did.
+    pub participants: Vec<Participant>,
+    /// The global model that the round started from, on the validation splits of the sites that answered.
+    pub global_metrics: Option<Report>,
+    /// The sites' own trained models on the same, pooled.
+    pub local_metrics: Option<Report>,
+    /// Mean training loss, weighted by examples, in nats.
+    pub train_loss: Option<f64>,
+}
+
+/// How an attempt at a round ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoundOutcome {
+    /// The global parameters after the round.
+    Completed(BlobId),
+    /// Why nothing came of it.
+    Abandoned(String),
+}
+
+/// What a member did in a round that is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Participant {
+    /// The site.
+    pub site: ClientId,
+    /// Its answer; `Pending` means that none came in time.
+    pub answer: Answer,
+    /// Its weight in the mean; 0 when it was not counted.
+    pub num_examples: u64,
+}
+
+/// A site in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteStatus {
+    /// The site.
+    pub site: ClientId,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Where from.
+    pub address: String,
+    /// Version of its program.
+    pub software: String,
+    /// When its connection came or went.
+    pub since: Timestamp,
+    /// The run that it works for.
+    pub run: Option<RunId>,
+    /// Bytes of blobs that it has fetched since the server started.
+    pub bytes_down: u64,
+    /// Bytes of blobs that it has sent since the server started.
+    pub bytes_up: u64,
+}
