@@ -1,0 +1,323 @@
+//! Blobs on disk: each stored once under its hash, whole or not at all.
+//!
+//! `ROOT/ab/abcd…` are complete and verified; `ROOT/partial/` holds what is still arriving. A blob moves from
+//! one to the other by fsync and rename, so that a name in the first place is a promise.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sheaf_common::blob::BlobId;
+
+/// Bytes hashed, read and written at a time.
+pub const CHUNK: usize = 1 << 20;
+
+/// A folder of blobs.
+#[derive(Clone, Debug)]
+pub struct BlobDir {
+    root: PathBuf,
+}
+
+/// A blob could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The disk said no.
+    #[error("cannot {what} blob file {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The content is not what the name promises.
+    #[error("blob {expected} arrived as {found}: the transfer was damaged")]
+    Mismatch {
+        /// The name.
+        expected: BlobId,
+        /// The hash of what came.
+        found: BlobId,
+    },
+    /// It is not here.
+    #[error("blob {0} is not here")]
+    Missing(BlobId),
+}
+
+impl BlobDir {
+    /// Opens the folder, making it when it is not there.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, BlobError> {
+        let root = root.into();
+        let partial = root.join("partial");
+        fs::create_dir_all(&partial).map_err(|e| io_error("make", &partial, e))?;
+        Ok(Self { root })
+    }
+
+    /// Where a complete blob lies.
+    pub fn path(&self, blob: BlobId) -> PathBuf {
+        let name = blob.to_string();
+        self.root.join(&name[..2]).join(name)
+    }
+
+    /// A complete blob's length; `None` when it is not here.
+    pub fn length(&self, blob: BlobId) -> Option<u64> {
+        fs::metadata(self.path(blob)).ok().map(|metadata| metadata.len())
+    }
+
+    /// Opens a complete blob for reading.
+    pub fn reader(&self, blob: BlobId) -> Result<File, BlobError> {
+        let path = self.path(blob);
+        File::open(&path).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                BlobError::Missing(blob)
+            } else {
+                io_error("open", &path, error)
+            }
+        })
+    }
+
+    /// A complete blob's bytes; for small ones.
+    pub fn read(&self, blob: BlobId) -> Result<Vec<u8>, BlobError> {
+        let mut bytes = Vec::new();
+        let mut reader = self.reader(blob)?;
+        reader
+            .read_to_end(&mut bytes)
+            .map_err(|e| io_error("read", &self.path(blob), e))?;
+        Ok(bytes)
+    }
+
+    /// Stores bytes at hand.
+    pub fn insert(&self, bytes: &[u8]) -> Result<BlobId, BlobError> {
+        let mut writer = self.writer()?;
+        writer.write(bytes)?;
+        writer.finish()
+    }
+
+    /// Copies a file in.
+    pub fn insert_file(&self, path: &Path) -> Result<BlobId, BlobError> {
+        let mut source = File::open(path).map_err(|e| io_error("open", path, e))?;
+        let mut writer = self.writer()?;
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match source.read(&mut buffer).map_err(|e| io_error("read", path, e))? {
+                0 => return writer.finish(),
+                length => writer.write(&buffer[..length])?,
+            }
+        }
+    }
+
+    /// Forgets a blob; one that is not here is fine.
+    pub fn remove(&self, blob: BlobId) -> Result<(), BlobError> {
+        let path = self.path(blob);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path, error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Starts a blob whose name is known when it is finished.
+    pub fn writer(&self) -> Result<BlobWriter, BlobError> {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = self
+            .root
+            .join("partial")
+            .join(format!("new-{}-{number}", std::process::id()));
+        let file = File::create(&path).map_err(|e| io_error("create", &path, e))?;
+        Ok(BlobWriter {
+            dir: self.clone(),
+            path,
+            file,
+            hasher: blake3::Hasher::new(),
+            length: 0,
+            keep: false,
+        })
+    }
+
+    /// Goes on with (or starts) the arrival of `blob` from `sender`: what came before is kept, and counted in
+    /// [`BlobWriter::length`].
+    pub fn resume(&self, blob: BlobId, sender: &str) -> Result<BlobWriter, BlobError> {
+        let path = self.root.join("partial").join(format!("{blob}.{sender}"));
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&path)
+            .map_err(|e| io_error("open", &path, e))?;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; CHUNK];
+        let mut length = 0;
+        loop {
+            match file.read(&mut buffer).map_err(|e| io_error("read", &path, e))? {
+                0 => break,
+                read => {
+                    hasher.update(&buffer[..read]);
+                    length += read as u64;
+                }
+            }
+        }
+        Ok(BlobWriter {
+            dir: self.clone(),
+            path,
+            file,
+            hasher,
+            length,
+            keep: true,
+        })
+    }
+
+    /// Removes what never finished arriving since before the program started.
+    pub fn remove_unnamed(&self) -> Result<(), BlobError> {
+        let partial = self.root.join("partial");
+        let entries = fs::read_dir(&partial).map_err(|e| io_error("list", &partial, e))?;
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with("new-") {
+                fs::remove_file(entry.path()).map_err(|e| io_error("remove", &entry.path(), e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A blob that is being written.
+#[derive(Debug)]
+pub struct BlobWriter {
+    dir: BlobDir,
+    path: PathBuf,
+    file: File,
+    hasher: blake3::Hasher,
+    length: u64,
+    /// Whether what was written stays for [`BlobDir::resume`] when the writer is dropped unfinished.
+    keep: bool,
+}
+
+impl BlobWriter {
+    /// Bytes written so far.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        self.file
+            .write_all(bytes)
+            .map_err(|e| io_error("write", &self.path, e))?;
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// What was written so far is wrong: it is not kept for [`BlobDir::resume`].
+    pub fn discard(&mut self) {
+        self.keep = false;
+    }
+
+    /// Makes the blob durable under the hash of what was written.
+    pub fn finish(self) -> Result<BlobId, BlobError> {
+        let blob = BlobId::from(self.hasher.finalize());
+        self.store(blob)?;
+        Ok(blob)
+    }
+
+    /// Makes the blob durable if it is what the name promises; throws it away otherwise.
+    pub fn finish_as(mut self, expected: BlobId) -> Result<(), BlobError> {
+        let found = BlobId::from(self.hasher.finalize());
+        if found != expected {
+            self.keep = false;
+            return Err(BlobError::Mismatch { expected, found });
+        }
+        self.store(expected)
+    }
+
+    fn store(mut self, blob: BlobId) -> Result<(), BlobError> {
+        self.file
+            .sync_all()
+            .map_err(|e| io_error("sync", &self.path, e))?;
+        let target = self.dir.path(blob);
+        let folder = target.parent().unwrap_or(&self.dir.root).to_owned();
+        fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
+        fs::rename(&self.path, &target).map_err(|e| io_error("rename", &self.path, e))?;
+        self.keep = true;
+        for folder in [&folder, &self.dir.root] {
+            File::open(folder)
+                .and_then(|f| f.sync_all())
+                .map_err(|e| io_error("sync", folder, e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        if !self.keep {
+            // Best effort: a left-over is removed by `remove_unnamed` at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn io_error(what: &'static str, path: &Path, source: io::Error) -> BlobError {
+    BlobError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir() -> (tempfile::TempDir, BlobDir) {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = BlobDir::open(temp.path().join("blobs")).unwrap();
+        (temp, dir)
+    }
+
+    #[test]
+    fn stored_under_its_hash() {
+        let (_temp, dir) = dir();
+        let blob = dir.insert(b"weights").unwrap();
+        assert_eq!(blob, BlobId::of(b"weights"));
+        assert_eq!(dir.length(blob), Some(7));
+        assert_eq!(dir.read(blob).unwrap(), b"weights");
+    }
+
+    #[test]
+    fn an_arrival_goes_on_where_it_stopped() {
+        let (_temp, dir) = dir();
+        let blob = BlobId::of(b"weights");
+        let mut first = dir.resume(blob, "site").unwrap();
+        first.write(b"wei").unwrap();
+        drop(first);
+        let mut second = dir.resume(blob, "site").unwrap();
+        assert_eq!(second.length(), 3);
+        second.write(b"ghts").unwrap();
+        second.finish_as(blob).unwrap();
+        assert_eq!(dir.read(blob).unwrap(), b"weights");
+    }
+
+    #[test]
+    fn what_is_not_as_promised_is_thrown_away() {
+        let (_temp, dir) = dir();
+        let blob = BlobId::of(b"weights");
+        let mut writer = dir.resume(blob, "site").unwrap();
+        writer.write(b"other").unwrap();
+        assert!(matches!(writer.finish_as(blob), Err(BlobError::Mismatch { .. })));
+        assert_eq!(dir.length(blob), None);
+        assert_eq!(dir.resume(blob, "site").unwrap().length(), 0);
+    }
+
+    #[test]
+    fn an_unfinished_blob_leaves_nothing() {
+        let (temp, dir) = dir();
+        let mut writer = dir.writer().unwrap();
+        writer.write(b"half").unwrap();
+        drop(writer);
+        assert_eq!(
+            fs::read_dir(temp.path().join("blobs/partial")).unwrap().count(),
+            0
+        );
+    }
+}

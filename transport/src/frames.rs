@@ -1,0 +1,56 @@
+//! Control messages on a QUIC stream: a length, checked before anything is allocated, and a body.
+
+use quinn::{RecvStream, SendStream};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sheaf_common::wire::{self, DecodeError, EncodeError, FRAME_MAX};
+
+/// A frame could not be sent or received.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The stream ended where a frame would start.
+    #[error("the peer closed the stream")]
+    Closed,
+    /// The connection is gone.
+    #[error("the connection is gone: {0}")]
+    Lost(String),
+    /// The peer announced more than a frame may hold.
+    #[error("the peer announced a frame of {0} bytes; at most {FRAME_MAX} are allowed")]
+    TooLong(u32),
+    /// The body is no message.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Our own message does not fit.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+/// Sends one message.
+pub async fn write<T: Serialize>(stream: &mut SendStream, message: &T) -> Result<(), FrameError> {
+    let frame = wire::frame(message)?;
+    stream
+        .write_chunk(frame.into())
+        .await
+        .map_err(|e| FrameError::Lost(e.to_string()))
+}
+
+/// Receives one message.
+pub async fn read<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, FrameError> {
+    let mut length = [0; 4];
+    match stream.read_exact(&mut length).await {
+        Ok(()) => {}
+        Err(quinn::ReadExactError::FinishedEarly(0)) => return Err(FrameError::Closed),
+        Err(error) => return Err(FrameError::Lost(error.to_string())),
+    }
+    let length = u32::from_le_bytes(length);
+    let size = length as usize;
+    if size > FRAME_MAX {
+        return Err(FrameError::TooLong(length));
+    }
+    let mut body = vec![0; size];
+    stream
+        .read_exact(&mut body)
+        .await
+        .map_err(|e| FrameError::Lost(e.to_string()))?;
+    Ok(wire::decode(&body)?)
+}

@@ -1,0 +1,217 @@
+//! Mutual TLS 1.3: our own certificate, the federation's CA, and the identity that a peer proved.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use sheaf_common::id::Identity;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Protocol name in the TLS handshake.
+pub const ALPN: &[u8] = b"sheaf/1";
+
+/// Where a party's certificate, key and CA lie, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialPaths {
+    /// Our certificate.
+    pub certificate: PathBuf,
+    /// Its private key; must not be readable by others.
+    pub key: PathBuf,
+    /// The federation's CA certificate.
+    pub ca: PathBuf,
+}
+
+/// A party's own certificate and key, and the CA that it trusts.
+pub struct Credentials {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    roots: Arc<RootCertStore>,
+    /// Who the certificate says that we are.
+    pub identity: Identity,
+    /// End of the certificate's validity, seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credentials({}, key redacted)", self.identity)
+    }
+}
+
+/// Certificates that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {why}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// Others can read the key.
+    #[error("{0} can be read by others than its owner: run `chmod 600 {0}`")]
+    KeyExposed(PathBuf),
+    /// A certificate carries no usable identity.
+    #[error("the certificate in {path} names no party of a federation: {why}")]
+    NoIdentity {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// Certificate, key and CA do not go together.
+    #[error("certificate and key of {identity} cannot be used: {why}")]
+    Unusable {
+        /// Who we would be.
+        identity: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Credentials {
+    /// Reads and checks the three files.
+    pub fn load(paths: &CredentialPaths) -> Result<Self, CredentialError> {
+        let chain = certificates(&paths.certificate)?;
+        check_key_mode(&paths.key)?;
+        let key = PrivateKeyDer::from_pem_file(&paths.key).map_err(|e| unreadable(&paths.key, e))?;
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&paths.ca)? {
+            roots.add(certificate).map_err(|e| unreadable(&paths.ca, e))?;
+        }
+        let no_identity = |why: String| CredentialError::NoIdentity {
+            path: paths.certificate.clone(),
+            why,
+        };
+        let leaf = chain
+            .first()
+            .ok_or_else(|| no_identity("it holds no certificate".into()))?;
+        let identity = identity_of(leaf).map_err(|e| no_identity(e.to_string()))?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| no_identity(e.to_string()))?;
+        let not_after = parsed.validity().not_after.timestamp();
+        Ok(Self {
+            chain,
+            key,
+            roots: Arc::new(roots),
+            identity,
+            not_after,
+        })
+    }
+
+    /// TLS for the server: every client must show a certificate of the federation.
+    pub fn server_config(&self) -> Result<ServerConfig, CredentialError> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider())
+            .build()
+            .map_err(|e| self.unusable(e))?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| self.unusable(e))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(|e| self.unusable(e))?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // A resumed session would skip the look at the client's certificate.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        Ok(config)
+    }
+
+    /// TLS for whoever dials out: shows its certificate and accepts only a server of its own federation.
+    pub fn client_config(&self) -> Result<ClientConfig, CredentialError> {
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| self.unusable(e))?
+            .with_root_certificates(self.roots.clone())
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(|e| self.unusable(e))?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(config)
+    }
+
+    fn unusable(&self, why: impl std::fmt::Display) -> CredentialError {
+        CredentialError::Unusable {
+            identity: self.identity.to_string(),
+            why: why.to_string(),
+        }
+    }
+}
+
+/// aws-lc-rs, whose first key exchange is the hybrid X25519MLKEM768.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
+    let list = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| unreadable(path, e))?;
+    if list.is_empty() {
+        return Err(unreadable(path, "it holds no certificate in PEM form"));
+    }
+    Ok(list)
+}
+
+fn unreadable(path: &Path, why: impl std::fmt::Display) -> CredentialError {
+    CredentialError::Unreadable {
+        path: path.to_owned(),
+        why: why.to_string(),
+    }
+}
+
+fn check_key_mode(path: &Path) -> Result<(), CredentialError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(path)
+        .map_err(|e| unreadable(path, e))?
+        .permissions()
+        .mode();
+    if mode & 0o077 == 0 {
+        Ok(())
+    } else {
+        Err(CredentialError::KeyExposed(path.to_owned()))
+    }
+}
+
+/// The peer showed no certificate from which an identity can be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoIdentity(String);
+
+/// The one `sheaf://` URI among a certificate's subject alternative names.
+pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, NoIdentity> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| NoIdentity(e.to_string()))?;
+    let names = parsed
+        .subject_alternative_name()
+        .map_err(|e| NoIdentity(e.to_string()))?
+        .ok_or_else(|| NoIdentity("it has no subject alternative name".into()))?;
+    let mut uris = names.value.general_names.iter().filter_map(|name| {
+        let GeneralName::URI(uri) = name else { return None };
+        uri.starts_with("sheaf://").then_some(*uri)
+    });
+    match (uris.next(), uris.next()) {
+        (Some(uri), None) => uri
+            .parse()
+            .map_err(|e: sheaf_common::id::BadIdentity| NoIdentity(e.to_string())),
+        (None, _) => Err(NoIdentity("it has no sheaf:// URI".into())),
+        (Some(_), Some(_)) => Err(NoIdentity("it has more than one sheaf:// URI".into())),
+    }
+}
+
+/// Who is at the other end of `connection`, as TLS proved it.
+pub fn peer_identity(connection: &quinn::Connection) -> Result<Identity, NoIdentity> {
+    let chain = connection
+        .peer_identity()
+        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .ok_or_else(|| NoIdentity("the peer showed no certificate".into()))?;
+    let leaf = chain
+        .first()
+        .ok_or_else(|| NoIdentity("the peer showed an empty chain".into()))?;
+    identity_of(leaf)
+}

@@ -1,0 +1,251 @@
+//! Moving blobs over QUIC streams of their own: both ends of `Open::Get` and `Open::Put`.
+//!
+//! Either direction resumes at the offset that the receiver has; the receiver verifies the hash before the blob
+//! gets its name.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
+use quinn::{Connection, RecvStream, SendStream};
+use sheaf_common::blob::BlobId;
+use sheaf_common::message::{BlobReply, Open};
+
+use crate::blobs::{BlobDir, BlobError, BlobWriter, CHUNK};
+use crate::frames;
+
+/// A transfer did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The connection is gone; try again when it is back.
+    #[error("the transfer of blob {blob} broke off: {why}")]
+    Lost {
+        /// The blob.
+        blob: BlobId,
+        /// Why.
+        why: String,
+    },
+    /// The peer refuses.
+    #[error("the peer refuses blob {blob}: {why}")]
+    Refused {
+        /// The blob.
+        blob: BlobId,
+        /// Why.
+        why: String,
+    },
+    /// Our disk, or a damaged transfer.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+}
+
+/// Told of bytes done and in all while a transfer goes on.
+pub type OnProgress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
+
+/// Client: fetches `blob` of at most `max` bytes into `dir` unless it is there. Returns the bytes moved.
+pub async fn fetch(
+    connection: &Connection,
+    dir: &BlobDir,
+    blob: BlobId,
+    max: u64,
+    progress: OnProgress<'_>,
+) -> Result<u64, TransferError> {
+    if dir.length(blob).is_some() {
+        return Ok(0);
+    }
+    let mut writer = dir.resume(blob, "fetch")?;
+    let offset = writer.length();
+    let (mut send, mut recv) = connection.open_bi().await.map_err(|e| lost(blob, e))?;
+    frames::write(&mut send, &Open::Get { blob, offset })
+        .await
+        .map_err(|e| lost(blob, e))?;
+    let length = match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
+        BlobReply::Found { length } if length <= max => length,
+        BlobReply::Found { length } => {
+            return Err(refused(
+                blob,
+                format!("it has {length} bytes where at most {max} were expected"),
+            ));
+        }
+        BlobReply::Refused(why) => return Err(refused(blob, why)),
+        BlobReply::Send { .. } | BlobReply::Stored => {
+            return Err(refused(blob, "it answered out of turn".into()));
+        }
+    };
+    receive(&mut recv, &mut writer, blob, length, progress).await?;
+    writer.finish_as(blob)?;
+    Ok(length.saturating_sub(offset))
+}
+
+/// Client: gives the blob in `dir` to the server unless it has it. Returns the bytes moved.
+pub async fn put(
+    connection: &Connection,
+    dir: &BlobDir,
+    blob: BlobId,
+    progress: OnProgress<'_>,
+) -> Result<u64, TransferError> {
+    let file = dir.reader(blob)?;
+    put_file(connection, file, blob, progress).await
+}
+
+/// Client: gives the content of `file`, whose hash is `blob`, to the server unless it has it.
+pub async fn put_file(
+    connection: &Connection,
+    file: File,
+    blob: BlobId,
+    progress: OnProgress<'_>,
+) -> Result<u64, TransferError> {
+    let length = file.metadata().map_err(|e| lost(blob, e))?.len();
+    let (mut send, mut recv) = connection.open_bi().await.map_err(|e| lost(blob, e))?;
+    frames::write(&mut send, &Open::Put { blob, length })
+        .await
+        .map_err(|e| lost(blob, e))?;
+    let offset = match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
+        BlobReply::Stored => return Ok(0),
+        BlobReply::Send { offset } => offset,
+        BlobReply::Refused(why) => return Err(refused(blob, why)),
+        BlobReply::Found { .. } => return Err(refused(blob, "it answered out of turn".into())),
+    };
+    send_from(&mut send, file, blob, offset, length, progress).await?;
+    match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
+        BlobReply::Stored => Ok(length.saturating_sub(offset)),
+        BlobReply::Refused(why) => Err(refused(blob, why)),
+        BlobReply::Found { .. } | BlobReply::Send { .. } => {
+            Err(refused(blob, "it answered out of turn".into()))
+        }
+    }
+}
+
+/// Server: answers an allowed `Get`. Returns the bytes sent.
+pub async fn serve_get(
+    send: &mut SendStream,
+    dir: &BlobDir,
+    blob: BlobId,
+    offset: u64,
+) -> Result<u64, TransferError> {
+    let Some(length) = dir.length(blob) else {
+        return refuse(send, blob, "it is not here".into()).await;
+    };
+    if offset > length {
+        return refuse(send, blob, format!("it ends at {length}, before {offset}")).await;
+    }
+    let file = dir.reader(blob)?;
+    frames::write(send, &BlobReply::Found { length })
+        .await
+        .map_err(|e| lost(blob, e))?;
+    send_from(send, file, blob, offset, length, &mut |_, _| {}).await?;
+    Ok(length - offset)
+}
+
+/// Server: takes in a blob by an allowed `Put` of `sender`. Returns the bytes received.
+pub async fn serve_put(
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+    dir: &BlobDir,
+    sender: &str,
+    blob: BlobId,
+    length: u64,
+) -> Result<u64, TransferError> {
+    if dir.length(blob).is_some() {
+        frames::write(send, &BlobReply::Stored)
+            .await
+            .map_err(|e| lost(blob, e))?;
+        return Ok(0);
+    }
+    let mut writer = dir.resume(blob, sender)?;
+    let offset = writer.length();
+    frames::write(send, &BlobReply::Send { offset })
+        .await
+        .map_err(|e| lost(blob, e))?;
+    receive(recv, &mut writer, blob, length, &mut |_, _| {}).await?;
+    match writer.finish_as(blob) {
+        Ok(()) => {
+            frames::write(send, &BlobReply::Stored)
+                .await
+                .map_err(|e| lost(blob, e))?;
+            Ok(length.saturating_sub(offset))
+        }
+        Err(error) => refuse(send, blob, error.to_string()).await,
+    }
+}
+
+/// Server: refuses a blob stream, to the peer and to the caller.
+pub async fn refuse(send: &mut SendStream, blob: BlobId, why: String) -> Result<u64, TransferError> {
+    frames::write(send, &BlobReply::Refused(why.clone()))
+        .await
+        .map_err(|e| lost(blob, e))?;
+    // The peer may have gone already, which changes nothing.
+    let _ = send.finish();
+    Err(refused(blob, why))
+}
+
+/// Reads the stream to its end into `writer`, which must then hold exactly `length` bytes.
+async fn receive(
+    recv: &mut RecvStream,
+    writer: &mut BlobWriter,
+    blob: BlobId,
+    length: u64,
+    progress: OnProgress<'_>,
+) -> Result<(), TransferError> {
+    // Small reads are gathered first: hashing and writing are fast only on large pieces.
+    let mut buffer = vec![0; CHUNK];
+    let mut filled = 0;
+    loop {
+        let read = recv.read(&mut buffer[filled..]).await;
+        filled += read.as_ref().ok().and_then(|read| *read).unwrap_or(0);
+        let more = matches!(read, Ok(Some(_)));
+        if filled == buffer.len() || !more {
+            if writer.length() + filled as u64 > length {
+                writer.discard();
+                return Err(lost(blob, format!("more than the announced {length} bytes came")));
+            }
+            writer.write(&buffer[..filled])?;
+            filled = 0;
+            progress(writer.length(), length);
+        }
+        if let Err(error) = read {
+            return Err(lost(blob, error));
+        }
+        if !more {
+            break;
+        }
+    }
+    if writer.length() < length {
+        return Err(lost(blob, format!("{} of {length} bytes came", writer.length())));
+    }
+    Ok(())
+}
+
+/// Writes a file's bytes from `offset` on and finishes the stream.
+async fn send_from(
+    send: &mut SendStream,
+    mut file: File,
+    blob: BlobId,
+    offset: u64,
+    length: u64,
+    progress: OnProgress<'_>,
+) -> Result<(), TransferError> {
+    file.seek(SeekFrom::Start(offset)).map_err(|e| lost(blob, e))?;
+    let mut done = offset;
+    loop {
+        let mut chunk = vec![0; CHUNK.min(usize::try_from(length - done).unwrap_or(CHUNK).max(1))];
+        let read = file.read(&mut chunk).map_err(|e| lost(blob, e))?;
+        if read == 0 {
+            break;
+        }
+        chunk.truncate(read);
+        send.write_chunk(chunk.into()).await.map_err(|e| lost(blob, e))?;
+        done = (done + read as u64).min(length);
+        progress(done, length);
+    }
+    send.finish().map_err(|e| lost(blob, e))
+}
+
+fn lost(blob: BlobId, why: impl std::fmt::Display) -> TransferError {
+    TransferError::Lost {
+        blob,
+        why: why.to_string(),
+    }
+}
+
+fn refused(blob: BlobId, why: String) -> TransferError {
+    TransferError::Refused { blob, why }
+}
