@@ -1,8 +1,44 @@
-//! Models as folders, and which of their parameters travel.
+//! Models as folders, and which of their parameters travel. Pure over bytes: whoever calls reads and writes.
+//!
+//! A model is a folder of plain files, as Hugging Face publishes it. Its life in Sheaf, file by file:
+//!
+//! 1. [`manifest`]: the folder as a list of blobs; the list is a blob too, and its hash is the model's identity.
+//! 2. [`config`]: `config.json`, checked; [`weights`]: where in `model.safetensors` each tensor lies.
+//! 3. [`tensors`]: which tensors a model has; [`plan`]: which of them a run trains, and so which travel.
+//! 4. [`initial`]: their values before the first round.
+//! 5. [`export`]: a trained model as a folder again; [`card`]: its `README.md`.
+//!
+//! A tensor has one name inside Sheaf: Hugging Face's without the prefix `bert.`.
+
+pub mod card;
+pub mod config;
+pub mod export;
+pub mod initial;
+pub mod manifest;
+pub mod plan;
+pub mod tensors;
+pub mod weights;
 
 use serde::{Deserialize, Serialize};
 
 use crate::blob::BlobId;
+
+pub use card::card;
+pub use config::{BadConfig, BertConfig, MlpConfig, ModelConfig};
+pub use export::{ExportError, Piece, WeightsPlan, export_config, export_weights};
+pub use initial::{Distribution, Initial, initial};
+pub use manifest::{BadManifest, Manifest, ManifestFile};
+pub use plan::{PlanError, plan};
+pub use weights::{BadWeights, StoredTensor, Weights};
+
+/// The model's description in its folder.
+pub const CONFIG_FILE: &str = "config.json";
+/// The model's values in its folder.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// A text model's tokenizer in its folder.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// The model's card in its folder.
+pub const CARD_FILE: &str = "README.md";
 
 /// A model that the server knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

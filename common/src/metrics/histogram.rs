@@ -1,0 +1,106 @@
+//! How often each score occurs, in bins: what ROC AUC is computed from.
+//!
+//! A score is the one-vs-rest logit of a class, `log p - log (1 - p)`. Bins are uniform in the logit, not in
+//! `p`, so that the scores of a very confident model do not fall into one bin at either end.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Scores are clamped to this magnitude; a probability of `e^-32` is about 1e-14.
+const SCORE_MAX: f64 = 32.0;
+
+/// Bins of all classes together. Two full [`Counts`](super::Counts) then fit a control message.
+const BIN_BUDGET: usize = 24_576;
+
+/// Number of bins of one class's histograms in a task of `num_labels` classes, the same at every site.
+pub(super) fn num_bins(num_labels: usize) -> u16 {
+    // At least two classes and at most 64, which the budget's bounds reflect: 12288 bins to 384.
+    u16::try_from(BIN_BUDGET / num_labels.clamp(2, 64)).unwrap_or(u16::MAX)
+}
+
+/// Counts per bin, without the empty ones, so that few examples are few bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Histogram {
+    bins: BTreeMap<u16, u64>,
+}
+
+impl Histogram {
+    /// Counts one score in a histogram of `num_bins` bins. NaN counts as the lowest.
+    pub(super) fn observe(&mut self, score: f64, num_bins: u16) {
+        let position = (score + SCORE_MAX) / (2.0 * SCORE_MAX) * f64::from(num_bins);
+        // A float cast saturates and turns NaN into 0.
+        let bin = (position as u16).min(num_bins - 1);
+        *self.bins.entry(bin).or_default() += 1;
+    }
+
+    /// The sum of both; `None` when a bin overflows.
+    pub(super) fn merged(&self, other: &Self) -> Option<Self> {
+        let mut bins = self.bins.clone();
+        for (bin, count) in &other.bins {
+            let sum = bins.entry(*bin).or_default();
+            *sum = sum.checked_add(*count)?;
+        }
+        Some(Self { bins })
+    }
+
+    /// Number of scores; `None` when it overflows.
+    pub(super) fn total(&self) -> Option<u64> {
+        self.bins
+            .values()
+            .try_fold(0u64, |sum, count| sum.checked_add(*count))
+    }
+
+    /// Whether every bin is one of `num_bins` and holds something.
+    pub(super) fn is_sound(&self, num_bins: u16) -> bool {
+        self.bins.iter().all(|(bin, count)| *bin < num_bins && *count > 0)
+    }
+
+    fn at(&self, bin: u16) -> u64 {
+        self.bins.get(&bin).copied().unwrap_or(0)
+    }
+}
+
+/// The area under the ROC curve: the probability that a random positive scores above a random negative, where a
+/// tie, which here is a shared bin, counts half. `None` when there are no positives or no negatives.
+pub(super) fn roc_auc(positives: &Histogram, negatives: &Histogram) -> Option<f64> {
+    let pairs = pairs(positives, negatives)?;
+    let (mut twice_won, mut below) = (0u128, 0u128);
+    for bin in both(positives, negatives) {
+        let (pos, neg) = (u128::from(positives.at(bin)), u128::from(negatives.at(bin)));
+        twice_won += pos * (2 * below + neg);
+        below += neg;
+    }
+    Some(twice_won as f64 / (2.0 * pairs))
+}
+
+/// The most by which [`roc_auc`] can differ from the area computed from the scores themselves: half the share
+/// of the pairs that share a bin, `sum_b pos_b * neg_b / (2 * P * N)`.
+pub(super) fn roc_auc_error(positives: &Histogram, negatives: &Histogram) -> Option<f64> {
+    let pairs = pairs(positives, negatives)?;
+    let tied: u128 = positives
+        .bins
+        .iter()
+        .map(|(bin, pos)| u128::from(*pos) * u128::from(negatives.at(*bin)))
+        .sum();
+    Some(tied as f64 / (2.0 * pairs))
+}
+
+/// `P * N`, above 0.
+fn pairs(positives: &Histogram, negatives: &Histogram) -> Option<f64> {
+    let pairs = u128::from(positives.total()?) * u128::from(negatives.total()?);
+    (pairs > 0).then_some(pairs as f64)
+}
+
+/// The bins in use, in ascending order.
+fn both(positives: &Histogram, negatives: &Histogram) -> impl Iterator<Item = u16> {
+    let mut bins: Vec<u16> = positives
+        .bins
+        .keys()
+        .chain(negatives.bins.keys())
+        .copied()
+        .collect();
+    bins.sort_unstable();
+    bins.dedup();
+    bins.into_iter()
+}

@@ -1,0 +1,1 @@
+//! The metrics against plain references.
