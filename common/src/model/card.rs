@@ -1,8 +1,254 @@
-//! The `README.md` of an exported model: what it is, how it was made and how to open it.
+//! The `README.md` of an exported model: what it is, how it was made, how good it is and how to open it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
 
 use crate::message::ExportPlan;
+use crate::metrics::Report;
+use crate::run::{Architecture, ModelSource, Pooling, RunSpec, SecureAggregation, TaskInput, Trainable};
+use crate::status::{Answer, RoundOutcome, RoundRecord, RunStatus};
 
-/// The card of the exported model.
-pub fn card(_plan: &ExportPlan) -> String {
-    unimplemented!()
+/// The card of the exported model, in Markdown.
+pub fn card(plan: &ExportPlan) -> String {
+    let spec = &plan.job.spec;
+    [
+        front_matter(spec),
+        format!("# {}\n", plan.status.summary.run),
+        about(plan),
+        privacy(spec),
+        metrics(plan),
+        usage(spec),
+    ]
+    .join("\n")
 }
+
+fn front_matter(spec: &RunSpec) -> String {
+    match spec.task.input {
+        TaskInput::Text { .. } => {
+            "---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags:\n- federated-learning\n- sheaf\n---\n"
+        }
+        TaskInput::Table { .. } => "---\npipeline_tag: tabular-classification\ntags:\n- federated-learning\n- sheaf\n---\n",
+        TaskInput::Nothing => "---\ntags:\n- federated-learning\n- sheaf\n---\n",
+    }
+    .to_owned()
+}
+
+fn about(plan: &ExportPlan) -> String {
+    let spec = &plan.job.spec;
+    let base = match &spec.model.source {
+        ModelSource::Imported(name) => format!("`{name}`, pretrained"),
+        ModelSource::Fresh(Architecture::Mlp(hidden)) => {
+            format!("a multi-layer perceptron, hidden layers {hidden:?}")
+        }
+        ModelSource::Fresh(Architecture::Softmax) => "softmax regression".into(),
+        ModelSource::Fresh(Architecture::Constant(_)) => {
+            "no model: a vector that measures the protocol".into()
+        }
+    };
+    let trained = match spec.model.trainable {
+        Trainable::Head => "the classification head".into(),
+        Trainable::Last(count) => format!("the last {count} layers and the classification head"),
+        Trainable::All => "all parameters".into(),
+    };
+    let labels: Vec<String> = spec.task.labels.iter().map(|label| cell(label)).collect();
+    let rounds = completed(&plan.status, plan.round);
+    let mut lines =
+        String::from("Trained by federated learning with Sheaf: the data stayed at the sites.\n\n");
+    let mut line = |name: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(lines, "- {name}: {value}");
+    };
+    line("Base", base);
+    line(
+        "Trained",
+        format!("{trained}, {} values", plan.job.params.numel()),
+    );
+    if !labels.is_empty() {
+        line("Labels", labels.join(", "));
+        line(
+            "Data set",
+            format!("`{}`, as each site has it", cell(&spec.task.dataset)),
+        );
+    }
+    line("Rounds", format!("{} of {}", plan.round, spec.rounds));
+    line("Sites", sites(&rounds));
+    line("Seed", spec.seed.to_string());
+    line("Parameters", format!("`{}` (BLAKE3)", plan.job.global));
+    lines
+}
+
+/// The rounds that made the model, without abandoned attempts.
+fn completed(status: &RunStatus, last: u32) -> Vec<&RoundRecord> {
+    status
+        .history
+        .iter()
+        .filter(|record| record.round <= last && matches!(record.outcome, RoundOutcome::Completed(_)))
+        .collect()
+}
+
+fn sites(rounds: &[&RoundRecord]) -> String {
+    let counted = |record: &RoundRecord| {
+        let accepted = record
+            .participants
+            .iter()
+            .filter(|participant| participant.answer == Answer::Accepted);
+        accepted
+            .map(|participant| participant.site.clone())
+            .collect::<BTreeSet<_>>()
+    };
+    let sizes = || rounds.iter().map(|record| counted(record).len());
+    let all: BTreeSet<_> = rounds.iter().flat_map(|record| counted(record)).collect();
+    match (sizes().min(), sizes().max()) {
+        (Some(least), Some(most)) if least < most => {
+            format!("{} in all, {least} to {most} per round", all.len())
+        }
+        (Some(_), Some(_)) => format!(
+            "{} in all, {} in every round",
+            all.len(),
+            sizes().max().unwrap_or(0)
+        ),
+        _ => "none".into(),
+    }
+}
+
+fn privacy(spec: &RunSpec) -> String {
+    match spec.secure_aggregation {
+        SecureAggregation::Off => {
+            "## Privacy\n\n**Secure aggregation was off: the server saw the update of every single site.** No noise was \
+             added to the updates. What a model has learned can be asked of it: treat it as confidential as the data \
+             that it was trained on, unless you have reason not to.\n"
+        }
+    }
+    .to_owned()
+}
+
+fn metrics(plan: &ExportPlan) -> String {
+    let Some(report) = model_metrics(&plan.status, plan.round) else {
+        return "## Metrics\n\nThe model was not evaluated at the sites.\n".into();
+    };
+    let mut text = format!(
+        "## Metrics\n\nOn the validation examples of the sites ({} in all), computed from their added counts as if all \
+         examples lay in one place:\n\n| metric | value |\n|---|---|\n",
+        report.num_examples
+    );
+    let overall = [
+        ("loss (nats)", Some(report.loss)),
+        ("accuracy", Some(report.accuracy)),
+        ("macro F1", Some(report.macro_f1)),
+        ("ROC AUC", report.roc_auc),
+    ];
+    for (name, value) in overall {
+        let _ = writeln!(text, "| {name} | {} |", shown(value));
+    }
+    text.push_str("\n| label | precision | recall | F1 | ROC AUC | examples |\n|---|---|---|---|---|---|\n");
+    for class in &report.per_class {
+        let _ = writeln!(
+            text,
+            "| {} | {:.4} | {:.4} | {:.4} | {} | {} |",
+            cell(&class.label),
+            class.precision,
+            class.recall,
+            class.f1,
+            shown(class.roc_auc),
+            class.support
+        );
+    }
+    text
+}
+
+/// The metrics of the global model after `round`: those that the next round started from, or the final ones.
+fn model_metrics(status: &RunStatus, round: u32) -> Option<&Report> {
+    let next = status
+        .history
+        .iter()
+        .rfind(|record| round.checked_add(1) == Some(record.round));
+    let last = if round == status.spec.rounds {
+        status.final_metrics.as_ref()
+    } else {
+        None
+    };
+    last.or_else(|| next.and_then(|record| record.global_metrics.as_ref()))
+}
+
+fn shown(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".into(), |value| format!("{value:.4}"))
+}
+
+/// Text that cannot break out of its table cell or line.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace(['\n', '\r'], " ")
+}
+
+fn usage(spec: &RunSpec) -> String {
+    match &spec.task.input {
+        TaskInput::Text { max_length, .. } => text_usage(spec.model.pooling, *max_length),
+        TaskInput::Table { .. } => TABLE_USAGE.into(),
+        TaskInput::Nothing => "## Use\n\n`model.safetensors` holds one tensor, `values`.\n".into(),
+    }
+}
+
+fn text_usage(pooling: Pooling, max_length: u32) -> String {
+    let (warning, logits) = match pooling {
+        Pooling::Cls => ("", "    logits = model(**batch).logits\n"),
+        Pooling::Mean => (
+            "The classifier reads the *mean* of the token vectors. `BertForSequenceClassification` and `pipeline(...)` \
+             open this folder, but they would feed it the first token instead and predict nonsense: pool as below.\n\n",
+            "    hidden = model.bert(**batch).last_hidden_state\n    \
+             mask = batch[\"attention_mask\"].unsqueeze(-1).to(hidden.dtype)\n    \
+             logits = model.classifier((hidden * mask).sum(1) / mask.sum(1))\n",
+        ),
+    };
+    format!(
+        "## Use\n\n{warning}```python\n\
+         import torch\n\
+         from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n\
+         tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
+         model = AutoModelForSequenceClassification.from_pretrained(\".\").eval()\n\
+         batch = tokenizer([\"a text\"], truncation=True, max_length={max_length}, padding=True, return_tensors=\"pt\")\n\
+         with torch.no_grad():\n{logits}\
+         print(model.config.id2label[logits.argmax(-1)[0].item()])\n```\n"
+    )
+}
+
+/// How to compute a prediction of a tabular model with numpy alone.
+const TABLE_USAGE: &str = r#"## Use
+
+`config.json` lists the columns (`features`) in the order of the model's inputs. A numeric column becomes two inputs,
+`(x - mean) / std` and 0, or 0 and 1 where the value is missing; a categorical one becomes one input per category.
+`sheaf model import` takes this folder as a pretrained model.
+
+```python
+import json
+import numpy as np
+from safetensors.numpy import load_file
+
+config, weights = json.load(open("config.json")), load_file("model.safetensors")
+
+def same(a, b):
+    try:
+        return float(a) == float(b)
+    except ValueError:
+        return str(a) == b
+
+def inputs(row):
+    for feature in config["features"]:
+        value = row.get(feature["column"])
+        missing = value is None or value == "" or any(same(value, word) for word in feature["missing"])
+        if feature["type"] == "numeric":
+            yield from (0.0, 1.0) if missing else ((float(value) - feature["mean"]) / feature["std"], 0.0)
+        else:
+            yield from (float(not missing and str(value) == category) for category in feature["categories"])
+
+def logits(row):
+    x = np.array(list(inputs(row)), dtype=np.float32)
+    if config["model_type"] == "softmax":
+        return weights["weight"] @ x + weights["bias"]
+    last = len(config["hidden"])
+    for i in range(last + 1):
+        x = weights[f"layers.{i}.weight"] @ x + weights[f"layers.{i}.bias"]
+        x = np.maximum(x, 0) if i < last else x
+    return x
+
+print(config["labels"][int(np.argmax(logits({})))])
+```
+"#;

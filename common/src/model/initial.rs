@@ -1,15 +1,24 @@
-//! The values of the trained parameters before the first round.
+//! The values of the trained parameters before the first round: from the imported weights, or from the run's
+//! seed. Neither needs more memory than a chunk of them.
 
-use crate::params::ParamSpec;
-use crate::run::RunSpec;
+use rand::Rng;
+
+use crate::params::{ParamSpec, ParamTensor};
+use crate::run::{Architecture, ModelSource, RunSpec};
+use crate::seed;
 
 use super::config::ModelConfig;
+use super::plan::{PlanError, blocks};
+use super::tensors::Blocks;
 use super::weights::{BadWeights, Weights};
+
+/// Standard deviation of a fresh classifier, as in Hugging Face's BERT (`initializer_range`).
+const CLASSIFIER_STD: f64 = 0.02;
 
 /// Where a tensor's values come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initial {
-    /// These bytes of the imported `model.safetensors`, as they are.
+    /// These bytes of the imported `model.safetensors`, as they are: they are laid out as in a blob of parameters.
     FromWeights {
         /// Where they start in the file.
         offset: u64,
@@ -37,19 +46,129 @@ pub enum Distribution {
     },
 }
 
+/// A run's parameters cannot be given their first values.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InitialError {
+    /// The run does not fit its model.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The imported weights lack something that the run needs.
+    #[error(transparent)]
+    Weights(#[from] BadWeights),
+}
+
 impl Distribution {
-    /// The values of the tensor `name`, row-major, without end: take as many as the tensor has.
-    pub fn values(self, _seed: u64, _name: &str) -> impl Iterator<Item = f32> + use<> {
-        std::iter::empty()
+    /// The values of the tensor `name`, row-major, without end: take as many as the tensor has. Each tensor has a
+    /// stream of its own, so that its values depend on nothing but `seed` and `name`.
+    pub fn values(self, seed: u64, name: &str) -> impl Iterator<Item = f32> + use<> {
+        let mut random = seed::stream(seed, &["initial", name]);
+        std::iter::repeat_with(move || match self {
+            Self::Zeros => 0.0,
+            Self::Uniform { bound } => (bound * (2.0 * unit(&mut random) - 1.0)) as f32,
+            Self::Normal { std } => (std * standard_normal(&mut random)) as f32,
+        })
     }
 }
 
-/// Where the values of each tensor of `params` come from, in its order.
+/// Uniform in [0, 1), in steps of 2^-53.
+fn unit(random: &mut impl Rng) -> f64 {
+    (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Box and Muller's transform, of which one of the two values is used.
+fn standard_normal(random: &mut impl Rng) -> f64 {
+    let radius = (-2.0 * (1.0 - unit(random)).ln()).sqrt();
+    radius * (std::f64::consts::TAU * unit(random)).cos()
+}
+
+/// Where the values of each tensor of `params` come from, in its order; `params` is what [`plan`](super::plan())
+/// gave for the same run. Frozen tensors are checked too, so that a run that is queued finds all it needs.
+///
+/// The head comes from the imported weights only if they name the run's labels in the run's order; any other
+/// head would mean something else, so a fresh one takes its place.
 pub fn initial(
-    _spec: &RunSpec,
-    _config: Option<&ModelConfig>,
-    _weights: Option<&Weights>,
-    _params: &ParamSpec,
-) -> Result<Vec<Initial>, BadWeights> {
-    unimplemented!()
+    spec: &RunSpec,
+    config: Option<&ModelConfig>,
+    weights: Option<&Weights>,
+    params: &ParamSpec,
+) -> Result<Vec<Initial>, InitialError> {
+    let blocks = blocks(spec, config)?;
+    let source = match (&spec.model.source, config, weights) {
+        (ModelSource::Imported(_), Some(config), Some(weights)) => Source::Imported {
+            weights,
+            head: imported_head(spec, config, weights, &blocks),
+        },
+        (ModelSource::Imported(name), ..) => return Err(PlanError::NoModel(name.clone()).into()),
+        (ModelSource::Fresh(architecture), ..) => Source::Fresh(architecture),
+    };
+    for tensor in blocks.all() {
+        source.of(tensor, &blocks)?;
+    }
+    params
+        .tensors
+        .iter()
+        .map(|tensor| Ok(source.of(tensor, &blocks)?))
+        .collect()
+}
+
+/// Whether the weights bring a head for the run's labels.
+fn imported_head(spec: &RunSpec, config: &ModelConfig, weights: &Weights, blocks: &Blocks) -> bool {
+    config.labels() == spec.task.labels
+        && blocks
+            .head
+            .iter()
+            .all(|tensor| weights.require(&tensor.name, &tensor.shape).is_ok())
+}
+
+/// Where a run's tensors come from.
+enum Source<'a> {
+    Fresh(&'a Architecture),
+    Imported { weights: &'a Weights, head: bool },
+}
+
+impl Source<'_> {
+    fn of(&self, tensor: &ParamTensor, blocks: &Blocks) -> Result<Initial, BadWeights> {
+        match self {
+            Self::Fresh(Architecture::Mlp(_)) => Ok(Initial::Fresh(linear(tensor, blocks))),
+            Self::Fresh(Architecture::Softmax | Architecture::Constant(_)) => {
+                Ok(Initial::Fresh(Distribution::Zeros))
+            }
+            Self::Imported { head: false, .. } if blocks.head.contains(tensor) => {
+                Ok(Initial::Fresh(head(tensor, blocks)))
+            }
+            Self::Imported { weights, .. } => {
+                let stored = weights.require(&tensor.name, &tensor.shape)?;
+                Ok(Initial::FromWeights {
+                    offset: stored.offset,
+                    bytes: stored.bytes,
+                })
+            }
+        }
+    }
+}
+
+/// A fresh head of an imported model: as Hugging Face starts a classifier, or as PyTorch starts a linear layer.
+fn head(tensor: &ParamTensor, blocks: &Blocks) -> Distribution {
+    match tensor.name.as_str() {
+        "classifier.weight" => Distribution::Normal { std: CLASSIFIER_STD },
+        "classifier.bias" => Distribution::Zeros,
+        _ => linear(tensor, blocks),
+    }
+}
+
+/// PyTorch's `nn.Linear`: weight and bias uniform in plus or minus one over the root of the number of inputs.
+fn linear(tensor: &ParamTensor, blocks: &Blocks) -> Distribution {
+    let weight_name = match tensor.name.strip_suffix(".bias") {
+        Some(layer) => format!("{layer}.weight"),
+        None => tensor.name.clone(),
+    };
+    let weight = blocks.all().find(|weight| weight.name == weight_name);
+    let inputs = weight
+        .and_then(|weight| weight.shape.last())
+        .copied()
+        .unwrap_or(1)
+        .max(1);
+    Distribution::Uniform {
+        bound: 1.0 / (inputs as f64).sqrt(),
+    }
 }

@@ -13,6 +13,7 @@
 pub mod card;
 pub mod config;
 pub mod export;
+mod features;
 pub mod initial;
 pub mod manifest;
 pub mod plan;
@@ -26,9 +27,10 @@ use crate::blob::BlobId;
 pub use card::card;
 pub use config::{BadConfig, BertConfig, MlpConfig, ModelConfig};
 pub use export::{ExportError, Piece, WeightsPlan, export_config, export_weights};
-pub use initial::{Distribution, Initial, initial};
+pub use initial::{Distribution, Initial, InitialError, initial};
 pub use manifest::{BadManifest, Manifest, ManifestFile};
-pub use plan::{PlanError, plan};
+pub use plan::{PlanError, blocks, plan};
+pub use tensors::Blocks;
 pub use weights::{BadWeights, StoredTensor, Weights};
 
 /// The model's description in its folder.

@@ -1,0 +1,138 @@
+//! The columns that a tabular model was trained on, as its `config.json` lists them, and whether a run has the
+//! same.
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::{Feature, FeatureKind};
+
+/// A column as it is written, with the words of `run.toml`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FeatureJson {
+    column: String,
+    #[serde(rename = "type")]
+    kind: Kind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mean: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    std: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    categories: Option<Vec<String>>,
+    #[serde(default)]
+    missing: Vec<String>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Numeric,
+    Categorical,
+}
+
+impl From<&Feature> for FeatureJson {
+    fn from(feature: &Feature) -> Self {
+        let (kind, mean, std, categories) = match &feature.kind {
+            FeatureKind::Numeric { mean, std } => (Kind::Numeric, Some(*mean), Some(*std), None),
+            FeatureKind::Categorical { categories } => {
+                (Kind::Categorical, None, None, Some(categories.clone()))
+            }
+        };
+        Self {
+            column: feature.column.clone(),
+            kind,
+            mean,
+            std,
+            categories,
+            missing: feature.missing.clone(),
+        }
+    }
+}
+
+impl TryFrom<FeatureJson> for Feature {
+    type Error = String;
+
+    fn try_from(json: FeatureJson) -> Result<Self, String> {
+        let column = json.column;
+        let kind = match (json.kind, json.mean, json.std, json.categories) {
+            (Kind::Numeric, Some(mean), Some(std), None)
+                if mean.is_finite() && std.is_finite() && std > 0.0 =>
+            {
+                FeatureKind::Numeric { mean, std }
+            }
+            (Kind::Numeric, ..) => {
+                return Err(format!(
+                    "the numeric column `{column}` needs a finite `mean` and a `std` above 0, and no more"
+                ));
+            }
+            (Kind::Categorical, None, None, Some(categories)) if !categories.is_empty() => {
+                FeatureKind::Categorical { categories }
+            }
+            (Kind::Categorical, ..) => {
+                return Err(format!(
+                    "the categorical column `{column}` needs `categories`, and no more"
+                ));
+            }
+        };
+        Ok(Self {
+            column,
+            kind,
+            missing: json.missing,
+        })
+    }
+}
+
+/// Why a run's columns are not those that a model was trained on: `None` when they are.
+///
+/// What stands for a missing value may differ: it is a matter of a site's files, not of the model's inputs.
+pub(super) fn features_differ(trained: &[Feature], asked: &[Feature]) -> Option<String> {
+    if trained.len() != asked.len() {
+        return Some(format!(
+            "the model was trained on {} columns, the run has {}",
+            trained.len(),
+            asked.len()
+        ));
+    }
+    trained
+        .iter()
+        .zip(asked)
+        .find_map(|(trained, asked)| feature_differs(trained, asked))
+}
+
+fn feature_differs(trained: &Feature, asked: &Feature) -> Option<String> {
+    let column = &trained.column;
+    if *column != asked.column {
+        return Some(format!(
+            "the model expects the column `{column}` where the run has `{}`",
+            asked.column
+        ));
+    }
+    match (&trained.kind, &asked.kind) {
+        (
+            FeatureKind::Numeric { mean, std },
+            FeatureKind::Numeric {
+                mean: other_mean,
+                std: other_std,
+            },
+        ) => {
+            // Another writer of the same decimal number may be off in the last bit.
+            let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * std.abs();
+            let same = close(*mean, *other_mean) && close(*std, *other_std);
+            (!same).then(|| {
+                format!(
+                    "the model was trained with mean = {mean} and std = {std} for `{column}`; write the same"
+                )
+            })
+        }
+        (FeatureKind::Categorical { categories }, FeatureKind::Categorical { categories: others }) => {
+            (categories != others).then(|| {
+                format!(
+                    "the model was trained with categories = {categories:?} for `{column}`; write the same"
+                )
+            })
+        }
+        (FeatureKind::Numeric { .. }, FeatureKind::Categorical { .. })
+        | (FeatureKind::Categorical { .. }, FeatureKind::Numeric { .. }) => Some(format!(
+            "the column `{column}` is numeric in one of model and run and categorical in the other"
+        )),
+    }
+}
