@@ -1,0 +1,208 @@
+//! The mean of a round's updates: read from their blobs, chunk by chunk, into the next global parameters.
+//!
+//! Memory is a few chunks per core, whatever the number of sites and the size of the model. The result depends
+//! on neither the order of arrival nor the number of cores.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::thread;
+
+use sheaf_common::aggregate::{Aggregate as Sum, FedAvg, Finding, ServerOptimizer};
+use sheaf_common::blob::BlobId;
+use sheaf_common::params::VALUE_BYTES;
+use sheaf_common::run::{RunSpec, SecureAggregation};
+use sheaf_transport::blobs::{BlobDir, BlobError};
+
+use crate::core::{Aggregate, Inspection};
+
+/// Parameters per chunk.
+const CHUNK: usize = 1 << 18;
+
+/// How a run's updates become their sum. What needs single updates and what needs only the sum are different
+/// things: everything after this point ([`ServerOptimizer`]) gets the sum alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregation {
+    /// The server reads each update and adds it.
+    Plain,
+}
+
+impl Aggregation {
+    /// What the run asked for.
+    pub fn of(spec: &RunSpec) -> Self {
+        match spec.secure_aggregation {
+            SecureAggregation::Off => Self::Plain,
+        }
+    }
+}
+
+/// The average could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AggregationError {
+    /// A blob could not be read or the result not be stored.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A blob could not be read to its end.
+    #[error("cannot read blob {blob}: {source}")]
+    Read {
+        /// The blob.
+        blob: BlobId,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Makes the next global parameters, durably, and names them. Blocks.
+pub fn aggregate(blobs: &BlobDir, spec: &RunSpec, round: &Aggregate) -> Result<BlobId, AggregationError> {
+    let optimizer = FedAvg { learning_rate: spec.server.learning_rate };
+    match Aggregation::of(spec) {
+        Aggregation::Plain => plain(blobs, &optimizer, round),
+    }
+}
+
+fn plain(
+    blobs: &BlobDir,
+    optimizer: &dyn ServerOptimizer,
+    round: &Aggregate,
+) -> Result<BlobId, AggregationError> {
+    let global = Values::open(blobs, round.global)?;
+    let updates = round
+        .updates
+        .iter()
+        .map(|(blob, weight)| Ok((Values::open(blobs, *blob)?, *weight)))
+        .collect::<Result<Vec<_>, AggregationError>>()?;
+    let length = usize::try_from(blobs.length(round.global).unwrap_or(0) / VALUE_BYTES).unwrap_or(0);
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let starts: Vec<usize> = (0..length).step_by(CHUNK).collect();
+    let mut writer = blobs.writer()?;
+    for batch in starts.chunks(workers) {
+        let chunks = thread::scope(|scope| {
+            let threads: Vec<_> = batch
+                .iter()
+                .map(|start| {
+                    let range = (*start, CHUNK.min(length - start));
+                    let (global, updates) = (&global, &updates);
+                    scope.spawn(move || chunk(global, updates, optimizer, range))
+                })
+                .collect();
+            threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()
+        })?;
+        for bytes in chunks {
+            writer.write(&bytes)?;
+        }
+    }
+    Ok(writer.finish()?)
+}
+
+/// The new global values, as bytes, of the `length` parameters from `start` on.
+fn chunk(
+    global: &Values,
+    updates: &[(Values, u64)],
+    optimizer: &dyn ServerOptimizer,
+    (start, length): (usize, usize),
+) -> Result<Vec<u8>, AggregationError> {
+    let mut bytes = vec![0; length * VALUE_BYTES as usize];
+    let mut sum = Sum::zero(length);
+    for (update, weight) in updates {
+        update.read(start, &mut bytes)?;
+        sum.add(floats(&bytes), *weight);
+    }
+    global.read(start, &mut bytes)?;
+    let mut values: Vec<f32> = floats(&bytes).collect();
+    optimizer.step(&mut values, &mut sum.mean());
+    for (target, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(&values) {
+        *target = value.to_le_bytes();
+    }
+    Ok(bytes)
+}
+
+/// Looks at every value of an update's blob. `None` when it is not here. Blocks.
+pub fn inspect(blobs: &BlobDir, blob: BlobId) -> Result<Option<Inspection>, AggregationError> {
+    let Some(length) = blobs.length(blob) else { return Ok(None) };
+    let values = Values::open(blobs, blob)?;
+    let count = usize::try_from(length / VALUE_BYTES).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    let mut finding = Finding::Sound;
+    for start in (0..count).step_by(CHUNK) {
+        bytes.resize(CHUNK.min(count - start) * VALUE_BYTES as usize, 0);
+        values.read(start, &mut bytes)?;
+        match Finding::of(floats(&bytes)) {
+            Finding::Sound => {}
+            Finding::NotFinite => return Ok(Some(Inspection { length, finding: Finding::NotFinite })),
+            Finding::TooLarge => finding = Finding::TooLarge,
+        }
+    }
+    Ok(Some(Inspection { length, finding }))
+}
+
+/// A blob of f32 values that is read in pieces.
+struct Values {
+    blob: BlobId,
+    file: File,
+}
+
+impl Values {
+    fn open(blobs: &BlobDir, blob: BlobId) -> Result<Self, AggregationError> {
+        Ok(Self { blob, file: blobs.reader(blob)? })
+    }
+
+    /// Fills `bytes` with the values from number `start` on.
+    fn read(&self, start: usize, bytes: &mut [u8]) -> Result<(), AggregationError> {
+        let offset = start as u64 * VALUE_BYTES;
+        self.file
+            .read_exact_at(bytes, offset)
+            .map_err(|source| AggregationError::Read { blob: self.blob, source })
+    }
+}
+
+fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value))
+}
+
+fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_common::params::to_bytes;
+
+    use super::*;
+
+    #[test]
+    fn chunks_and_a_plain_loop_give_the_same_bits() {
+        let temp = tempfile::tempdir().unwrap();
+        let blobs = BlobDir::open(temp.path()).unwrap();
+        let length = 2 * CHUNK + 17;
+        let values = |factor: f32| -> Vec<f32> { (0..length).map(|i| (i as f32 * factor).sin()).collect() };
+        let (global, a, b) = (values(0.1), values(0.2), values(0.3));
+        let store = |values: &[f32]| blobs.insert(&to_bytes(values)).unwrap();
+        let round = Aggregate {
+            task: sheaf_common::message::TaskId { run: "r".parse().unwrap(), round: 1, attempt: 1 },
+            global: store(&global),
+            updates: vec![(store(&a), 3), (store(&b), 5)],
+        };
+        let result = plain(&blobs, &FedAvg { learning_rate: 1.0 }, &round).unwrap();
+
+        let mut sum = Sum::zero(length);
+        sum.add(b.iter().copied(), 5);
+        sum.add(a.iter().copied(), 3);
+        let mut expected = global;
+        FedAvg { learning_rate: 1.0 }.step(&mut expected, &mut sum.mean());
+        assert_eq!(blobs.read(result).unwrap(), to_bytes(&expected));
+        let at = CHUNK + 5;
+        let plain_mean = (3.0 * f64::from(a[at]) + 5.0 * f64::from(b[at])) / 8.0;
+        assert!((f64::from(expected[at]) - (f64::from(values(0.1)[at]) + plain_mean)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_no_update_is_found() {
+        let temp = tempfile::tempdir().unwrap();
+        let blobs = BlobDir::open(temp.path()).unwrap();
+        let mut values = vec![0.5; CHUNK + 1];
+        values[CHUNK] = f32::NAN;
+        let blob = blobs.insert(&to_bytes(&values)).unwrap();
+        assert_eq!(inspect(&blobs, blob).unwrap().unwrap().finding, Finding::NotFinite);
+        assert_eq!(inspect(&blobs, BlobId::of(b"nowhere")).unwrap(), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! `server.toml`: where the server listens, who it is, and where it keeps its state.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sheaf_common::config::{self, ConfigError, Invalid};
+use sheaf_transport::tls::CredentialPaths;
+
+/// The server's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// The one UDP port; port 0 takes a free one, which is then written to `DATA_DIR/address`.
+    pub listen: SocketAddr,
+    /// Where everything durable lies; made when it is not there.
+    pub data_dir: PathBuf,
+    /// Certificate, key and CA.
+    pub identity: CredentialPaths,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    listen: String,
+    data_dir: PathBuf,
+    identity: WrittenIdentity,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenIdentity {
+    certificate: PathBuf,
+    key: PathBuf,
+    ca: PathBuf,
+}
+
+impl TryFrom<Written> for ServerConfig {
+    type Error = Invalid;
+
+    fn try_from(written: Written) -> Result<Self, Invalid> {
+        let listen = written.listen.parse().map_err(|_| {
+            Invalid::new("listen", format!("`{}` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\"", written.listen))
+        })?;
+        let WrittenIdentity { certificate, key, ca } = written.identity;
+        Ok(Self { listen, data_dir: written.data_dir, identity: CredentialPaths { certificate, key, ca } })
+    }
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl ServerConfig {
+    /// Reads `path`. Relative paths in the file start at the file's folder.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
+        let mut config: Self = config::read::<Written, Self>(&path.display().to_string(), &text)?;
+        let base = path.parent().unwrap_or(Path::new("")).to_owned();
+        let identity = &mut config.identity;
+        for relative in [&mut config.data_dir, &mut identity.certificate, &mut identity.key, &mut identity.ca] {
+            *relative = base.join(&*relative);
+        }
+        Ok(config)
+    }
+}

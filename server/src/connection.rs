@@ -1,0 +1,316 @@
+//! One connection: who it is, its control stream, and its blob streams. Turns streams into [`Event`]s for
+//! the server's loop and messages back into frames; decides nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Connection, RecvStream, SendStream};
+use sheaf_common::id::{ClientId, Federation, Identity, Role};
+use sheaf_common::message::{Hello, Open, Reply, Request, ServerMessage, SiteMessage};
+use sheaf_common::wire::PROTOCOL_VERSION;
+use sheaf_transport::blobs::BlobDir;
+use sheaf_transport::frames::{self, FrameError};
+use sheaf_transport::tls::peer_identity;
+use sheaf_transport::transfer::{self, TransferError};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument, debug, info, warn};
+
+use crate::aggregation::inspect;
+use crate::core::Inspection;
+use crate::registry::{Access, PeerId};
+
+/// Version of the programs, said in every welcome.
+pub const SOFTWARE: &str = concat!("sheaf ", env!("CARGO_PKG_VERSION"));
+
+/// A stranger must say what it wants within this time.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages that may wait for a slow site before it is cut off.
+const OUTBOX: usize = 64;
+
+/// Something that a connection tells the server's loop.
+#[derive(Debug)]
+pub enum Event {
+    /// A peer proved who it is.
+    Opened(PeerId, Identity),
+    /// A site's control stream is up.
+    Joined(Joined),
+    /// A site said something; for an update, with what a look at its blob found.
+    Message(PeerId, ClientId, SiteMessage, Option<Inspection>),
+    /// An operator or viewer asks.
+    Request(PeerId, Identity, Request, oneshot::Sender<Reply>),
+    /// A peer wants to move a blob.
+    Access(PeerId, Access, oneshot::Sender<Result<(), String>>),
+    /// Blob bytes that a peer fetched and sent.
+    Moved(PeerId, u64, u64),
+    /// The connection is gone.
+    Closed(PeerId),
+}
+
+/// A site that is ready for tasks.
+#[derive(Debug)]
+pub struct Joined {
+    /// Its connection.
+    pub peer: PeerId,
+    /// The site.
+    pub site: ClientId,
+    /// Version of its program.
+    pub software: String,
+    /// What is put here reaches the site.
+    pub outbox: mpsc::Sender<ServerMessage>,
+    /// The connection, to close it.
+    pub connection: Connection,
+}
+
+/// What every connection needs.
+#[derive(Debug)]
+pub struct Context {
+    /// Our federation.
+    pub federation: Federation,
+    /// The server's blobs.
+    pub blobs: BlobDir,
+    /// The server's loop.
+    pub events: mpsc::Sender<Event>,
+}
+
+/// The server's loop is gone: the program is stopping.
+#[derive(Debug, thiserror::Error)]
+#[error("the server is stopping")]
+struct Stopping;
+
+/// Serves one connection to its end.
+pub async fn serve(context: Arc<Context>, incoming: quinn::Incoming, peer: PeerId) {
+    let address = incoming.remote_address();
+    let connection = match incoming.await {
+        Ok(connection) => connection,
+        Err(error) => return debug!(%address, %error, "handshake failed"),
+    };
+    let identity = match peer_identity(&connection) {
+        Ok(identity) if identity.federation == context.federation => identity,
+        Ok(identity) => {
+            warn!(%address, %identity, "a party of another federation was refused");
+            return connection.close(2u32.into(), b"your certificate is of another federation");
+        }
+        Err(error) => {
+            warn!(%address, %error, "a peer without an identity was refused");
+            return connection.close(2u32.into(), b"your certificate names no party of a federation");
+        }
+    };
+    let span = tracing::info_span!("peer", %identity);
+    let peer = Connected { context, connection, peer, identity };
+    let (events, id) = (peer.context.events.clone(), peer.peer);
+    peer.run().instrument(span).await;
+    // The loop may be gone already, which is fine.
+    let _ = events.send(Event::Closed(id)).await;
+}
+
+#[derive(Clone)]
+struct Connected {
+    context: Arc<Context>,
+    connection: Connection,
+    peer: PeerId,
+    identity: Identity,
+}
+
+impl Connected {
+    async fn run(self) {
+        if self.tell(Event::Opened(self.peer, self.identity.clone())).await.is_err() {
+            return;
+        }
+        loop {
+            match self.connection.accept_bi().await {
+                Ok((send, recv)) => {
+                    let this = self.clone();
+                    tokio::spawn(this.stream(send, recv).in_current_span());
+                }
+                Err(error) => {
+                    return debug!(why = %sheaf_transport::endpoint::reason(&error), "connection ended");
+                }
+            }
+        }
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), Stopping> {
+        self.context.events.send(event).await.map_err(|_| Stopping)
+    }
+
+    async fn stream(self, mut send: SendStream, mut recv: RecvStream) {
+        let open = match tokio::time::timeout(OPEN_TIMEOUT, frames::read::<Open>(&mut recv)).await {
+            Ok(Ok(open)) => open,
+            Ok(Err(error)) => return warn!(%error, "a stream was not understood"),
+            Err(_) => return debug!("a stream stayed silent"),
+        };
+        let outcome = match open {
+            Open::Site(hello) => self.site(hello, send, recv).await.map_err(|e| e.to_string()),
+            Open::Operator(hello) => self.operator(hello, send, recv).await.map_err(|e| e.to_string()),
+            Open::Get { blob, offset } => {
+                self.get(&mut send, blob, offset).await.map_err(|e| e.to_string())
+            }
+            Open::Put { blob, length } => {
+                self.put(&mut send, &mut recv, blob, length).await.map_err(|e| e.to_string())
+            }
+        };
+        if let Err(error) = outcome {
+            debug!(%error, "stream ended");
+        }
+    }
+
+    /// Why a hello is refused, if it is.
+    fn objection(&self, hello: &Hello, roles: &[Role]) -> Option<String> {
+        if hello.protocol != PROTOCOL_VERSION {
+            return Some(format!(
+                "{} speaks protocol {}, the server ({SOFTWARE}) speaks {PROTOCOL_VERSION}: install the same version",
+                hello.software, hello.protocol
+            ));
+        }
+        let role = self.identity.role;
+        (!roles.contains(&role)).then(|| format!("a certificate of role {role} may not do that"))
+    }
+
+    async fn site(self, hello: Hello, mut send: SendStream, mut recv: RecvStream) -> Result<(), FrameError> {
+        if let Some(why) = self.objection(&hello, &[Role::Site]) {
+            warn!(%why, "refused");
+            return frames::write(&mut send, &ServerMessage::Refused(why)).await;
+        }
+        let _ = send.set_priority(10);
+        let federation = self.context.federation.clone();
+        let welcome = ServerMessage::Welcome { federation, software: SOFTWARE.into() };
+        frames::write(&mut send, &welcome).await?;
+        let (outbox, mut messages) = mpsc::channel(OUTBOX);
+        let site = ClientId(self.identity.name.clone());
+        let joined = Joined {
+            peer: self.peer,
+            site: site.clone(),
+            software: hello.software,
+            outbox,
+            connection: self.connection.clone(),
+        };
+        if self.tell(Event::Joined(joined)).await.is_err() {
+            return Ok(());
+        }
+        let writer = async {
+            while let Some(message) = messages.recv().await {
+                frames::write(&mut send, &message).await?;
+            }
+            Ok(())
+        };
+        let reader = async {
+            loop {
+                let message = frames::read::<SiteMessage>(&mut recv).await?;
+                let inspection = self.inspect(&message).await;
+                if self.tell(Event::Message(self.peer, site.clone(), message, inspection)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        let result = tokio::select! { result = writer => result, result = reader => result };
+        // Without its control stream a site's connection is of no use.
+        self.connection.close(0u32.into(), b"the control stream ended");
+        result
+    }
+
+    /// Looks at the blob of an update.
+    async fn inspect(&self, message: &SiteMessage) -> Option<Inspection> {
+        let SiteMessage::Update(update) = message else { return None };
+        let (blobs, delta) = (self.context.blobs.clone(), update.delta);
+        match tokio::task::spawn_blocking(move || inspect(&blobs, delta)).await {
+            Ok(Ok(inspection)) => inspection,
+            Ok(Err(error)) => {
+                warn!(%error, "an update could not be read");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn operator(
+        self,
+        hello: Hello,
+        mut send: SendStream,
+        mut recv: RecvStream,
+    ) -> Result<(), FrameError> {
+        if let Some(why) = self.objection(&hello, &[Role::Operator, Role::Viewer]) {
+            warn!(%why, "refused");
+            return frames::write(&mut send, &Reply::Refused(why)).await;
+        }
+        let federation = self.context.federation.clone();
+        frames::write(&mut send, &Reply::Welcome { federation, software: SOFTWARE.into() }).await?;
+        loop {
+            let request = match frames::read::<Request>(&mut recv).await {
+                Err(FrameError::Closed) => return Ok(()),
+                other => other?,
+            };
+            let reply = if self.identity.role == Role::Viewer && !is_reading(&request) {
+                Reply::Refused("a viewer may look but not touch: use an operator's certificate".into())
+            } else {
+                let (sender, receiver) = oneshot::channel();
+                let event = Event::Request(self.peer, self.identity.clone(), request, sender);
+                if self.tell(event).await.is_err() {
+                    return Ok(());
+                }
+                match receiver.await {
+                    Ok(reply) => reply,
+                    Err(_) => return Ok(()),
+                }
+            };
+            if let Err(error) = frames::write(&mut send, &reply).await {
+                let FrameError::Encode(error) = error else { return Err(error) };
+                frames::write(&mut send, &Reply::Refused(error.to_string())).await?;
+            }
+        }
+    }
+
+    async fn permission(&self, access: Access) -> Result<(), String> {
+        let (sender, receiver) = oneshot::channel();
+        let asked = self.tell(Event::Access(self.peer, access, sender)).await;
+        match asked {
+            Ok(()) => receiver.await.unwrap_or_else(|_| Err(Stopping.to_string())),
+            Err(stopping) => Err(stopping.to_string()),
+        }
+    }
+
+    async fn get(
+        &self,
+        send: &mut SendStream,
+        blob: sheaf_common::blob::BlobId,
+        offset: u64,
+    ) -> Result<(), TransferError> {
+        if let Err(why) = self.permission(Access::Get(blob)).await {
+            return transfer::refuse(send, blob, why).await.map(drop);
+        }
+        let moved = transfer::serve_get(send, &self.context.blobs, blob, offset).await?;
+        // Sent is not received: the stream is done when the peer says so.
+        let _ = send.stopped().await;
+        let _ = self.tell(Event::Moved(self.peer, moved, 0)).await;
+        Ok(())
+    }
+
+    async fn put(
+        &self,
+        send: &mut SendStream,
+        recv: &mut RecvStream,
+        blob: sheaf_common::blob::BlobId,
+        length: u64,
+    ) -> Result<(), TransferError> {
+        if let Err(why) = self.permission(Access::Put(length)).await {
+            info!(%why, "a blob was refused");
+            return transfer::refuse(send, blob, why).await.map(drop);
+        }
+        let sender = format!("{}.{}", self.identity.role, self.identity.name);
+        let moved = transfer::serve_put(send, recv, &self.context.blobs, &sender, blob, length).await?;
+        let _ = self.tell(Event::Moved(self.peer, 0, moved)).await;
+        Ok(())
+    }
+}
+
+/// Whether a request changes nothing.
+fn is_reading(request: &Request) -> bool {
+    match request {
+        Request::Runs
+        | Request::Run(_)
+        | Request::Sites
+        | Request::Models
+        | Request::Export { .. } => true,
+        Request::Submit { .. } | Request::Stop(_) | Request::ImportModel { .. } => false,
+    }
+}

@@ -1,0 +1,71 @@
+//! A closed round whose updates are being averaged, off the event loop.
+
+use serde::{Deserialize, Serialize};
+use sheaf_common::blob::BlobId;
+use sheaf_common::status::RoundOutcome;
+use sheaf_common::time::Timestamp;
+
+use super::{Aggregate, Collecting, Context, Effect, Evaluating, Input, State, Waiting};
+
+/// Waits for the new global parameters to be durable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Aggregating {
+    pub(super) closed: Collecting,
+}
+
+impl Aggregating {
+    /// Asks for the average.
+    pub(super) fn start(context: &mut Context, closed: Collecting) -> Self {
+        let state = Self { closed };
+        state.ask(context);
+        state
+    }
+
+    pub(super) fn handle(self, context: &mut Context, input: Input, now: Timestamp) -> State {
+        match input {
+            Input::Aggregated { task, global } if task == *self.closed.task() => {
+                self.complete(context, global, now)
+            }
+            Input::AggregationFailed { task, why } if task == *self.closed.task() => {
+                self.closed.abandon(context, format!("the updates could not be averaged: {why}"), now)
+            }
+            Input::Restarted => {
+                self.ask(context);
+                State::Aggregating(self)
+            }
+            Input::Update { .. } => {
+                context.refuse_stray(input);
+                State::Aggregating(self)
+            }
+            Input::Start
+            | Input::Connected(_)
+            | Input::Disconnected(_)
+            | Input::Declined { .. }
+            | Input::Evaluated { .. }
+            | Input::Aggregated { .. }
+            | Input::AggregationFailed { .. }
+            | Input::Stop(_)
+            | Input::Tick => State::Aggregating(self),
+        }
+    }
+
+    fn ask(&self, context: &mut Context) {
+        let updates = self.closed.updates().map(|update| (update.delta, update.num_examples)).collect();
+        let (task, global) = (self.closed.task().clone(), context.global);
+        context.emit(Effect::Aggregate(Aggregate { task, global, updates }));
+    }
+
+    /// The round is done: the next one, or the end.
+    fn complete(self, context: &mut Context, global: BlobId, now: Timestamp) -> State {
+        let record = self.closed.record(RoundOutcome::Completed(global), context, now);
+        context.emit(Effect::Record(Box::new(record)));
+        self.closed.dismiss(context);
+        context.global = global;
+        context.completed = self.closed.task().round;
+        if context.completed < context.run.spec.rounds {
+            Waiting { round: context.completed + 1, attempt: 1 }.proceed(context, now)
+        } else {
+            Evaluating::start(context, now)
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! A round in progress: its cohort trains and answers.
+//!
+//! It closes when every member has answered, or at the deadline with at least `min_updates`. It is abandoned at
+//! the deadline below that, or as soon as `min_updates` can no longer be reached.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::ClientId;
+use sheaf_common::message::{TaskId, Update};
+use sheaf_common::metrics::{Counts, Report};
+use sheaf_common::status::{Answer, Participant, RoundOutcome, RoundRecord};
+use sheaf_common::time::Timestamp;
+
+use super::verdict::{Accepted, Rejected, judge};
+use super::{Aggregating, Context, Effect, Finished, Input, Inspection, RoundView, State, Waiting};
+
+/// Who was asked and what came back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Collecting {
+    task: TaskId,
+    started: Timestamp,
+    pub(super) deadline: Timestamp,
+    members: BTreeMap<ClientId, Member>,
+}
+
+/// A member of the cohort.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Member {
+    Pending,
+    Accepted(Box<Accepted>),
+    Rejected(String),
+    Declined(String),
+}
+
+impl Collecting {
+    /// Sends the task to the cohort.
+    pub(super) fn start(
+        context: &mut Context,
+        task: TaskId,
+        cohort: BTreeSet<ClientId>,
+        now: Timestamp,
+    ) -> Self {
+        let deadline = now.after(context.run.spec.cohort.round_timeout);
+        for site in &cohort {
+            context.emit(Effect::Train { to: site.clone(), task: task.clone(), deadline });
+        }
+        let members = cohort.into_iter().map(|site| (site, Member::Pending)).collect();
+        Self { task, started: now, deadline, members }
+    }
+
+    pub(super) fn handle(mut self, context: &mut Context, input: Input, now: Timestamp) -> State {
+        match input {
+            Input::Update { from, update, inspection } => self.take(context, from, *update, inspection),
+            Input::Declined { from, task, reason } => self.decline(&from, &task, reason),
+            Input::Connected(site) => self.remind(context, &site),
+            // Sites may have waited for the server in vain: the round's clock starts again.
+            Input::Restarted => self.deadline = now.after(context.run.spec.cohort.round_timeout),
+            Input::Tick
+            | Input::Start
+            | Input::Disconnected(_)
+            | Input::Evaluated { .. }
+            | Input::Aggregated { .. }
+            | Input::AggregationFailed { .. }
+            | Input::Stop(_) => {}
+        }
+        self.proceed(context, now)
+    }
+
+    /// Closes, abandons or goes on.
+    fn proceed(self, context: &mut Context, now: Timestamp) -> State {
+        let needed = context.run.spec.cohort.min_updates as usize;
+        let accepted = self.deltas().count();
+        let pending = self.members.values().filter(|member| **member == Member::Pending).count();
+        if pending > 0 && now < self.deadline && accepted + pending >= needed {
+            return State::Collecting(self);
+        }
+        if accepted >= needed {
+            State::Aggregating(Aggregating::start(context, self))
+        } else {
+            let why = if pending > 0 && now >= self.deadline { "the deadline passed" } else { "too many sites fell out" };
+            let why = format!("{why} with {accepted} of {needed} needed updates");
+            self.abandon(context, why, now)
+        }
+    }
+
+    /// Ends the attempt without a result and tries again, or gives the run up.
+    pub(super) fn abandon(self, context: &mut Context, why: String, now: Timestamp) -> State {
+        let record = self.record(RoundOutcome::Abandoned(why.clone()), context, now);
+        context.emit(Effect::Record(Box::new(record)));
+        self.dismiss(context);
+        let attempts = context.run.spec.cohort.max_attempts;
+        if self.task.attempt >= attempts {
+            let why = format!("round {} was abandoned {attempts} times; the last time {why}", self.task.round);
+            return Finished::failed(context, why);
+        }
+        Waiting { round: self.task.round, attempt: self.task.attempt + 1 }.proceed(context, now)
+    }
+
+    /// Tells the members that the attempt is over and lets go of their updates.
+    pub(super) fn dismiss(&self, context: &mut Context) {
+        for site in self.members.keys() {
+            context.emit(Effect::Over { to: site.clone(), task: self.task.clone() });
+        }
+        context.emit(Effect::Forget(self.deltas().collect()));
+    }
+
+    fn take(&mut self, context: &mut Context, from: ClientId, update: Update, inspection: Option<Inspection>) {
+        let task = update.task.clone();
+        let verdict = self.admit(&from, &task).and_then(|()| {
+            let verdict = judge(context, update, inspection);
+            let member = match &verdict {
+                Ok(accepted) => Member::Accepted(Box::new(accepted.clone())),
+                Err(Rejected(reason)) => Member::Rejected(reason.clone()),
+            };
+            self.members.insert(from.clone(), member);
+            verdict
+        });
+        if let Err(Rejected(reason)) = verdict {
+            context.emit(Effect::Reject { to: from, task, reason });
+        }
+    }
+
+    /// Whether an answer of `from` to `task` may be looked at.
+    fn admit(&self, from: &ClientId, task: &TaskId) -> Result<(), Rejected> {
+        let reject = |why: String| Err(Rejected(why));
+        if *task != self.task {
+            return reject(format!("it answers {task}, but {} is in progress", self.task));
+        }
+        match self.members.get(from) {
+            None => reject(format!("{from} is not in the cohort of {task}")),
+            Some(Member::Pending) => Ok(()),
+            Some(Member::Accepted(_) | Member::Rejected(_) | Member::Declined(_)) => {
+                reject(format!("{from} has already answered {task}"))
+            }
+        }
+    }
+
+    fn decline(&mut self, from: &ClientId, task: &TaskId, reason: String) {
+        if self.admit(from, task).is_ok() {
+            self.members.insert(from.clone(), Member::Declined(reason));
+        }
+    }
+
+    /// Gives a member that came back its task again.
+    fn remind(&self, context: &mut Context, site: &ClientId) {
+        if self.members.get(site) == Some(&Member::Pending) {
+            let (to, task, deadline) = (site.clone(), self.task.clone(), self.deadline);
+            context.emit(Effect::Train { to, task, deadline });
+        }
+    }
+
+    pub(super) fn task(&self) -> &TaskId {
+        &self.task
+    }
+
+    /// The updates that count and their weights, in the order of the sites' names.
+    pub(super) fn updates(&self) -> impl Iterator<Item = &Accepted> {
+        self.members.values().filter_map(|member| match member {
+            Member::Accepted(accepted) => Some(&**accepted),
+            Member::Pending | Member::Rejected(_) | Member::Declined(_) => None,
+        })
+    }
+
+    pub(super) fn deltas(&self) -> impl Iterator<Item = BlobId> {
+        self.updates().map(|accepted| accepted.delta)
+    }
+
+    pub(super) fn is_fresh(&self) -> bool {
+        self.members.values().all(|member| *member == Member::Pending)
+    }
+
+    pub(super) fn view(&self) -> RoundView {
+        let members = self.members.iter().map(|(site, member)| (site.clone(), member.answer())).collect();
+        RoundView { task: self.task.clone(), started: self.started, deadline: self.deadline, members }
+    }
+
+    pub(super) fn record(&self, outcome: RoundOutcome, context: &Context, now: Timestamp) -> RoundRecord {
+        let weight: u64 = self.updates().map(|update| update.num_examples).sum();
+        let loss: f64 = self.updates().map(|update| update.train_loss * update.num_examples as f64).sum();
+        let labels = &context.run.spec.task.labels;
+        RoundRecord {
+            round: self.task.round,
+            attempt: self.task.attempt,
+            started: self.started,
+            ended: now,
+            outcome,
+            participants: self.participants(),
+            global_metrics: pool(labels, self.updates().filter_map(|update| update.global_metrics.as_ref())),
+            local_metrics: pool(labels, self.updates().filter_map(|update| update.local_metrics.as_ref())),
+            train_loss: (weight > 0).then(|| loss / weight as f64),
+        }
+    }
+
+    fn participants(&self) -> Vec<Participant> {
+        let weight = |member: &Member| match member {
+            Member::Accepted(accepted) => accepted.num_examples,
+            Member::Pending | Member::Rejected(_) | Member::Declined(_) => 0,
+        };
+        self.members
+            .iter()
+            .map(|(site, member)| Participant {
+                site: site.clone(),
+                answer: member.answer(),
+                num_examples: weight(member),
+            })
+            .collect()
+    }
+}
+
+impl Member {
+    fn answer(&self) -> Answer {
+        match self {
+            Self::Pending => Answer::Pending,
+            Self::Accepted(_) => Answer::Accepted,
+            Self::Rejected(reason) => Answer::Rejected(reason.clone()),
+            Self::Declined(reason) => Answer::Declined(reason.clone()),
+        }
+    }
+}
+
+/// The metrics over all sites' examples, from their merged counts.
+pub(super) fn pool<'a>(labels: &[String], counts: impl Iterator<Item = &'a Counts>) -> Option<Report> {
+    let mut pooled = Counts::new(labels.len());
+    for counts in counts {
+        // Counts that were checked against the run's labels always merge; others were rejected.
+        pooled.merge(counts).ok()?;
+    }
+    (pooled.num_examples() > 0).then(|| pooled.report(labels))
+}

@@ -1,0 +1,135 @@
+//! All rounds are done: the sites that are connected evaluate the final model on their validation splits.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sheaf_common::id::ClientId;
+use sheaf_common::message::TaskId;
+use sheaf_common::metrics::Counts;
+use sheaf_common::run::TaskInput;
+use sheaf_common::status::Answer;
+use sheaf_common::time::Timestamp;
+
+use super::collecting::pool;
+use super::{Context, Effect, Finished, Input, RoundView, State};
+
+/// Who was asked and what came back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Evaluating {
+    started: Timestamp,
+    pub(super) deadline: Timestamp,
+    members: BTreeMap<ClientId, Member>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Member {
+    Pending,
+    Evaluated(Option<Counts>),
+    Declined(String),
+}
+
+impl Evaluating {
+    /// Asks every connected site, unless there is nothing to evaluate on.
+    pub(super) fn start(context: &mut Context, now: Timestamp) -> State {
+        let spec = &context.run.spec;
+        let nothing = spec.task.input == TaskInput::Nothing || spec.training.validation_split == 0.0;
+        let deadline = now.after(spec.cohort.round_timeout);
+        let sites = if nothing { Vec::new() } else { context.connected.iter().cloned().collect() };
+        let state = Self {
+            started: now,
+            deadline,
+            members: sites.into_iter().map(|site| (site, Member::Pending)).collect(),
+        };
+        for site in state.members.keys() {
+            state.ask(context, site);
+        }
+        state.proceed(context, now)
+    }
+
+    pub(super) fn handle(mut self, context: &mut Context, input: Input, now: Timestamp) -> State {
+        match input {
+            Input::Evaluated { from, task, metrics } if task == Self::task(context) => {
+                let labels = context.run.spec.num_labels();
+                let sound = metrics.as_ref().map_or(Ok(()), |counts| counts.is_sound(labels));
+                let answer = match sound {
+                    Ok(()) => Member::Evaluated(metrics),
+                    Err(why) => Member::Declined(format!("its metrics do not add up: {why}")),
+                };
+                self.answer(from, answer);
+            }
+            Input::Declined { from, task, reason } if task == Self::task(context) => {
+                self.answer(from, Member::Declined(reason));
+            }
+            Input::Connected(site) if self.members.get(&site) == Some(&Member::Pending) => {
+                self.ask(context, &site);
+            }
+            Input::Restarted => self.deadline = now.after(context.run.spec.cohort.round_timeout),
+            Input::Update { .. } => context.refuse_stray(input),
+            Input::Start
+            | Input::Connected(_)
+            | Input::Disconnected(_)
+            | Input::Declined { .. }
+            | Input::Evaluated { .. }
+            | Input::Aggregated { .. }
+            | Input::AggregationFailed { .. }
+            | Input::Stop(_)
+            | Input::Tick => {}
+        }
+        self.proceed(context, now)
+    }
+
+    fn proceed(self, context: &mut Context, now: Timestamp) -> State {
+        if now < self.deadline && self.members.values().any(|member| *member == Member::Pending) {
+            return State::Evaluating(self);
+        }
+        let counts = self.members.values().filter_map(|member| match member {
+            Member::Evaluated(counts) => counts.as_ref(),
+            Member::Pending | Member::Declined(_) => None,
+        });
+        if let Some(report) = pool(&context.run.spec.task.labels, counts) {
+            context.emit(Effect::FinalMetrics(Box::new(report)));
+        }
+        self.dismiss(context);
+        Finished::completed(context)
+    }
+
+    /// Tells the members that nothing more is asked of them.
+    pub(super) fn dismiss(&self, context: &mut Context) {
+        for site in self.members.keys() {
+            let task = Self::task(context);
+            context.emit(Effect::Over { to: site.clone(), task });
+        }
+    }
+
+    /// The first answer of a member counts.
+    fn answer(&mut self, from: ClientId, answer: Member) {
+        if let Some(member) = self.members.get_mut(&from)
+            && *member == Member::Pending
+        {
+            *member = answer;
+        }
+    }
+
+    fn ask(&self, context: &mut Context, site: &ClientId) {
+        let task = Self::task(context);
+        context.emit(Effect::Evaluate { to: site.clone(), task });
+    }
+
+    fn task(context: &Context) -> TaskId {
+        context.task(context.completed, 1)
+    }
+
+    pub(super) fn view(&self, context: &Context) -> RoundView {
+        let answer = |member: &Member| match member {
+            Member::Pending => Answer::Pending,
+            Member::Evaluated(_) => Answer::Accepted,
+            Member::Declined(why) => Answer::Declined(why.clone()),
+        };
+        RoundView {
+            task: Self::task(context),
+            started: self.started,
+            deadline: self.deadline,
+            members: self.members.iter().map(|(site, member)| (site.clone(), answer(member))).collect(),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The end of a run. Nothing leaves this state; a late update is told so.
+
+use serde::{Deserialize, Serialize};
+use sheaf_common::id::Name;
+use sheaf_common::status::RunState;
+
+use super::{Context, Effect, Input, State};
+
+/// How the run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Finished {
+    pub(super) outcome: RunState,
+    pub(super) detail: String,
+}
+
+impl Finished {
+    pub(super) fn completed(context: &mut Context) -> State {
+        Self::end(context, RunState::Completed, String::new())
+    }
+
+    pub(super) fn failed(context: &mut Context, why: String) -> State {
+        Self::end(context, RunState::Failed, why)
+    }
+
+    pub(super) fn stopped(context: &mut Context, by: &Name) -> State {
+        Self::end(context, RunState::Stopped, format!("by operator {by}"))
+    }
+
+    fn end(context: &mut Context, outcome: RunState, detail: String) -> State {
+        context.emit(Effect::Ended(outcome.clone()));
+        State::Finished(Self { outcome, detail })
+    }
+
+    pub(super) fn handle(self, context: &mut Context, input: Input) -> State {
+        context.refuse_stray(input);
+        State::Finished(self)
+    }
+}

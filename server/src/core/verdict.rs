@@ -1,0 +1,63 @@
+//! Whether an update counts. A bad one costs its sender, never the round.
+
+use sheaf_common::aggregate::Finding;
+use sheaf_common::blob::BlobId;
+use sheaf_common::message::Update;
+use sheaf_common::metrics::Counts;
+
+use super::{Context, Inspection};
+use serde::{Deserialize, Serialize};
+
+/// An update that counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Accepted {
+    pub(super) delta: BlobId,
+    pub(super) num_examples: u64,
+    pub(super) train_loss: f64,
+    pub(super) global_metrics: Option<Counts>,
+    pub(super) local_metrics: Option<Counts>,
+}
+
+/// Why an update does not count: one sentence, for the site and the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rejected(pub(super) String);
+
+/// Judges an update that answers the right task for the first time.
+pub(super) fn judge(
+    context: &Context,
+    update: Update,
+    inspection: Option<Inspection>,
+) -> Result<Accepted, Rejected> {
+    let reject = |why: String| Err(Rejected(why));
+    let Some(inspection) = inspection else {
+        return reject("its blob never arrived".into());
+    };
+    let expected = context.run.params.bytes();
+    if inspection.length != expected {
+        return reject(format!("it has {} bytes where the model has {expected}", inspection.length));
+    }
+    match inspection.finding {
+        Finding::Sound => {}
+        Finding::NotFinite => return reject("it holds a NaN or an infinity".into()),
+        Finding::TooLarge => return reject("it holds a value far beyond any weight".into()),
+    }
+    let most = context.run.spec.cohort.max_examples;
+    if !(1..=most).contains(&update.num_examples) {
+        return reject(format!("it claims {} examples; 1 to {most} are believed", update.num_examples));
+    }
+    if !update.train_loss.is_finite() {
+        return reject("its training loss is not a number".into());
+    }
+    for counts in [&update.global_metrics, &update.local_metrics].into_iter().flatten() {
+        if let Err(why) = counts.is_sound(context.run.spec.num_labels()) {
+            return reject(format!("its metrics do not add up: {why}"));
+        }
+    }
+    Ok(Accepted {
+        delta: update.delta,
+        num_examples: update.num_examples,
+        train_loss: update.train_loss,
+        global_metrics: update.global_metrics,
+        local_metrics: update.local_metrics,
+    })
+}

@@ -1,0 +1,31 @@
+//! Waiting for enough sites to start a round.
+
+use serde::{Deserialize, Serialize};
+use sheaf_common::time::Timestamp;
+
+use super::{Collecting, Context, State, selector};
+
+/// The next attempt, which starts as soon as `min_sites` are connected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Waiting {
+    pub(super) round: u32,
+    pub(super) attempt: u32,
+}
+
+impl Waiting {
+    /// Starts the round if enough sites are there; whatever happened may have changed that.
+    pub(super) fn proceed(self, context: &mut Context, now: Timestamp) -> State {
+        let cohort = &context.run.spec.cohort;
+        if context.connected.len() < cohort.min_sites as usize {
+            return State::Waiting(self);
+        }
+        let task = context.task(self.round, self.attempt);
+        let members = selector::select(cohort, context.run.spec.seed, &task, &context.connected);
+        State::Collecting(Collecting::start(context, task, members, now))
+    }
+
+    pub(super) fn detail(&self, context: &Context) -> String {
+        let cohort = &context.run.spec.cohort;
+        format!("round {} needs {} sites; {} connected", self.round, cohort.min_sites, context.connected.len())
+    }
+}

@@ -1,0 +1,163 @@
+//! Who is connected, how to reach them, and which blobs each may move.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::{ClientId, Identity, Role};
+use sheaf_common::message::ServerMessage;
+use sheaf_common::time::Timestamp;
+use tokio::sync::mpsc;
+
+/// A connection, for as long as it lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerId(pub u64);
+
+/// What a peer asks leave for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To fetch a blob.
+    Get(BlobId),
+    /// To send a blob of so many bytes.
+    Put(u64),
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Peer {
+    identity: Identity,
+    may_get: BTreeSet<BlobId>,
+    /// The length that a site's update must have while it has a task.
+    may_put: Option<u64>,
+}
+
+/// A site's connection.
+#[derive(Debug)]
+pub struct Site {
+    /// Its connection.
+    pub peer: PeerId,
+    /// Where from.
+    pub address: String,
+    /// Version of its program.
+    pub software: String,
+    /// Since when.
+    pub since: Timestamp,
+    outbox: mpsc::Sender<ServerMessage>,
+    connection: quinn::Connection,
+}
+
+/// Everybody who is connected.
+#[derive(Debug, Default)]
+pub struct Registry {
+    peers: BTreeMap<PeerId, Peer>,
+    sites: BTreeMap<ClientId, Site>,
+    traffic: BTreeMap<ClientId, Traffic>,
+}
+
+/// Bytes of blobs that a site moved since the server started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Fetched by the site.
+    pub down: u64,
+    /// Sent by the site.
+    pub up: u64,
+}
+
+impl Registry {
+    /// A connection whose peer proved `identity`.
+    pub fn add(&mut self, peer: PeerId, identity: Identity) {
+        self.peers.insert(peer, Peer { identity, may_get: BTreeSet::new(), may_put: None });
+    }
+
+    /// A site's control stream is up. An older connection of the same site is closed: its daemon was restarted,
+    /// and the server had not noticed yet.
+    pub fn join(
+        &mut self,
+        site: ClientId,
+        peer: PeerId,
+        hello: (String, String),
+        since: Timestamp,
+        outbox: mpsc::Sender<ServerMessage>,
+        connection: quinn::Connection,
+    ) {
+        let (address, software) = hello;
+        let new = Site { peer, address, software, since, outbox, connection };
+        if let Some(old) = self.sites.insert(site, new) {
+            old.connection.close(1u32.into(), b"another connection with this site's certificate took its place");
+        }
+    }
+
+    /// A connection is gone. Names the site that is no longer connected by it.
+    pub fn remove(&mut self, peer: PeerId) -> Option<ClientId> {
+        self.peers.remove(&peer);
+        let site = self.sites.iter().find(|(_, site)| site.peer == peer).map(|(name, _)| name.clone())?;
+        self.sites.remove(&site);
+        Some(site)
+    }
+
+    /// The connected sites.
+    pub fn sites(&self) -> &BTreeMap<ClientId, Site> {
+        &self.sites
+    }
+
+    /// Whether `site` speaks over `peer` now.
+    pub fn is_current(&self, site: &ClientId, peer: PeerId) -> bool {
+        self.sites.get(site).is_some_and(|entry| entry.peer == peer)
+    }
+
+    /// Gives a message to a site; one that is not connected gets it when it is back, from the coordinator.
+    pub fn send(&self, site: &ClientId, message: ServerMessage) {
+        let Some(entry) = self.sites.get(site) else { return };
+        if entry.outbox.try_send(message).is_err() {
+            entry.connection.close(1u32.into(), b"the site does not read its messages");
+        }
+    }
+
+    /// Lets a site fetch what a task names and send an update of `put` bytes.
+    pub fn grant_site(&mut self, site: &ClientId, get: &[BlobId], put: Option<u64>) {
+        if let Some(peer) = self.sites.get(site).map(|entry| entry.peer) {
+            self.grant(peer, get);
+            if let Some(peer) = self.peers.get_mut(&peer) {
+                peer.may_put = put;
+            }
+        }
+    }
+
+    /// Lets a peer fetch blobs.
+    pub fn grant(&mut self, peer: PeerId, get: &[BlobId]) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.may_get.extend(get);
+        }
+    }
+
+    /// Whether a peer may move a blob, or why not.
+    pub fn permits(&self, peer: PeerId, access: Access) -> Result<(), String> {
+        let peer = self.peers.get(&peer).ok_or("the connection has no control stream yet")?;
+        match (access, peer.identity.role) {
+            (Access::Get(blob), _) if peer.may_get.contains(&blob) => Ok(()),
+            (Access::Get(_), _) => Err("nothing that you were sent names it".into()),
+            (Access::Put(_), Role::Operator) => Ok(()),
+            (Access::Put(length), Role::Site) => match peer.may_put {
+                Some(expected) if expected == length => Ok(()),
+                Some(expected) => Err(format!("an update of this run has {expected} bytes, not {length}")),
+                None => Err("no task of yours asks for an update".into()),
+            },
+            (Access::Put(_), Role::Viewer | Role::Server) => Err("your role may not send blobs".into()),
+        }
+    }
+
+    /// Counts blob bytes of a site.
+    pub fn count(&mut self, peer: PeerId, down: u64, up: u64) {
+        if let Some(peer) = self.peers.get(&peer)
+            && peer.identity.role == Role::Site
+        {
+            let traffic = self.traffic.entry(ClientId(peer.identity.name.clone())).or_default();
+            traffic.down += down;
+            traffic.up += up;
+        }
+    }
+
+    /// Blob bytes of a site since the server started.
+    pub fn traffic(&self, site: &ClientId) -> Traffic {
+        self.traffic.get(site).copied().unwrap_or_default()
+    }
+}

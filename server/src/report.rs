@@ -1,0 +1,158 @@
+//! What the server tells: status for operators, and the log's lines about rounds.
+
+use sheaf_common::id::RunId;
+use sheaf_common::message::{ExportPlan, Reply, Request};
+use sheaf_common::status::{
+    MemberStatus, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus, RunSummary, SiteStatus,
+};
+use sheaf_common::time::Timestamp;
+use tracing::{info, warn};
+
+use crate::core::Coordinator;
+use crate::registry::PeerId;
+use crate::server::State;
+use crate::store::StoreError;
+
+impl State {
+    /// Answers a question that changes nothing.
+    pub(crate) fn answer(&mut self, peer: PeerId, request: Request, now: Timestamp) -> Reply {
+        let answer = match request {
+            Request::Runs => Ok(Reply::Runs(self.runs.iter().map(summary).collect())),
+            Request::Run(run) => self.status_of(&run, now).map(|status| Reply::Run(Box::new(status))),
+            Request::Sites => self.site_list().map(Reply::Sites).map_err(|e| e.to_string()),
+            Request::Models => Ok(Reply::Models(self.models.clone())),
+            Request::Export { run, round } => self.export(peer, &run, round, now),
+            Request::Submit { .. } | Request::Stop(_) | Request::ImportModel { .. } => {
+                Err("that request is not a question".into())
+            }
+        };
+        answer.unwrap_or_else(Reply::Refused)
+    }
+
+    fn coordinator(&self, run: &RunId) -> Result<&Coordinator, String> {
+        let found = self.runs.iter().find(|coordinator| coordinator.run().id == *run);
+        found.ok_or_else(|| format!("there is no run {run} (see `sheaf run list`)"))
+    }
+
+    fn status_of(&self, run: &RunId, now: Timestamp) -> Result<RunStatus, String> {
+        let coordinator = self.coordinator(run)?;
+        let database = |error: StoreError| error.to_string();
+        Ok(RunStatus {
+            summary: summary(coordinator),
+            spec: coordinator.run().spec.clone(),
+            num_params: coordinator.run().params.numel(),
+            current: self.round_status(coordinator, now),
+            history: self.store.history(run).map_err(database)?,
+            final_metrics: self.store.final_metrics(run).map_err(database)?,
+            global: coordinator.global(),
+        })
+    }
+
+    fn round_status(&self, coordinator: &Coordinator, now: Timestamp) -> Option<RoundStatus> {
+        let view = coordinator.round()?;
+        let run = &coordinator.run().id;
+        let members = view.members.into_iter().map(|(site, answer)| MemberStatus {
+            connected: self.registry.sites().contains_key(&site),
+            progress: self.progress.get(&(run.clone(), site.clone())).copied(),
+            site,
+            answer,
+        });
+        Some(RoundStatus {
+            round: view.task.round,
+            attempt: view.task.attempt,
+            started: view.started,
+            time_left: view.deadline.since(now),
+            members: members.collect(),
+        })
+    }
+
+    fn site_list(&self) -> Result<Vec<SiteStatus>, StoreError> {
+        let status = |seen: crate::store::SeenSite| {
+            let connected = self.registry.sites().get(&seen.site);
+            let traffic = self.registry.traffic(&seen.site);
+            SiteStatus {
+                connected: connected.is_some(),
+                address: seen.address,
+                software: seen.software,
+                since: connected.map_or(seen.seen, |site| site.since),
+                run: self.works_for(&seen.site),
+                bytes_down: traffic.down,
+                bytes_up: traffic.up,
+                site: seen.site,
+            }
+        };
+        Ok(self.store.sites()?.into_iter().map(status).collect())
+    }
+
+    fn works_for(&self, site: &sheaf_common::id::ClientId) -> Option<RunId> {
+        let member = |run: &&Coordinator| {
+            run.round().is_some_and(|round| round.members.iter().any(|(name, _)| name == site))
+        };
+        self.runs.iter().find(member).map(|run| run.run().id.clone())
+    }
+
+    fn export(
+        &mut self,
+        peer: PeerId,
+        run: &RunId,
+        round: Option<u32>,
+        now: Timestamp,
+    ) -> Result<Reply, String> {
+        let status = self.status_of(run, now)?;
+        let coordinator = self.coordinator(run)?;
+        let round = round.unwrap_or(coordinator.completed());
+        let global = match round {
+            0 => Some(coordinator.run().initial),
+            _ => self.store.global_after(run, round).map_err(|e| e.to_string())?,
+        };
+        let global = global.ok_or_else(|| {
+            format!("run {run} has no round {round}: {} are completed", coordinator.completed())
+        })?;
+        let mut job = coordinator.job();
+        job.global = global;
+        let get = self.blobs_of(job.model, global);
+        self.registry.grant(peer, &get);
+        Ok(Reply::Export(Box::new(ExportPlan { status, round, job })))
+    }
+}
+
+fn summary(coordinator: &Coordinator) -> RunSummary {
+    let (state, detail) = coordinator.state();
+    let run = coordinator.run();
+    RunSummary {
+        run: run.id.clone(),
+        state,
+        completed_rounds: coordinator.completed(),
+        rounds: run.spec.rounds,
+        submitted_by: run.submitted_by.clone(),
+        submitted_at: run.submitted_at,
+        detail,
+    }
+}
+
+/// One line for an attempt that is over.
+pub(crate) fn round(run: &RunId, record: &RoundRecord) {
+    let seconds = record.ended.since(record.started).as_secs_f64();
+    let round = record.round;
+    match &record.outcome {
+        RoundOutcome::Completed(global) => {
+            let updates = record.participants.iter().filter(|site| site.num_examples > 0).count();
+            let accuracy = record.global_metrics.as_ref().map(|report| report.accuracy);
+            info!(%run, round, seconds, updates, loss = record.train_loss, accuracy, model = global.short(), "round completed");
+        }
+        RoundOutcome::Abandoned(why) => warn!(%run, round, attempt = record.attempt, seconds, why, "round abandoned"),
+    }
+}
+
+/// One line for a run that is over.
+pub(crate) fn ended(run: &RunId, state: &RunState, detail: &str) {
+    match state {
+        RunState::Failed => warn!(%run, why = detail, "run failed"),
+        RunState::Queued
+        | RunState::Waiting
+        | RunState::Running
+        | RunState::Evaluating
+        | RunState::Completed
+        | RunState::Stopped => info!(%run, %state, detail, "run ended"),
+    }
+}

@@ -1,0 +1,372 @@
+//! What the server must not forget: one SQLite file (write-ahead log, synced at every commit).
+//!
+//! Runs with their journal of inputs, and what people ask about: rounds, participants, metrics, models, sites.
+//! Everything that belongs together is written by one [`Store::commit`], so that a crash leaves all or nothing.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::{ClientId, RunId};
+use sheaf_common::metrics::Report;
+use sheaf_common::model::ModelInfo;
+use sheaf_common::status::{Answer, RoundOutcome, RoundRecord};
+use sheaf_common::time::Timestamp;
+use sheaf_common::wire;
+
+use crate::core::{Coordinator, Input};
+
+/// Version of the tables; a file of another version is refused, never misread.
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    run TEXT NOT NULL UNIQUE,
+    snapshot BLOB NOT NULL,
+    final_metrics TEXT
+);
+CREATE TABLE journal (
+    entry INTEGER PRIMARY KEY AUTOINCREMENT,
+    run TEXT NOT NULL REFERENCES runs(run),
+    at INTEGER NOT NULL,
+    input BLOB NOT NULL
+);
+CREATE INDEX journal_of_run ON journal(run, entry);
+CREATE TABLE rounds (
+    run TEXT NOT NULL REFERENCES runs(run),
+    round INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    ended INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    record TEXT NOT NULL,
+    PRIMARY KEY (run, round, attempt)
+);
+CREATE TABLE participants (
+    run TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    site TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    num_examples INTEGER NOT NULL,
+    PRIMARY KEY (run, round, attempt, site)
+);
+CREATE TABLE metrics (
+    run TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    value REAL NOT NULL,
+    PRIMARY KEY (run, round, attempt, model, metric)
+);
+CREATE TABLE models (
+    name TEXT PRIMARY KEY,
+    info TEXT NOT NULL
+);
+CREATE TABLE sites (
+    site TEXT PRIMARY KEY,
+    address TEXT NOT NULL,
+    software TEXT NOT NULL,
+    seen INTEGER NOT NULL
+);
+";
+
+/// The database could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite said no.
+    #[error("the server's database failed: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The file is of another version.
+    #[error("the server's database has format {found}, but this program reads {SCHEMA_VERSION}: use the program that wrote it")]
+    Version {
+        /// The version in the file.
+        found: i64,
+    },
+    /// A row does not hold what it should.
+    #[error("the server's database is damaged in {table}: {why}")]
+    Damaged {
+        /// The table.
+        table: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// One thing to remember.
+#[derive(Debug)]
+pub enum Write {
+    /// A new run, as it stands before its first input.
+    Run(Box<Coordinator>),
+    /// Something that happened to a run.
+    Input {
+        /// The run.
+        run: RunId,
+        /// When.
+        at: Timestamp,
+        /// What.
+        input: Box<Input>,
+    },
+    /// The run as it stands, in place of its journal so far.
+    Snapshot(Box<Coordinator>),
+    /// An attempt that is over.
+    Round {
+        /// The run.
+        run: RunId,
+        /// The attempt.
+        record: Box<RoundRecord>,
+    },
+    /// The final model's metrics.
+    FinalMetrics {
+        /// The run.
+        run: RunId,
+        /// The metrics.
+        report: Box<Report>,
+    },
+    /// A model under a name.
+    Model(ModelInfo),
+    /// A site that connected.
+    Site(SeenSite),
+}
+
+/// A site as it was last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenSite {
+    /// The site.
+    pub site: ClientId,
+    /// Where from.
+    pub address: String,
+    /// Version of its program.
+    pub software: String,
+    /// When.
+    pub seen: Timestamp,
+}
+
+/// The server's database.
+#[derive(Debug)]
+pub struct Store {
+    db: Connection,
+}
+
+impl Store {
+    /// Opens or makes the file.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let db = Connection::open(path)?;
+        db.pragma_update(None, "journal_mode", "wal")?;
+        db.pragma_update(None, "synchronous", "full")?;
+        Self::prepare(db)
+    }
+
+    /// A database that is gone with the value.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        Self::prepare(Connection::open_in_memory()?)
+    }
+
+    fn prepare(mut db: Connection) -> Result<Self, StoreError> {
+        let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if found == 0 {
+            let transaction = db.transaction()?;
+            transaction.execute_batch(SCHEMA)?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            transaction.commit()?;
+        } else if found != SCHEMA_VERSION {
+            return Err(StoreError::Version { found });
+        }
+        Ok(Self { db })
+    }
+
+    /// Remembers all of `writes` or nothing; on return they survive a crash.
+    pub fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.db.transaction()?;
+        for write in writes {
+            apply(&transaction, write)?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// Every run, in the order of submission, as its journal tells it.
+    pub fn runs(&self) -> Result<Vec<Coordinator>, StoreError> {
+        let mut runs = self.db.prepare("SELECT run, snapshot FROM runs ORDER BY number")?;
+        let mut journal = self.db.prepare("SELECT at, input FROM journal WHERE run = ? ORDER BY entry")?;
+        let mut rows = runs.query([])?;
+        let mut coordinators = Vec::new();
+        while let Some(row) = rows.next()? {
+            let run: String = row.get(0)?;
+            let mut coordinator: Coordinator = decode("runs", row.get_ref(1)?.as_blob().unwrap_or_default())?;
+            let mut inputs = journal.query([&run])?;
+            while let Some(row) = inputs.next()? {
+                let at = Timestamp(row.get::<_, i64>(0)?.unsigned_abs());
+                let input = decode("journal", row.get_ref(1)?.as_blob().unwrap_or_default())?;
+                coordinator.handle(input, at);
+                // What these effects did was done before the crash; `Input::Restarted` asks anew for the rest.
+                while coordinator.poll_effect().is_some() {}
+            }
+            coordinators.push(coordinator);
+        }
+        Ok(coordinators)
+    }
+
+    /// A run's attempts that are over, in order.
+    pub fn history(&self, run: &RunId) -> Result<Vec<RoundRecord>, StoreError> {
+        self.texts("rounds", "SELECT record FROM rounds WHERE run = ? ORDER BY round, attempt", [run.as_str()])
+    }
+
+    /// The final model's metrics.
+    pub fn final_metrics(&self, run: &RunId) -> Result<Option<Report>, StoreError> {
+        let text: Option<Option<String>> = self
+            .db
+            .query_row("SELECT final_metrics FROM runs WHERE run = ?", [run.as_str()], |row| row.get(0))
+            .optional()?;
+        text.flatten().map(|text| from_json("runs", &text)).transpose()
+    }
+
+    /// The global parameters after a completed round.
+    pub fn global_after(&self, run: &RunId, round: u32) -> Result<Option<BlobId>, StoreError> {
+        Ok(self.history(run)?.into_iter().find_map(|record| match record.outcome {
+            RoundOutcome::Completed(global) if record.round == round => Some(global),
+            RoundOutcome::Completed(_) | RoundOutcome::Abandoned(_) => None,
+        }))
+    }
+
+    /// All imported models, by name.
+    pub fn models(&self) -> Result<Vec<ModelInfo>, StoreError> {
+        self.texts("models", "SELECT info FROM models ORDER BY name", [])
+    }
+
+    /// All sites ever seen, by name.
+    pub fn sites(&self) -> Result<Vec<SeenSite>, StoreError> {
+        let mut statement = self.db.prepare("SELECT site, address, software, seen FROM sites ORDER BY site")?;
+        let mut rows = statement.query([])?;
+        let mut sites = Vec::new();
+        while let Some(row) = rows.next()? {
+            let site: String = row.get(0)?;
+            sites.push(SeenSite {
+                site: site.parse().map_err(|e| damaged("sites", e))?,
+                address: row.get(1)?,
+                software: row.get(2)?,
+                seen: Timestamp(row.get::<_, i64>(3)?.unsigned_abs()),
+            });
+        }
+        Ok(sites)
+    }
+
+    fn texts<T: serde::de::DeserializeOwned>(
+        &self,
+        table: &'static str,
+        query: &str,
+        arguments: impl rusqlite::Params,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut statement = self.db.prepare(query)?;
+        let mut rows = statement.query(arguments)?;
+        let mut values = Vec::new();
+        while let Some(row) = rows.next()? {
+            values.push(from_json(table, &row.get::<_, String>(0)?)?);
+        }
+        Ok(values)
+    }
+}
+
+fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
+    match write {
+        Write::Run(coordinator) => {
+            let run = coordinator.run().id.as_str();
+            db.execute("INSERT INTO runs (run, snapshot) VALUES (?, ?)", params![run, encode(coordinator)?])?;
+        }
+        Write::Input { run, at, input } => {
+            let mut statement = db.prepare_cached("INSERT INTO journal (run, at, input) VALUES (?, ?, ?)")?;
+            statement.execute(params![run.as_str(), millis(*at), encode(input)?])?;
+        }
+        Write::Snapshot(coordinator) => {
+            let run = coordinator.run().id.as_str();
+            db.execute("UPDATE runs SET snapshot = ? WHERE run = ?", params![encode(coordinator)?, run])?;
+            db.execute("DELETE FROM journal WHERE run = ?", params![run])?;
+        }
+        Write::Round { run, record } => apply_round(db, run, record)?,
+        Write::FinalMetrics { run, report } => {
+            let text = to_json(report)?;
+            db.execute("UPDATE runs SET final_metrics = ? WHERE run = ?", params![text, run.as_str()])?;
+        }
+        Write::Model(info) => {
+            let text = to_json(info)?;
+            db.execute("INSERT OR REPLACE INTO models (name, info) VALUES (?, ?)", params![info.name, text])?;
+        }
+        Write::Site(seen) => {
+            db.execute(
+                "INSERT OR REPLACE INTO sites (site, address, software, seen) VALUES (?, ?, ?, ?)",
+                params![seen.site.as_str(), seen.address, seen.software, millis(seen.seen)],
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn apply_round(db: &Transaction<'_>, run: &RunId, record: &RoundRecord) -> Result<(), StoreError> {
+    let (run, round, attempt) = (run.as_str(), record.round, record.attempt);
+    let outcome = match &record.outcome {
+        RoundOutcome::Completed(_) => "completed",
+        RoundOutcome::Abandoned(_) => "abandoned",
+    };
+    db.execute(
+        "INSERT INTO rounds (run, round, attempt, started, ended, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        params![run, round, attempt, millis(record.started), millis(record.ended), outcome, to_json(record)?],
+    )?;
+    for participant in &record.participants {
+        let answer = match &participant.answer {
+            Answer::Pending => "none".to_owned(),
+            Answer::Accepted => "accepted".to_owned(),
+            Answer::Rejected(why) => format!("rejected: {why}"),
+            Answer::Declined(why) => format!("declined: {why}"),
+        };
+        let examples = i64::try_from(participant.num_examples).unwrap_or(i64::MAX);
+        db.execute(
+            "INSERT INTO participants (run, round, attempt, site, answer, num_examples) VALUES (?, ?, ?, ?, ?, ?)",
+            params![run, round, attempt, participant.site.as_str(), answer, examples],
+        )?;
+    }
+    for (model, report) in [("global", &record.global_metrics), ("local", &record.local_metrics)] {
+        let Some(report) = report else { continue };
+        let metrics = [
+            ("loss", Some(report.loss)),
+            ("accuracy", Some(report.accuracy)),
+            ("macro_f1", Some(report.macro_f1)),
+            ("roc_auc", report.roc_auc),
+        ];
+        for (metric, value) in metrics {
+            let Some(value) = value.filter(|value| value.is_finite()) else { continue };
+            db.execute(
+                "INSERT INTO metrics (run, round, attempt, model, metric, value) VALUES (?, ?, ?, ?, ?, ?)",
+                params![run, round, attempt, model, metric, value],
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn millis(at: Timestamp) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX)
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    wire::encode(value).map_err(|e| damaged("journal", e))
+}
+
+fn decode<T: serde::de::DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+    wire::decode(bytes).map_err(|e| damaged(table, e))
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|e| damaged("rounds", e))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|e| damaged(table, e))
+}
+
+fn damaged(table: &'static str, why: impl std::fmt::Display) -> StoreError {
+    StoreError::Damaged { table, why: why.to_string() }
+}

@@ -1,0 +1,200 @@
+//! From the text of `run.toml` to a run that can be queued: checked whole against the model, its initial
+//! parameters written as a blob. Blocks, and holds only pieces of the model in memory.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+
+use sheaf_common::blob::BlobId;
+use sheaf_common::config::{ConfigError, Invalid};
+use sheaf_common::model::{Distribution, Initial, Manifest, ModelConfig, ModelInfo, Weights, initial, plan};
+use sheaf_common::params::ParamSpec;
+use sheaf_common::run::{ModelSource, RunSpec};
+use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
+
+/// A run ready to be queued, but for its name.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What was asked for.
+    pub spec: RunSpec,
+    /// Manifest of the imported model, if there is one.
+    pub model: Option<BlobId>,
+    /// The parameters that travel.
+    pub params: ParamSpec,
+    /// Their values before round 1.
+    pub initial: BlobId,
+}
+
+/// The run or the model cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// `run.toml` is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The model is not what it says.
+    #[error("model {name}: {why}")]
+    Model {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The disk said no.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+}
+
+/// Reads `text` (of `file`) and makes the run's initial parameters. `models` are the imported ones.
+pub fn prepare(
+    blobs: &BlobDir,
+    models: &[ModelInfo],
+    file: &str,
+    text: &str,
+) -> Result<Prepared, SubmitError> {
+    let spec = RunSpec::parse(file, text)?;
+    let invalid = |invalid: Invalid| ConfigError::locate(file, text, &invalid);
+    let imported = match &spec.model.source {
+        ModelSource::Fresh(_) => None,
+        ModelSource::Imported(name) => {
+            let info = models.iter().find(|model| model.name == *name).ok_or_else(|| {
+                let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                let problem = format!("there is no model `{name}`; imported are: {known} (see `sheaf model import`)");
+                invalid(Invalid::new("model.name", problem))
+            })?;
+            Some(Imported::open(blobs, info)?)
+        }
+    };
+    let config = imported.as_ref().map(|model| &model.config);
+    let params = plan(&spec, config).map_err(|e| invalid(e.invalid()))?;
+    let initial = write_initial(blobs, &spec, imported.as_ref(), &params)?;
+    Ok(Prepared { spec, model: imported.map(|model| model.manifest), params, initial })
+}
+
+/// Checks that what an operator sent is a model, and describes it.
+pub fn describe(blobs: &BlobDir, name: &str, manifest: BlobId) -> Result<ModelInfo, SubmitError> {
+    let wrong = |why: String| SubmitError::Model { name: name.to_owned(), why };
+    let parsed = Manifest::parse(&blobs.read(manifest)?).map_err(|e| wrong(e.to_string()))?;
+    for file in &parsed.files {
+        match blobs.length(file.blob) {
+            Some(bytes) if bytes == file.bytes => {}
+            Some(_) => return Err(wrong(format!("{} has another length than its manifest says", file.path))),
+            None => return Err(wrong(format!("{} was not sent", file.path))),
+        }
+    }
+    let mut info = ModelInfo {
+        name: name.to_owned(),
+        manifest,
+        model_type: String::new(),
+        num_params: 0,
+        bytes: parsed.bytes(),
+    };
+    let model = Imported::open(blobs, &info)?;
+    info.model_type = model.config.model_type().to_owned();
+    info.num_params = model.weights.num_params();
+    Ok(info)
+}
+
+/// An imported model's configuration and where its tensors lie.
+struct Imported {
+    manifest: BlobId,
+    config: ModelConfig,
+    weights: Weights,
+    weights_blob: BlobId,
+}
+
+impl Imported {
+    fn open(blobs: &BlobDir, info: &ModelInfo) -> Result<Self, SubmitError> {
+        let wrong = |why: String| SubmitError::Model { name: info.name.clone(), why };
+        let manifest = Manifest::parse(&blobs.read(info.manifest)?).map_err(|e| wrong(e.to_string()))?;
+        let file = |path: &str| manifest.file(path).ok_or_else(|| wrong(format!("it has no {path}")));
+        let config = blobs.read(file("config.json")?.blob)?;
+        let config = ModelConfig::parse(&config).map_err(|e| wrong(e.to_string()))?;
+        let weights_blob = file("model.safetensors")?.blob;
+        let weights = read_header(blobs, weights_blob).map_err(wrong)?;
+        Ok(Self { manifest: info.manifest, config, weights, weights_blob })
+    }
+}
+
+fn read_header(blobs: &BlobDir, blob: BlobId) -> Result<Weights, String> {
+    let mut file = blobs.reader(blob).map_err(|e| e.to_string())?;
+    let length = blobs.length(blob).unwrap_or(0);
+    let mut start = Vec::new();
+    let io = |e: std::io::Error| e.to_string();
+    file.by_ref().take(8).read_to_end(&mut start).map_err(io)?;
+    let header = Weights::header_bytes(&start).map_err(|e| e.to_string())?;
+    file.take(header.saturating_sub(8)).read_to_end(&mut start).map_err(io)?;
+    Weights::parse(&start, length).map_err(|e| e.to_string())
+}
+
+/// Writes the trained parameters as they are before round 1.
+fn write_initial(
+    blobs: &BlobDir,
+    spec: &RunSpec,
+    model: Option<&Imported>,
+    params: &ParamSpec,
+) -> Result<BlobId, SubmitError> {
+    let name = match &spec.model.source {
+        ModelSource::Imported(name) => name.as_str(),
+        ModelSource::Fresh(_) => "from the seed",
+    };
+    let wrong = |why: String| SubmitError::Model { name: name.to_owned(), why };
+    let sources = initial(spec, model.map(|m| &m.config), model.map(|m| &m.weights), params)
+        .map_err(|e| wrong(e.to_string()))?;
+    let mut weights = model.map(|model| blobs.reader(model.weights_blob)).transpose()?;
+    let mut writer = blobs.writer()?;
+    for (tensor, source) in params.tensors.iter().zip(sources) {
+        match source {
+            Initial::FromWeights { offset, bytes } => {
+                let file = weights.as_mut().ok_or_else(|| wrong("it has no weights".into()))?;
+                copy(file, offset, bytes, &mut |piece| writer.write(piece))
+                    .map_err(|e| wrong(format!("{}: {e}", tensor.name)))?;
+            }
+            Initial::Fresh(distribution) => {
+                fresh(distribution, spec.seed, &tensor.name, tensor.numel(), &mut |piece| writer.write(piece))?;
+            }
+        }
+    }
+    Ok(writer.finish()?)
+}
+
+/// A place to put bytes.
+type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), BlobError>;
+
+fn copy(file: &mut File, offset: u64, bytes: u64, sink: Sink<'_>) -> Result<(), String> {
+    file.seek(SeekFrom::Start(offset)).map_err(|e| e.to_string())?;
+    let mut reader = BufReader::new(file).take(bytes);
+    let mut buffer = vec![0; CHUNK];
+    let mut left = bytes;
+    while left > 0 {
+        let read = reader.read(&mut buffer).map_err(|e| e.to_string())?;
+        if read == 0 {
+            return Err(format!("the file ends {left} bytes too early"));
+        }
+        sink(&buffer[..read]).map_err(|e| e.to_string())?;
+        left -= read as u64;
+    }
+    Ok(())
+}
+
+fn fresh(
+    distribution: Distribution,
+    seed: u64,
+    name: &str,
+    count: u64,
+    sink: Sink<'_>,
+) -> Result<(), BlobError> {
+    let mut buffer = Vec::with_capacity(CHUNK + 4);
+    let mut left = count;
+    for value in distribution.values(seed, name) {
+        if left == 0 {
+            break;
+        }
+        left -= 1;
+        buffer.extend_from_slice(&value.to_le_bytes());
+        if buffer.len() >= CHUNK {
+            sink(&buffer)?;
+            buffer.clear();
+        }
+    }
+    sink(&buffer)
+}
