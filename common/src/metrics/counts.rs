@@ -240,7 +240,7 @@ fn fixed_loss(label: usize, logits: &[f64]) -> u128 {
 }
 
 /// The logit of `class` against all others, `log p - log (1 - p)` with `p` its softmax probability.
-fn one_vs_rest(class: usize, logits: &[f64]) -> f64 {
+pub(super) fn one_vs_rest(class: usize, logits: &[f64]) -> f64 {
     let rest = logits
         .iter()
         .enumerate()
