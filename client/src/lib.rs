@@ -1,5 +1,17 @@
 //! The site's daemon: dials out, trains on private data with libtorch, sends updates.
+//!
+//! * [`session`]: the site's side of the protocol, as a state machine without IO. Read this first.
+//! * [`client`]: the shell around it: messages and results in, effects out.
+//! * [`link`]: the connection, kept up. [`worker`]: the thread that trains. [`state`]: what survives a restart.
+//! * [`trainer`]: the seam to whatever trains, and behind it libtorch. [`data`]: the site's own files.
+//! * [`config`]: `site.toml`. [`device`]: CPU or GPU.
 
+pub mod client;
+pub mod config;
 pub mod data;
 pub mod device;
+pub mod link;
+pub mod session;
+pub mod state;
 pub mod trainer;
+pub mod worker;

@@ -1,4 +1,23 @@
 //! A site's data, read from its own files and brought into the form that the run's contract fixes.
+//!
+//! 1. [`table`] reads rows from a file.
+//! 2. [`encode`] turns the cells of a row into model inputs.
+//! 3. [`load`](fn@load) does both for a whole data set; [`contract`] says why it could not, once for the site and once
+//!    for the operator, who must learn the reason but none of the site's values.
+//! 4. [`split`](fn@split) holds out a part for validation, once for the whole run.
+
+mod contract;
+mod encode;
+mod load;
+mod split;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use contract::ContractError;
+pub use load::load;
+pub use split::split;
+pub use table::{Survey, survey};
 
 /// Examples in memory: inputs and labels, one each per example.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,4 +49,42 @@ pub struct Split {
     pub train: Dataset,
     /// What is held out; may be empty.
     pub validation: Dataset,
+}
+
+impl Dataset {
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no example.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// A data set of the same kind without an example.
+    pub fn empty_like(&self) -> Self {
+        let inputs = match &self.inputs {
+            Inputs::Text(_) => Inputs::Text(Vec::new()),
+            Inputs::Table { width, .. } => Inputs::Table {
+                width: *width,
+                values: Vec::new(),
+            },
+        };
+        Self {
+            inputs,
+            labels: Vec::new(),
+        }
+    }
+
+    /// Examples of each of `num_labels` classes.
+    pub fn class_counts(&self, num_labels: usize) -> Vec<u64> {
+        let mut counts = vec![0; num_labels];
+        for label in &self.labels {
+            if let Some(count) = counts.get_mut(*label as usize) {
+                *count += 1;
+            }
+        }
+        counts
+    }
 }

@@ -3,6 +3,12 @@
 //! A trainer holds one run's model and one site's data, from the run's first task to its last, so that what can
 //! be computed once (tokens, the output of frozen layers) is computed once.
 
+mod batches;
+pub mod constant;
+pub mod open;
+pub mod softmax;
+pub mod torch;
+
 use sheaf_common::metrics::Counts;
 use sheaf_common::status::Phase;
 
@@ -51,6 +57,18 @@ pub trait Watch {
     fn progress(&self, phase: Phase, done: u64, total: u64);
     /// Whether to give up at the next step.
     fn is_cancelled(&self) -> bool;
+}
+
+/// Nobody waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn progress(&self, _phase: Phase, _done: u64, _total: u64) {}
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// Trains and evaluates one run's model on one site's data.

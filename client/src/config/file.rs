@@ -1,0 +1,182 @@
+//! `site.toml` as it is written, and how it becomes a [`SiteConfig`] or one sentence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sheaf_common::config::Invalid;
+
+use super::{DatasetConfig, Header, IdentityFiles, SiteConfig};
+use crate::device::DeviceChoice;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SiteFile {
+    server: String,
+    state_dir: PathBuf,
+    #[serde(default)]
+    device: DeviceChoice,
+    identity: IdentityFile,
+    #[serde(default)]
+    datasets: BTreeMap<String, DatasetFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentityFile {
+    certificate: PathBuf,
+    key: PathBuf,
+    ca: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DatasetFile {
+    path: PathBuf,
+    format: Option<Format>,
+    delimiter: Option<String>,
+    quotes: Option<bool>,
+    has_header: Option<bool>,
+    columns: Option<Vec<String>>,
+    #[serde(default)]
+    skip_rows: u64,
+    #[serde(default)]
+    rename: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    Csv,
+    Tsv,
+}
+
+impl TryFrom<SiteFile> for SiteConfig {
+    type Error = Invalid;
+
+    fn try_from(file: SiteFile) -> Result<Self, Invalid> {
+        let IdentityFile { certificate, key, ca } = file.identity;
+        let paths = [
+            ("state_dir", &file.state_dir),
+            ("identity.certificate", &certificate),
+            ("identity.key", &key),
+            ("identity.ca", &ca),
+        ];
+        for (key, path) in paths {
+            named(key, path)?;
+        }
+        let datasets = file
+            .datasets
+            .into_iter()
+            .map(|(name, written)| dataset(&name, written).map(|dataset| (name, dataset)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            server: address(file.server)?,
+            state_dir: file.state_dir,
+            device: file.device,
+            identity: IdentityFiles { certificate, key, ca },
+            datasets,
+        })
+    }
+}
+
+fn address(written: String) -> Result<String, Invalid> {
+    let port = written
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty())
+        .map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(1..)) => Ok(written),
+        _ => Err(Invalid::new(
+            "server",
+            format!("`{written}` is no address; write \"host:port\", such as \"fl.example.org:4433\""),
+        )),
+    }
+}
+
+fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
+    let key = |part: &str| format!("datasets.{name}.{part}");
+    named(&key("path"), &file.path)?;
+    let delimiter = match (file.delimiter, file.format) {
+        (Some(written), _) => single_byte(&key("delimiter"), &written)?,
+        (None, Some(Format::Csv)) => b',',
+        (None, Some(Format::Tsv)) => b'\t',
+        (None, None) => delimiter_of(&key("format"), &file.path)?,
+    };
+    let header = header(&key("columns"), file.has_header, file.columns)?;
+    let mut renamed = BTreeSet::new();
+    for (run, own) in &file.rename {
+        if !renamed.insert(own) {
+            return Err(Invalid::new(
+                key(&format!("rename.{run}")),
+                format!("the file's column `{own}` already has another name"),
+            ));
+        }
+    }
+    Ok(DatasetConfig {
+        path: file.path,
+        delimiter,
+        quotes: file.quotes.unwrap_or(true),
+        header,
+        skip_rows: file.skip_rows,
+        rename: file.rename,
+    })
+}
+
+fn header(key: &str, has_header: Option<bool>, columns: Option<Vec<String>>) -> Result<Header, Invalid> {
+    match (has_header.unwrap_or(true), columns) {
+        (true, None) => Ok(Header::FirstRow),
+        (true, Some(_)) => Err(Invalid::new(
+            key,
+            "names the columns of a file without a header: add `has_header = false`, or use `rename` instead",
+        )),
+        (false, None) => Err(Invalid::new(
+            key,
+            "is missing: list the names of the file's columns, as it has no header",
+        )),
+        (false, Some(columns)) => {
+            let mut seen = BTreeSet::new();
+            match columns.iter().find(|column| !seen.insert(column.as_str())) {
+                Some(twice) => Err(Invalid::new(key, format!("`{twice}` is listed twice"))),
+                None if columns.is_empty() => Err(Invalid::new(key, "lists no column")),
+                None => Ok(Header::Named(columns)),
+            }
+        }
+    }
+}
+
+fn delimiter_of(key: &str, path: &Path) -> Result<u8, Invalid> {
+    let extension = path
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .map(str::to_ascii_lowercase);
+    match extension.as_deref() {
+        Some("csv") => Ok(b','),
+        Some("tsv" | "tab") => Ok(b'\t'),
+        _ => Err(Invalid::new(
+            key,
+            format!(
+                "is missing, and the name of {} does not tell it: write \"csv\" or \"tsv\"",
+                path.display()
+            ),
+        )),
+    }
+}
+
+fn single_byte(key: &str, written: &str) -> Result<u8, Invalid> {
+    match written.as_bytes() {
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
+        _ => Err(Invalid::new(
+            key,
+            format!("{written:?} is no delimiter; write one ASCII character, such as \";\""),
+        )),
+    }
+}
+
+fn named(key: &str, path: &Path) -> Result<(), Invalid> {
+    if path.as_os_str().is_empty() {
+        Err(Invalid::new(key, "is empty; name a path"))
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! `site.toml`: which server, which identity, which device, and which files are which data sets.
+//!
+//! [`file`] holds the written form. The typed form is complete: relative paths have become paths from the
+//! configuration's own folder, so that the daemon may be started from anywhere.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sheaf_common::config::{self, ConfigError, Invalid};
+
+use crate::device::DeviceChoice;
+
+/// Everything that a site's `site.toml` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteConfig {
+    /// Address of the federation's server, `host:port`; the site dials it and listens nowhere.
+    pub server: String,
+    /// The site's own folder for models, updates not yet delivered and logs of what left it. Made when missing.
+    pub state_dir: PathBuf,
+    /// Where training runs.
+    pub device: DeviceChoice,
+    /// Who the site is.
+    pub identity: IdentityFiles,
+    /// The data sets by the name that runs call them.
+    pub datasets: BTreeMap<String, DatasetConfig>,
+}
+
+/// The PEM files that `sheaf pki issue site NAME` made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// The site's certificate.
+    pub certificate: PathBuf,
+    /// Its private key, readable by its owner alone.
+    pub key: PathBuf,
+    /// The certificate of the federation's authority.
+    pub ca: PathBuf,
+}
+
+/// One data set: a text file of rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetConfig {
+    /// The file, in UTF-8.
+    pub path: PathBuf,
+    /// Byte between two fields.
+    pub delimiter: u8,
+    /// Whether `"` may stand around a field; when not, it is a character like any other.
+    pub quotes: bool,
+    /// Where the columns' names come from.
+    pub header: Header,
+    /// Rows after the header (or at the top, without one) that hold no example.
+    pub skip_rows: u64,
+    /// What the file calls a column, by the name that runs call it.
+    pub rename: BTreeMap<String, String>,
+}
+
+/// Where the names of columns come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// The file's first row.
+    FirstRow,
+    /// The configuration: the file starts with an example.
+    Named(Vec<String>),
+}
+
+/// `site.toml` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteConfigError {
+    /// It cannot be read.
+    #[error("the site's configuration {path} cannot be read: {reason}", path = .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        reason: std::io::Error,
+    },
+    /// It is wrong.
+    #[error(transparent)]
+    Invalid(#[from] ConfigError),
+}
+
+impl SiteConfig {
+    /// Reads `site.toml`, and sees to it that the data sets that it names are there.
+    ///
+    /// The identity's files are left to whoever makes a connection of them.
+    pub fn load(path: &Path) -> Result<Self, SiteConfigError> {
+        let text = fs::read_to_string(path).map_err(|reason| SiteConfigError::Unreadable {
+            path: path.to_owned(),
+            reason,
+        })?;
+        let file = path.display().to_string();
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let config = Self::parse(&file, &text)?.relative_to(folder);
+        config
+            .find_datasets()
+            .map_err(|invalid| ConfigError::locate(&file, &text, &invalid))?;
+        Ok(config)
+    }
+
+    /// The meaning of `site.toml`'s text, paths as they are written. `file` is its name for the message.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+        config::read::<file::SiteFile, Self>(file, text)
+    }
+
+    fn relative_to(mut self, folder: &Path) -> Self {
+        let IdentityFiles { certificate, key, ca } = &mut self.identity;
+        let data = self.datasets.values_mut().map(|dataset| &mut dataset.path);
+        for path in [certificate, key, ca, &mut self.state_dir]
+            .into_iter()
+            .chain(data)
+        {
+            *path = folder.join(&*path);
+        }
+        self
+    }
+
+    fn find_datasets(&self) -> Result<(), Invalid> {
+        for (name, DatasetConfig { path, .. }) in &self.datasets {
+            if !path.is_file() {
+                let what = if path.exists() {
+                    "is not a file"
+                } else {
+                    "does not exist"
+                };
+                return Err(Invalid::new(
+                    format!("datasets.{name}.path"),
+                    format!(
+                        "{} {what}; a relative path starts at this file's folder",
+                        path.display()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! What a `site.toml` means, and the sentence that each wrong one gets.
+
+use std::fs;
+
+use super::*;
+
+const SITE: &str = r#"
+server = "fl.example.org:4433"
+state_dir = "state"
+
+[identity]
+certificate = "site.pem"
+key = "/etc/sheaf/site.key"
+ca = "ca.pem"
+"#;
+
+fn with(dataset: &str) -> String {
+    format!("{SITE}\n[datasets.heart]\n{dataset}\n")
+}
+
+fn dataset(written: &str) -> DatasetConfig {
+    SiteConfig::parse("site.toml", &with(written))
+        .unwrap()
+        .datasets
+        .remove("heart")
+        .unwrap()
+}
+
+fn refusal(text: &str) -> String {
+    SiteConfig::parse("site.toml", text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_site_without_data_sets_is_complete() {
+    let config = SiteConfig::parse("site.toml", SITE).unwrap();
+    assert_eq!(config.server, "fl.example.org:4433");
+    assert_eq!(config.device, DeviceChoice::Auto);
+    assert_eq!(config.identity.key, Path::new("/etc/sheaf/site.key"));
+    assert!(config.datasets.is_empty());
+}
+
+#[test]
+fn the_extension_tells_the_format() {
+    for (path, delimiter) in [("a.csv", b','), ("a.TSV", b'\t'), ("a.tab", b'\t')] {
+        assert_eq!(
+            dataset(&format!("path = {path:?}")).delimiter,
+            delimiter,
+            "{path}"
+        );
+    }
+    assert_eq!(dataset("path = \"a.csv\"\nformat = \"tsv\"").delimiter, b'\t');
+    assert_eq!(dataset("path = \"a.txt\"\ndelimiter = \";\"").delimiter, b';');
+}
+
+#[test]
+fn a_data_set_is_read_whole() {
+    let written = "path = \"a.tab\"\nskip_rows = 2\nquotes = false\nrename = { disease = \"num\" }";
+    let expected = DatasetConfig {
+        path: "a.tab".into(),
+        delimiter: b'\t',
+        quotes: false,
+        header: Header::FirstRow,
+        skip_rows: 2,
+        rename: [("disease".to_owned(), "num".to_owned())].into(),
+    };
+    assert_eq!(dataset(written), expected);
+    let named = dataset("path = \"a.csv\"\nhas_header = false\ncolumns = [\"age\", \"num\"]");
+    assert_eq!(named.header, Header::Named(vec!["age".into(), "num".into()]));
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_line() {
+    let cases = [
+        (
+            SITE.replace("fl.example.org:4433", "fl.example.org"),
+            "site.toml:2: server: `fl.example.org` is no address; write",
+        ),
+        (
+            SITE.replace(":4433", ":0"),
+            "site.toml:2: server: `fl.example.org:0` is no address",
+        ),
+        (
+            SITE.replace("\"state\"", "\"\""),
+            "site.toml:3: state_dir: is empty",
+        ),
+        (
+            format!("device = \"gpu\"\n{SITE}"),
+            "site.toml:1: there is no device \"gpu\": write",
+        ),
+        (
+            SITE.replace("ca = ", "cacert = "),
+            "site.toml:8: unknown field `cacert`",
+        ),
+        (
+            with("path = \"a.dat\""),
+            "site.toml:10: datasets.heart.format: is missing, and the name of a.dat does not tell it",
+        ),
+        (
+            with("path = \"a.csv\"\nformat = \"parquet\""),
+            "site.toml:12: unknown variant `parquet`, expected `csv` or `tsv`",
+        ),
+        (
+            with("path = \"a.csv\"\ndelimiter = \"::\""),
+            "site.toml:12: datasets.heart.delimiter: \"::\" is no delimiter",
+        ),
+        (
+            with("path = \"a.csv\"\nhas_header = false"),
+            "site.toml:10: datasets.heart.columns: is missing: list the names",
+        ),
+        (
+            with("path = \"a.csv\"\ncolumns = [\"a\"]"),
+            "site.toml:12: datasets.heart.columns: names the columns of a file without",
+        ),
+        (
+            with("path = \"a.csv\"\nhas_header = false\ncolumns = [\"a\", \"a\"]"),
+            "site.toml:13: datasets.heart.columns: `a` is listed twice",
+        ),
+        (
+            with("path = \"a.csv\"\nrename = { x = \"a\", y = \"a\" }"),
+            "site.toml:12: datasets.heart.rename.y: the file's column `a` already",
+        ),
+    ];
+    for (text, expected) in cases {
+        let sentence = refusal(&text);
+        assert!(sentence.starts_with(expected), "{sentence}\n{expected}");
+    }
+}
+
+#[test]
+fn relative_paths_start_at_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("site.toml");
+    fs::write(folder.path().join("heart.csv"), "age\n").unwrap();
+    fs::write(&path, with("path = \"heart.csv\"")).unwrap();
+    let config = SiteConfig::load(&path).unwrap();
+    assert_eq!(config.datasets["heart"].path, folder.path().join("heart.csv"));
+    assert_eq!(config.state_dir, folder.path().join("state"));
+    assert_eq!(config.identity.certificate, folder.path().join("site.pem"));
+    assert_eq!(config.identity.key, Path::new("/etc/sheaf/site.key"));
+}
+
+#[test]
+fn files_that_are_not_there_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("site.toml");
+    let sentence = SiteConfig::load(&path).unwrap_err().to_string();
+    assert!(
+        sentence.starts_with("the site's configuration ") && sentence.contains("cannot be read"),
+        "{sentence}"
+    );
+
+    fs::write(&path, with("path = \"heart.csv\"")).unwrap();
+    let sentence = SiteConfig::load(&path).unwrap_err().to_string();
+    assert!(
+        sentence.contains("site.toml:11: datasets.heart.path: "),
+        "{sentence}"
+    );
+    assert!(
+        sentence.contains("heart.csv does not exist; a relative path starts at this file's folder"),
+        "{sentence}"
+    );
+}

@@ -1,0 +1,210 @@
+//! Why a data set does not meet a run's contract: one reason, two sentences.
+//!
+//! The site's own log gets everything: file, line, column and the value. The operator gets what is needed to
+//! talk to the site, and no value. Two things are held back that are not values at first sight: the names of
+//! columns that the run does not ask for (in a file whose header is missing they are its first example), and the
+//! line on which a value is outside the run's labels or categories (an operator could ask for one category after
+//! another and read a column off the answers).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A data set does not meet a run's contract. `Display` is for the site's own log and may hold a value of its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContractError {
+    dataset: String,
+    file: PathBuf,
+    breach: Box<Breach>,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Breach {
+    /// The file cannot be read, in the system's words.
+    Unreadable(String),
+    /// There is nothing in the file.
+    Empty,
+    /// There is no row below the header.
+    NoExamples,
+    /// Columns of the contract, by the run's names, that are not there, those that are, and all that the file has.
+    MissingColumns {
+        missing: Vec<String>,
+        found: Vec<String>,
+        all: Vec<String>,
+    },
+    /// Two columns bear the name `own`, which the run calls `column`.
+    AmbiguousColumn { column: String, own: String },
+    /// A row has too few or too many fields.
+    Ragged {
+        line: u64,
+        fields: usize,
+        columns: usize,
+    },
+    /// A cell breaks the contract, in the column that the run calls `column` and the file `own`.
+    Cell {
+        line: u64,
+        column: String,
+        own: String,
+        value: String,
+        problem: CellProblem,
+    },
+}
+
+/// What is wrong with one cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CellProblem {
+    NotUtf8,
+    NoLabel,
+    UnknownLabel,
+    UnknownCategory,
+    NotANumber,
+    NotFinite,
+    TooLarge,
+}
+
+impl ContractError {
+    pub(super) fn new(dataset: &str, file: &Path, breach: Breach) -> Self {
+        Self {
+            dataset: dataset.to_owned(),
+            file: file.to_owned(),
+            breach: Box::new(breach),
+        }
+    }
+
+    /// One sentence for the operator: the reason, without any value of the site's data.
+    pub fn for_operator(&self) -> String {
+        let reason = match &*self.breach {
+            Breach::Unreadable(_) => "its file cannot be read".to_owned(),
+            Breach::Empty => "its file is empty".to_owned(),
+            Breach::NoExamples => "its file holds no example".to_owned(),
+            Breach::MissingColumns { missing, found, .. } if found.is_empty() => {
+                format!("it has none of the run's columns {}", listed(missing))
+            }
+            Breach::MissingColumns { missing, found, .. } => {
+                format!(
+                    "it has no column {}; of the run's columns it has {}",
+                    listed(missing),
+                    listed(found)
+                )
+            }
+            Breach::AmbiguousColumn { column, .. } => format!("it has two columns `{column}`"),
+            Breach::Ragged {
+                line,
+                fields,
+                columns,
+            } => {
+                format!("line {line} has {fields} fields where the file has {columns} columns")
+            }
+            Breach::Cell {
+                line,
+                column,
+                problem,
+                ..
+            } => match problem {
+                CellProblem::UnknownLabel | CellProblem::UnknownCategory => {
+                    format!(
+                        "column `{column}` holds a value that {}; the site's log says which",
+                        problem.of_a_value()
+                    )
+                }
+                CellProblem::NotUtf8
+                | CellProblem::NoLabel
+                | CellProblem::NotANumber
+                | CellProblem::NotFinite
+                | CellProblem::TooLarge => {
+                    format!(
+                        "line {line}, column `{column}` holds a value that {}",
+                        problem.of_a_value()
+                    )
+                }
+            },
+        };
+        format!("data set `{}`: {reason}", self.dataset)
+    }
+}
+
+impl fmt::Display for ContractError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "data set `{}`: {}", self.dataset, self.file.display())?;
+        match &*self.breach {
+            Breach::Unreadable(reason) => write!(f, " cannot be read: {reason}"),
+            Breach::Empty => f.write_str(" is empty"),
+            Breach::NoExamples => f.write_str(" holds no example below its header"),
+            Breach::MissingColumns { missing, all, .. } => write!(
+                f,
+                " has no column {}; it has {}; give a column the run's name with `rename` in site.toml",
+                listed(missing),
+                listed(all)
+            ),
+            Breach::AmbiguousColumn { own, .. } => {
+                write!(f, " has two columns `{own}`; give one of them another name")
+            }
+            Breach::Ragged {
+                line,
+                fields,
+                columns,
+            } => write!(
+                f,
+                ", line {line}: {fields} fields where the file has {columns} columns; check the delimiter and the quotes"
+            ),
+            Breach::Cell {
+                line,
+                own,
+                value,
+                problem,
+                ..
+            } => {
+                write!(
+                    f,
+                    ", line {line}, column `{own}`: {value:?} {}; {}",
+                    problem.of_a_value(),
+                    problem.remedy()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for ContractError {}
+
+impl CellProblem {
+    /// Completes "a value that …".
+    fn of_a_value(self) -> &'static str {
+        match self {
+            Self::NotUtf8 => "is not UTF-8",
+            Self::NoLabel => "is empty where a label is expected",
+            Self::UnknownLabel => "is none of the run's labels",
+            Self::UnknownCategory => "is none of the run's categories",
+            Self::NotANumber => "is not a number",
+            Self::NotFinite => "is not a finite number",
+            Self::TooLarge => "is too large a number",
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::NotUtf8 => "convert the file to UTF-8, for example with iconv",
+            Self::NoLabel => "label the row or leave it out",
+            Self::UnknownLabel => "write it as the run does, or leave the row out",
+            Self::UnknownCategory => {
+                "write it as the run does, or ask the operator to list it under `categories` or `missing`"
+            }
+            Self::NotANumber | Self::NotFinite => {
+                "correct it, or ask the operator to list it under `missing` if it means that"
+            }
+            Self::TooLarge => "correct it",
+        }
+    }
+}
+
+/// "`a`, `b` and `c`", cut after twenty.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 20;
+    let quoted: Vec<String> = names.iter().take(MOST).map(|name| format!("`{name}`")).collect();
+    match quoted.as_slice() {
+        [] => "none".to_owned(),
+        shown if names.len() > MOST => format!("{} and {} more", shown.join(", "), names.len() - MOST),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}

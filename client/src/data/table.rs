@@ -1,0 +1,232 @@
+//! Rows of a delimited text file, with the place of every row for the message.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use csv::{ByteRecord, Reader, ReaderBuilder};
+
+use super::contract::{Breach, CellProblem, ContractError};
+use crate::config::{DatasetConfig, Header};
+
+/// A file open for reading, past its header.
+pub(super) struct Table<'a> {
+    dataset: &'a str,
+    config: &'a DatasetConfig,
+    reader: Reader<File>,
+    /// The columns' names in the file.
+    names: Vec<String>,
+}
+
+/// The columns that a contract asks for.
+pub(super) struct Columns<'a> {
+    /// Holds the label.
+    pub(super) label: Column<'a>,
+    /// Hold what the label is learned from, in the order asked for.
+    pub(super) inputs: Vec<Column<'a>>,
+}
+
+/// A column of the contract and where it is in the file.
+#[derive(Clone, Copy)]
+pub(super) struct Column<'a> {
+    /// The run's name for it.
+    name: &'a str,
+    /// The file's name for it.
+    own: &'a str,
+    index: usize,
+}
+
+/// One row of the file.
+pub(super) struct Row<'a> {
+    dataset: &'a str,
+    path: &'a Path,
+    record: &'a ByteRecord,
+}
+
+/// What a data set holds, whatever a run may ask of it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Survey {
+    /// Examples.
+    pub rows: u64,
+    /// The columns' names, as runs call them.
+    pub columns: Vec<String>,
+}
+
+/// Reads a data set through, without a contract.
+pub fn survey(config: &DatasetConfig, name: &str) -> Result<Survey, ContractError> {
+    let table = Table::open(config, name)?;
+    let as_run = |own: &String| {
+        config
+            .rename
+            .iter()
+            .find(|(_, renamed)| *renamed == own)
+            .map_or_else(|| own.clone(), |(run, _)| run.clone())
+    };
+    let columns = table.names.iter().map(as_run).collect();
+    let mut rows = 0;
+    table.for_each_row(|_| {
+        rows += 1;
+        Ok(())
+    })?;
+    Ok(Survey { rows, columns })
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn open(config: &'a DatasetConfig, dataset: &'a str) -> Result<Self, ContractError> {
+        let error = |breach| ContractError::new(dataset, &config.path, breach);
+        // The header is read as a row like any other and rows may differ in length until they are checked
+        // below: only so are the lines counted from the top of the file, and skipped rows free in their form.
+        let mut reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .delimiter(config.delimiter)
+            .quoting(config.quotes)
+            .from_path(&config.path)
+            .map_err(|problem| error(unreadable(&problem)))?;
+        let mut record = ByteRecord::new();
+        let names = match &config.header {
+            Header::Named(names) => names.clone(),
+            Header::FirstRow => {
+                if !reader
+                    .read_byte_record(&mut record)
+                    .map_err(|problem| error(unreadable(&problem)))?
+                {
+                    return Err(error(Breach::Empty));
+                }
+                record
+                    .iter()
+                    .map(|name| String::from_utf8_lossy(name).trim().to_owned())
+                    .collect()
+            }
+        };
+        for _ in 0..config.skip_rows {
+            if !reader
+                .read_byte_record(&mut record)
+                .map_err(|problem| error(unreadable(&problem)))?
+            {
+                break;
+            }
+        }
+        Ok(Self {
+            dataset,
+            config,
+            reader,
+            names,
+        })
+    }
+
+    /// Finds the columns that the run calls `label` and `inputs`.
+    pub(super) fn columns(&self, label: &'a str, inputs: &[&'a str]) -> Result<Columns<'a>, ContractError> {
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        for name in std::iter::once(label).chain(inputs.iter().copied()) {
+            match self.column(name)? {
+                Some(column) => found.push(column),
+                None => missing.push(name.to_owned()),
+            }
+        }
+        if let [label, inputs @ ..] = found.as_slice()
+            && missing.is_empty()
+        {
+            return Ok(Columns {
+                label: *label,
+                inputs: inputs.to_vec(),
+            });
+        }
+        let found = found.iter().map(|column| column.name.to_owned()).collect();
+        Err(self.error(Breach::MissingColumns {
+            missing,
+            found,
+            all: self.names.clone(),
+        }))
+    }
+
+    fn column(&self, name: &'a str) -> Result<Option<Column<'a>>, ContractError> {
+        let own = self.config.rename.get(name).map_or(name, String::as_str);
+        let mut places = self.names.iter().enumerate().filter(|(_, column)| *column == own);
+        match (places.next(), places.next()) {
+            (Some(_), Some(_)) => Err(self.error(Breach::AmbiguousColumn {
+                column: name.to_owned(),
+                own: own.to_owned(),
+            })),
+            (place, _) => Ok(place.map(|(index, _)| Column { name, own, index })),
+        }
+    }
+
+    /// Hands every row to `visit`, in the order of the file.
+    pub(super) fn for_each_row(
+        mut self,
+        mut visit: impl FnMut(&Row<'_>) -> Result<(), ContractError>,
+    ) -> Result<(), ContractError> {
+        let mut record = ByteRecord::new();
+        let mut rows = 0;
+        while self.next(&mut record)? {
+            rows += 1;
+            visit(&Row {
+                dataset: self.dataset,
+                path: &self.config.path,
+                record: &record,
+            })?;
+        }
+        if rows == 0 {
+            Err(self.error(Breach::NoExamples))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn next(&mut self, record: &mut ByteRecord) -> Result<bool, ContractError> {
+        let more = self
+            .reader
+            .read_byte_record(record)
+            .map_err(|problem| self.error(unreadable(&problem)))?;
+        let (fields, columns) = (record.len(), self.names.len());
+        if more && fields != columns {
+            return Err(self.error(Breach::Ragged {
+                line: line_of(record, &self.config.path),
+                fields,
+                columns,
+            }));
+        }
+        Ok(more)
+    }
+
+    fn error(&self, breach: Breach) -> ContractError {
+        ContractError::new(self.dataset, &self.config.path, breach)
+    }
+}
+
+impl Row<'_> {
+    /// The cell's text.
+    pub(super) fn cell(&self, column: Column<'_>) -> Result<&str, ContractError> {
+        let bytes = self.record.get(column.index).unwrap_or_default();
+        std::str::from_utf8(bytes)
+            .map_err(|_| self.error(column, &String::from_utf8_lossy(bytes), CellProblem::NotUtf8))
+    }
+
+    /// What is wrong with the cell.
+    pub(super) fn error(&self, column: Column<'_>, value: &str, problem: CellProblem) -> ContractError {
+        const MOST: usize = 80;
+        let breach = Breach::Cell {
+            line: line_of(self.record, self.path),
+            column: column.name.to_owned(),
+            own: column.own.to_owned(),
+            value: value.chars().take(MOST).collect(),
+            problem,
+        };
+        ContractError::new(self.dataset, self.path, breach)
+    }
+}
+
+/// The line (from 1) on which an editor shows the row. Counted when it is asked for: the reader's own count takes
+/// neither empty lines nor `\r\n` as an editor does.
+fn line_of(record: &ByteRecord, path: &Path) -> u64 {
+    let start = record.position().map_or(0, csv::Position::byte);
+    let Ok(file) = File::open(path) else { return 0 };
+    let before = (0..).zip(BufReader::new(file).bytes().map_while(Result::ok));
+    let before = before.take_while(|(offset, byte)| *offset < start || matches!(byte, b'\r' | b'\n'));
+    1 + before.filter(|(_, byte)| *byte == b'\n').count() as u64
+}
+
+fn unreadable(problem: &csv::Error) -> Breach {
+    Breach::Unreadable(problem.to_string())
+}

@@ -1,0 +1,93 @@
+//! Files into data sets: the encoding against a plain reference, every bad file with its two sentences, and the
+//! split's properties.
+
+mod bad;
+mod encoding;
+mod splitting;
+
+use std::fs;
+
+use sheaf_common::run::{Feature, FeatureKind, Task, TaskInput};
+
+use super::*;
+use crate::config::{DatasetConfig, Header};
+
+/// A data set of its own.
+struct TestFile {
+    config: DatasetConfig,
+    _folder: tempfile::TempDir,
+}
+
+impl TestFile {
+    fn new(content: impl AsRef<[u8]>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("heart.csv");
+        fs::write(&path, content).unwrap();
+        let config = DatasetConfig {
+            path,
+            delimiter: b',',
+            quotes: true,
+            header: Header::FirstRow,
+            skip_rows: 0,
+            rename: [].into(),
+        };
+        Self {
+            config,
+            _folder: folder,
+        }
+    }
+
+    fn load(&self, task: &Task) -> Result<Dataset, ContractError> {
+        load(&self.config, "heart", task)
+    }
+}
+
+fn numeric(column: &str, mean: f64, std: f64, missing: &[&str]) -> Feature {
+    Feature {
+        column: column.to_owned(),
+        kind: FeatureKind::Numeric { mean, std },
+        missing: owned(missing),
+    }
+}
+
+fn categorical(column: &str, categories: &[&str], missing: &[&str]) -> Feature {
+    let kind = FeatureKind::Categorical {
+        categories: owned(categories),
+    };
+    Feature {
+        column: column.to_owned(),
+        kind,
+        missing: owned(missing),
+    }
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn task(input: TaskInput) -> Task {
+    Task {
+        dataset: "heart".to_owned(),
+        label: "disease".to_owned(),
+        labels: owned(&["no", "yes"]),
+        input,
+    }
+}
+
+fn table(features: Vec<Feature>) -> Task {
+    task(TaskInput::Table { features })
+}
+
+fn heart() -> Task {
+    table(vec![
+        numeric("age", 50.0, 10.0, &["0"]),
+        categorical("cp", &["typical", "none"], &["?"]),
+    ])
+}
+
+fn text() -> Task {
+    task(TaskInput::Text {
+        column: "words".to_owned(),
+        max_length: 128,
+    })
+}

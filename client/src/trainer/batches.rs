@@ -1,0 +1,158 @@
+//! Which examples a site trains on at each step of a round, and at what learning rate.
+//!
+//! Every epoch is a fresh shuffle, drawn from the run's seed, the site and the round, so that a round that is
+//! tried again draws the same batches.
+
+use rand::seq::SliceRandom;
+use sheaf_common::run::{LocalWork, Training};
+use sheaf_common::seed;
+
+use super::Round;
+
+/// The steps of one round at a site.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batches {
+    examples: usize,
+    batch_size: usize,
+    /// Steps of the round.
+    pub(super) steps: u64,
+    /// Steps of one pass over the data.
+    pub(super) steps_per_epoch: u64,
+}
+
+impl Batches {
+    /// The steps that `training` asks of a site with so many `examples`, of which there must be one at least.
+    pub(super) fn new(training: &Training, examples: usize) -> Self {
+        let batch_size = training.batch_size.max(1) as usize;
+        let steps_per_epoch = examples.div_ceil(batch_size) as u64;
+        let steps = match training.local {
+            LocalWork::Epochs(epochs) => u64::from(epochs) * steps_per_epoch,
+            LocalWork::Steps(_) if examples == 0 => 0,
+            LocalWork::Steps(steps) => u64::from(steps),
+        };
+        Self {
+            examples,
+            batch_size,
+            steps,
+            steps_per_epoch,
+        }
+    }
+
+    /// The examples of every step of the round, in order. The last batch of an epoch may be smaller.
+    pub(super) fn of_round(
+        self,
+        seed: u64,
+        site_label: &str,
+        round: u32,
+    ) -> impl Iterator<Item = Vec<usize>> {
+        let epochs = self.steps.div_ceil(self.steps_per_epoch.max(1));
+        let mut random = seed::stream(seed, &["order", site_label, &round.to_string()]);
+        let mut order: Vec<usize> = (0..self.examples).collect();
+        let epoch = move |_| {
+            order.shuffle(&mut random);
+            order
+                .chunks(self.batch_size)
+                .map(<[usize]>::to_vec)
+                .collect::<Vec<_>>()
+        };
+        (0..epochs).flat_map(epoch).take(self.steps as usize)
+    }
+
+    /// The learning rate at `step` (from 0) of `round`.
+    pub(super) fn learning_rate(self, training: &Training, round: Round, step: u64) -> f64 {
+        let before = u64::from(round.number.saturating_sub(1)) * self.steps;
+        let total = u64::from(round.of) * self.steps;
+        training.learning_rate * training.schedule.factor(before + step, total)
+    }
+
+    /// Whether `step` (from 0) counts for the round's training loss: the last epoch's do.
+    pub(super) fn is_last_epoch(self, step: u64) -> bool {
+        step + self.steps_per_epoch >= self.steps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use sheaf_common::run::{Optimizer, Schedule, ScheduleKind};
+
+    use super::*;
+
+    fn training(local: LocalWork) -> Training {
+        Training {
+            optimizer: Optimizer::Sgd {
+                momentum: 0.0,
+                nesterov: false,
+            },
+            learning_rate: 0.5,
+            weight_decay: 0.0,
+            batch_size: 4,
+            local,
+            schedule: Schedule {
+                kind: ScheduleKind::Linear,
+                warmup_steps: 0,
+            },
+            max_grad_norm: None,
+            validation_split: 0.0,
+        }
+    }
+
+    #[test]
+    fn an_epoch_shows_every_example_once() {
+        let batches = Batches::new(&training(LocalWork::Epochs(3)), 10);
+        let all: Vec<Vec<usize>> = batches.of_round(7, "a", 1).collect();
+        assert_eq!(
+            all.iter().map(Vec::len).collect::<Vec<_>>(),
+            [4, 4, 2, 4, 4, 2, 4, 4, 2]
+        );
+        for epoch in all.chunks(3) {
+            assert_eq!(epoch.concat().into_iter().collect::<BTreeSet<_>>().len(), 10);
+        }
+        assert_ne!(all[..3], all[3..6], "every epoch is shuffled anew");
+    }
+
+    #[test]
+    fn the_order_is_fixed_by_seed_site_and_round() {
+        let batches = Batches::new(&training(LocalWork::Epochs(1)), 50);
+        let order = |seed, site, round| batches.of_round(seed, site, round).collect::<Vec<_>>();
+        assert_eq!(order(7, "a", 1), order(7, "a", 1));
+        assert_ne!(order(7, "a", 1), order(8, "a", 1));
+        assert_ne!(order(7, "a", 1), order(7, "b", 1));
+        assert_ne!(order(7, "a", 1), order(7, "a", 2));
+    }
+
+    #[test]
+    fn so_many_steps_whatever_the_data() {
+        for (examples, steps) in [(10, 2), (10, 7), (1, 5), (4, 1)] {
+            let batches = Batches::new(&training(LocalWork::Steps(steps)), examples);
+            assert_eq!(batches.of_round(1, "a", 1).count(), steps as usize);
+        }
+        assert_eq!(
+            Batches::new(&training(LocalWork::Steps(5)), 0)
+                .of_round(1, "a", 1)
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn the_schedule_runs_over_all_rounds() {
+        let training = training(LocalWork::Steps(5));
+        let batches = Batches::new(&training, 10);
+        let rate = |number, step| batches.learning_rate(&training, Round { number, of: 2 }, step);
+        assert_eq!([rate(1, 0), rate(1, 4), rate(2, 0)], [0.5, 0.5 * 0.6, 0.25]);
+    }
+
+    #[test]
+    fn the_loss_is_the_last_epochs() {
+        let counted = |local| {
+            let batches = Batches::new(&training(local), 10);
+            (0..batches.steps)
+                .filter(|step| batches.is_last_epoch(*step))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(counted(LocalWork::Epochs(2)), [3, 4, 5]);
+        assert_eq!(counted(LocalWork::Steps(2)), [0, 1]);
+    }
+}

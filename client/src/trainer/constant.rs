@@ -1,0 +1,70 @@
+//! No model: a vector of any length, to each value of which a site adds a constant. It measures everything in a
+//! round but training.
+
+use sheaf_common::metrics::Counts;
+use sheaf_common::status::Phase;
+
+use super::{Round, TrainError, Trained, Trainer, Watch};
+
+/// What is added to each value in every round.
+const STEP: f32 = 0.001;
+
+/// Values between two looks at whoever waits.
+const CHUNK: usize = 1 << 20;
+
+/// Adds a constant to every parameter, in place, and needs no data.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConstantTrainer;
+
+impl Trainer for ConstantTrainer {
+    fn num_examples(&self) -> u64 {
+        1
+    }
+
+    fn train(
+        &mut self,
+        mut params: Vec<f32>,
+        _round: Round,
+        watch: &dyn Watch,
+    ) -> Result<Trained, TrainError> {
+        let total = params.len() as u64;
+        let mut done = 0;
+        for chunk in params.chunks_mut(CHUNK) {
+            if watch.is_cancelled() {
+                return Err(TrainError::Cancelled);
+            }
+            chunk.iter_mut().for_each(|value| *value += STEP);
+            done += chunk.len() as u64;
+            watch.progress(Phase::Training, done, total);
+        }
+        Ok(Trained {
+            params,
+            train_loss: 0.0,
+        })
+    }
+
+    fn evaluate(&mut self, _params: &[f32], _watch: &dyn Watch) -> Result<Option<Counts>, TrainError> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trainer::Unwatched;
+
+    #[test]
+    fn every_value_is_moved_where_it_lies() {
+        let params = vec![1.0; CHUNK + 3];
+        let place = params.as_ptr();
+        let trained = ConstantTrainer
+            .train(params, Round { number: 1, of: 1 }, &Unwatched)
+            .unwrap();
+        assert_eq!(trained.params, vec![1.001; CHUNK + 3]);
+        assert_eq!(trained.params.as_ptr(), place, "nothing was copied");
+        assert_eq!(
+            ConstantTrainer.evaluate(&trained.params, &Unwatched).unwrap(),
+            None
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! From a job to the trainer that does it: data checked against the contract, split, and a model to match.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sheaf_common::message::Job;
+use sheaf_common::run::{Architecture, ModelSource};
+
+use super::constant::ConstantTrainer;
+use super::softmax::SoftmaxTrainer;
+use super::torch::TorchTrainer;
+use super::{TrainError, Trainer};
+use crate::config::DatasetConfig;
+use crate::data::{self, ContractError, Dataset, Split};
+use crate::device::{self, DeviceChoice, DeviceError};
+
+/// A site cannot do a job. `Display` is for the site's own log and may hold a value of its data.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The site has no data set of that name.
+    #[error(
+        "the run asks for data set `{name}`, and site.toml has {known}: add [datasets.{name}] to take part"
+    )]
+    NoSuchDataset {
+        /// The run's name for it.
+        name: String,
+        /// Those that the site has.
+        known: String,
+    },
+    /// The data set is not what the run asks for.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    /// There is nothing to train on.
+    #[error("data set `{0}` leaves no example to train on")]
+    NoExamples(String),
+    /// The site's device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The model cannot be made ready.
+    #[error(transparent)]
+    Trainer(#[from] TrainError),
+}
+
+impl OpenError {
+    /// One sentence for the operator, without any value of the site's data, path or name of another data set.
+    pub fn for_operator(&self) -> String {
+        match self {
+            Self::NoSuchDataset { name, .. } => format!("the site has no data set `{name}`"),
+            Self::Contract(error) => error.for_operator(),
+            Self::Device(_) => "the device that the site is configured for cannot be used".to_owned(),
+            Self::NoExamples(_) => self.to_string(),
+            Self::Trainer(error) => error.to_string(),
+        }
+    }
+}
+
+/// The trainer for `job` on the site's own data.
+///
+/// `model_dir` holds the imported model's files, if the job has one. libtorch and the device are touched only for
+/// a model that needs them.
+pub fn open(
+    job: &Job,
+    model_dir: Option<&Path>,
+    datasets: &BTreeMap<String, DatasetConfig>,
+    site_label: &str,
+    device: DeviceChoice,
+) -> Result<Box<dyn Trainer>, OpenError> {
+    let spec = &job.spec;
+    if let ModelSource::Fresh(Architecture::Constant(_)) = spec.model.source {
+        return Ok(Box::new(ConstantTrainer));
+    }
+    let dataset = load(job, datasets)?;
+    let split = data::split(dataset, spec.training.validation_split, spec.seed, site_label);
+    if split.train.is_empty() {
+        return Err(OpenError::NoExamples(spec.task.dataset.clone()));
+    }
+    on_split(job, model_dir, split, site_label, device)
+}
+
+/// The site's data for `job`, whole.
+pub fn load(job: &Job, datasets: &BTreeMap<String, DatasetConfig>) -> Result<Dataset, OpenError> {
+    let name = &job.spec.task.dataset;
+    let config = datasets.get(name).ok_or_else(|| OpenError::NoSuchDataset {
+        name: name.clone(),
+        known: match datasets
+            .keys()
+            .map(|known| format!("`{known}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+        {
+            none if none.is_empty() => "none".to_owned(),
+            known => known,
+        },
+    })?;
+    Ok(data::load(config, name, &job.spec.task)?)
+}
+
+/// The trainer for `job` on data already divided.
+pub fn on_split(
+    job: &Job,
+    model_dir: Option<&Path>,
+    split: Split,
+    site_label: &str,
+    device: DeviceChoice,
+) -> Result<Box<dyn Trainer>, OpenError> {
+    Ok(match &job.spec.model.source {
+        ModelSource::Fresh(Architecture::Constant(_)) => Box::new(ConstantTrainer),
+        ModelSource::Fresh(Architecture::Softmax) => Box::new(SoftmaxTrainer::open(job, site_label, split)?),
+        ModelSource::Fresh(Architecture::Mlp(_)) | ModelSource::Imported(_) => Box::new(TorchTrainer::open(
+            job,
+            model_dir,
+            site_label,
+            split,
+            device::resolve(device)?,
+        )?),
+    })
+}
