@@ -71,14 +71,18 @@ pub struct TaskId {
     pub run: RunId,
     /// The round, from 1.
     pub round: u32,
-    /// The attempt at the round, from 1.
+    /// The attempt at the round, from 1; 0 for the evaluation of the model after it.
     pub attempt: u32,
 }
 
 impl std::fmt::Display for TaskId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} round {}", self.run, self.round)?;
-        if self.attempt > 1 { write!(f, " (attempt {})", self.attempt) } else { Ok(()) }
+        if self.attempt > 1 {
+            write!(f, " (attempt {})", self.attempt)
+        } else {
+            Ok(())
+        }
     }
 }
 

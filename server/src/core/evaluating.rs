@@ -116,7 +116,7 @@ impl Evaluating {
     }
 
     fn task(context: &Context) -> TaskId {
-        context.task(context.completed, 1)
+        context.task(context.completed, 0)
     }
 
     pub(super) fn view(&self, context: &Context) -> RoundView {

@@ -1,0 +1,302 @@
+//! The shell around the session: messages and results in, effects out. The client's only `select!` over them
+//! is here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::{ClientId, Identity, Role};
+use sheaf_common::message::{ServerMessage, SiteMessage, TaskId, Update};
+use sheaf_common::model::{MANIFEST_MAX, Manifest};
+use sheaf_common::status::Phase;
+use sheaf_transport::blobs::BlobDir;
+use sheaf_transport::tls::{CredentialError, CredentialPaths, Credentials};
+use sheaf_transport::transfer::{self, TransferError};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::config::SiteConfig;
+use crate::link::{self, Event};
+use crate::session::{Effect, FetchFailure, Input, Session, Task};
+use crate::state::{SiteState, StateError};
+use crate::worker::{Report, Site, Worker};
+
+/// The operator is told of progress at most this often.
+const PROGRESS_EVERY: Duration = Duration::from_millis(300);
+
+/// A broken transfer over a connection that still stands is tried again after this time.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// The certificate is not a site's.
+    #[error("the certificate is {0}; `sheaf-client` needs one issued with `sheaf pki issue site`")]
+    NotASite(Identity),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The trainer's thread cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The daemon.
+#[derive(Debug)]
+pub struct Client {
+    session: Session,
+    state: SiteState,
+    worker: Worker,
+    /// The connection, while there is one.
+    connection: Option<quinn::Connection>,
+    outbox: mpsc::Sender<SiteMessage>,
+    results: mpsc::UnboundedSender<Input>,
+    transfer: Transfers,
+    /// Blobs that belong to a task and go with it: its global parameters and its delta.
+    task_blobs: BTreeMap<TaskId, Vec<BlobId>>,
+    last_progress: Option<(Instant, Phase)>,
+}
+
+/// Where transfers tell how far they are.
+#[derive(Clone, Debug)]
+struct Transfers {
+    blobs: BlobDir,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+/// Runs the daemon until `shutdown` is ready. What was under way goes on at the next start.
+pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Result<(), ClientError> {
+    let identity = &config.identity;
+    let credentials = Arc::new(Credentials::load(&CredentialPaths {
+        certificate: identity.certificate.clone(),
+        key: identity.key.clone(),
+        ca: identity.ca.clone(),
+    })?);
+    if credentials.identity.role != Role::Site {
+        return Err(ClientError::NotASite(credentials.identity.clone()));
+    }
+    let state = SiteState::open(&config.state_dir)?;
+    let _lock = state.lock()?;
+    let updates = state.updates()?;
+    let (reports, mut work) = mpsc::unbounded_channel();
+    let (results, mut inputs) = mpsc::unbounded_channel();
+    let (outbox, outbox_end) = mpsc::channel(64);
+    let (link_events, mut events) = mpsc::channel(64);
+    let site = Site {
+        name: ClientId(credentials.identity.name.clone()),
+        datasets: config.datasets.clone(),
+        device: config.device,
+        state: state.clone(),
+    };
+    info!(identity = %credentials.identity, server = config.server, "starting");
+    let mut client = Client {
+        task_blobs: updates.iter().map(|update| (update.task.clone(), vec![update.delta])).collect(),
+        session: Session::new(updates),
+        worker: Worker::start(site, reports.clone())?,
+        transfer: Transfers { blobs: state.blobs.clone(), reports },
+        state,
+        connection: None,
+        outbox,
+        results,
+        last_progress: None,
+    };
+    let link = tokio::spawn(link::keep(config.server.clone(), credentials, link_events, outbox_end));
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            Some(event) = events.recv() => client.on_link(event),
+            Some(report) = work.recv() => client.on_report(report),
+            Some(input) = inputs.recv() => client.step(input),
+            () = &mut shutdown => break,
+        }
+    }
+    info!("stopping");
+    client.worker.cancel();
+    drop(client);
+    // The link says good-bye when its outbox is closed; a server that is gone must not hold us up.
+    let _ = tokio::time::timeout(Duration::from_secs(3), link).await;
+    Ok(())
+}
+
+impl Client {
+    /// Feeds the session and does what it wants done.
+    fn step(&mut self, input: Input) {
+        self.session.handle(input);
+        while let Some(effect) = self.session.poll_effect() {
+            self.perform(effect);
+        }
+    }
+
+    fn on_link(&mut self, event: Event) {
+        match event {
+            Event::Up(connection) => {
+                self.connection = Some(connection);
+                self.step(Input::Connected);
+            }
+            Event::Down => {
+                self.connection = None;
+                self.step(Input::Disconnected);
+            }
+            Event::Message(message) => {
+                log(&message);
+                self.step(Input::Message(message));
+            }
+        }
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Progress(task, phase, done, total) => {
+                let fresh =
+                    |(at, last): &(Instant, Phase)| *last == phase && at.elapsed() < PROGRESS_EVERY;
+                if self.last_progress.as_ref().is_some_and(fresh) && done < total {
+                    return;
+                }
+                self.last_progress = Some((Instant::now(), phase));
+                self.say(SiteMessage::Progress { task, phase, done, total });
+            }
+            Report::Done(task, result) => self.step(Input::Worked(task, result)),
+        }
+    }
+
+    fn say(&self, message: SiteMessage) {
+        if self.outbox.try_send(message).is_err() {
+            warn!("a message to the server was dropped: the connection is too slow or gone");
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Fetch(task) => self.fetch(task),
+            Effect::Work(task) => self.worker.order(task),
+            Effect::Cancel => self.worker.cancel(),
+            Effect::Upload(update) => self.upload(*update),
+            Effect::Say(message) => self.say(message),
+            Effect::Forget(task) => {
+                let blobs = self.task_blobs.remove(&task).unwrap_or_default();
+                if let Err(error) = self.state.forget(&task, blobs) {
+                    warn!(%error, "what is no longer needed stays on disk");
+                }
+            }
+        }
+    }
+
+    fn fetch(&mut self, task: Task) {
+        let Some(connection) = self.connection.clone() else {
+            let lost = Input::Fetched(task.id().clone(), Err(FetchFailure::Lost));
+            // The loop that receives this is the one that runs us.
+            let _ = self.results.send(lost);
+            return;
+        };
+        self.task_blobs.entry(task.id().clone()).or_default().push(task.job().global);
+        let (transfer, results) = (self.transfer.clone(), self.results.clone());
+        tokio::spawn(async move {
+            let result = loop {
+                match transfer.fetch_all(&connection, &task).await {
+                    Ok(()) => break Ok(()),
+                    Err(TransferError::Lost { .. }) if connection.close_reason().is_some() => {
+                        break Err(FetchFailure::Lost);
+                    }
+                    Err(error @ TransferError::Lost { .. }) => {
+                        warn!(%error, "trying again");
+                        tokio::time::sleep(RETRY).await;
+                    }
+                    Err(error) => break Err(FetchFailure::Refused(error.to_string())),
+                }
+            };
+            let _ = results.send(Input::Fetched(task.id().clone(), result));
+        });
+    }
+
+    fn upload(&mut self, update: Update) {
+        let task = update.task.clone();
+        self.task_blobs.entry(task.clone()).or_default().push(update.delta);
+        let Some(connection) = self.connection.clone() else {
+            let _ = self.results.send(Input::Uploaded(task, false));
+            return;
+        };
+        let (transfer, results) = (self.transfer.clone(), self.results.clone());
+        tokio::spawn(async move {
+            let arrived = loop {
+                match transfer.put(&connection, &update).await {
+                    Ok(bytes) => {
+                        info!(%task, blob = %update.delta.short(), bytes, examples = update.num_examples, "sent the update");
+                        break true;
+                    }
+                    Err(error) => {
+                        warn!(%error, "the update did not arrive");
+                        if connection.close_reason().is_some() || matches!(error, TransferError::Refused { .. }) {
+                            break false;
+                        }
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+            };
+            let _ = results.send(Input::Uploaded(task, arrived));
+        });
+    }
+}
+
+impl Transfers {
+    /// Fetches what a task names: the model's manifest and files, once, and the global parameters.
+    async fn fetch_all(&self, connection: &quinn::Connection, task: &Task) -> Result<(), TransferError> {
+        let job = task.job();
+        if let Some(id) = job.model {
+            transfer::fetch(connection, &self.blobs, id, MANIFEST_MAX, &mut |_, _| {}).await?;
+            let manifest = Manifest::parse(&self.blobs.read(id)?)
+                .map_err(|error| TransferError::Refused { blob: id, why: error.to_string() })?;
+            for file in &manifest.files {
+                self.get(connection, task.id(), file.blob, file.bytes).await?;
+            }
+        }
+        self.get(connection, task.id(), job.global, job.params.bytes()).await
+    }
+
+    async fn get(
+        &self,
+        connection: &quinn::Connection,
+        task: &TaskId,
+        blob: BlobId,
+        max: u64,
+    ) -> Result<(), TransferError> {
+        let mut progress = self.progress(task, Phase::Fetching);
+        let bytes = transfer::fetch(connection, &self.blobs, blob, max, &mut progress).await?;
+        if bytes > 0 {
+            info!(%task, blob = %blob.short(), bytes, "fetched");
+        }
+        Ok(())
+    }
+
+    async fn put(&self, connection: &quinn::Connection, update: &Update) -> Result<u64, TransferError> {
+        let mut progress = self.progress(&update.task, Phase::Uploading);
+        transfer::put(connection, &self.blobs, update.delta, &mut progress).await
+    }
+
+    fn progress(&self, task: &TaskId, phase: Phase) -> impl FnMut(u64, u64) + Send + use<> {
+        let (task, reports) = (task.clone(), self.reports.clone());
+        move |done, total| {
+            let _ = reports.send(Report::Progress(task.clone(), phase, done, total));
+        }
+    }
+}
+
+/// What the site's log says of the server's words.
+fn log(message: &ServerMessage) {
+    match message {
+        ServerMessage::Train(task) => {
+            let secure = format!("{:?}", task.job.spec.secure_aggregation).to_lowercase();
+            info!(task = %task.id, rounds = task.job.spec.rounds, secure_aggregation = secure, "asked to train");
+            for tensor in &task.job.params.tensors {
+                info!(task = %task.id, tensor = tensor.name, shape = ?tensor.shape, bytes = tensor.numel() * 4, "the update will hold");
+            }
+        }
+        ServerMessage::Evaluate(task) => info!(task = %task.id, "asked to evaluate the final model"),
+        ServerMessage::Rejected { task, reason } => warn!(%task, %reason, "the update was refused"),
+        ServerMessage::Over(task) => info!(%task, "over"),
+        ServerMessage::Welcome { .. } | ServerMessage::Refused(_) => {}
+    }
+}

@@ -1,0 +1,133 @@
+//! The connection to the server: dials out, says hello, and dials again with growing, jittered pauses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sheaf_common::message::{Hello, Open, ServerMessage, SiteMessage};
+use sheaf_common::wire::PROTOCOL_VERSION;
+use sheaf_transport::endpoint::{ConnectError, Link, connect, reason};
+use sheaf_transport::frames::{self, FrameError};
+use sheaf_transport::tls::Credentials;
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+/// Shortest and longest pause between two attempts.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+
+/// What the connection tells the daemon.
+#[derive(Debug)]
+pub enum Event {
+    /// The server welcomed us; blobs move over this connection.
+    Up(quinn::Connection),
+    /// The server said something.
+    Message(ServerMessage),
+    /// The connection is gone.
+    Down,
+}
+
+/// What ended a connection.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("the server refused us: {0}")]
+    Refused(String),
+    #[error("the server said something out of turn")]
+    OutOfTurn,
+    #[error("{0}")]
+    Closed(String),
+}
+
+/// Keeps a connection up until `outbox` is closed. What waits in the outbox while there is none is dropped: the
+/// server asks again.
+pub async fn keep(
+    server: String,
+    credentials: Arc<Credentials>,
+    events: mpsc::Sender<Event>,
+    mut outbox: mpsc::Receiver<SiteMessage>,
+) {
+    let mut pause = BACKOFF.0;
+    loop {
+        let ended = match connect(&server, &credentials).await {
+            Ok(link) => {
+                let ended = talk(&link, &events, &mut outbox, &mut pause).await;
+                // The connection's own word on why it ended says more than the stream's.
+                let ended = match (ended, link.connection.close_reason()) {
+                    (Err(Ended::Frame(_)), Some(error)) => Err(Ended::Closed(reason(&error))),
+                    (ended, _) => ended,
+                };
+                link.close().await;
+                if events.send(Event::Down).await.is_err() {
+                    return;
+                }
+                ended
+            }
+            Err(error) => Err(error.into()),
+        };
+        let Err(why) = ended else { return };
+        let wait = jittered(pause);
+        warn!(%why, "not connected; trying again in {}", humantime::format_duration(wait));
+        if sleep_unless_closed(wait, &mut outbox).await {
+            return;
+        }
+        pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+/// Speaks over one connection. `Ok` means that we are done with it.
+async fn talk(
+    link: &Link,
+    events: &mpsc::Sender<Event>,
+    outbox: &mut mpsc::Receiver<SiteMessage>,
+    pause: &mut Duration,
+) -> Result<(), Ended> {
+    let (mut send, mut recv) =
+        link.connection.open_bi().await.map_err(|error| Ended::Closed(reason(&error)))?;
+    // Control messages go before bulk.
+    let _ = send.set_priority(10);
+    let software = concat!("sheaf-client ", env!("CARGO_PKG_VERSION")).to_owned();
+    frames::write(&mut send, &Open::Site(Hello { protocol: PROTOCOL_VERSION, software })).await?;
+    match frames::read(&mut recv).await? {
+        ServerMessage::Welcome { federation, software } => info!(%federation, %software, "connected"),
+        ServerMessage::Refused(why) => return Err(Ended::Refused(why)),
+        ServerMessage::Train(_)
+        | ServerMessage::Evaluate(_)
+        | ServerMessage::Rejected { .. }
+        | ServerMessage::Over(_) => return Err(Ended::OutOfTurn),
+    }
+    *pause = BACKOFF.0;
+    while outbox.try_recv().is_ok() {}
+    if events.send(Event::Up(link.connection.clone())).await.is_err() {
+        return Ok(());
+    }
+    let reader = async {
+        loop {
+            let message = frames::read(&mut recv).await?;
+            if events.send(Event::Message(message)).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    let writer = async {
+        while let Some(message) = outbox.recv().await {
+            frames::write(&mut send, &message).await?;
+        }
+        debug!("saying good-bye");
+        Ok(())
+    };
+    tokio::select! { result = reader => result, result = writer => result }
+}
+
+/// Waits; `true` when there is nothing left to wait for.
+async fn sleep_unless_closed(wait: Duration, outbox: &mut mpsc::Receiver<SiteMessage>) -> bool {
+    let closed = async { while outbox.recv().await.is_some() {} };
+    tokio::select! { () = tokio::time::sleep(wait) => false, () = closed => true }
+}
+
+/// Between half and all of `pause`, so that the sites of a federation do not come back in step.
+fn jittered(pause: Duration) -> Duration {
+    let wait = pause.mul_f64(rand::random_range(0.5..=1.0));
+    Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+}

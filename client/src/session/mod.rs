@@ -1,0 +1,257 @@
+//! A site's side of the protocol, as a deterministic state machine without IO: one task at a time, and an
+//! update that is finished is kept until the server says that its round is over.
+//!
+//! Feed it [`Input`]s, take [`Effect`]s out. The states, in the order of a task's life:
+//! `Idle` → [`Fetching`] → [`Working`] → [`Uploading`] → `Idle`. Work goes on while the connection is away.
+
+mod fetching;
+mod uploading;
+mod working;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sheaf_common::id::RunId;
+use sheaf_common::message::{EvaluateTask, Job, ServerMessage, SiteMessage, TaskId, TrainTask, Update};
+use sheaf_common::metrics::Counts;
+
+use fetching::Fetching;
+use uploading::Uploading;
+use working::Working;
+
+/// Something that happened and that matters to the session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// The server welcomed us.
+    Connected,
+    /// The connection is gone.
+    Disconnected,
+    /// The server said something.
+    Message(ServerMessage),
+    /// The blobs of a task are here, or why not.
+    Fetched(TaskId, Result<(), FetchFailure>),
+    /// A task's work came to an end.
+    Worked(TaskId, Result<Outcome, WorkFailure>),
+    /// An update's blob is at the server, or the transfer broke off.
+    Uploaded(TaskId, bool),
+}
+
+/// Why a task's blobs are not here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchFailure {
+    /// The connection broke; the server sends the task again when it is back.
+    Lost,
+    /// It will not work, and why.
+    Refused(String),
+}
+
+/// What a task's work gave.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// A round's update. It and its blob are durable already.
+    Trained(Box<Update>),
+    /// The final model's counts.
+    Evaluated(Option<Counts>),
+}
+
+/// Why a task's work gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkFailure {
+    /// We called it off ourselves.
+    Cancelled,
+    /// It will not work, and why: one sentence that holds none of the site's data.
+    Declined(String),
+}
+
+/// Something for the shell to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Fetch every blob that the task names, and answer with [`Input::Fetched`].
+    Fetch(Task),
+    /// Do the task, and answer with [`Input::Worked`].
+    Work(Task),
+    /// Call the work off.
+    Cancel,
+    /// Move the update's blob to the server, and answer with [`Input::Uploaded`].
+    Upload(Box<Update>),
+    /// Tell the server.
+    Say(SiteMessage),
+    /// The update and the global parameters of this task are no longer needed.
+    Forget(TaskId),
+}
+
+/// A task of either kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    /// Train.
+    Train(Box<TrainTask>),
+    /// Evaluate the final model.
+    Evaluate(Box<EvaluateTask>),
+}
+
+impl Task {
+    /// What is answered.
+    pub fn id(&self) -> &TaskId {
+        match self {
+            Self::Train(task) => &task.id,
+            Self::Evaluate(task) => &task.id,
+        }
+    }
+
+    /// What is to be done.
+    pub fn job(&self) -> &Job {
+        match self {
+            Self::Train(task) => &task.job,
+            Self::Evaluate(task) => &task.job,
+        }
+    }
+}
+
+/// A site's session: it outlives connections and, through the updates it starts with, restarts.
+#[derive(Debug)]
+pub struct Session {
+    context: Context,
+    state: State,
+}
+
+/// What all states share.
+#[derive(Debug)]
+struct Context {
+    connected: bool,
+    /// Updates that are finished, durable, and not known to be over.
+    ready: BTreeMap<TaskId, Box<Update>>,
+    effects: VecDeque<Effect>,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    Fetching(Fetching),
+    Working(Working),
+    Uploading(Uploading),
+}
+
+impl Session {
+    /// A session that knows the updates that were durable when the daemon started.
+    pub fn new(ready: impl IntoIterator<Item = Update>) -> Self {
+        let ready = ready.into_iter().map(|update| (update.task.clone(), Box::new(update))).collect();
+        let context = Context { connected: false, ready, effects: VecDeque::new() };
+        Self { context, state: State::Idle }
+    }
+
+    /// Takes in something that happened.
+    pub fn handle(&mut self, input: Input) {
+        let state = std::mem::replace(&mut self.state, State::Idle);
+        self.state = self.context.dispatch(state, input);
+    }
+
+    /// Something to do, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.context.effects.pop_front()
+    }
+}
+
+impl State {
+    /// The task in hand.
+    fn task(&self) -> Option<&TaskId> {
+        match self {
+            Self::Idle => None,
+            Self::Fetching(state) => Some(state.task.id()),
+            Self::Working(state) => Some(state.task.id()),
+            Self::Uploading(state) => Some(&state.update.task),
+        }
+    }
+}
+
+impl Context {
+    fn dispatch(&mut self, state: State, input: Input) -> State {
+        match input {
+            Input::Connected => {
+                self.connected = true;
+                state
+            }
+            Input::Disconnected => {
+                self.connected = false;
+                match state {
+                    // The work needs no connection. The rest starts again when the server asks again.
+                    State::Working(working) => State::Working(working),
+                    State::Idle | State::Fetching(_) | State::Uploading(_) => State::Idle,
+                }
+            }
+            Input::Message(message) => self.on_message(state, message),
+            Input::Fetched(id, result) => match state {
+                State::Fetching(fetching) if *fetching.task.id() == id => fetching.done(self, result),
+                other => other,
+            },
+            Input::Worked(id, result) => match state {
+                State::Working(working) if *working.task.id() == id => working.done(self, result),
+                other => other,
+            },
+            Input::Uploaded(id, arrived) => match state {
+                State::Uploading(uploading) if uploading.update.task == id => uploading.done(self, arrived),
+                other => other,
+            },
+        }
+    }
+
+    fn on_message(&mut self, state: State, message: ServerMessage) -> State {
+        match message {
+            ServerMessage::Train(task) => self.take(state, Task::Train(task)),
+            ServerMessage::Evaluate(task) => self.take(state, Task::Evaluate(task)),
+            ServerMessage::Rejected { task, .. } => {
+                self.forget(&task);
+                match state {
+                    State::Uploading(uploading) if uploading.update.task == task => State::Idle,
+                    other => other,
+                }
+            }
+            ServerMessage::Over(task) => {
+                self.forget(&task);
+                if state.task() == Some(&task) { self.drop_work(&state) } else { state }
+            }
+            ServerMessage::Welcome { .. } | ServerMessage::Refused(_) => state,
+        }
+    }
+
+    /// A task from the server: the newest word counts.
+    fn take(&mut self, state: State, task: Task) -> State {
+        if state.task() == Some(task.id()) {
+            return state;
+        }
+        self.drop_work(&state);
+        let run = task.id().run.clone();
+        self.forget_others(&run, task.id());
+        match (&task, self.ready.get(task.id())) {
+            (Task::Train(_), Some(update)) => Uploading::start(update.clone(), self),
+            (Task::Train(_), None) | (Task::Evaluate(_), _) => Fetching::start(task, self),
+        }
+    }
+
+    /// Calls off what is in hand.
+    fn drop_work(&mut self, state: &State) -> State {
+        if matches!(state, State::Working(_)) {
+            self.emit(Effect::Cancel);
+        }
+        State::Idle
+    }
+
+    fn forget(&mut self, task: &TaskId) {
+        self.ready.remove(task);
+        self.emit(Effect::Forget(task.clone()));
+    }
+
+    /// A newer task of a run makes its older updates useless.
+    fn forget_others(&mut self, run: &RunId, newest: &TaskId) {
+        let old: Vec<TaskId> =
+            self.ready.keys().filter(|task| task.run == *run && *task != newest).cloned().collect();
+        for task in old {
+            self.forget(&task);
+        }
+    }
+
+    fn emit(&mut self, effect: Effect) {
+        self.effects.push_back(effect);
+    }
+}

@@ -1,0 +1,143 @@
+//! What a site must not forget, in its own state directory: blobs, and the updates that wait for their round
+//! to be over.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use sheaf_common::blob::BlobId;
+use sheaf_common::message::{Job, TaskId, Update};
+use sheaf_common::model::Manifest;
+use sheaf_common::wire;
+use sheaf_transport::blobs::{BlobDir, BlobError};
+
+/// The state directory.
+#[derive(Clone, Debug)]
+pub struct SiteState {
+    root: PathBuf,
+    /// Models, global parameters and updates.
+    pub blobs: BlobDir,
+}
+
+/// The state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The disk said no.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A blob could not be stored or read.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// Another daemon uses it.
+    #[error("{0} is in use by another sheaf-client")]
+    InUse(PathBuf),
+    /// A model's folder cannot be laid out.
+    #[error("the model cannot be laid out: {0}")]
+    Model(String),
+    /// An update is too large to be described; never with a sound model.
+    #[error(transparent)]
+    Encode(#[from] wire::EncodeError),
+}
+
+impl SiteState {
+    /// Opens or makes the directory.
+    pub fn open(root: &Path) -> Result<Self, StateError> {
+        for folder in [root.to_owned(), root.join("updates"), root.join("models")] {
+            fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
+        }
+        let blobs = BlobDir::open(root.join("blobs"))?;
+        Ok(Self { root: root.to_owned(), blobs })
+    }
+
+    /// Takes the directory for this process, for as long as the file lives, and clears what a crash left over.
+    pub fn lock(&self) -> Result<File, StateError> {
+        let path = self.root.join("lock");
+        let file = File::create(&path).map_err(|e| io_error("create", &path, e))?;
+        file.try_lock().map_err(|_| StateError::InUse(self.root.clone()))?;
+        self.blobs.remove_unnamed()?;
+        Ok(file)
+    }
+
+    /// The updates that were finished and not known to be over. One that cannot be read is dropped: its round
+    /// will be trained again.
+    pub fn updates(&self) -> Result<Vec<Update>, StateError> {
+        let folder = self.root.join("updates");
+        let mut updates = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(|e| io_error("list", &folder, e))? {
+            let path = entry.map_err(|e| io_error("list", &folder, e))?.path();
+            let bytes = fs::read(&path).map_err(|e| io_error("read", &path, e))?;
+            match wire::decode::<Update>(&bytes) {
+                Ok(update) if self.blobs.length(update.delta).is_some() => updates.push(update),
+                Ok(_) | Err(_) => {
+                    tracing::warn!(path = %path.display(), "an unusable update is dropped");
+                    fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
+                }
+            }
+        }
+        Ok(updates)
+    }
+
+    /// Makes an update durable; its blob is already.
+    pub fn keep(&self, update: &Update) -> Result<(), StateError> {
+        let path = self.update_path(&update.task);
+        let temporary = path.with_extension("new");
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(&wire::encode(update).map_err(io::Error::other)?)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(self.root.join("updates"))?.sync_all()
+        };
+        write().map_err(|e| io_error("write", &path, e))
+    }
+
+    /// Lets go of what belongs to a task: its update, and the global parameters that it started from.
+    pub fn forget(&self, task: &TaskId, blobs: impl IntoIterator<Item = BlobId>) -> Result<(), StateError> {
+        let path = self.update_path(task);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("remove", &path, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        for blob in blobs {
+            self.blobs.remove(blob)?;
+        }
+        Ok(())
+    }
+
+    /// The folder of a job's imported model, laid out from its blobs, which are here.
+    pub fn model_dir(&self, job: &Job) -> Result<Option<PathBuf>, StateError> {
+        let Some(id) = job.model else { return Ok(None) };
+        let manifest =
+            Manifest::parse(&self.blobs.read(id)?).map_err(|e| StateError::Model(e.to_string()))?;
+        let folder = self.root.join("models").join(id.to_string());
+        fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
+        for file in &manifest.files {
+            let path = folder.join(&file.path);
+            match fs::hard_link(self.blobs.path(file.blob), &path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(io_error("link", &path, error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(Some(folder))
+    }
+
+    fn update_path(&self, task: &TaskId) -> PathBuf {
+        let TaskId { run, round, attempt } = task;
+        self.root.join("updates").join(format!("{run}.{round}.{attempt}"))
+    }
+}
+
+fn io_error(what: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError::Io { what, path: path.to_owned(), source }
+}

@@ -1,0 +1,273 @@
+//! The thread that trains: it owns the trainer of the run in hand and does one task after the other.
+//!
+//! Training blocks for minutes to hours, so it has a thread of its own, and the trainer stays there from a run's
+//! first task to its last with what it has computed once.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc as std_mpsc;
+use std::thread;
+
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::ClientId;
+use sheaf_common::message::{Job, TaskId, TrainTask, Update};
+use sheaf_common::params::{from_bytes, to_bytes};
+use sheaf_common::status::Phase;
+use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::config::DatasetConfig;
+use crate::device::DeviceChoice;
+use crate::session::{Outcome, Task, WorkFailure};
+use crate::state::{SiteState, StateError};
+use crate::trainer::open::{OpenError, open};
+use crate::trainer::{Round, TrainError, Trainer, Watch};
+
+/// What the thread tells the daemon.
+#[derive(Debug)]
+pub enum Report {
+    /// How far a task is.
+    Progress(TaskId, Phase, u64, u64),
+    /// A task came to an end.
+    Done(TaskId, Result<Outcome, WorkFailure>),
+}
+
+/// What the thread needs to know of the site.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Its name, which seeds the order of its data.
+    pub name: ClientId,
+    /// Its data sets.
+    pub datasets: BTreeMap<String, DatasetConfig>,
+    /// Its device.
+    pub device: DeviceChoice,
+    /// Its state directory.
+    pub state: SiteState,
+}
+
+/// The way to the thread.
+#[derive(Debug)]
+pub struct Worker {
+    orders: std_mpsc::Sender<Order>,
+    cancel: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Order {
+    task: Task,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Worker {
+    /// Starts the thread. It ends when the worker is dropped and the task in hand is over.
+    pub fn start(site: Site, reports: mpsc::UnboundedSender<Report>) -> std::io::Result<Self> {
+        let (orders, inbox) = std_mpsc::channel::<Order>();
+        let thread = Thread { site, reports, open: None };
+        thread::Builder::new().name("trainer".into()).spawn(move || thread.run(&inbox))?;
+        Ok(Self { orders, cancel: Arc::default() })
+    }
+
+    /// Hands a task over.
+    pub fn order(&mut self, task: Task) {
+        self.cancel = Arc::default();
+        let order = Order { task, cancel: self.cancel.clone() };
+        // The thread catches panics and outlives every task; were it gone, nothing would be done and the
+        // round's deadline would tell.
+        let _ = self.orders.send(order);
+    }
+
+    /// Calls the task in hand off.
+    pub fn cancel(&self) {
+        self.cancel.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Thread {
+    site: Site,
+    reports: mpsc::UnboundedSender<Report>,
+    /// The trainer in hand and what it was opened for.
+    open: Option<(Key, Box<dyn Trainer>)>,
+}
+
+/// What must be equal for a trainer to be used again: everything in the job but the global parameters.
+#[derive(PartialEq)]
+struct Key(sheaf_common::id::RunId, Job);
+
+impl Key {
+    fn of(task: &Task) -> Self {
+        let mut job = task.job().clone();
+        job.global = BlobId::of(&[]);
+        Self(task.id().run.clone(), job)
+    }
+}
+
+/// A task did not work out.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error("the trainer broke down; the site's log says where")]
+    Panicked,
+}
+
+impl Failure {
+    fn for_operator(&self) -> String {
+        match self {
+            Self::Open(error) => error.for_operator(),
+            Self::Train(_) | Self::Panicked => self.to_string(),
+            Self::State(_) | Self::Blob(_) => "the site's disk failed; its log says how".into(),
+        }
+    }
+}
+
+impl Thread {
+    fn run(mut self, inbox: &std_mpsc::Receiver<Order>) {
+        while let Ok(order) = inbox.recv() {
+            let id = order.task.id().clone();
+            // libtorch reports some failures by panicking in the binding; such a task is declined like any other.
+            let work = std::panic::AssertUnwindSafe(|| self.work(&order));
+            let result = std::panic::catch_unwind(work).unwrap_or(Err(Failure::Panicked));
+            let result = result.map_err(|failure| match failure {
+                Failure::Train(TrainError::Cancelled) => WorkFailure::Cancelled,
+                failure => {
+                    warn!(task = %id, error = %failure, "task failed");
+                    self.open = None;
+                    WorkFailure::Declined(failure.for_operator())
+                }
+            });
+            if self.reports.send(Report::Done(id, result)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn work(&mut self, order: &Order) -> Result<Outcome, Failure> {
+        let watch = Watcher { task: order.task.id(), reports: &self.reports, cancel: &order.cancel };
+        let job = order.task.job();
+        let trainer = trainer(&mut self.open, &self.site, &order.task, &watch)?;
+        let global = read_params(&self.site.state.blobs, job.global)?;
+        match &order.task {
+            Task::Evaluate(_) => Ok(Outcome::Evaluated(trainer.evaluate(&global, &watch)?)),
+            Task::Train(task) => train(trainer, &self.site.state, task, global, &watch),
+        }
+    }
+}
+
+/// The trainer for a task: the one in hand if it fits, else a new one.
+fn trainer<'a>(
+    open_now: &'a mut Option<(Key, Box<dyn Trainer>)>,
+    site: &Site,
+    task: &Task,
+    watch: &Watcher<'_>,
+) -> Result<&'a mut dyn Trainer, Failure> {
+    let key = Key::of(task);
+    if !matches!(open_now, Some((open_for, _)) if *open_for == key) {
+        // The old one's memory goes before the new one's comes.
+        *open_now = None;
+        watch.progress(Phase::Preparing, 0, 1);
+        let model_dir = site.state.model_dir(task.job())?;
+        let trainer =
+            open(task.job(), model_dir.as_deref(), &site.datasets, site.name.as_str(), site.device)?;
+        *open_now = Some((key, trainer));
+    }
+    match open_now {
+        Some((_, trainer)) => Ok(&mut **trainer),
+        None => Err(Failure::Panicked),
+    }
+}
+
+fn train(
+    trainer: &mut dyn Trainer,
+    state: &SiteState,
+    task: &TrainTask,
+    global: Vec<f32>,
+    watch: &Watcher<'_>,
+) -> Result<Outcome, Failure> {
+    let round = Round { number: task.id.round, of: task.job.spec.rounds };
+    let global_metrics = trainer.evaluate(&global, watch)?;
+    let trained = trainer.train(global, round, watch)?;
+    let local_metrics = trainer.evaluate(&trained.params, watch)?;
+    let delta = write_delta(&state.blobs, task.job.global, &trained.params)?;
+    let update = Update {
+        task: task.id.clone(),
+        delta,
+        num_examples: trainer.num_examples(),
+        train_loss: trained.train_loss,
+        global_metrics,
+        local_metrics,
+    };
+    state.keep(&update)?;
+    info!(task = %task.id, loss = trained.train_loss, examples = update.num_examples, "trained");
+    Ok(Outcome::Trained(Box::new(update)))
+}
+
+fn read_params(blobs: &BlobDir, blob: BlobId) -> Result<Vec<f32>, Failure> {
+    let length = usize::try_from(blobs.length(blob).unwrap_or(0) / 4).unwrap_or(0);
+    let mut values = Vec::with_capacity(length);
+    each_chunk(blobs, blob, |bytes| {
+        values.extend(from_bytes(bytes));
+        Ok(())
+    })?;
+    Ok(values)
+}
+
+/// Stores local minus global, durably, reading the global values again so that no third copy is in memory.
+fn write_delta(blobs: &BlobDir, global: BlobId, local: &[f32]) -> Result<BlobId, Failure> {
+    let mut writer = blobs.writer()?;
+    let mut rest = local;
+    each_chunk(blobs, global, |bytes| {
+        let mut delta = from_bytes(bytes);
+        let (now, later) = rest.split_at(delta.len().min(rest.len()));
+        rest = later;
+        for (value, local) in delta.iter_mut().zip(now) {
+            *value = local - *value;
+        }
+        writer.write(&to_bytes(&delta))
+    })?;
+    Ok(writer.finish()?)
+}
+
+fn each_chunk(
+    blobs: &BlobDir,
+    blob: BlobId,
+    mut action: impl FnMut(&[u8]) -> Result<(), BlobError>,
+) -> Result<(), Failure> {
+    let broken = |source| StateError::Io { what: "read", path: blobs.path(blob), source };
+    let mut reader: BufReader<File> = BufReader::with_capacity(CHUNK, blobs.reader(blob)?);
+    let mut buffer = Vec::with_capacity(CHUNK);
+    loop {
+        buffer.clear();
+        reader.by_ref().take(CHUNK as u64).read_to_end(&mut buffer).map_err(broken)?;
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        action(&buffer)?;
+    }
+}
+
+struct Watcher<'a> {
+    task: &'a TaskId,
+    reports: &'a mpsc::UnboundedSender<Report>,
+    cancel: &'a AtomicBool,
+}
+
+impl Watch for Watcher<'_> {
+    fn progress(&self, phase: Phase, done: u64, total: u64) {
+        // A daemon that is stopping no longer listens.
+        let _ = self.reports.send(Report::Progress(self.task.clone(), phase, done, total));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+}
