@@ -1,0 +1,180 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap_complete::Shell;
+use sheaf_common::id::{Federation, Name, Role, RunId};
+
+use crate::pki::Host;
+
+/// Federated fine-tuning: steer a server, its runs, models and certificates.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sheaf",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub struct Args {
+    /// Print JSON for programs instead of text for people.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Which server, and who asks.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which server, and who asks. Flags go before what the file says.
+#[derive(Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Connection")]
+pub struct ConnectionArgs {
+    /// File with server, certificate, key and ca [default: ./operator.toml, then ~/.config/sheaf/operator.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "SHEAF_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The server's UDP port.
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub server: Option<String>,
+    /// Your certificate.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Your certificate's key.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// The federation's CA certificate.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs: submit one, list them, look at one, stop one.
+    #[command(subcommand)]
+    Run(RunCommand),
+    /// Sites: who is connected.
+    #[command(subcommand)]
+    Site(SiteCommand),
+    /// Models: import pretrained ones, export trained ones.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Certificates: make a federation and its parties. Needs no server.
+    #[command(subcommand)]
+    Pki(PkiCommand),
+    /// Print completions for a shell, to be sourced or put where it looks for them.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write manual pages.
+    Man {
+        /// Folder for them.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+/// Commands on runs.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// Queue a run.
+    Submit {
+        /// What is to be run: run.toml.
+        file: PathBuf,
+        /// Watch it to its end.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// List all runs.
+    List,
+    /// Show a run: what was asked for, its rounds, who does what.
+    Show {
+        /// The run.
+        run: RunId,
+    },
+    /// Watch a run to its end; exits with 0 when it completes and 1 when it fails or is stopped. Ctrl-C ends
+    /// the watching, not the run.
+    Watch {
+        /// The run.
+        run: RunId,
+    },
+    /// Stop a run; what it has completed stays.
+    Stop {
+        /// The run.
+        run: RunId,
+    },
+}
+
+/// Commands on sites.
+#[derive(Debug, Subcommand)]
+pub enum SiteCommand {
+    /// List all sites ever seen.
+    List,
+}
+
+/// Commands on models.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Give a pretrained model to the server. What it has already is not sent again.
+    Import {
+        /// Folder with config.json, model.safetensors and, for text, tokenizer.json.
+        dir: PathBuf,
+        /// Name for run.toml.
+        #[arg(long)]
+        name: String,
+    },
+    /// List the imported models.
+    List,
+    /// Write a run's trained model as a folder.
+    Export {
+        /// The run.
+        run: RunId,
+        /// The round after which [default: the last completed one]
+        #[arg(long)]
+        round: Option<u32>,
+        /// Folder to make.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+/// Commands on certificates.
+#[derive(Debug, Subcommand)]
+pub enum PkiCommand {
+    /// Make a federation: its certificate authority.
+    Init {
+        /// Name of the federation.
+        #[arg(long, value_name = "NAME")]
+        federation: Federation,
+        /// Folder for its certificate and key. Keep it to yourself.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Make a key and certificate for a server, site, operator or viewer.
+    Issue {
+        /// What it may do: server, site, operator or viewer.
+        role: Role,
+        /// Its name.
+        name: Name,
+        /// Folder of the authority, made by `sheaf pki init`.
+        #[arg(long, value_name = "DIR")]
+        pki: PathBuf,
+        /// A DNS name or address of a server, for other tools; Sheaf's clients need none. Can be repeated.
+        #[arg(long = "host", value_name = "HOST")]
+        hosts: Vec<Host>,
+        /// Days that it is valid [default: 365]
+        #[arg(long, value_name = "N")]
+        days: Option<u32>,
+        /// Folder for the key, the certificate and a copy of ca.crt [default: the authority's]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Show what a certificate says.
+    Show {
+        /// The certificate, in PEM form.
+        file: PathBuf,
+    },
+}

@@ -1,0 +1,162 @@
+//! What `--json` prints of runs, sites and models. Its field names are an interface: add to them, change none.
+//!
+//! Blobs are 64 hexadecimal digits, points in time RFC 3339 in UTC, durations seconds, metrics the fields of
+//! [`sheaf_common::metrics::Report`].
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use sheaf_common::metrics::Report;
+use sheaf_common::model::ModelInfo;
+use sheaf_common::params::VALUE_BYTES;
+use sheaf_common::run::RunSpec;
+use sheaf_common::status::{
+    Answer, MemberStatus, Participant, RoundOutcome, RoundRecord, RoundStatus, RunStatus, RunSummary,
+    SiteStatus,
+};
+
+use super::units::rfc3339;
+
+/// A run in a list.
+pub(super) fn summary(run: &RunSummary) -> Value {
+    json!({
+        "run": run.run,
+        "state": run.state,
+        "detail": run.detail,
+        "completed_rounds": run.completed_rounds,
+        "rounds": run.rounds,
+        "submitted_by": run.submitted_by,
+        "submitted_at": rfc3339(run.submitted_at),
+    })
+}
+
+/// A run in full: [`summary`] and more.
+pub(super) fn status(status: &RunStatus) -> Value {
+    let mut value = summary(&status.summary);
+    let more = json!({
+        "spec": spec(&status.spec),
+        "secure_aggregation": status.spec.secure_aggregation,
+        "num_params": status.num_params,
+        "bytes_per_transfer": status.num_params.saturating_mul(VALUE_BYTES),
+        "global": status.global.to_string(),
+        "current": status.current.as_ref().map(current),
+        "history": status.history.iter().map(record).collect::<Value>(),
+        "final_metrics": metrics(status.final_metrics.as_ref()),
+    });
+    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+        value.extend(more);
+    }
+    value
+}
+
+/// An attempt at a round that is over.
+pub(super) fn record(record: &RoundRecord) -> Value {
+    let (outcome, global, reason) = match &record.outcome {
+        RoundOutcome::Completed(global) => ("completed", Some(global.to_string()), None),
+        RoundOutcome::Abandoned(reason) => ("abandoned", None, Some(reason)),
+    };
+    json!({
+        "round": record.round,
+        "attempt": record.attempt,
+        "started": rfc3339(record.started),
+        "ended": rfc3339(record.ended),
+        "seconds": record.ended.since(record.started).as_secs_f64(),
+        "outcome": outcome,
+        "global": global,
+        "reason": reason,
+        "participants": record.participants.iter().map(participant).collect::<Value>(),
+        "train_loss": record.train_loss,
+        "global_metrics": metrics(record.global_metrics.as_ref()),
+        "local_metrics": metrics(record.local_metrics.as_ref()),
+    })
+}
+
+/// Metrics, or null.
+pub(super) fn metrics(report: Option<&Report>) -> Value {
+    report.map_or(Value::Null, plain)
+}
+
+/// A site in a list.
+pub(super) fn site(site: &SiteStatus) -> Value {
+    json!({
+        "site": site.site,
+        "connected": site.connected,
+        "address": site.address,
+        "software": site.software,
+        "since": rfc3339(site.since),
+        "run": site.run,
+        "bytes_down": site.bytes_down,
+        "bytes_up": site.bytes_up,
+    })
+}
+
+/// A model in a list.
+pub(super) fn model(model: &ModelInfo) -> Value {
+    json!({
+        "name": model.name,
+        "id": model.manifest.to_string(),
+        "model_type": model.model_type,
+        "num_params": model.num_params,
+        "bytes": model.bytes,
+    })
+}
+
+/// The word for an answer, and the reason if it has one.
+pub(super) fn answer(answer: &Answer) -> (&'static str, Option<&str>) {
+    match answer {
+        Answer::Pending => ("pending", None),
+        Answer::Accepted => ("accepted", None),
+        Answer::Rejected(reason) => ("rejected", Some(reason)),
+        Answer::Declined(reason) => ("declined", Some(reason)),
+    }
+}
+
+fn current(round: &RoundStatus) -> Value {
+    json!({
+        "round": round.round,
+        "attempt": round.attempt,
+        "started": rfc3339(round.started),
+        "seconds_left": round.time_left.as_secs_f64(),
+        "members": round.members.iter().map(member).collect::<Value>(),
+    })
+}
+
+fn member(member: &MemberStatus) -> Value {
+    let (answer, reason) = answer(&member.answer);
+    let (phase, done, total) = member
+        .progress
+        .map_or((None, None, None), |(phase, done, total)| {
+            (Some(phase), Some(done), Some(total))
+        });
+    json!({
+        "site": member.site,
+        "connected": member.connected,
+        "answer": answer,
+        "reason": reason,
+        "phase": phase,
+        "done": done,
+        "total": total,
+    })
+}
+
+fn participant(participant: &Participant) -> Value {
+    let (answer, reason) = answer(&participant.answer);
+    json!({
+        "site": participant.site,
+        "answer": answer,
+        "reason": reason,
+        "num_examples": participant.num_examples,
+    })
+}
+
+fn spec(spec: &RunSpec) -> Value {
+    let mut value = plain(spec);
+    if let Some(timeout) = value.pointer_mut("/cohort/round_timeout") {
+        *timeout = spec.cohort.round_timeout.as_secs_f64().into();
+    }
+    value
+}
+
+/// A value without blobs or times, as it is.
+fn plain(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}

@@ -1,0 +1,97 @@
+//! Everything behind the program `sheaf`: the operator's command line.
+//!
+//! Most commands are one question to a running server, asked over the same QUIC port that the sites use, with an
+//! operator's (or a viewer's) certificate. What is read here:
+//!
+//! * [`args`]: what can be typed; [`settings`]: which server, and with which certificate.
+//! * [`session`]: a connection on which questions are asked and answered.
+//! * [`runs`], [`sites`], [`models`], [`pki`], [`manual`]: the commands.
+//! * [`watch`]: a run as it goes on: [`event`] is what happened, [`screen`] how a terminal shows it.
+//! * [`import`] and [`export`]: models as folders on this machine ([`folder`]).
+//! * [`run_card`] (its upper half is [`spec_card`]), [`table`], [`units`], [`json`]: how values are written, for
+//!   people and for programs.
+
+mod args;
+mod event;
+mod export;
+mod folder;
+mod import;
+mod json;
+mod manual;
+mod models;
+mod output;
+mod pki;
+mod run_card;
+mod runs;
+mod screen;
+mod session;
+mod settings;
+mod sites;
+mod spec_card;
+mod table;
+mod units;
+mod watch;
+
+use std::process::ExitCode;
+
+pub use args::{Args, Command};
+
+use output::Output;
+use settings::Settings;
+
+/// The command was not carried out, and why: one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// No server or no certificate to speak to it with.
+    #[error(transparent)]
+    Settings(#[from] settings::SettingsError),
+    /// The server was not reached, or did not do it.
+    #[error(transparent)]
+    Session(#[from] session::SessionError),
+    /// No certificate was made.
+    #[error(transparent)]
+    Pki(#[from] crate::pki::PkiError),
+    /// No certificate was read.
+    #[error(transparent)]
+    Certificate(#[from] crate::pki::ReadError),
+    /// The run's description was not read.
+    #[error("cannot read {0}: {1}")]
+    RunFile(String, std::io::Error),
+    /// The run's description is wrong.
+    #[error(transparent)]
+    Run(#[from] sheaf_common::config::ConfigError),
+    /// The folder is not a model that can be imported, or did not arrive.
+    #[error(transparent)]
+    Import(#[from] import::ImportError),
+    /// The model was not put together.
+    #[error(transparent)]
+    Export(#[from] export::ExportFailed),
+    /// Manual pages were not written.
+    #[error("cannot write manual pages to {0}: {1}")]
+    Manual(String, std::io::Error),
+    /// Nobody reads what is printed.
+    #[error("cannot print: {0}")]
+    Print(#[from] std::io::Error),
+}
+
+impl CliError {
+    /// Whether it only means that the reader has seen enough, as in `sheaf run list | head`.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Print(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Carries out what was typed. Returns what the shell is told; a failure of the run that is watched is no error.
+pub async fn execute(args: Args) -> Result<ExitCode, CliError> {
+    let out = Output::new(args.json);
+    let settings = || Settings::find(&args.connection);
+    match args.command {
+        Command::Run(command) => return runs::execute(command, settings()?, out).await,
+        Command::Site(command) => sites::execute(&command, &settings()?, out).await?,
+        Command::Model(command) => models::execute(command, &settings, out).await?,
+        Command::Pki(command) => pki::execute(command, out)?,
+        Command::Completions { shell } => manual::completions(shell, out)?,
+        Command::Man { out: dir } => manual::man(&dir, out)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,176 @@
+//! A run in full as text: what was asked for, its rounds, who does what, and what went wrong.
+
+use sheaf_common::metrics::Report;
+use sheaf_common::status::{Answer, MemberStatus, Phase, RoundOutcome, RoundRecord, RoundStatus, RunStatus};
+use sheaf_common::time::Timestamp;
+
+use super::json::answer;
+use super::spec_card::spec_card;
+use super::table::{Align, table};
+use super::units::{self, bytes, coarse, count};
+
+/// The text for `sheaf run show`.
+pub(super) fn run_card(status: &RunStatus, now: Timestamp) -> String {
+    let parts = [
+        Some(spec_card(status, now)),
+        rounds(status),
+        status.current.as_ref().map(members),
+        troubles("abandoned attempts", abandoned(&status.history)),
+        troubles("updates that were not counted", refusals(&status.history)),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
+}
+
+fn rounds(status: &RunStatus) -> Option<String> {
+    let columns = [
+        ("ROUND", Align::Right),
+        ("TIME", Align::Right),
+        ("ANSWERED", Align::Right),
+        ("TRAIN LOSS", Align::Right),
+        ("LOSS", Align::Right),
+        ("ACCURACY", Align::Right),
+        ("MACRO F1", Align::Right),
+        ("AUC", Align::Right),
+    ];
+    let completed = status
+        .history
+        .iter()
+        .filter(|record| matches!(record.outcome, RoundOutcome::Completed(_)));
+    let mut rows: Vec<[String; 8]> = completed.map(round).collect();
+    if rows.is_empty() {
+        return None;
+    }
+    if let Some(report) = &status.final_metrics {
+        let nothing = || "-".to_owned();
+        let [loss, accuracy, macro_f1, auc] = scores(Some(report));
+        rows.push([
+            "end".into(),
+            nothing(),
+            nothing(),
+            nothing(),
+            loss,
+            accuracy,
+            macro_f1,
+            auc,
+        ]);
+    }
+    let what = "loss to AUC: the global model that a round started from, on the sites' validation splits";
+    Some(format!("{}\n{what}", table(&columns, rows)))
+}
+
+fn round(record: &RoundRecord) -> [String; 8] {
+    let [loss, accuracy, macro_f1, auc] = scores(record.global_metrics.as_ref());
+    [
+        record.round.to_string(),
+        units::duration(record.ended.since(record.started)),
+        answered(record),
+        number(record.train_loss),
+        loss,
+        accuracy,
+        macro_f1,
+        auc,
+    ]
+}
+
+/// `3/4`: updates counted, of those that were asked.
+pub(super) fn answered(record: &RoundRecord) -> String {
+    let counted = record
+        .participants
+        .iter()
+        .filter(|member| member.answer == Answer::Accepted)
+        .count();
+    format!("{counted}/{}", record.participants.len())
+}
+
+fn scores(report: Option<&Report>) -> [String; 4] {
+    [
+        number(report.map(|report| report.loss)),
+        number(report.map(|report| report.accuracy)),
+        number(report.map(|report| report.macro_f1)),
+        number(report.and_then(|report| report.roc_auc)),
+    ]
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".into(), |value| format!("{value:.4}"))
+}
+
+fn members(round: &RoundStatus) -> String {
+    let again = if round.attempt > 1 {
+        format!(" (attempt {})", round.attempt)
+    } else {
+        String::new()
+    };
+    let columns = [("SITE", Align::Left), ("DOES", Align::Left)];
+    let rows = round
+        .members
+        .iter()
+        .map(|member| [member.site.to_string(), doing(member)]);
+    let left = coarse(round.time_left);
+    format!(
+        "round {}{again}, {left} until its deadline\n{}",
+        round.round,
+        table(&columns, rows)
+    )
+}
+
+/// What a member does, in a few words.
+pub(super) fn doing(member: &MemberStatus) -> String {
+    let does = match (&member.answer, member.progress) {
+        (Answer::Accepted, _) => "answered".to_owned(),
+        (Answer::Rejected(reason), _) => format!("its update was refused: {reason}"),
+        (Answer::Declined(reason), _) => format!("declined: {reason}"),
+        (Answer::Pending, Some((phase, done, total))) => progress(phase, done, total),
+        (Answer::Pending, None) if member.connected => "has its task".to_owned(),
+        (Answer::Pending, None) => return "away".to_owned(),
+    };
+    if member.connected {
+        does
+    } else {
+        format!("{does} (away)")
+    }
+}
+
+fn progress(phase: Phase, done: u64, total: u64) -> String {
+    let (word, in_bytes) = match phase {
+        Phase::Fetching => ("fetching", true),
+        Phase::Preparing => ("preparing", false),
+        Phase::Evaluating => ("evaluating", false),
+        Phase::Training => ("training", false),
+        Phase::Uploading => ("uploading", true),
+    };
+    match (total, in_bytes) {
+        (0, _) => word.to_owned(),
+        (_, true) => format!("{word} {} of {}", bytes(done), bytes(total)),
+        (_, false) => format!("{word} {} of {}", count(done), count(total)),
+    }
+}
+
+fn abandoned(history: &[RoundRecord]) -> Vec<String> {
+    let lines = history.iter().filter_map(|record| match &record.outcome {
+        RoundOutcome::Abandoned(reason) => Some(format!(
+            "round {}, attempt {} ({} answered): {reason}",
+            record.round,
+            record.attempt,
+            answered(record)
+        )),
+        RoundOutcome::Completed(_) => None,
+    });
+    lines.collect()
+}
+
+fn refusals(history: &[RoundRecord]) -> Vec<String> {
+    let of_round = |record: &RoundRecord| {
+        let round = record.round;
+        let lines = record.participants.iter().filter_map(move |member| {
+            let (word, reason) = answer(&member.answer);
+            Some(format!("round {round}, {} {word}: {}", member.site, reason?))
+        });
+        lines.collect::<Vec<_>>()
+    };
+    history.iter().flat_map(of_round).collect()
+}
+
+fn troubles(title: &str, lines: Vec<String>) -> Option<String> {
+    (!lines.is_empty()).then(|| format!("{title}\n  {}", lines.join("\n  ")))
+}

@@ -1,0 +1,134 @@
+//! What was asked for in a run, as text.
+
+use sheaf_common::params::VALUE_BYTES;
+use sheaf_common::run::{
+    Architecture, LocalWork, ModelSource, Optimizer, Pooling, RunSpec, SecureAggregation, Selection,
+    TaskInput, Trainable,
+};
+use sheaf_common::status::RunStatus;
+use sheaf_common::time::Timestamp;
+
+use super::table::card;
+use super::units::{self, bytes, coarse, count, plural};
+
+/// The upper part of `sheaf run show`.
+pub(super) fn spec_card(status: &RunStatus, now: Timestamp) -> String {
+    let (summary, spec) = (&status.summary, &status.spec);
+    let mut state = format!(
+        "{}, {} of {} rounds completed",
+        summary.state, summary.completed_rounds, summary.rounds
+    );
+    if !summary.detail.is_empty() {
+        state.push_str(&format!("\n{}", summary.detail));
+    }
+    card(&[
+        ("run", summary.run.to_string()),
+        ("state", state),
+        (
+            "submitted",
+            format!(
+                "by {}, {} ago",
+                summary.submitted_by,
+                units::age(summary.submitted_at, now)
+            ),
+        ),
+        ("model", model(spec)),
+        ("travels", travels(status.num_params)),
+        ("task", task(spec)),
+        ("training", training(spec)),
+        ("cohort", cohort(spec)),
+        ("privacy", secure_aggregation(spec.secure_aggregation).to_owned()),
+        ("global", status.global.short()),
+    ])
+}
+
+fn model(spec: &RunSpec) -> String {
+    let source = match &spec.model.source {
+        ModelSource::Imported(name) => name.clone(),
+        ModelSource::Fresh(Architecture::Mlp(hidden)) => {
+            let hidden: Vec<String> = hidden.iter().map(ToString::to_string).collect();
+            format!("mlp from the seed, hidden layers {}", hidden.join(", "))
+        }
+        ModelSource::Fresh(Architecture::Softmax) => "softmax regression from the seed".into(),
+        ModelSource::Fresh(Architecture::Constant(values)) => format!("none: {} constants", count(*values)),
+    };
+    let trainable = match spec.model.trainable {
+        Trainable::Head => "the head is trained".into(),
+        Trainable::Last(1) => "the last layer and the head are trained".into(),
+        Trainable::Last(layers) => format!("the last {layers} layers and the head are trained"),
+        Trainable::All => "everything is trained".to_owned(),
+    };
+    let pooling = match (&spec.task.input, spec.model.pooling) {
+        (TaskInput::Text { .. }, Pooling::Mean) => ", mean pooling",
+        (TaskInput::Text { .. }, Pooling::Cls) => ", CLS pooling",
+        (TaskInput::Table { .. } | TaskInput::Nothing, _) => "",
+    };
+    format!("{source}; {trainable}{pooling}")
+}
+
+/// What goes over the network.
+fn travels(num_params: u64) -> String {
+    let size = bytes(num_params.saturating_mul(VALUE_BYTES));
+    format!(
+        "{} parameters, {size} each way per site and round",
+        count(num_params)
+    )
+}
+
+fn task(spec: &RunSpec) -> String {
+    let task = &spec.task;
+    let from = match &task.input {
+        TaskInput::Text { column, max_length } => format!("text in `{column}`, up to {max_length} tokens"),
+        TaskInput::Table { features } => plural(features.len() as u64, "column"),
+        TaskInput::Nothing => return "none".into(),
+    };
+    format!(
+        "`{}` ({} labels) from {from}; data set {}",
+        task.label,
+        task.labels.len(),
+        task.dataset
+    )
+}
+
+fn training(spec: &RunSpec) -> String {
+    let training = &spec.training;
+    let optimizer = match training.optimizer {
+        Optimizer::Sgd { .. } => "SGD",
+        Optimizer::Adam(_) => "Adam",
+        Optimizer::AdamW(_) => "AdamW",
+    };
+    let work = match training.local {
+        LocalWork::Epochs(epochs) => plural(u64::from(epochs), "epoch"),
+        LocalWork::Steps(steps) => plural(u64::from(steps), "step"),
+    };
+    format!(
+        "{optimizer}, learning rate {}, batches of {}, {work} per round",
+        training.learning_rate, training.batch_size
+    )
+}
+
+fn cohort(spec: &RunSpec) -> String {
+    let cohort = &spec.cohort;
+    let chosen = match cohort.selection {
+        Selection::All => "all connected sites".to_owned(),
+        Selection::Fraction(share) => format!("{}% of the connected sites", share * 100.0),
+        Selection::Count(sites) => format!("{sites} of the connected sites"),
+    };
+    let of = cohort.sites.as_ref().map_or_else(String::new, |sites| {
+        let names: Vec<&str> = sites.iter().map(|site| site.as_str()).collect();
+        format!(" of {}", names.join(", "))
+    });
+    format!(
+        "{chosen}{of}; starts with {} connected, counts with {}, waits {}",
+        plural(u64::from(cohort.min_sites), "site"),
+        plural(u64::from(cohort.min_updates), "update"),
+        coarse(cohort.round_timeout)
+    )
+}
+
+/// What the server can see, said out loud.
+fn secure_aggregation(how: SecureAggregation) -> &'static str {
+    match how {
+        SecureAggregation::Off => "secure aggregation is off: the server sees each site's update",
+    }
+}
