@@ -8,8 +8,10 @@
 //! * [`aggregation`]: the mean of a round's updates.
 //! * [`store`]: what survives a crash.
 //! * [`pki`]: the federation's certificates.
+//! * [`cli`]: the program `sheaf`.
 
 pub mod aggregation;
+pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod core;
