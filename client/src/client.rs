@@ -94,17 +94,28 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
     };
     info!(identity = %credentials.identity, server = config.server, "starting");
     let mut client = Client {
-        task_blobs: updates.iter().map(|update| (update.task.clone(), vec![update.delta])).collect(),
+        task_blobs: updates
+            .iter()
+            .map(|update| (update.task.clone(), vec![update.delta]))
+            .collect(),
         session: Session::new(updates),
         worker: Worker::start(site, reports.clone())?,
-        transfer: Transfers { blobs: state.blobs.clone(), reports },
+        transfer: Transfers {
+            blobs: state.blobs.clone(),
+            reports,
+        },
         state,
         connection: None,
         outbox,
         results,
         last_progress: None,
     };
-    let link = tokio::spawn(link::keep(config.server.clone(), credentials, link_events, outbox_end));
+    let link = tokio::spawn(link::keep(
+        config.server.clone(),
+        credentials,
+        link_events,
+        outbox_end,
+    ));
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -151,13 +162,17 @@ impl Client {
     fn on_report(&mut self, report: Report) {
         match report {
             Report::Progress(task, phase, done, total) => {
-                let fresh =
-                    |(at, last): &(Instant, Phase)| *last == phase && at.elapsed() < PROGRESS_EVERY;
+                let fresh = |(at, last): &(Instant, Phase)| *last == phase && at.elapsed() < PROGRESS_EVERY;
                 if self.last_progress.as_ref().is_some_and(fresh) && done < total {
                     return;
                 }
                 self.last_progress = Some((Instant::now(), phase));
-                self.say(SiteMessage::Progress { task, phase, done, total });
+                self.say(SiteMessage::Progress {
+                    task,
+                    phase,
+                    done,
+                    total,
+                });
             }
             Report::Done(task, result) => self.step(Input::Worked(task, result)),
         }
@@ -192,7 +207,10 @@ impl Client {
             let _ = self.results.send(lost);
             return;
         };
-        self.task_blobs.entry(task.id().clone()).or_default().push(task.job().global);
+        self.task_blobs
+            .entry(task.id().clone())
+            .or_default()
+            .push(task.job().global);
         let (transfer, results) = (self.transfer.clone(), self.results.clone());
         tokio::spawn(async move {
             let result = loop {
@@ -214,7 +232,10 @@ impl Client {
 
     fn upload(&mut self, update: Update) {
         let task = update.task.clone();
-        self.task_blobs.entry(task.clone()).or_default().push(update.delta);
+        self.task_blobs
+            .entry(task.clone())
+            .or_default()
+            .push(update.delta);
         let Some(connection) = self.connection.clone() else {
             let _ = self.results.send(Input::Uploaded(task, false));
             return;
@@ -229,7 +250,9 @@ impl Client {
                     }
                     Err(error) => {
                         warn!(%error, "the update did not arrive");
-                        if connection.close_reason().is_some() || matches!(error, TransferError::Refused { .. }) {
+                        if connection.close_reason().is_some()
+                            || matches!(error, TransferError::Refused { .. })
+                        {
                             break false;
                         }
                         tokio::time::sleep(RETRY).await;
@@ -247,13 +270,17 @@ impl Transfers {
         let job = task.job();
         if let Some(id) = job.model {
             transfer::fetch(connection, &self.blobs, id, MANIFEST_MAX, &mut |_, _| {}).await?;
-            let manifest = Manifest::parse(&self.blobs.read(id)?)
-                .map_err(|error| TransferError::Refused { blob: id, why: error.to_string() })?;
+            let manifest =
+                Manifest::parse(&self.blobs.read(id)?).map_err(|error| TransferError::Refused {
+                    blob: id,
+                    why: error.to_string(),
+                })?;
             for file in &manifest.files {
                 self.get(connection, task.id(), file.blob, file.bytes).await?;
             }
         }
-        self.get(connection, task.id(), job.global, job.params.bytes()).await
+        self.get(connection, task.id(), job.global, job.params.bytes())
+            .await
     }
 
     async fn get(

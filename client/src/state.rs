@@ -53,14 +53,18 @@ impl SiteState {
             fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
         }
         let blobs = BlobDir::open(root.join("blobs"))?;
-        Ok(Self { root: root.to_owned(), blobs })
+        Ok(Self {
+            root: root.to_owned(),
+            blobs,
+        })
     }
 
     /// Takes the directory for this process, for as long as the file lives, and clears what a crash left over.
     pub fn lock(&self) -> Result<File, StateError> {
         let path = self.root.join("lock");
         let file = File::create(&path).map_err(|e| io_error("create", &path, e))?;
-        file.try_lock().map_err(|_| StateError::InUse(self.root.clone()))?;
+        file.try_lock()
+            .map_err(|_| StateError::InUse(self.root.clone()))?;
         self.blobs.remove_unnamed()?;
         Ok(file)
     }
@@ -139,5 +143,9 @@ impl SiteState {
 }
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> StateError {
-    StateError::Io { what, path: path.to_owned(), source }
+    StateError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -54,7 +54,9 @@ pub enum AggregationError {
 
 /// Makes the next global parameters, durably, and names them. Blocks.
 pub fn aggregate(blobs: &BlobDir, spec: &RunSpec, round: &Aggregate) -> Result<BlobId, AggregationError> {
-    let optimizer = FedAvg { learning_rate: spec.server.learning_rate };
+    let optimizer = FedAvg {
+        learning_rate: spec.server.learning_rate,
+    };
     match Aggregation::of(spec) {
         Aggregation::Plain => plain(blobs, &optimizer, round),
     }
@@ -118,7 +120,9 @@ fn chunk(
 
 /// Looks at every value of an update's blob. `None` when it is not here. Blocks.
 pub fn inspect(blobs: &BlobDir, blob: BlobId) -> Result<Option<Inspection>, AggregationError> {
-    let Some(length) = blobs.length(blob) else { return Ok(None) };
+    let Some(length) = blobs.length(blob) else {
+        return Ok(None);
+    };
     let values = Values::open(blobs, blob)?;
     let count = usize::try_from(length / VALUE_BYTES).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
@@ -128,7 +132,12 @@ pub fn inspect(blobs: &BlobDir, blob: BlobId) -> Result<Option<Inspection>, Aggr
         values.read(start, &mut bytes)?;
         match Finding::of(floats(&bytes)) {
             Finding::Sound => {}
-            Finding::NotFinite => return Ok(Some(Inspection { length, finding: Finding::NotFinite })),
+            Finding::NotFinite => {
+                return Ok(Some(Inspection {
+                    length,
+                    finding: Finding::NotFinite,
+                }));
+            }
             Finding::TooLarge => finding = Finding::TooLarge,
         }
     }
@@ -143,7 +152,10 @@ struct Values {
 
 impl Values {
     fn open(blobs: &BlobDir, blob: BlobId) -> Result<Self, AggregationError> {
-        Ok(Self { blob, file: blobs.reader(blob)? })
+        Ok(Self {
+            blob,
+            file: blobs.reader(blob)?,
+        })
     }
 
     /// Fills `bytes` with the values from number `start` on.
@@ -151,16 +163,25 @@ impl Values {
         let offset = start as u64 * VALUE_BYTES;
         self.file
             .read_exact_at(bytes, offset)
-            .map_err(|source| AggregationError::Read { blob: self.blob, source })
+            .map_err(|source| AggregationError::Read {
+                blob: self.blob,
+                source,
+            })
     }
 }
 
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value))
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|value| f32::from_le_bytes(*value))
 }
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[cfg(test)]
@@ -178,7 +199,11 @@ mod tests {
         let (global, a, b) = (values(0.1), values(0.2), values(0.3));
         let store = |values: &[f32]| blobs.insert(&to_bytes(values)).unwrap();
         let round = Aggregate {
-            task: sheaf_common::message::TaskId { run: "r".parse().unwrap(), round: 1, attempt: 1 },
+            task: sheaf_common::message::TaskId {
+                run: "r".parse().unwrap(),
+                round: 1,
+                attempt: 1,
+            },
             global: store(&global),
             updates: vec![(store(&a), 3), (store(&b), 5)],
         };
@@ -202,7 +227,10 @@ mod tests {
         let mut values = vec![0.5; CHUNK + 1];
         values[CHUNK] = f32::NAN;
         let blob = blobs.insert(&to_bytes(&values)).unwrap();
-        assert_eq!(inspect(&blobs, blob).unwrap().unwrap().finding, Finding::NotFinite);
+        assert_eq!(
+            inspect(&blobs, blob).unwrap().unwrap().finding,
+            Finding::NotFinite
+        );
         assert_eq!(inspect(&blobs, BlobId::of(b"nowhere")).unwrap(), None);
     }
 }

@@ -97,7 +97,12 @@ pub async fn serve(context: Arc<Context>, incoming: quinn::Incoming, peer: PeerI
         }
     };
     let span = tracing::info_span!("peer", %identity);
-    let peer = Connected { context, connection, peer, identity };
+    let peer = Connected {
+        context,
+        connection,
+        peer,
+        identity,
+    };
     let (events, id) = (peer.context.events.clone(), peer.peer);
     peer.run().instrument(span).await;
     // The loop may be gone already, which is fine.
@@ -114,7 +119,11 @@ struct Connected {
 
 impl Connected {
     async fn run(self) {
-        if self.tell(Event::Opened(self.peer, self.identity.clone())).await.is_err() {
+        if self
+            .tell(Event::Opened(self.peer, self.identity.clone()))
+            .await
+            .is_err()
+        {
             return;
         }
         loop {
@@ -143,12 +152,11 @@ impl Connected {
         let outcome = match open {
             Open::Site(hello) => self.site(hello, send, recv).await.map_err(|e| e.to_string()),
             Open::Operator(hello) => self.operator(hello, send, recv).await.map_err(|e| e.to_string()),
-            Open::Get { blob, offset } => {
-                self.get(&mut send, blob, offset).await.map_err(|e| e.to_string())
-            }
-            Open::Put { blob, length } => {
-                self.put(&mut send, &mut recv, blob, length).await.map_err(|e| e.to_string())
-            }
+            Open::Get { blob, offset } => self.get(&mut send, blob, offset).await.map_err(|e| e.to_string()),
+            Open::Put { blob, length } => self
+                .put(&mut send, &mut recv, blob, length)
+                .await
+                .map_err(|e| e.to_string()),
         };
         if let Err(error) = outcome {
             debug!(%error, "stream ended");
@@ -174,7 +182,10 @@ impl Connected {
         }
         let _ = send.set_priority(10);
         let federation = self.context.federation.clone();
-        let welcome = ServerMessage::Welcome { federation, software: SOFTWARE.into() };
+        let welcome = ServerMessage::Welcome {
+            federation,
+            software: SOFTWARE.into(),
+        };
         frames::write(&mut send, &welcome).await?;
         let (outbox, mut messages) = mpsc::channel(OUTBOX);
         let site = ClientId(self.identity.name.clone());
@@ -198,7 +209,11 @@ impl Connected {
             loop {
                 let message = frames::read::<SiteMessage>(&mut recv).await?;
                 let inspection = self.inspect(&message).await;
-                if self.tell(Event::Message(self.peer, site.clone(), message, inspection)).await.is_err() {
+                if self
+                    .tell(Event::Message(self.peer, site.clone(), message, inspection))
+                    .await
+                    .is_err()
+                {
                     return Ok(());
                 }
             }
@@ -211,7 +226,9 @@ impl Connected {
 
     /// Looks at the blob of an update.
     async fn inspect(&self, message: &SiteMessage) -> Option<Inspection> {
-        let SiteMessage::Update(update) = message else { return None };
+        let SiteMessage::Update(update) = message else {
+            return None;
+        };
         let (blobs, delta) = (self.context.blobs.clone(), update.delta);
         match tokio::task::spawn_blocking(move || inspect(&blobs, delta)).await {
             Ok(Ok(inspection)) => inspection,
@@ -234,7 +251,14 @@ impl Connected {
             return frames::write(&mut send, &Reply::Refused(why)).await;
         }
         let federation = self.context.federation.clone();
-        frames::write(&mut send, &Reply::Welcome { federation, software: SOFTWARE.into() }).await?;
+        frames::write(
+            &mut send,
+            &Reply::Welcome {
+                federation,
+                software: SOFTWARE.into(),
+            },
+        )
+        .await?;
         loop {
             let request = match frames::read::<Request>(&mut recv).await {
                 Err(FrameError::Closed) => return Ok(()),
@@ -254,7 +278,9 @@ impl Connected {
                 }
             };
             if let Err(error) = frames::write(&mut send, &reply).await {
-                let FrameError::Encode(error) = error else { return Err(error) };
+                let FrameError::Encode(error) = error else {
+                    return Err(error);
+                };
                 frames::write(&mut send, &Reply::Refused(error.to_string())).await?;
             }
         }
@@ -306,11 +332,7 @@ impl Connected {
 /// Whether a request changes nothing.
 fn is_reading(request: &Request) -> bool {
     match request {
-        Request::Runs
-        | Request::Run(_)
-        | Request::Sites
-        | Request::Models
-        | Request::Export { .. } => true,
+        Request::Runs | Request::Run(_) | Request::Sites | Request::Models | Request::Export { .. } => true,
         Request::Submit { .. } | Request::Stop(_) | Request::ImportModel { .. } => false,
     }
 }

@@ -238,7 +238,10 @@ impl Coordinator {
             connected: BTreeSet::new(),
             effects: VecDeque::new(),
         };
-        Self { context, state: State::Queued(Queued) }
+        Self {
+            context,
+            state: State::Queued(Queued),
+        }
     }
 
     /// Takes in something that happened at `now`.
@@ -303,7 +306,13 @@ impl Coordinator {
 
     /// Whether `site` may take part.
     pub fn admits(&self, site: &ClientId) -> bool {
-        self.context.run.spec.cohort.sites.as_ref().is_none_or(|sites| sites.contains(site))
+        self.context
+            .run
+            .spec
+            .cohort
+            .sites
+            .as_ref()
+            .is_none_or(|sites| sites.contains(site))
     }
 
     /// What a task is about.
@@ -378,17 +387,27 @@ impl Context {
     }
 
     fn task(&self, round: u32, attempt: u32) -> TaskId {
-        TaskId { run: self.run.id.clone(), round, attempt }
+        TaskId {
+            run: self.run.id.clone(),
+            round,
+            attempt,
+        }
     }
 
     /// Refuses an answer that no state waits for.
     fn refuse_stray(&mut self, input: Input) {
         if let Input::Update { from, update, .. } = input {
             let reason = match self.completed {
-                done if update.task.round <= done => format!("it came late: round {} is over", update.task.round),
+                done if update.task.round <= done => {
+                    format!("it came late: round {} is over", update.task.round)
+                }
                 _ => format!("no update of {} is awaited now", update.task),
             };
-            self.emit(Effect::Reject { to: from, task: update.task, reason });
+            self.emit(Effect::Reject {
+                to: from,
+                task: update.task,
+                reason,
+            });
         }
     }
 }

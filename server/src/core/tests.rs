@@ -1,0 +1,531 @@
+//! The coordinator with simulated time: what a round does with every kind of answer, and that the journal alone
+//! brings a run back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use sheaf_common::params::ParamTensor;
+use sheaf_common::status::RoundOutcome;
+
+use super::*;
+
+const RUN: &str = r#"
+name = "toy"
+rounds = 2
+seed = 7
+secure_aggregation = "off"
+model = { architecture = "softmax" }
+
+[task]
+type = "tabular-classification"
+dataset = "d"
+label = "y"
+labels = ["no", "yes"]
+features = [{ column = "x", type = "numeric" }]
+
+[training]
+validation_split = 0.0
+
+[cohort]
+sites = ["a", "b", "c"]
+min_updates = 2
+round_timeout = "60s"
+max_attempts = 2
+max_examples = 1000
+"#;
+
+fn run() -> Run {
+    Run {
+        id: "toy".parse().unwrap(),
+        spec: RunSpec::parse("run.toml", RUN).unwrap(),
+        submitted_by: "op".parse().unwrap(),
+        submitted_at: Timestamp(0),
+        model: None,
+        params: ParamSpec {
+            tensors: vec![ParamTensor {
+                name: "weight".into(),
+                shape: vec![2, 2],
+            }],
+        },
+        initial: BlobId::of(b"initial"),
+    }
+}
+
+fn site(name: &str) -> ClientId {
+    name.parse().unwrap()
+}
+
+fn task(round: u32, attempt: u32) -> TaskId {
+    TaskId {
+        run: "toy".parse().unwrap(),
+        round,
+        attempt,
+    }
+}
+
+fn update(from: &str, task: TaskId) -> Input {
+    let delta = BlobId::of(format!("{from} {task}").as_bytes());
+    let update = Update {
+        task,
+        delta,
+        num_examples: 10,
+        train_loss: 0.5,
+        global_metrics: None,
+        local_metrics: None,
+    };
+    let inspection = Some(Inspection {
+        length: 16,
+        finding: Finding::Sound,
+    });
+    Input::Update {
+        from: site(from),
+        update: Box::new(update),
+        inspection,
+    }
+}
+
+fn altered(from: &str, task: TaskId, alter: impl FnOnce(&mut Update, &mut Option<Inspection>)) -> Input {
+    let Input::Update {
+        from,
+        mut update,
+        mut inspection,
+    } = update(from, task)
+    else {
+        unreachable!()
+    };
+    alter(&mut update, &mut inspection);
+    Input::Update {
+        from,
+        update,
+        inspection,
+    }
+}
+
+/// A coordinator, its clock, and everything that it did.
+struct Bench {
+    coordinator: Coordinator,
+    now: Timestamp,
+    effects: Vec<Effect>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            coordinator: Coordinator::new(run()),
+            now: Timestamp(1_000),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Round 1 in progress with all three sites.
+    fn collecting() -> Self {
+        let mut bench = Self::new();
+        bench.feed([
+            Input::Start,
+            Input::Connected(site("a")),
+            Input::Connected(site("b")),
+            Input::Connected(site("c")),
+        ]);
+        bench
+    }
+
+    fn feed(&mut self, inputs: impl IntoIterator<Item = Input>) -> &mut Self {
+        for input in inputs {
+            self.coordinator.handle(input, self.now);
+            while let Some(effect) = self.coordinator.poll_effect() {
+                self.effects.push(effect);
+            }
+        }
+        self
+    }
+
+    fn wait(&mut self, duration: Duration) -> &mut Self {
+        self.now = self.now.after(duration);
+        self.feed([Input::Tick])
+    }
+
+    fn rejections(&self) -> Vec<(&str, &str)> {
+        let rejection = |effect: &'_ Effect| match effect {
+            Effect::Reject { to, reason, .. } => Some((to.clone(), reason.clone())),
+            _ => None,
+        };
+        let found: Vec<_> = self.effects.iter().filter_map(rejection).collect();
+        found
+            .into_iter()
+            .map(|(to, reason)| (&*to.to_string().leak(), &*reason.leak()))
+            .collect()
+    }
+
+    fn aggregations(&self) -> Vec<&Aggregate> {
+        self.effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Aggregate(round) => Some(round),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn records(&self) -> Vec<&RoundRecord> {
+        self.effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Record(record) => Some(&**record),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn state(&self) -> RunState {
+        self.coordinator.state().0
+    }
+}
+
+#[test]
+fn a_round_closes_when_everybody_has_answered() {
+    let mut bench = Bench::collecting();
+    assert_eq!(bench.state(), RunState::Running);
+    bench.feed(["c", "a", "b"].map(|name| update(name, task(1, 1))));
+    let rounds = bench.aggregations();
+    assert_eq!(rounds.len(), 1);
+    assert_eq!(rounds[0].updates.len(), 3);
+    assert_eq!(rounds[0].global, BlobId::of(b"initial"));
+
+    let global = BlobId::of(b"one");
+    bench.feed([Input::Aggregated {
+        task: task(1, 1),
+        global,
+    }]);
+    assert_eq!(bench.coordinator.completed(), 1);
+    assert_eq!(bench.coordinator.global(), global);
+    let asked = bench
+        .effects
+        .iter()
+        .filter(|e| matches!(e, Effect::Train { task, .. } if task.round == 2));
+    assert_eq!(asked.count(), 3);
+}
+
+#[test]
+fn a_run_waits_for_its_sites_and_its_turn() {
+    let mut bench = Bench::new();
+    bench.feed([
+        Input::Connected(site("a")),
+        Input::Connected(site("b")),
+        Input::Connected(site("c")),
+    ]);
+    assert_eq!(bench.state(), RunState::Queued);
+    bench.feed([Input::Disconnected(site("c")), Input::Start]);
+    assert_eq!(bench.state(), RunState::Waiting);
+    assert_eq!(bench.coordinator.state().1, "round 1 needs 3 sites; 2 connected");
+    bench.feed([Input::Connected(site("c"))]);
+    assert_eq!(bench.state(), RunState::Running);
+}
+
+#[test]
+fn the_deadline_closes_with_enough_updates() {
+    let mut bench = Bench::collecting();
+    bench.feed(["a", "b"].map(|name| update(name, task(1, 1))));
+    bench.wait(Duration::from_secs(59));
+    assert!(bench.aggregations().is_empty());
+    bench.wait(Duration::from_secs(1));
+    assert_eq!(bench.aggregations()[0].updates.len(), 2);
+    bench.feed([update("c", task(1, 1))]);
+    assert_eq!(
+        bench.rejections(),
+        [("c", "no update of toy round 1 is awaited now")]
+    );
+}
+
+#[test]
+fn below_min_updates_a_round_is_tried_again_a_bounded_number_of_times() {
+    let mut bench = Bench::collecting();
+    bench
+        .feed([update("a", task(1, 1))])
+        .wait(Duration::from_secs(60));
+    let why = "the deadline passed with 1 of 2 needed updates";
+    assert_eq!(bench.records()[0].outcome, RoundOutcome::Abandoned(why.into()));
+    assert_eq!(bench.coordinator.round().unwrap().task, task(1, 2));
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.state(), RunState::Failed);
+    assert!(
+        bench
+            .coordinator
+            .state()
+            .1
+            .starts_with("round 1 was abandoned 2 times")
+    );
+    assert!(bench.aggregations().is_empty());
+}
+
+#[test]
+fn a_round_that_cannot_succeed_is_not_waited_for() {
+    let mut bench = Bench::collecting();
+    let decline = |name| Input::Declined {
+        from: site(name),
+        task: task(1, 1),
+        reason: "no data".into(),
+    };
+    bench.feed([decline("a"), decline("b")]);
+    let why = "too many sites fell out with 0 of 2 needed updates";
+    assert_eq!(bench.records()[0].outcome, RoundOutcome::Abandoned(why.into()));
+    assert_eq!(
+        bench.records()[0].participants[0].answer,
+        Answer::Declined("no data".into())
+    );
+}
+
+#[test]
+fn every_bad_update_costs_its_sender_and_not_the_round() {
+    let other_length = Some(Inspection {
+        length: 12,
+        finding: Finding::Sound,
+    });
+    let nan = Some(Inspection {
+        length: 16,
+        finding: Finding::NotFinite,
+    });
+    let huge = Some(Inspection {
+        length: 16,
+        finding: Finding::TooLarge,
+    });
+    let foreign_counts = Counts::new(3);
+    let cases: [(Input, &str); 9] = [
+        (
+            altered("c", task(1, 1), |_, i| *i = other_length),
+            "it has 12 bytes where the model has 16",
+        ),
+        (
+            altered("c", task(1, 1), |_, i| *i = nan),
+            "it holds a NaN or an infinity",
+        ),
+        (
+            altered("c", task(1, 1), |_, i| *i = huge),
+            "it holds a value far beyond any weight",
+        ),
+        (
+            altered("c", task(1, 1), |_, i| *i = None),
+            "its blob never arrived",
+        ),
+        (
+            altered("c", task(1, 1), |u, _| u.num_examples = u64::MAX),
+            "it claims 18446744073709551615 examples; 1 to 1000 are believed",
+        ),
+        (
+            altered("c", task(1, 1), |u, _| u.num_examples = 0),
+            "it claims 0 examples; 1 to 1000 are believed",
+        ),
+        (
+            altered("c", task(1, 1), |u, _| u.train_loss = f64::NAN),
+            "its training loss is not a number",
+        ),
+        (
+            update("c", task(2, 1)),
+            "it answers toy round 2, but toy round 1 is in progress",
+        ),
+        (
+            altered("c", task(1, 1), move |u, _| {
+                u.local_metrics = Some(foreign_counts)
+            }),
+            "its metrics do not add up",
+        ),
+    ];
+    for (bad, reason) in cases {
+        let mut bench = Bench::collecting();
+        bench.feed([bad]);
+        let rejections = bench.rejections();
+        assert_eq!(rejections.len(), 1, "{reason}");
+        assert_eq!(rejections[0].0, "c");
+        assert!(
+            rejections[0].1.starts_with(reason),
+            "{} / {reason}",
+            rejections[0].1
+        );
+        bench
+            .feed(["a", "b"].map(|name| update(name, task(1, 1))))
+            .wait(Duration::from_secs(60));
+        assert_eq!(bench.aggregations()[0].updates.len(), 2, "{reason}");
+    }
+}
+
+#[test]
+fn who_answers_twice_or_was_not_asked_is_refused() {
+    let mut bench = Bench::collecting();
+    bench.feed([
+        update("a", task(1, 1)),
+        update("a", task(1, 1)),
+        update("z", task(1, 1)),
+    ]);
+    assert_eq!(
+        bench.rejections(),
+        [
+            ("a", "a has already answered toy round 1"),
+            ("z", "z is not in the cohort of toy round 1")
+        ]
+    );
+}
+
+#[test]
+fn a_site_that_comes_back_gets_its_task_again() {
+    let mut bench = Bench::collecting();
+    bench.feed([update("a", task(1, 1))]);
+    bench.effects.clear();
+    bench.feed([
+        Input::Disconnected(site("a")),
+        Input::Disconnected(site("b")),
+        Input::Connected(site("a")),
+        Input::Connected(site("b")),
+    ]);
+    let deadline = Timestamp(1_000).after(Duration::from_secs(60));
+    assert_eq!(
+        bench.effects,
+        [Effect::Train {
+            to: site("b"),
+            task: task(1, 1),
+            deadline
+        }]
+    );
+}
+
+#[test]
+fn a_restart_asks_again_for_what_was_under_way() {
+    let mut bench = Bench::collecting();
+    bench.feed(["a", "b", "c"].map(|name| update(name, task(1, 1))));
+    let asked = bench.aggregations()[0].clone();
+    bench.effects.clear();
+    bench.feed([Input::Restarted]);
+    assert_eq!(bench.effects, [Effect::Aggregate(asked)]);
+}
+
+#[test]
+fn a_stopped_run_lets_its_sites_go() {
+    let mut bench = Bench::collecting();
+    bench.feed([update("a", task(1, 1)), Input::Stop("op".parse().unwrap())]);
+    assert_eq!(
+        bench.coordinator.state(),
+        (RunState::Stopped, "by operator op".into())
+    );
+    let over = bench
+        .effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Over { .. }))
+        .count();
+    assert_eq!(over, 3);
+    bench.feed([update("b", task(1, 1))]);
+    assert_eq!(bench.rejections().len(), 1);
+}
+
+#[test]
+fn a_fraction_is_chosen_by_the_seed_and_never_below_min_updates() {
+    let mut spec = run().spec.cohort;
+    let connected: BTreeSet<ClientId> = (0..20).map(|i| site(&format!("s{i}"))).collect();
+    spec.selection = sheaf_common::run::Selection::Fraction(0.25);
+    let choose = |seed, round| selector::select(&spec, seed, &task(round, 1), &connected);
+    assert_eq!(choose(7, 1).len(), 5);
+    assert_eq!(choose(7, 1), choose(7, 1));
+    assert_ne!(choose(7, 1), choose(7, 2));
+    assert_ne!(choose(7, 1), choose(8, 1));
+    spec.selection = sheaf_common::run::Selection::Count(1);
+    assert_eq!(selector::select(&spec, 7, &task(1, 1), &connected).len(), 2);
+}
+
+/// Anything that may happen to a run, in any order.
+#[derive(Clone, Debug)]
+enum Op {
+    Connect(usize),
+    Disconnect(usize),
+    Answer(usize, u32, u32),
+    Decline(usize),
+    Aggregate,
+    FailToAggregate,
+    Pass(u64),
+    Crash,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (0usize..4).prop_map(Op::Connect),
+        1 => (0usize..4).prop_map(Op::Disconnect),
+        6 => (0usize..4, 1u32..4, 1u32..3).prop_map(|(s, r, a)| Op::Answer(s, r, a)),
+        1 => (0usize..4).prop_map(Op::Decline),
+        3 => Just(Op::Aggregate),
+        1 => Just(Op::FailToAggregate),
+        2 => (0u64..90_000).prop_map(Op::Pass),
+        1 => Just(Op::Crash),
+    ]
+}
+
+const NAMES: [&str; 4] = ["a", "b", "c", "z"];
+
+impl Op {
+    fn input(&self, current: &TaskId) -> Input {
+        match self {
+            Self::Connect(at) => Input::Connected(site(NAMES[at % 3])),
+            Self::Disconnect(at) => Input::Disconnected(site(NAMES[at % 3])),
+            Self::Answer(at, round, attempt) => update(NAMES[*at], task(*round, *attempt)),
+            Self::Decline(at) => Input::Declined {
+                from: site(NAMES[*at]),
+                task: current.clone(),
+                reason: "no".into(),
+            },
+            Self::Aggregate => Input::Aggregated {
+                task: current.clone(),
+                global: BlobId::of(current.to_string().as_bytes()),
+            },
+            Self::FailToAggregate => Input::AggregationFailed {
+                task: current.clone(),
+                why: "disk".into(),
+            },
+            Self::Pass(_) => Input::Tick,
+            Self::Crash => Input::Restarted,
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens: every aggregation holds at least `min_updates` updates of distinct cohort members for
+    /// that very attempt, a round completes at most once, and replaying the journal gives the same state.
+    #[test]
+    fn no_order_of_events_breaks_a_run(ops in prop::collection::vec(op(), 0..60)) {
+        let mut bench = Bench::new();
+        let mut journal = vec![(Input::Start, bench.now)];
+        bench.feed([Input::Start]);
+        for op in ops {
+            if let Op::Pass(millis) = op {
+                bench.now = bench.now.after(Duration::from_millis(millis));
+            }
+            let current = bench.coordinator.round().map_or(task(1, 1), |round| round.task);
+            let input = op.input(&current);
+            journal.push((input.clone(), bench.now));
+            bench.feed([input]);
+        }
+        for round in bench.aggregations() {
+            prop_assert!((2..=3).contains(&round.updates.len()));
+            for (delta, weight) in &round.updates {
+                let valid = NAMES[..3].iter().any(|name| {
+                    *delta == BlobId::of(format!("{name} {}", round.task).as_bytes())
+                });
+                prop_assert!(valid && *weight == 10);
+            }
+            let distinct: BTreeSet<_> = round.updates.iter().map(|(delta, _)| delta).collect();
+            prop_assert_eq!(distinct.len(), round.updates.len());
+        }
+        let mut completed: BTreeMap<u32, u32> = BTreeMap::new();
+        for record in bench.records() {
+            if matches!(record.outcome, RoundOutcome::Completed(_)) {
+                *completed.entry(record.round).or_default() += 1;
+            }
+        }
+        prop_assert!(completed.values().all(|times| *times == 1));
+        prop_assert_eq!(completed.len(), bench.coordinator.completed() as usize);
+
+        let mut replayed = Coordinator::new(run());
+        for (input, at) in journal {
+            replayed.handle(input, at);
+            while replayed.poll_effect().is_some() {}
+        }
+        prop_assert_eq!(&replayed, &bench.coordinator);
+        let bytes = sheaf_common::wire::encode(&replayed).unwrap();
+        prop_assert_eq!(&sheaf_common::wire::decode::<Coordinator>(&bytes).unwrap(), &replayed);
+    }
+}

@@ -26,6 +26,11 @@ impl Waiting {
 
     pub(super) fn detail(&self, context: &Context) -> String {
         let cohort = &context.run.spec.cohort;
-        format!("round {} needs {} sites; {} connected", self.round, cohort.min_sites, context.connected.len())
+        format!(
+            "round {} needs {} sites; {} connected",
+            self.round,
+            cohort.min_sites,
+            context.connected.len()
+        )
     }
 }
