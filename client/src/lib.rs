@@ -5,12 +5,14 @@
 //! * [`link`]: the connection, kept up. [`worker`]: the thread that trains. [`state`]: what survives a restart.
 //! * [`trainer`]: the seam to whatever trains, and behind it libtorch. [`data`]: the site's own files.
 //! * [`config`]: `site.toml`. [`device`]: CPU or GPU.
+//! * [`offline`]: what a site engineer does without a server: check, train alone, evaluate.
 
 pub mod client;
 pub mod config;
 pub mod data;
 pub mod device;
 pub mod link;
+pub mod offline;
 pub mod session;
 pub mod state;
 pub mod trainer;

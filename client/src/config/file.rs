@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sheaf_common::config::Invalid;
+use sheaf_transport::tls::CredentialPaths;
 
-use super::{DatasetConfig, Header, IdentityFiles, SiteConfig};
+use super::{DatasetConfig, Header, SiteConfig};
 use crate::device::DeviceChoice;
 
 #[derive(Deserialize)]
@@ -74,7 +75,7 @@ impl TryFrom<SiteFile> for SiteConfig {
             server: address(file.server)?,
             state_dir: file.state_dir,
             device: file.device,
-            identity: IdentityFiles { certificate, key, ca },
+            identity: CredentialPaths { certificate, key, ca },
             datasets,
         })
     }

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sheaf_common::config::{self, ConfigError, Invalid};
+use sheaf_transport::tls::CredentialPaths;
 
 use crate::device::DeviceChoice;
 
@@ -24,21 +25,10 @@ pub struct SiteConfig {
     pub state_dir: PathBuf,
     /// Where training runs.
     pub device: DeviceChoice,
-    /// Who the site is.
-    pub identity: IdentityFiles,
+    /// Who the site is: the PEM files that `sheaf pki issue site NAME` made.
+    pub identity: CredentialPaths,
     /// The data sets by the name that runs call them.
     pub datasets: BTreeMap<String, DatasetConfig>,
-}
-
-/// The PEM files that `sheaf pki issue site NAME` made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdentityFiles {
-    /// The site's certificate.
-    pub certificate: PathBuf,
-    /// Its private key, readable by its owner alone.
-    pub key: PathBuf,
-    /// The certificate of the federation's authority.
-    pub ca: PathBuf,
 }
 
 /// One data set: a text file of rows.
@@ -107,7 +97,7 @@ impl SiteConfig {
     }
 
     fn relative_to(mut self, folder: &Path) -> Self {
-        let IdentityFiles { certificate, key, ca } = &mut self.identity;
+        let CredentialPaths { certificate, key, ca } = &mut self.identity;
         let data = self.datasets.values_mut().map(|dataset| &mut dataset.path);
         for path in [certificate, key, ca, &mut self.state_dir]
             .into_iter()

@@ -11,18 +11,18 @@ use super::Round;
 
 /// The steps of one round at a site.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Batches {
+pub(crate) struct Batches {
     examples: usize,
     batch_size: usize,
     /// Steps of the round.
-    pub(super) steps: u64,
+    pub(crate) steps: u64,
     /// Steps of one pass over the data.
-    pub(super) steps_per_epoch: u64,
+    pub(crate) steps_per_epoch: u64,
 }
 
 impl Batches {
     /// The steps that `training` asks of a site with so many `examples`, of which there must be one at least.
-    pub(super) fn new(training: &Training, examples: usize) -> Self {
+    pub(crate) fn new(training: &Training, examples: usize) -> Self {
         let batch_size = training.batch_size.max(1) as usize;
         let steps_per_epoch = examples.div_ceil(batch_size) as u64;
         let steps = match training.local {
@@ -39,7 +39,7 @@ impl Batches {
     }
 
     /// The examples of every step of the round, in order. The last batch of an epoch may be smaller.
-    pub(super) fn of_round(
+    pub(crate) fn of_round(
         self,
         seed: u64,
         site_label: &str,
@@ -59,14 +59,14 @@ impl Batches {
     }
 
     /// The learning rate at `step` (from 0) of `round`.
-    pub(super) fn learning_rate(self, training: &Training, round: Round, step: u64) -> f64 {
+    pub(crate) fn learning_rate(self, training: &Training, round: Round, step: u64) -> f64 {
         let before = u64::from(round.number.saturating_sub(1)) * self.steps;
         let total = u64::from(round.of) * self.steps;
         training.learning_rate * training.schedule.factor(before + step, total)
     }
 
     /// Whether `step` (from 0) counts for the round's training loss: the last epoch's do.
-    pub(super) fn is_last_epoch(self, step: u64) -> bool {
+    pub(crate) fn is_last_epoch(self, step: u64) -> bool {
         step + self.steps_per_epoch >= self.steps
     }
 }

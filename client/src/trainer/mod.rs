@@ -3,7 +3,7 @@
 //! A trainer holds one run's model and one site's data, from the run's first task to its last, so that what can
 //! be computed once (tokens, the output of frozen layers) is computed once.
 
-mod batches;
+pub(crate) mod batches;
 pub mod constant;
 pub mod open;
 pub mod softmax;
@@ -37,7 +37,9 @@ pub enum TrainError {
     #[error("the task was called off")]
     Cancelled,
     /// The loss left the finite numbers.
-    #[error("the loss became {loss} at step {step} of round {round}: lower training.learning_rate or set max_grad_norm")]
+    #[error(
+        "the loss became {loss} at step {step} of round {round}: lower training.learning_rate or set max_grad_norm"
+    )]
     Diverged {
         /// The loss.
         loss: f64,

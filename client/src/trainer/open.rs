@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use sheaf_common::message::Job;
-use sheaf_common::run::{Architecture, ModelSource};
+use sheaf_common::run::{Architecture, ModelSource, TaskInput};
 
 use super::constant::ConstantTrainer;
 use super::softmax::SoftmaxTrainer;
 use super::torch::TorchTrainer;
 use super::{TrainError, Trainer};
 use crate::config::DatasetConfig;
-use crate::data::{self, ContractError, Dataset, Split};
+use crate::data::{self, ContractError, Dataset, Inputs, Split};
 use crate::device::{self, DeviceChoice, DeviceError};
 
 /// A site cannot do a job. `Display` is for the site's own log and may hold a value of its data.
@@ -65,34 +65,58 @@ pub fn open(
     site_label: &str,
     device: DeviceChoice,
 ) -> Result<Box<dyn Trainer>, OpenError> {
-    let spec = &job.spec;
-    if let ModelSource::Fresh(Architecture::Constant(_)) = spec.model.source {
-        return Ok(Box::new(ConstantTrainer));
-    }
-    let dataset = load(job, datasets)?;
-    let split = data::split(dataset, spec.training.validation_split, spec.seed, site_label);
-    if split.train.is_empty() {
-        return Err(OpenError::NoExamples(spec.task.dataset.clone()));
-    }
-    on_split(job, model_dir, split, site_label, device)
+    on_split(
+        job,
+        model_dir,
+        load_split(job, datasets, site_label)?,
+        site_label,
+        device,
+    )
 }
 
-/// The site's data for `job`, whole.
+/// The site's data for `job`, divided as it is in every round.
+pub fn load_split(
+    job: &Job,
+    datasets: &BTreeMap<String, DatasetConfig>,
+    site_label: &str,
+) -> Result<Split, OpenError> {
+    let spec = &job.spec;
+    let dataset = load(job, datasets)?;
+    let split = data::split(dataset, spec.training.validation_split, spec.seed, site_label);
+    if split.train.is_empty() && spec.task.input != TaskInput::Nothing {
+        return Err(OpenError::NoExamples(spec.task.dataset.clone()));
+    }
+    Ok(split)
+}
+
+/// The site's data for `job`, whole. A job without data needs no data set.
 pub fn load(job: &Job, datasets: &BTreeMap<String, DatasetConfig>) -> Result<Dataset, OpenError> {
-    let name = &job.spec.task.dataset;
-    let config = datasets.get(name).ok_or_else(|| OpenError::NoSuchDataset {
-        name: name.clone(),
-        known: match datasets
-            .keys()
-            .map(|known| format!("`{known}`"))
-            .collect::<Vec<_>>()
-            .join(", ")
-        {
-            none if none.is_empty() => "none".to_owned(),
-            known => known,
-        },
-    })?;
-    Ok(data::load(config, name, &job.spec.task)?)
+    let task = &job.spec.task;
+    if task.input == TaskInput::Nothing {
+        return Ok(Dataset {
+            inputs: Inputs::Table {
+                width: 0,
+                values: Vec::new(),
+            },
+            labels: Vec::new(),
+        });
+    }
+    match datasets.get(&task.dataset) {
+        Some(config) => Ok(data::load(config, &task.dataset, task)?),
+        None => Err(OpenError::NoSuchDataset {
+            name: task.dataset.clone(),
+            known: names(datasets),
+        }),
+    }
+}
+
+fn names(datasets: &BTreeMap<String, DatasetConfig>) -> String {
+    let names: Vec<String> = datasets.keys().map(|name| format!("`{name}`")).collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 /// The trainer for `job` on data already divided.

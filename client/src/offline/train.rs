@@ -1,0 +1,222 @@
+//! `sheaf-client train`: a run on one site's data alone. The same rounds, steps, seeds, schedule and trainer as in
+//! the federation, with a fresh optimizer in every round, but what a round gives is where the next one starts.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+use sheaf_common::id::{ClientId, Name};
+use sheaf_common::metrics::Report;
+use sheaf_transport::tls::Credentials;
+
+use super::OfflineError;
+use super::export::{self, ExportFailed};
+use super::run::{LocalRun, RunError};
+use super::units::{metric, seconds};
+use crate::config::{SiteConfig, SiteConfigError};
+use crate::trainer::open::{OpenError, open};
+use crate::trainer::{Round, TrainError, Trainer, Unwatched};
+
+/// What to train.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TrainArgs {
+    /// The run
+    #[arg(long, value_name = "FILE")]
+    pub run: PathBuf,
+    /// Folder of the pretrained model that the run starts from
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Folder to write the trained model to; must not be there
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Data set to train on, instead of the run's
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Option<String>,
+    /// Split and shuffle as this site does [default: the certificate's, or `local` when it cannot be read]
+    #[arg(long, value_name = "NAME")]
+    pub site: Option<ClientId>,
+    /// Print one JSON object at the end instead of lines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Baseline {
+    /// The run's name.
+    pub run: Name,
+    /// The site whose random choices were made.
+    pub site: String,
+    /// The data set.
+    pub dataset: String,
+    /// Examples trained on.
+    pub num_examples: u64,
+    /// The model before the first round, on the validation split.
+    pub initial_metrics: Option<Report>,
+    /// Each round.
+    pub rounds: Vec<RoundResult>,
+    /// Wall time of it all.
+    pub seconds: f64,
+    /// Where the model is.
+    pub out: PathBuf,
+}
+
+/// What came of a round.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RoundResult {
+    /// The round, from 1.
+    pub round: u32,
+    /// Mean training loss over the last epoch, in nats.
+    pub train_loss: f64,
+    /// The trained model on the validation split.
+    pub metrics: Option<Report>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// The site could not be trained for.
+#[derive(Debug, thiserror::Error)]
+pub enum BaselineError {
+    /// `site.toml`.
+    #[error(transparent)]
+    Site(#[from] SiteConfigError),
+    /// `run.toml` and its model.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Data, device or model.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Training.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// Writing the model.
+    #[error(transparent)]
+    Export(#[from] ExportFailed),
+}
+
+/// Trains as the site of `site_toml`, and calls `each_round` with what came of every round.
+pub fn train(
+    site_toml: &Path,
+    args: &TrainArgs,
+    each_round: &mut dyn FnMut(&RoundResult),
+) -> Result<Baseline, BaselineError> {
+    let started = Instant::now();
+    export::check_free(&args.out)?;
+    let config = SiteConfig::load(site_toml)?;
+    let mut run = LocalRun::read(&args.run, args.model.as_deref())?;
+    if let Some(dataset) = &args.dataset {
+        run.job.spec.task.dataset.clone_from(dataset);
+    }
+    let site = site_label(args.site.as_ref(), &config);
+    let mut params = run.initial_params()?;
+    let mut trainer = open(&run.job, run.model_dir(), &config.datasets, &site, config.device)?;
+    let spec = &run.job.spec;
+    let initial_metrics = metrics(&mut *trainer, &params, &spec.task.labels)?;
+    let mut rounds = Vec::new();
+    for number in 1..=spec.rounds {
+        let started = Instant::now();
+        let trained = trainer.train(
+            params,
+            Round {
+                number,
+                of: spec.rounds,
+            },
+            &Unwatched,
+        )?;
+        params = trained.params;
+        let metrics = metrics(&mut *trainer, &params, &spec.task.labels)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let result = RoundResult {
+            round: number,
+            train_loss: trained.train_loss,
+            metrics,
+            seconds,
+        };
+        each_round(&result);
+        rounds.push(result);
+    }
+    export::export(&run, &params, &site, &args.out)?;
+    Ok(Baseline {
+        run: spec.name.clone(),
+        site,
+        dataset: spec.task.dataset.clone(),
+        num_examples: trainer.num_examples(),
+        initial_metrics,
+        rounds,
+        seconds: started.elapsed().as_secs_f64(),
+        out: args.out.clone(),
+    })
+}
+
+fn metrics(
+    trainer: &mut dyn Trainer,
+    params: &[f32],
+    labels: &[String],
+) -> Result<Option<Report>, TrainError> {
+    Ok(trainer
+        .evaluate(params, &Unwatched)?
+        .map(|counts| counts.report(labels)))
+}
+
+/// The site's name: it decides what is held out and in which order the rest is trained on.
+pub(super) fn site_label(given: Option<&ClientId>, config: &SiteConfig) -> String {
+    match given {
+        Some(site) => site.to_string(),
+        None => Credentials::load(&config.identity)
+            .map_or_else(|_| "local".to_owned(), |own| own.identity.name.to_string()),
+    }
+}
+
+/// Trains and prints each round when it is over, or all of it as JSON at the end.
+pub(super) fn train_and_print(
+    site_toml: &Path,
+    args: &TrainArgs,
+    out: &mut dyn Write,
+) -> Result<(), OfflineError> {
+    let mut printed = Ok(());
+    let baseline = train(site_toml, args, &mut |round| {
+        if !args.json && printed.is_ok() {
+            printed = print_round(round, out);
+        }
+    })?;
+    printed?;
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &baseline).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        let Baseline {
+            site,
+            dataset,
+            num_examples,
+            ..
+        } = &baseline;
+        writeln!(
+            out,
+            "trained on {num_examples} examples of `{dataset}` as `{site}` in {}",
+            seconds(baseline.seconds)
+        )?;
+        writeln!(out, "wrote the model to {}", baseline.out.display())?;
+    }
+    Ok(())
+}
+
+fn print_round(result: &RoundResult, out: &mut dyn Write) -> io::Result<()> {
+    let RoundResult {
+        round,
+        train_loss,
+        metrics,
+        ..
+    } = result;
+    write!(out, "round {round:>3}  train loss {train_loss:.4}")?;
+    if let Some(report) = metrics {
+        let (loss, accuracy, f1) = (report.loss, report.accuracy, report.macro_f1);
+        write!(
+            out,
+            "  validation: loss {loss:.4}  accuracy {accuracy:.4}  macro F1 {f1:.4}"
+        )?;
+        write!(out, "  ROC AUC {}", metric(report.roc_auc))?;
+    }
+    writeln!(out, "  {}", seconds(result.seconds))?;
+    out.flush()
+}
