@@ -1,1 +1,236 @@
-//! .
+//! A whole federation of real processes for the end-to-end tests: `sheaf-server`, `sheaf-client`s, real
+//! certificates, QUIC on loopback. Processes die with the value that holds them.
+
+mod operator;
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use sheaf_common::id::Role;
+use sheaf_server::pki::{self, IssueOptions};
+use tempfile::TempDir;
+
+pub use operator::Operator;
+
+/// How long anything in a test may take before the test fails. Generous: machines are slow and shared.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A federation on this machine.
+pub struct Federation {
+    dir: TempDir,
+    server: Option<Process>,
+    sites: Vec<(String, Process)>,
+    address: Option<SocketAddr>,
+}
+
+/// A process that is killed when the value goes.
+struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Federation {
+    /// Makes a federation's certificates. Nothing runs yet.
+    pub fn new() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        pki::init(&dir.path().join("pki"), &"test".parse()?)?;
+        let this = Self {
+            dir,
+            server: None,
+            sites: Vec::new(),
+            address: None,
+        };
+        this.issue(Role::Server, "hub")?;
+        this.issue(Role::Operator, "op")?;
+        this.issue(Role::Viewer, "eye")?;
+        Ok(this)
+    }
+
+    /// The folder of everything.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Issues a certificate and returns its `[identity]` table.
+    pub fn issue(&self, role: Role, name: &str) -> Result<String> {
+        let pki = self.path().join("pki");
+        if !pki.join(format!("{role}-{name}.crt")).exists() {
+            pki::issue(&pki, role, &name.parse()?, &IssueOptions::default())?;
+        }
+        let pki = pki.display();
+        Ok(format!(
+            "[identity]\ncertificate = \"{pki}/{role}-{name}.crt\"\nkey = \"{pki}/{role}-{name}.key\"\nca = \"{pki}/ca.crt\"\n"
+        ))
+    }
+
+    /// Starts the server, at the address that it had before if it ran already, and waits until it listens.
+    pub fn start_server(&mut self) -> Result<SocketAddr> {
+        let listen = self
+            .address
+            .map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
+        let identity = self.issue(Role::Server, "hub")?;
+        let config = self.path().join("server.toml");
+        fs::write(
+            &config,
+            format!("listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}"),
+        )?;
+        let data = self.path().join("server");
+        // What a killed server left would be taken for the new one's.
+        let address_file = data.join("address");
+        if address_file.exists() {
+            fs::remove_file(&address_file)?;
+        }
+        self.server = Some(self.spawn("sheaf-server", &config, "server.log")?);
+        let address = wait_for("the server to listen", || {
+            let text = fs::read_to_string(&address_file).ok()?;
+            text.trim().parse::<SocketAddr>().ok()
+        })?;
+        self.address = Some(address);
+        Ok(address)
+    }
+
+    /// Where the server listens.
+    pub fn address(&self) -> Result<SocketAddr> {
+        self.address.context("start the server first")
+    }
+
+    /// `kill -9` of the server.
+    pub fn kill_server(&mut self) {
+        self.server = None;
+    }
+
+    /// Asks the server to stop, and waits until it has.
+    pub fn terminate_server(&mut self) -> Result<()> {
+        let Some(mut server) = self.server.take() else {
+            return Ok(());
+        };
+        let status = Command::new("kill").arg(server.child.id().to_string()).status()?;
+        anyhow::ensure!(status.success(), "kill failed");
+        let status = wait_for("the server to stop", || server.child.try_wait().ok().flatten())?;
+        anyhow::ensure!(status.success(), "the server stopped with {status}");
+        Ok(())
+    }
+
+    /// Starts a site whose data set `data` is the given CSV, with its state kept from an earlier start.
+    pub fn start_site(&mut self, name: &str, csv: &str) -> Result<()> {
+        let address = self.address()?;
+        let identity = self.issue(Role::Site, name)?;
+        let (config, data) = (self.path().join(format!("{name}.toml")), format!("{name}.csv"));
+        fs::write(self.path().join(&data), csv)?;
+        fs::write(
+            &config,
+            format!(
+                "server = \"{address}\"\nstate_dir = \"{name}\"\ndevice = \"cpu\"\n{identity}\n[datasets.data]\npath = \"{data}\"\n"
+            ),
+        )?;
+        let process = self.spawn("sheaf-client", &config, &format!("{name}.log"))?;
+        self.sites.push((name.to_owned(), process));
+        Ok(())
+    }
+
+    /// `kill -9` of a site.
+    pub fn kill_site(&mut self, name: &str) {
+        self.sites.retain(|(site, _)| site != name);
+    }
+
+    /// Peak resident memory of the server so far, in bytes.
+    pub fn server_peak_memory(&self) -> Result<u64> {
+        let id = self
+            .server
+            .as_ref()
+            .context("the server does not run")?
+            .child
+            .id();
+        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .context("no VmHWM")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// Connects with the certificate of an operator (`op`) or another party.
+    pub async fn connect(&self, role: Role, name: &str) -> Result<Operator> {
+        self.issue(role, name)?;
+        let address = self.address()?;
+        Operator::connect(address, &self.path().join("pki"), role, name).await
+    }
+
+    /// What a program wrote so far: `server` or a site's name.
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    fn spawn(&self, program: &str, config: &Path, log: &str) -> Result<Process> {
+        let log = self.path().join(log);
+        let output = File::options().create(true).append(true).open(&log)?;
+        let child = Command::new(binary(program)?)
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
+        Ok(Process { child, log })
+    }
+}
+
+impl Drop for Federation {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let logs = self
+                .sites
+                .iter()
+                .map(|(_, site)| &site.log)
+                .chain(self.server.iter().map(|s| &s.log));
+            for log in logs {
+                eprintln!(
+                    "--- {}\n{}",
+                    log.display(),
+                    fs::read_to_string(log).unwrap_or_default()
+                );
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended already cannot be killed, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program of this workspace, next to the test's own executable.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let folder = test
+        .parent()
+        .and_then(Path::parent)
+        .context("the test has no target folder")?;
+    let path = folder.join(name);
+    if !path.exists() {
+        bail!(
+            "{} is not built: run `cargo build --workspace` first",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+/// Looks until there is something to see.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if let Some(seen) = look() {
+            return Ok(seen);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("waited {PATIENCE:?} in vain for {what}")
+}

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
 use sheaf_common::id::{Identity, Role};
@@ -79,7 +80,12 @@ pub fn listen(address: SocketAddr, credentials: &Credentials) -> Result<Endpoint
     let tls = QuicServerConfig::try_from(tls).map_err(|e| EndpointError::Tls(e.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(Arc::new(transport()));
-    endpoint(address, Some(config))
+    // A restarted server can tell the peers of its former self so, and they need not wait for a timeout.
+    let reset = EndpointConfig::new(Arc::new(hmac::Key::new(
+        hmac::HMAC_SHA256,
+        &credentials.reset_secret(),
+    )));
+    endpoint(address, reset, Some(config))
 }
 
 /// A client's endpoint; `server` addresses decide the family.
@@ -92,7 +98,7 @@ fn dial(server: SocketAddr, credentials: &Credentials) -> Result<Endpoint, Endpo
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    let mut endpoint = endpoint(any, None)?;
+    let mut endpoint = endpoint(any, EndpointConfig::default(), None)?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
 }
@@ -170,7 +176,11 @@ pub fn reason(error: &quinn::ConnectionError) -> String {
     }
 }
 
-fn endpoint(address: SocketAddr, server: Option<quinn::ServerConfig>) -> Result<Endpoint, EndpointError> {
+fn endpoint(
+    address: SocketAddr,
+    config: EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+) -> Result<Endpoint, EndpointError> {
     let bind = |source| EndpointError::Bind { address, source };
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP)).map_err(bind)?;
     // A refusal is no failure: the transfer is only slower, and quinn recovers what the kernel drops.
@@ -186,13 +196,7 @@ fn endpoint(address: SocketAddr, server: Option<quinn::ServerConfig>) -> Result<
         );
     }
     socket.bind(&address.into()).map_err(bind)?;
-    Endpoint::new(
-        EndpointConfig::default(),
-        server,
-        socket.into(),
-        Arc::new(TokioRuntime),
-    )
-    .map_err(bind)
+    Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime)).map_err(bind)
 }
 
 fn transport() -> TransportConfig {
@@ -203,8 +207,9 @@ fn transport() -> TransportConfig {
         .send_window(u64::from(CONNECTION_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(32))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        // Firewalls forget a UDP flow after 30 to 60 seconds of silence; training takes hours.
-        .keep_alive_interval(Some(Duration::from_secs(15)))
+        // Firewalls forget a UDP flow after 30 to 60 seconds of silence, and training takes hours. It is also the
+        // longest that a site takes to notice a server that was restarted.
+        .keep_alive_interval(Some(Duration::from_secs(5)))
         .max_idle_timeout(Some(VarInt::from_u32(60_000).into()))
         .datagram_receive_buffer_size(None);
     config

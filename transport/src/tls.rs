@@ -136,6 +136,11 @@ impl Credentials {
         Ok(config)
     }
 
+    /// A secret that a restarted endpoint has again, for its stateless resets.
+    pub(crate) fn reset_secret(&self) -> [u8; 32] {
+        blake3::derive_key("sheaf 2026 stateless reset v1", self.key.secret_der())
+    }
+
     fn unusable(&self, why: impl std::fmt::Display) -> CredentialError {
         CredentialError::Unusable {
             identity: self.identity.to_string(),

@@ -1,1 +1,200 @@
+//! The session without a network: a task's life, and what a lost connection or a restart changes about it.
 
+use sheaf_common::blob::BlobId;
+use sheaf_common::params::ParamSpec;
+use sheaf_common::run::RunSpec;
+
+use super::*;
+
+const RUN: &str = r#"
+name = "toy"
+rounds = 2
+secure_aggregation = "off"
+model = { architecture = "constant", parameters = 4 }
+task = { type = "none" }
+"#;
+
+fn id(round: u32, attempt: u32) -> TaskId {
+    TaskId { run: "toy".parse().unwrap(), round, attempt }
+}
+
+fn job() -> Job {
+    let spec = RunSpec::parse("run.toml", RUN).unwrap();
+    Job { spec, model: None, params: ParamSpec::default(), global: BlobId::of(b"global") }
+}
+
+fn train(round: u32, attempt: u32) -> ServerMessage {
+    ServerMessage::Train(Box::new(TrainTask { id: id(round, attempt), job: job(), time_left_ms: 1000 }))
+}
+
+fn task(round: u32, attempt: u32) -> Task {
+    Task::Train(Box::new(TrainTask { id: id(round, attempt), job: job(), time_left_ms: 1000 }))
+}
+
+fn evaluate(round: u32) -> EvaluateTask {
+    EvaluateTask { id: id(round, 0), job: job() }
+}
+
+fn update(round: u32, attempt: u32) -> Update {
+    Update {
+        task: id(round, attempt),
+        delta: BlobId::of(b"delta"),
+        num_examples: 4,
+        train_loss: 0.1,
+        global_metrics: None,
+        local_metrics: None,
+    }
+}
+
+fn trained(round: u32, attempt: u32) -> Input {
+    Input::Worked(id(round, attempt), Ok(Outcome::Trained(Box::new(update(round, attempt)))))
+}
+
+/// Feeds inputs and gives back what the session wants done.
+fn feed(session: &mut Session, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    for input in inputs {
+        session.handle(input);
+        while let Some(effect) = session.poll_effect() {
+            effects.push(effect);
+        }
+    }
+    effects
+}
+
+fn said(update: Update) -> Effect {
+    Effect::Say(SiteMessage::Update(Box::new(update)))
+}
+
+#[test]
+fn a_task_is_fetched_done_sent_and_said_in_this_order() {
+    let mut session = Session::new([]);
+    let effects = feed(
+        &mut session,
+        [
+            Input::Connected,
+            Input::Message(train(1, 1)),
+            Input::Fetched(id(1, 1), Ok(())),
+            trained(1, 1),
+            Input::Uploaded(id(1, 1), true),
+            Input::Message(ServerMessage::Over(id(1, 1))),
+        ],
+    );
+    assert_eq!(
+        effects,
+        [
+            Effect::Fetch(task(1, 1)),
+            Effect::Work(task(1, 1)),
+            Effect::Upload(Box::new(update(1, 1))),
+            said(update(1, 1)),
+            Effect::Forget(id(1, 1)),
+        ]
+    );
+}
+
+#[test]
+fn work_goes_on_without_a_connection_and_is_not_done_twice() {
+    let mut session = Session::new([]);
+    feed(
+        &mut session,
+        [Input::Connected, Input::Message(train(1, 1)), Input::Fetched(id(1, 1), Ok(())), Input::Disconnected],
+    );
+    assert_eq!(feed(&mut session, [trained(1, 1)]), []);
+    let back = feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
+    assert_eq!(back, [Effect::Upload(Box::new(update(1, 1)))]);
+}
+
+#[test]
+fn the_same_task_again_changes_nothing_while_it_is_worked_on() {
+    let mut session = Session::new([]);
+    feed(
+        &mut session,
+        [
+            Input::Connected,
+            Input::Message(train(1, 1)),
+            Input::Fetched(id(1, 1), Ok(())),
+            Input::Disconnected,
+            Input::Connected,
+        ],
+    );
+    assert_eq!(feed(&mut session, [Input::Message(train(1, 1))]), []);
+}
+
+#[test]
+fn an_update_from_before_a_restart_is_sent_and_not_trained_again() {
+    let mut session = Session::new([update(1, 1)]);
+    let effects = feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
+    assert_eq!(effects, [Effect::Upload(Box::new(update(1, 1)))]);
+}
+
+#[test]
+fn a_transfer_that_broke_off_starts_again_when_the_server_asks_again() {
+    let mut session = Session::new([update(1, 1)]);
+    feed(&mut session, [Input::Connected, Input::Message(train(1, 1)), Input::Uploaded(id(1, 1), false)]);
+    let effects =
+        feed(&mut session, [Input::Disconnected, Input::Connected, Input::Message(train(1, 1))]);
+    assert_eq!(effects, [Effect::Upload(Box::new(update(1, 1)))]);
+}
+
+#[test]
+fn a_newer_attempt_replaces_the_work_and_the_old_update() {
+    let mut session = Session::new([update(1, 1)]);
+    let effects = feed(&mut session, [Input::Connected, Input::Message(train(1, 2))]);
+    assert_eq!(effects, [Effect::Forget(id(1, 1)), Effect::Fetch(task(1, 2))]);
+    feed(&mut session, [Input::Fetched(id(1, 2), Ok(()))]);
+    let effects = feed(&mut session, [Input::Message(train(2, 1))]);
+    assert_eq!(effects, [Effect::Cancel, Effect::Fetch(task(2, 1))]);
+    // What the old work says now is of no interest.
+    let late = Input::Worked(id(1, 2), Err(WorkFailure::Cancelled));
+    assert_eq!(feed(&mut session, [late]), []);
+}
+
+#[test]
+fn a_round_that_is_over_ends_the_work_for_it() {
+    let mut session = Session::new([]);
+    feed(&mut session, [Input::Connected, Input::Message(train(1, 1)), Input::Fetched(id(1, 1), Ok(()))]);
+    let effects = feed(&mut session, [Input::Message(ServerMessage::Over(id(1, 1)))]);
+    assert_eq!(effects, [Effect::Forget(id(1, 1)), Effect::Cancel]);
+}
+
+#[test]
+fn what_cannot_be_done_is_declined_with_its_reason() {
+    let mut session = Session::new([]);
+    feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
+    let refused = Input::Fetched(id(1, 1), Err(FetchFailure::Refused("no disk".into())));
+    let declined = |reason: &str| {
+        [Effect::Say(SiteMessage::Declined { task: id(1, 1), reason: reason.into() })]
+    };
+    assert_eq!(feed(&mut session, [refused]), declined("no disk"));
+
+    feed(&mut session, [Input::Message(train(1, 1)), Input::Fetched(id(1, 1), Ok(()))]);
+    let failed = Input::Worked(id(1, 1), Err(WorkFailure::Declined("no column".into())));
+    assert_eq!(feed(&mut session, [failed]), declined("no column"));
+}
+
+#[test]
+fn a_rejected_update_is_let_go() {
+    let mut session = Session::new([update(1, 1)]);
+    feed(&mut session, [Input::Connected]);
+    let rejected = ServerMessage::Rejected { task: id(1, 1), reason: "late".into() };
+    assert_eq!(feed(&mut session, [Input::Message(rejected)]), [Effect::Forget(id(1, 1))]);
+    assert_eq!(feed(&mut session, [Input::Message(train(1, 1))]), [Effect::Fetch(task(1, 1))]);
+}
+
+#[test]
+fn the_final_model_is_evaluated() {
+    let mut session = Session::new([]);
+    let message = ServerMessage::Evaluate(Box::new(evaluate(2)));
+    let effects = feed(
+        &mut session,
+        [
+            Input::Connected,
+            Input::Message(message),
+            Input::Fetched(id(2, 0), Ok(())),
+            Input::Worked(id(2, 0), Ok(Outcome::Evaluated(None))),
+        ],
+    );
+    let task = Task::Evaluate(Box::new(evaluate(2)));
+    let answer = SiteMessage::Evaluated { task: id(2, 0), metrics: None };
+    assert_eq!(effects, [Effect::Fetch(task.clone()), Effect::Work(task), Effect::Say(answer)]);
+}

@@ -1,0 +1,124 @@
+//! An operator's connection, as bare as the protocol: requests, replies, blobs.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use quinn::{RecvStream, SendStream};
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::{Role, RunId};
+use sheaf_common::message::{Hello, Open, Reply, Request};
+use sheaf_common::status::RunStatus;
+use sheaf_common::wire::PROTOCOL_VERSION;
+use sheaf_transport::blobs::BlobDir;
+use sheaf_transport::endpoint::{Link, connect};
+use sheaf_transport::frames;
+use sheaf_transport::tls::{CredentialPaths, Credentials};
+use sheaf_transport::transfer;
+
+use crate::PATIENCE;
+
+/// A connection with its control stream.
+pub struct Operator {
+    /// The connection, for blobs and for mischief.
+    pub link: Link,
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl Operator {
+    /// Connects and says hello; an error is the server's refusal.
+    pub async fn connect(address: SocketAddr, pki: &Path, role: Role, name: &str) -> Result<Self> {
+        let credentials = Credentials::load(&CredentialPaths {
+            certificate: pki.join(format!("{role}-{name}.crt")),
+            key: pki.join(format!("{role}-{name}.key")),
+            ca: pki.join("ca.crt"),
+        })?;
+        let link = connect(&address.to_string(), &credentials).await?;
+        let (mut send, mut recv) = link.connection.open_bi().await?;
+        let hello = Hello {
+            protocol: PROTOCOL_VERSION,
+            software: "test".into(),
+        };
+        frames::write(&mut send, &Open::Operator(hello)).await?;
+        match frames::read::<Reply>(&mut recv).await? {
+            Reply::Welcome { .. } => Ok(Self { link, send, recv }),
+            other => bail!("{other:?}"),
+        }
+    }
+
+    /// Asks and waits for the reply.
+    pub async fn ask(&mut self, request: &Request) -> Result<Reply> {
+        frames::write(&mut self.send, request).await?;
+        Ok(frames::read(&mut self.recv).await?)
+    }
+
+    /// Submits a run.
+    pub async fn submit(&mut self, text: &str) -> Result<RunId> {
+        let request = Request::Submit {
+            file: "run.toml".into(),
+            text: text.into(),
+        };
+        match self.ask(&request).await? {
+            Reply::Submitted(run) => Ok(run),
+            other => bail!("{other:?}"),
+        }
+    }
+
+    /// A run's status.
+    pub async fn status(&mut self, run: &RunId) -> Result<RunStatus> {
+        match self.ask(&Request::Run(run.clone())).await? {
+            Reply::Run(status) => Ok(*status),
+            other => bail!("{other:?}"),
+        }
+    }
+
+    /// Looks at a run until it is as wanted.
+    pub async fn wait_until(
+        &mut self,
+        run: &RunId,
+        wanted: impl Fn(&RunStatus) -> bool,
+    ) -> Result<RunStatus> {
+        let start = Instant::now();
+        loop {
+            let status = self.status(run).await?;
+            if wanted(&status) {
+                return Ok(status);
+            }
+            if start.elapsed() > PATIENCE {
+                bail!("waited {PATIENCE:?} in vain; the run is {status:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits for the end of a run.
+    pub async fn wait_for_end(&mut self, run: &RunId) -> Result<RunStatus> {
+        self.wait_until(run, |status| status.summary.state.is_final())
+            .await
+    }
+
+    /// The global parameters of a run's last completed round, through the front door.
+    pub async fn export(&mut self, run: &RunId, into: &Path) -> Result<Vec<u8>> {
+        let Reply::Export(plan) = self
+            .ask(&Request::Export {
+                run: run.clone(),
+                round: None,
+            })
+            .await?
+        else {
+            bail!("the export was refused");
+        };
+        self.fetch(plan.job.global, into).await
+    }
+
+    /// A blob that the server lets us have.
+    pub async fn fetch(&self, blob: BlobId, into: &Path) -> Result<Vec<u8>> {
+        let dir = BlobDir::open(into)?;
+        transfer::fetch(&self.link.connection, &dir, blob, u64::MAX, &mut |_, _| {})
+            .await
+            .context("the blob was not given")?;
+        Ok(dir.read(blob)?)
+    }
+}
