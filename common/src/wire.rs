@@ -54,3 +54,6 @@ pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>, EncodeError> {
     frame.extend_from_slice(&body);
     Ok(frame)
 }
+
+#[cfg(test)]
+mod tests;

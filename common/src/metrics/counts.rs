@@ -73,10 +73,11 @@ impl Counts {
         }
     }
 
-    /// Counts one example of class `label`, for which the model gave `logits` (one per class, before softmax).
+    /// Counts one example of class `label`, for which the model gave `logits` (one per class, before
+    /// softmax).
     ///
-    /// The prediction is the first largest logit. A NaN counts as minus infinity, so that a model that diverged
-    /// has a metric too: a bad one.
+    /// The prediction is the first largest logit. A NaN counts as minus infinity, so that a model that
+    /// diverged has a metric too: a bad one.
     ///
     /// # Panics
     /// When `label` or the number of logits does not fit the number of classes.
@@ -149,8 +150,8 @@ impl Counts {
         self.scores.len()
     }
 
-    /// Whether counts that came from the network can be counts over `num_labels` classes. Only such counts may
-    /// be merged and reported on.
+    /// Whether counts that came from the network can be counts over `num_labels` classes. Only such counts
+    /// may be merged and reported on.
     pub fn is_sound(&self, num_labels: usize) -> Result<(), Unsound> {
         if self.scores.len() != num_labels || self.confusion.len() != num_labels * num_labels {
             return Err(Unsound::Labels(num_labels));
@@ -184,8 +185,8 @@ impl Counts {
             .and_then(|scores| roc_auc(&scores.positives, &scores.negatives))
     }
 
-    /// The most by which [`roc_auc`](Self::roc_auc) can differ from the value computed from the raw scores: half
-    /// the share of pairs (positive, negative) that share a bin, `sum_b pos_b * neg_b / (2 * P * N)`.
+    /// The most by which [`roc_auc`](Self::roc_auc) can differ from the value computed from the raw scores:
+    /// half the share of pairs (positive, negative) that share a bin, `sum_b pos_b * neg_b / (2 * P * N)`.
     pub fn roc_auc_error(&self, class: usize) -> Option<f64> {
         self.scores
             .get(class)

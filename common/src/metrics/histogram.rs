@@ -61,8 +61,8 @@ impl Histogram {
     }
 }
 
-/// The area under the ROC curve: the probability that a random positive scores above a random negative, where a
-/// tie, which here is a shared bin, counts half. `None` when there are no positives or no negatives.
+/// The area under the ROC curve: the probability that a random positive scores above a random negative, where
+/// a tie, which here is a shared bin, counts half. `None` when there are no positives or no negatives.
 pub(super) fn roc_auc(positives: &Histogram, negatives: &Histogram) -> Option<f64> {
     let pairs = pairs(positives, negatives)?;
     let (mut twice_won, mut below) = (0u128, 0u128);

@@ -21,8 +21,8 @@ pub struct Report {
     pub macro_recall: f64,
     /// Mean F1 over labels.
     pub macro_f1: f64,
-    /// Area under the ROC curve: with two labels of the second one, otherwise the mean one-vs-rest area over the
-    /// labels that have one. `None` when no label has.
+    /// Area under the ROC curve: with two labels of the second one, otherwise the mean one-vs-rest area over
+    /// the labels that have one. `None` when no label has.
     pub roc_auc: Option<f64>,
     /// Each label, in the order of the model's outputs.
     pub per_class: Vec<ClassReport>,

@@ -162,8 +162,8 @@ fn congruential(seed: u64) -> impl Iterator<Item = f64> {
     std::iter::successors(step(&seed), step).map(|x| (x >> 40) as f64 / (1u64 << 24) as f64)
 }
 
-/// `count` examples whose true label's logit is raised by 1.5; only the first `present` labels occur, and when
-/// that is not all of them the last label is never predicted.
+/// `count` examples whose true label's logit is raised by 1.5; only the first `present` labels occur, and
+/// when that is not all of them the last label is never predicted.
 fn sklearn_examples(num_labels: usize, count: usize, seed: u64, present: usize) -> Vec<Example> {
     let mut random = congruential(seed);
     let mut next = || random.next().unwrap();
@@ -186,7 +186,8 @@ fn close(ours: f64, theirs: f64, within: f64) {
 
 // Expected values: scikit-learn 1.9.1 on the same numbers in numpy f64. `log_loss(y, p)`, `accuracy_score`,
 // `precision_recall_fscore_support(y, pred, average="macro", zero_division=0)`, `confusion_matrix`,
-// `roc_auc_score(y, p[:, 1])` and `roc_auc_score(y, p, multi_class="ovr", average="macro")`, with `p` the softmax.
+// `roc_auc_score(y, p[:, 1])` and `roc_auc_score(y, p, multi_class="ovr", average="macro")`, with `p` the
+// softmax.
 
 #[test]
 fn two_labels_as_scikit_learn_has_them() {
@@ -368,11 +369,11 @@ fn forged_counts_are_refused() {
     assert_eq!(verdict(&|c| c.confusion[0] += 1), Err(Unsound::Histogram(0)));
     assert_eq!(verdict(&|c| c.scores[1][0].clear()), Err(Unsound::Histogram(1)));
     assert_eq!(
-        verdict(&|c| drop(c.scores[0][0].insert(60_000, 0))),
+        verdict(&|c| c.scores[0][0].extend([(60_000, 0)])),
         Err(Unsound::Histogram(0))
     );
     assert_eq!(
-        verdict(&|c| drop(c.scores[0][0].insert(0, u64::MAX))),
+        verdict(&|c| c.scores[0][0].extend([(0, u64::MAX)])),
         Err(Unsound::Histogram(0))
     );
 }

@@ -44,7 +44,8 @@ pub struct BertConfig {
     pub layer_norm_eps: f64,
     /// Token that fills up a batch's short texts.
     pub pad_token_id: u64,
-    /// Labels of the classifier that the weights may bring, in the order of its outputs; empty when none are named.
+    /// Labels of the classifier that the weights may bring, in the order of its outputs; empty when none are
+    /// named.
     pub labels: Vec<String>,
 }
 
@@ -166,7 +167,7 @@ impl BertJson {
             1 << 20,
         )?;
         within("type_vocab_size", self.type_vocab_size, 1, 1 << 10)?;
-        if self.hidden_size % self.num_attention_heads != 0 {
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return bad(format!(
                 "`hidden_size` {} is not a multiple of `num_attention_heads` {}",
                 self.hidden_size, self.num_attention_heads

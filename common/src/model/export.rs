@@ -1,5 +1,5 @@
-//! A trained model as a folder again. A text model is written so that Hugging Face `transformers` opens it, as
-//! `BertForSequenceClassification` or as a bare `BertModel`; a tabular one so that Sheaf imports it again.
+//! A trained model as a folder again. A text model is written so that Hugging Face `transformers` opens it,
+//! as `BertForSequenceClassification` or as a bare `BertModel`; a tabular one so that Sheaf imports it again.
 //!
 //! The weights are described, not written: a header and a list of pieces to copy, so that the caller streams
 //! them with the memory of one buffer.
@@ -158,8 +158,8 @@ fn owned(keys: Vec<(&str, Value)>) -> Map<String, Value> {
         .collect()
 }
 
-/// `model.safetensors` of the exported model. `config` and `base` are the imported model's, `None` for a fresh
-/// one. Whatever the imported file holds besides the model (buffers, other heads) is left behind.
+/// `model.safetensors` of the exported model. `config` and `base` are the imported model's, `None` for a
+/// fresh one. Whatever the imported file holds besides the model (buffers, other heads) is left behind.
 pub fn export_weights(
     plan: &ExportPlan,
     config: Option<&ModelConfig>,
@@ -184,8 +184,8 @@ pub fn export_weights(
     })
 }
 
-/// A run that pools by the mean neither uses nor trains the pooler, but a model that has one keeps it, so that
-/// `transformers` finds all it looks for.
+/// A run that pools by the mean neither uses nor trains the pooler, but a model that has one keeps it, so
+/// that `transformers` finds all it looks for.
 fn exported_tensors(
     spec: &RunSpec,
     config: Option<&ModelConfig>,

@@ -1,5 +1,5 @@
-//! The columns that a tabular model was trained on, as its `config.json` lists them, and whether a run has the
-//! same.
+//! The columns that a tabular model was trained on, as its `config.json` lists them, and whether a run has
+//! the same.
 
 use serde::{Deserialize, Serialize};
 

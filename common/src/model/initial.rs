@@ -18,7 +18,8 @@ const CLASSIFIER_STD: f64 = 0.02;
 /// Where a tensor's values come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initial {
-    /// These bytes of the imported `model.safetensors`, as they are: they are laid out as in a blob of parameters.
+    /// These bytes of the imported `model.safetensors`, as they are: they are laid out as in a blob of
+    /// parameters.
     FromWeights {
         /// Where they start in the file.
         offset: u64,
@@ -58,8 +59,8 @@ pub enum InitialError {
 }
 
 impl Distribution {
-    /// The values of the tensor `name`, row-major, without end: take as many as the tensor has. Each tensor has a
-    /// stream of its own, so that its values depend on nothing but `seed` and `name`.
+    /// The values of the tensor `name`, row-major, without end: take as many as the tensor has. Each tensor
+    /// has a stream of its own, so that its values depend on nothing but `seed` and `name`.
     pub fn values(self, seed: u64, name: &str) -> impl Iterator<Item = f32> + use<> {
         let mut random = seed::stream(seed, &["initial", name]);
         std::iter::repeat_with(move || match self {
@@ -81,8 +82,9 @@ fn standard_normal(random: &mut impl Rng) -> f64 {
     radius * (std::f64::consts::TAU * unit(random)).cos()
 }
 
-/// Where the values of each tensor of `params` come from, in its order; `params` is what [`plan`](super::plan())
-/// gave for the same run. Frozen tensors are checked too, so that a run that is queued finds all it needs.
+/// Where the values of each tensor of `params` come from, in its order; `params` is what
+/// [`plan`](super::plan()) gave for the same run. Frozen tensors are checked too, so that a run that is
+/// queued finds all it needs.
 ///
 /// The head comes from the imported weights only if they name the run's labels in the run's order; any other
 /// head would mean something else, so a fresh one takes its place.
@@ -147,7 +149,8 @@ impl Source<'_> {
     }
 }
 
-/// A fresh head of an imported model: as Hugging Face starts a classifier, or as PyTorch starts a linear layer.
+/// A fresh head of an imported model: as Hugging Face starts a classifier, or as PyTorch starts a linear
+/// layer.
 fn head(tensor: &ParamTensor, blocks: &Blocks) -> Distribution {
     match tensor.name.as_str() {
         "classifier.weight" => Distribution::Normal { std: CLASSIFIER_STD },

@@ -18,6 +18,8 @@ pub mod initial;
 pub mod manifest;
 pub mod plan;
 pub mod tensors;
+#[cfg(test)]
+mod tests;
 pub mod weights;
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +30,7 @@ pub use card::card;
 pub use config::{BadConfig, BertConfig, MlpConfig, ModelConfig};
 pub use export::{ExportError, Piece, WeightsPlan, export_config, export_weights};
 pub use initial::{Distribution, Initial, InitialError, initial};
-pub use manifest::{BadManifest, Manifest, ManifestFile};
+pub use manifest::{BadManifest, MANIFEST_MAX, Manifest, ManifestFile};
 pub use plan::{PlanError, blocks, plan};
 pub use tensors::Blocks;
 pub use weights::{BadWeights, StoredTensor, Weights};

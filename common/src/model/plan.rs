@@ -15,7 +15,7 @@ pub enum PlanError {
     #[error("the run needs the imported model `{0}`")]
     NoModel(String),
     /// A text model for a table, or the reverse.
-    #[error("the model is a {model_type} and cannot do this task; use {instead}")]
+    #[error("a model of the type \"{model_type}\" cannot do this task; use {instead}")]
     Task {
         /// The model's type.
         model_type: &'static str,
@@ -59,7 +59,8 @@ impl PlanError {
     }
 }
 
-/// The tensors that travel, in the order of the model. `config` is the imported model's, `None` for a fresh one.
+/// The tensors that travel, in the order of the model. `config` is the imported model's, `None` for a fresh
+/// one.
 ///
 /// The pooler belongs to the encoder: with `pooling = "cls"` it is trained with its last layers, not with the
 /// head alone, and otherwise it is not part of the model.

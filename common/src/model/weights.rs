@@ -102,7 +102,8 @@ impl Weights {
             .ok()
             .and_then(|end| start.get(LENGTH_BYTES as usize..end));
         let header = header.ok_or_else(|| BadWeights::Format("it ends within its header".into()))?;
-        // This establishes that the tensors lie one after the other and are as long as their shapes make them.
+        // This establishes that the tensors lie one after the other and are as long as their shapes make
+        // them.
         let header: Metadata =
             serde_json::from_slice(header).map_err(|e| BadWeights::Format(e.to_string()))?;
         let expected = data_start.checked_add(header.data_len() as u64);
@@ -178,8 +179,8 @@ impl Weights {
     }
 }
 
-/// A tensor's name inside Sheaf: without the prefix that a model with a head puts before its encoder, and with
-/// today's names of layer normalisation, which the oldest checkpoints (`bert-base-uncased`) do not use.
+/// A tensor's name inside Sheaf: without the prefix that a model with a head puts before its encoder, and
+/// with today's names of layer normalisation, which the oldest checkpoints (`bert-base-uncased`) do not use.
 fn canonical(stored: &str) -> String {
     let name = stored.strip_prefix("bert.").unwrap_or(stored);
     if let Some(norm) = name.strip_suffix("LayerNorm.gamma") {

@@ -1,1 +1,712 @@
+//! `run.toml`: a whole one, one as short as can be, and the sentence for each way to get it wrong.
 
+use super::*;
+
+/// A run with nothing left out.
+const TEXT: &str = r#"name = "newswire"
+rounds = 5
+seed = 42
+secure_aggregation = "off"
+
+[model]
+name = "minilm"
+trainable = "last:2"
+pooling = "cls"
+dropout = 0.2
+
+[task]
+type = "text-classification"
+dataset = "news"
+text = "body"
+max_length = 96
+label = "topic"
+labels = ["earn", "acq", "ship"]
+
+[training]
+optimizer = "adamw"
+learning_rate = 2e-4
+beta1 = 0.8
+beta2 = 0.99
+epsilon = 1e-7
+weight_decay = 0.02
+batch_size = 8
+local_epochs = 2
+schedule = "cosine"
+warmup_steps = 10
+max_grad_norm = 1.0
+validation_split = 0.2
+
+[cohort]
+sites = ["north", "south", "east"]
+count = 2
+min_sites = 3
+min_updates = 2
+round_timeout = "90s"
+max_attempts = 4
+max_examples = 1000
+
+[server]
+learning_rate = 0.5
+"#;
+
+/// As little as a tabular run can say.
+const TABLE: &str = r#"name = "heart"
+rounds = 1
+secure_aggregation = "off"
+[model]
+architecture = "mlp"
+[task]
+type = "tabular-classification"
+dataset = "hearts"
+label = "disease"
+labels = ["healthy", "ill"]
+[[task.features]]
+column = "age"
+type = "numeric"
+[[task.features]]
+column = "sex"
+type = "categorical"
+categories = ["f", "m", "x"]
+missing = ["?"]
+"#;
+
+fn parse(text: &str) -> Result<RunSpec, String> {
+    RunSpec::parse("run.toml", text).map_err(|error| error.to_string())
+}
+
+/// The sentence for `text` with one part of it written otherwise.
+fn sentence(text: &str, part: &str, otherwise: &str) -> String {
+    assert_eq!(text.matches(part).count(), 1, "`{part}` stands once in the file");
+    parse(&text.replace(part, otherwise)).expect_err(otherwise)
+}
+
+fn check(text: &str, cases: &[(&str, &str, &str)]) {
+    for (part, otherwise, expected) in cases {
+        assert_eq!(sentence(text, part, otherwise), *expected);
+    }
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let expected = RunSpec {
+        name: "newswire".parse().unwrap(),
+        rounds: 5,
+        seed: 42,
+        secure_aggregation: SecureAggregation::Off,
+        model: ModelSpec {
+            source: ModelSource::Imported("minilm".into()),
+            trainable: Trainable::Last(2),
+            pooling: Pooling::Cls,
+            dropout: 0.2,
+        },
+        task: Task {
+            dataset: "news".into(),
+            label: "topic".into(),
+            labels: vec!["earn".into(), "acq".into(), "ship".into()],
+            input: TaskInput::Text {
+                column: "body".into(),
+                max_length: 96,
+            },
+        },
+        training: Training {
+            optimizer: Optimizer::AdamW(AdamSpec {
+                beta1: 0.8,
+                beta2: 0.99,
+                epsilon: 1e-7,
+            }),
+            learning_rate: 2e-4,
+            weight_decay: 0.02,
+            batch_size: 8,
+            local: LocalWork::Epochs(2),
+            schedule: Schedule {
+                kind: ScheduleKind::Cosine,
+                warmup_steps: 10,
+            },
+            max_grad_norm: Some(1.0),
+            validation_split: 0.2,
+        },
+        cohort: CohortSpec {
+            sites: Some(
+                ["north", "south", "east"]
+                    .map(|site| site.parse().unwrap())
+                    .into(),
+            ),
+            selection: Selection::Count(2),
+            min_sites: 3,
+            min_updates: 2,
+            round_timeout: Duration::from_secs(90),
+            max_attempts: 4,
+            max_examples: 1000,
+        },
+        server: ServerSpec { learning_rate: 0.5 },
+    };
+    assert_eq!(parse(TEXT), Ok(expected));
+}
+
+#[test]
+fn what_is_left_out_has_a_default() {
+    let spec = parse(TABLE).unwrap();
+    assert_eq!(spec.seed, 0);
+    assert_eq!(spec.model.source, ModelSource::Fresh(Architecture::Mlp(vec![64])));
+    assert_eq!((spec.model.trainable, spec.model.dropout), (Trainable::All, 0.0));
+    let TaskInput::Table { features } = &spec.task.input else {
+        panic!("a table")
+    };
+    assert_eq!(features[0].kind, FeatureKind::Numeric { mean: 0.0, std: 1.0 });
+    assert_eq!(features[1].missing, ["?"]);
+    assert_eq!((spec.num_inputs(), spec.num_labels()), (5, 2));
+    assert_eq!(
+        spec.training.optimizer,
+        Optimizer::AdamW(AdamSpec {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8
+        })
+    );
+    assert_eq!(
+        (spec.training.learning_rate, spec.training.weight_decay),
+        (1e-3, 0.01)
+    );
+    assert_eq!(
+        (spec.training.batch_size, spec.training.local),
+        (16, LocalWork::Epochs(1))
+    );
+    assert_eq!((spec.cohort.sites, spec.cohort.selection), (None, Selection::All));
+    assert_eq!(
+        (
+            spec.cohort.min_sites,
+            spec.cohort.min_updates,
+            spec.cohort.max_attempts
+        ),
+        (1, 1, 3)
+    );
+    assert_eq!(spec.cohort.round_timeout, Duration::from_secs(3600));
+    assert_eq!(spec.server.learning_rate, 1.0);
+}
+
+#[test]
+fn named_sites_must_all_answer_unless_it_says_otherwise() {
+    let text = TEXT.replace("count = 2\nmin_sites = 3\nmin_updates = 2\n", "");
+    let cohort = parse(&text).unwrap().cohort;
+    assert_eq!((cohort.min_sites, cohort.min_updates), (3, 3));
+}
+
+#[test]
+fn each_optimizer_is_read() {
+    let with = |keys: &str| parse(&format!("{TABLE}[training]\n{keys}")).unwrap().training;
+    let sgd = with("optimizer = \"sgd\"\nmomentum = 0.9\nnesterov = true\nlocal_steps = 30");
+    assert_eq!(
+        sgd.optimizer,
+        Optimizer::Sgd {
+            momentum: 0.9,
+            nesterov: true
+        }
+    );
+    assert_eq!(
+        (sgd.learning_rate, sgd.weight_decay, sgd.local),
+        (0.01, 0.0, LocalWork::Steps(30))
+    );
+    assert!(matches!(
+        with("optimizer = \"adam\"").optimizer,
+        Optimizer::Adam(_)
+    ));
+}
+
+#[test]
+fn models_without_weights_are_read() {
+    let softmax = parse(&TABLE.replace("\"mlp\"", "\"softmax\"")).unwrap();
+    assert_eq!(softmax.model.source, ModelSource::Fresh(Architecture::Softmax));
+    let head = "name = \"load\"\nrounds = 1\nsecure_aggregation = \"off\"\n";
+    let constant =
+        format!("{head}[model]\narchitecture = \"constant\"\nparameters = 100\n[task]\ntype = \"none\"\n");
+    let constant = parse(&constant).unwrap();
+    assert_eq!(
+        constant.model.source,
+        ModelSource::Fresh(Architecture::Constant(100))
+    );
+    assert_eq!(
+        (
+            constant.task.input.clone(),
+            constant.num_labels(),
+            constant.num_inputs()
+        ),
+        (TaskInput::Nothing, 0, 0)
+    );
+}
+
+#[test]
+fn what_is_no_toml_has_its_line() {
+    let message = sentence(TEXT, "rounds = 5", "rounds = ");
+    assert!(message.starts_with("run.toml:2: "), "{message}");
+    let message = sentence(TEXT, "rounds = 5", "rounds = \"five\"");
+    assert_eq!(message, "run.toml:2: invalid type: string \"five\", expected u32");
+    let message = sentence(TEXT, "rounds = 5", "rounds = -1");
+    assert!(
+        message.starts_with("run.toml:2: invalid value: integer `-1`"),
+        "{message}"
+    );
+    let message = sentence(TEXT, "seed = 42", "sede = 42");
+    assert!(
+        message.starts_with("run.toml:3: unknown field `sede`, expected one of `name`, `rounds`"),
+        "{message}"
+    );
+    let message = sentence(TEXT, "batch_size = 8", "batchsize = 8");
+    assert!(
+        message.starts_with("run.toml:27: unknown field `batchsize`"),
+        "{message}"
+    );
+    assert_eq!(
+        sentence(TEXT, "secure_aggregation = \"off\"\n", ""),
+        "run.toml:1: missing field `secure_aggregation`"
+    );
+}
+
+#[test]
+fn wrong_values_of_the_run() {
+    check(
+        TEXT,
+        &[
+            (
+                "\"newswire\"",
+                "\"News Wire\"",
+                "run.toml:1: name: `News Wire` is not a name: use 1 to 63 lower-case letters, digits and hyphens, with a \
+                 letter or digit at both ends",
+            ),
+            (
+                "rounds = 5",
+                "rounds = 0",
+                "run.toml:2: rounds: 0 is not between 1 and 100000",
+            ),
+            (
+                "\"off\"",
+                "\"required\"",
+                "run.toml:4: secure_aggregation: this version cannot encrypt updates yet; write \"off\" to let the server \
+                 see each site's update",
+            ),
+            (
+                "\"off\"",
+                "\"on\"",
+                "run.toml:4: secure_aggregation: `on` is unknown; write \"off\"",
+            ),
+            (
+                "learning_rate = 0.5",
+                "learning_rate = inf",
+                "run.toml:44: server.learning_rate: inf is not a finite number above 0",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn wrong_values_of_the_model() {
+    check(
+        TEXT,
+        &[
+            (
+                "name = \"minilm\"",
+                "",
+                "run.toml:6: model: give `name` (an imported model) or `architecture` (\"mlp\", \"softmax\")",
+            ),
+            (
+                "name = \"minilm\"",
+                "name = \"minilm\"\narchitecture = \"mlp\"",
+                "run.toml:6: model: give either `name` (an imported model) or `architecture`, not both",
+            ),
+            (
+                "name = \"minilm\"",
+                "name = \"minilm\"\nhidden = [3]",
+                "run.toml:8: model.hidden: an imported model brings its own layers",
+            ),
+            (
+                "\"last:2\"",
+                "\"last:0\"",
+                "run.toml:8: model.trainable: `last:0` is unknown; use \"head\", \"last:K\" with K from 1, or \"all\"",
+            ),
+            (
+                "dropout = 0.2",
+                "dropout = 1.0",
+                "run.toml:10: model.dropout: 1 is not in [0, 1)",
+            ),
+            (
+                "name = \"minilm\"",
+                "architecture = \"softmax\"",
+                "run.toml:13: task.type: does not fit the model: text-classification needs an imported encoder, \
+                 tabular-classification an mlp or softmax, none the \"constant\" architecture",
+            ),
+        ],
+    );
+    let message = sentence(TEXT, "\"cls\"", "\"max\"");
+    assert!(
+        message.starts_with("run.toml:9: unknown variant `max`, expected `mean` or `cls`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn wrong_values_of_a_fresh_model() {
+    let mlp = "architecture = \"mlp\"";
+    check(
+        TABLE,
+        &[
+            (
+                mlp,
+                "architecture = \"gpt\"",
+                "run.toml:5: model.architecture: `gpt` is unknown; use \"mlp\", \"softmax\" or \"constant\", or `name` for \
+                 an imported model",
+            ),
+            (
+                mlp,
+                "architecture = \"mlp\"\nhidden = [0]",
+                "run.toml:6: model.hidden: give at most 16 layers of 1 to 65536 units each",
+            ),
+            (
+                mlp,
+                "architecture = \"softmax\"\nhidden = [4]",
+                "run.toml:6: model.hidden: only \"mlp\" has hidden layers",
+            ),
+            (
+                mlp,
+                "architecture = \"mlp\"\nparameters = 4",
+                "run.toml:6: model.parameters: only \"constant\" has it",
+            ),
+            (
+                mlp,
+                "architecture = \"constant\"",
+                "run.toml:4: model.parameters: say how many values",
+            ),
+            (
+                mlp,
+                "architecture = \"constant\"\nparameters = 0",
+                "run.toml:6: model.parameters: 0 is not between 1 and 68719476736",
+            ),
+            (
+                mlp,
+                "architecture = \"mlp\"\ntrainable = \"head\"",
+                "run.toml:6: model.trainable: a model that starts from the seed must be trained whole: write \"all\"",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn wrong_values_of_the_task() {
+    check(
+        TEXT,
+        &[
+            (
+                "\"text-classification\"",
+                "\"regression\"",
+                "run.toml:13: task.type: `regression` is unknown; use \"text-classification\" or \
+                 \"tabular-classification\"",
+            ),
+            (
+                "dataset = \"news\"\n",
+                "",
+                "run.toml:12: task.dataset: is missing",
+            ),
+            (
+                "text = \"body\"\n",
+                "",
+                "run.toml:12: task.text: name the column that holds the text",
+            ),
+            (
+                "max_length = 96",
+                "max_length = 2",
+                "run.toml:16: task.max_length: 2 is not between 3 and 8192",
+            ),
+            ("label = \"topic\"\n", "", "run.toml:12: task.label: is missing"),
+            (
+                "\"earn\", \"acq\", \"ship\"",
+                "\"earn\"",
+                "run.toml:18: task.labels: list 2 to 64 labels",
+            ),
+            (
+                "\"acq\"",
+                "\"earn\"",
+                "run.toml:18: task.labels: `earn` is listed twice",
+            ),
+            (
+                "[training]",
+                "[[task.features]]\ncolumn = \"age\"\ntype = \"numeric\"\n[training]",
+                "run.toml:20: task.features: text-classification reads `text`",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn wrong_columns() {
+    check(
+        TABLE,
+        &[
+            (
+                "label = \"disease\"",
+                "label = \"disease\"\ntext = \"body\"",
+                "run.toml:10: task.text: tabular-classification reads `features`",
+            ),
+            (
+                "\"categorical\"",
+                "\"ordinal\"",
+                "run.toml:16: task.features.1.type: `ordinal` is unknown; use \"numeric\" or \"categorical\"",
+            ),
+            (
+                "column = \"sex\"",
+                "column = \"age\"",
+                "run.toml:11: task.features: `age` is listed twice",
+            ),
+            (
+                "categories = [\"f\", \"m\", \"x\"]\n",
+                "",
+                "run.toml:14: task.features.1.categories: list the categories",
+            ),
+            (
+                "\"f\", \"m\"",
+                "\"m\", \"m\"",
+                "run.toml:17: task.features.1.categories: `m` is listed twice",
+            ),
+            (
+                "\"numeric\"",
+                "\"numeric\"\ncategories = [\"a\"]",
+                "run.toml:14: task.features.0.categories: a numeric column has none",
+            ),
+            (
+                "\"numeric\"",
+                "\"numeric\"\nstd = 0.0",
+                "run.toml:14: task.features.0.std: 0 is not a finite number above 0",
+            ),
+            (
+                "\"numeric\"",
+                "\"numeric\"\nmean = nan",
+                "run.toml:14: task.features.0.mean: must be a finite number",
+            ),
+            (
+                "\"categorical\"",
+                "\"categorical\"\nmean = 1.0",
+                "run.toml:17: task.features.1.mean: a categorical column has no mean and std",
+            ),
+        ],
+    );
+    let none = TABLE.split("[[task.features]]").next().unwrap();
+    assert_eq!(
+        parse(none).unwrap_err(),
+        "run.toml:6: task.features: list at least one [[task.features]]"
+    );
+}
+
+#[test]
+fn wrong_values_of_training() {
+    check(
+        TEXT,
+        &[
+            (
+                "\"adamw\"",
+                "\"lion\"",
+                "run.toml:21: training.optimizer: `lion` is unknown; use \"sgd\", \"adam\" or \"adamw\"",
+            ),
+            (
+                "\"adamw\"",
+                "\"sgd\"",
+                "run.toml:21: training.optimizer: \"sgd\" has no beta1, beta2 or epsilon",
+            ),
+            (
+                "\"adamw\"",
+                "\"adam\"\nmomentum = 0.9",
+                "run.toml:21: training.optimizer: Adam has no momentum or nesterov; use beta1",
+            ),
+            (
+                "learning_rate = 2e-4",
+                "learning_rate = 0.0",
+                "run.toml:22: training.learning_rate: 0 is not a finite number above 0",
+            ),
+            (
+                "beta1 = 0.8",
+                "beta1 = 1.0",
+                "run.toml:23: training.beta1: 1 is not in [0, 1)",
+            ),
+            (
+                "beta2 = 0.99",
+                "beta2 = -0.5",
+                "run.toml:24: training.beta2: -0.5 is not in [0, 1)",
+            ),
+            (
+                "epsilon = 1e-7",
+                "epsilon = nan",
+                "run.toml:25: training.epsilon: NaN is not a finite number above 0",
+            ),
+            (
+                "weight_decay = 0.02",
+                "weight_decay = -1.0",
+                "run.toml:26: training.weight_decay: must be 0 or above",
+            ),
+            (
+                "batch_size = 8",
+                "batch_size = 0",
+                "run.toml:27: training.batch_size: 0 is not between 1 and 65536",
+            ),
+            (
+                "local_epochs = 2",
+                "local_epochs = 0",
+                "run.toml:28: training.local_epochs: 0 is not between 1 and 10000",
+            ),
+            (
+                "local_epochs = 2",
+                "local_steps = 0",
+                "run.toml:28: training.local_steps: 0 is not between 1 and 10000000",
+            ),
+            (
+                "local_epochs = 2",
+                "local_epochs = 2\nlocal_steps = 9",
+                "run.toml:29: training.local_steps: give `local_epochs` or `local_steps`, not both",
+            ),
+            (
+                "max_grad_norm = 1.0",
+                "max_grad_norm = -1.0",
+                "run.toml:31: training.max_grad_norm: -1 is not a finite number above 0",
+            ),
+            (
+                "validation_split = 0.2",
+                "validation_split = 0.95",
+                "run.toml:32: training.validation_split: 0.95 is not in [0, 0.9]",
+            ),
+        ],
+    );
+    let sgd = format!("{TABLE}[training]\noptimizer = \"sgd\"\nmomentum = 0.0\n");
+    check(
+        &sgd,
+        &[
+            (
+                "momentum = 0.0",
+                "momentum = 1.0",
+                "run.toml:21: training.momentum: 1 is not in [0, 1)",
+            ),
+            (
+                "momentum = 0.0",
+                "nesterov = true",
+                "run.toml:21: training.nesterov: needs a momentum above 0",
+            ),
+        ],
+    );
+    let message = sentence(TEXT, "\"cosine\"", "\"step\"");
+    assert!(
+        message.starts_with("run.toml:29: unknown variant `step`, expected one of"),
+        "{message}"
+    );
+}
+
+#[test]
+fn wrong_values_of_the_cohort() {
+    check(
+        TEXT,
+        &[
+            (
+                "[\"north\", \"south\", \"east\"]",
+                "[]",
+                "run.toml:35: cohort.sites: name at least one site, or leave it out for all",
+            ),
+            (
+                "\"south\"",
+                "\"north\"",
+                "run.toml:35: cohort.sites: `north` is listed twice",
+            ),
+            (
+                "\"south\"",
+                "\"So\"",
+                "run.toml:35: cohort.sites.1: `So` is not a name: use 1 to 63 lower-case letters, digits and hyphens, with \
+                 a letter or digit at both ends",
+            ),
+            (
+                "count = 2",
+                "count = 2\nfraction = 0.5",
+                "run.toml:36: cohort.count: give `fraction` or `count`, not both",
+            ),
+            (
+                "count = 2",
+                "fraction = 1.5",
+                "run.toml:36: cohort.fraction: 1.5 is not in (0, 1]",
+            ),
+            (
+                "count = 2",
+                "fraction = nan",
+                "run.toml:36: cohort.fraction: NaN is not in (0, 1]",
+            ),
+            (
+                "count = 2",
+                "count = 0",
+                "run.toml:36: cohort.count: 0 is not between 1 and 1000000",
+            ),
+            (
+                "count = 2",
+                "count = 1",
+                "run.toml:36: cohort.count: 1 sites can never give min_updates = 2",
+            ),
+            (
+                "min_sites = 3",
+                "min_sites = 4",
+                "run.toml:37: cohort.min_sites: 4 is not between 2 and 3",
+            ),
+            (
+                "min_updates = 2",
+                "min_updates = 0",
+                "run.toml:38: cohort.min_updates: 0 is not between 1 and 3",
+            ),
+            (
+                "\"90s\"",
+                "\"soon\"",
+                "run.toml:39: cohort.round_timeout: `soon` is no duration; write \"90s\", \"10m\" or \"2h\"",
+            ),
+            (
+                "\"90s\"",
+                "\"31days\"",
+                "run.toml:39: cohort.round_timeout: must be between 1 second and 30 days",
+            ),
+            (
+                "max_attempts = 4",
+                "max_attempts = 0",
+                "run.toml:40: cohort.max_attempts: 0 is not between 1 and 1000",
+            ),
+            (
+                "max_examples = 1000",
+                "max_examples = 0",
+                "run.toml:41: cohort.max_examples: 0 is not between 1 and 1099511627776",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_schedule_warms_up_and_falls() {
+    let factor = |kind, step| {
+        Schedule {
+            kind,
+            warmup_steps: 4,
+        }
+        .factor(step, 12)
+    };
+    for kind in [ScheduleKind::Constant, ScheduleKind::Linear, ScheduleKind::Cosine] {
+        let warmup: Vec<f64> = (0..5).map(|step| factor(kind, step)).collect();
+        assert_eq!(warmup, [0.2, 0.4, 0.6, 0.8, 1.0]);
+        assert!((4..11).all(|step| factor(kind, step) >= factor(kind, step + 1)));
+    }
+    assert_eq!(factor(ScheduleKind::Constant, 11), 1.0);
+    assert_eq!(factor(ScheduleKind::Linear, 8), 0.5);
+    assert!((factor(ScheduleKind::Cosine, 8) - 0.5).abs() < 1e-15);
+    assert_eq!(
+        (
+            factor(ScheduleKind::Linear, 12),
+            factor(ScheduleKind::Linear, 1000)
+        ),
+        (0.0, 0.0)
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(text in "(\\PC|\n){0,200}", at in 0usize..1200, otherwise in "[ -~\n]{0,12}") {
+        let _ = parse(&text);
+        let mut damaged = TEXT.to_owned();
+        damaged.insert_str(at.min(TEXT.len()), &otherwise);
+        let _ = parse(&damaged);
+        damaged.truncate(at.min(TEXT.len()));
+        let _ = parse(&damaged);
+    }
+}

@@ -1,0 +1,87 @@
+//! The card says what a user must know.
+
+use super::*;
+use crate::metrics::Counts;
+use crate::status::{Answer, Participant, RoundOutcome, RoundRecord};
+use crate::time::Timestamp;
+
+fn record(round: u32, sites: &[&str]) -> RoundRecord {
+    let accepted = |site: &&str| Participant {
+        site: site.parse().unwrap(),
+        answer: Answer::Accepted,
+        num_examples: 10,
+    };
+    RoundRecord {
+        round,
+        attempt: 1,
+        started: Timestamp(0),
+        ended: Timestamp(1),
+        outcome: RoundOutcome::Completed(BlobId::of(b"global")),
+        participants: sites.iter().map(accepted).collect(),
+        global_metrics: None,
+        local_metrics: None,
+        train_loss: None,
+    }
+}
+
+fn text_plan(model: &str) -> ExportPlan {
+    let spec = text_spec(model);
+    let params = plan(&spec, Some(&config(TINY_BERT))).unwrap();
+    export_plan(&spec, params)
+}
+
+#[test]
+fn it_counts_the_sites_and_says_what_is_off() {
+    let mut plan = text_plan("trainable = \"head\"");
+    plan.status.history = vec![record(1, &["a", "b"]), record(2, &["b", "c", "d"])];
+    let card = card(&plan);
+    assert!(card.contains("# trial-2\n"), "{card}");
+    assert!(card.contains("- Sites: 4 in all, 2 to 3 per round\n"), "{card}");
+    assert!(
+        card.contains("- Trained: the classification head, 15 values\n"),
+        "{card}"
+    );
+    assert!(card.contains("**Secure aggregation was off: the server saw the update of every single site.**"));
+    assert!(card.contains("The model was not evaluated at the sites."));
+}
+
+#[test]
+fn its_metrics_are_those_of_the_exported_round() {
+    let mut plan = text_plan("");
+    let mut counts = Counts::new(3);
+    counts.observe(1, &[0.0, 2.0, 1.0]);
+    let right = counts.report(&plan.job.spec.task.labels);
+    counts.observe(0, &[0.0, 2.0, 1.0]);
+    let half = counts.report(&plan.job.spec.task.labels);
+    plan.status.history = vec![record(1, &["a"]), record(2, &["a"]), record(3, &["a"])];
+    plan.status.history[2].global_metrics = Some(half);
+    plan.status.final_metrics = Some(right);
+    assert!(card(&plan).contains("| accuracy | 1.0000 |"));
+    plan.round = 2;
+    assert!(card(&plan).contains("| accuracy | 0.5000 |"));
+    assert!(card(&plan).contains("| ship | 0.0000 | 0.0000 | 0.0000 | – | 0 |"));
+    plan.round = 1;
+    assert!(card(&plan).contains("The model was not evaluated"));
+}
+
+#[test]
+fn its_snippet_pools_as_the_run_did() {
+    let mean = card(&text_plan("pooling = \"mean\""));
+    assert!(
+        mean.contains("    logits = model.classifier((hidden * mask).sum(1) / mask.sum(1))\n"),
+        "{mean}"
+    );
+    assert!(mean.contains("max_length=16"), "{mean}");
+    let cls = card(&text_plan("pooling = \"cls\""));
+    assert!(
+        cls.contains("    logits = model(**batch).logits\n") && !cls.contains("nonsense"),
+        "{cls}"
+    );
+}
+
+#[test]
+fn a_label_cannot_break_its_table() {
+    let mut plan = text_plan("");
+    plan.job.spec.task.labels[0] = "a|b\n# c".into();
+    assert!(card(&plan).contains("- Labels: a\\|b # c, acq, ship\n"));
+}

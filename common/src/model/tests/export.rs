@@ -1,0 +1,204 @@
+//! A trained model, put together, is one that can be imported again.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Writes `model.safetensors` as a caller would.
+fn written(plan: &WeightsPlan, base: &[u8], global: &[u8]) -> Vec<u8> {
+    let mut file = plan.header.clone();
+    for piece in &plan.pieces {
+        let (from, offset, bytes) = match *piece {
+            Piece::Base { offset, bytes } => (base, offset, bytes),
+            Piece::Global { offset, bytes } => (global, offset, bytes),
+        };
+        file.extend_from_slice(&from[offset as usize..(offset + bytes) as usize]);
+    }
+    file
+}
+
+/// The parameters of a run, each value its position.
+fn counting(params: &ParamSpec) -> Vec<u8> {
+    crate::params::to_bytes(&(0..params.numel()).map(|value| value as f32).collect::<Vec<_>>())
+}
+
+fn tensor_bytes<'a>(file: &'a [u8], name: &str) -> &'a [u8] {
+    let tensor = weights(file).tensor(name).unwrap().clone();
+    &file[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize]
+}
+
+#[test]
+fn trained_tensors_are_the_global_ones_and_the_rest_is_the_base() {
+    let spec = text_spec("trainable = \"last:1\"");
+    let config = config(TINY_BERT);
+    let params = plan(&spec, Some(&config)).unwrap();
+    let (base, global) = (bert_file("", None), counting(&params));
+    let export = export_weights(
+        &export_plan(&spec, params.clone()),
+        Some(&config),
+        Some(&weights(&base)),
+    )
+    .unwrap();
+    let file = written(&export, &base, &global);
+
+    let mut offset = 0;
+    for tensor in &params.tensors {
+        let bytes = tensor.numel() as usize * 4;
+        assert_eq!(
+            tensor_bytes(&file, &tensor.name),
+            &global[offset..offset + bytes],
+            "{}",
+            tensor.name
+        );
+        offset += bytes;
+    }
+    for frozen in [
+        "embeddings.LayerNorm.bias",
+        "encoder.layer.0.output.dense.weight",
+        "pooler.dense.weight",
+    ] {
+        assert_eq!(
+            tensor_bytes(&file, frozen),
+            tensor_bytes(&base, frozen),
+            "{frozen}"
+        );
+    }
+    let opened = safetensors::SafeTensors::deserialize(&file).unwrap();
+    assert_eq!(opened.names().len(), params.tensors.len() + 5 + 16 + 2);
+    assert!(
+        opened
+            .names()
+            .iter()
+            .all(|name| name.starts_with("bert.") || name.starts_with("classifier."))
+    );
+    assert_eq!(export.header.len() % 8, 0);
+}
+
+#[test]
+fn what_is_no_part_of_the_model_is_left_behind() {
+    let blocks = tensors::bert(&bert_config(), false, None);
+    let mut tensors: Vec<_> = blocks
+        .all()
+        .map(|t| (format!("bert.{}", t.name), t.shape.clone()))
+        .collect();
+    tensors.push(("cls.predictions.bias".into(), vec![11]));
+    let base = safetensors(&tensors);
+    let spec = text_spec("trainable = \"head\"");
+    let config = config(TINY_BERT);
+    let params = plan(&spec, Some(&config)).unwrap();
+    let export = export_weights(
+        &export_plan(&spec, params.clone()),
+        Some(&config),
+        Some(&weights(&base)),
+    )
+    .unwrap();
+    let file = written(&export, &base, &counting(&params));
+    assert!(weights(&file).tensor("cls.predictions.bias").is_none());
+    assert!(weights(&file).tensor("pooler.dense.weight").is_none());
+    assert!(weights(&file).tensor("classifier.bias").is_some());
+}
+
+#[test]
+fn the_config_of_a_text_model_is_hugging_faces() {
+    let spec = text_spec("dropout = 0.2");
+    let params = plan(&spec, Some(&config(TINY_BERT))).unwrap();
+    let bytes = export_config(&export_plan(&spec, params), Some(TINY_BERT.as_bytes())).unwrap();
+    let json: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(json["architectures"], json!(["BertForSequenceClassification"]));
+    assert_eq!(json["id2label"], json!({"0": "earn", "1": "acq", "2": "ship"}));
+    assert_eq!(json["label2id"], json!({"earn": 0, "acq": 1, "ship": 2}));
+    assert_eq!(json["classifier_dropout"], json!(0.2));
+    assert_eq!(json["vocab_size"], json!(11));
+    assert_eq!(json.get("_name_or_path"), None);
+    assert_eq!(
+        json["sheaf"],
+        json!({"run": "trial-2", "round": 3, "dataset": "news", "base_model": "tiny", "pooling": "mean", "max_length": 16})
+    );
+    let again = ModelConfig::parse(&bytes).unwrap();
+    assert_eq!(
+        again,
+        ModelConfig::Bert(BertConfig {
+            labels: spec.task.labels.clone(),
+            ..bert_config()
+        })
+    );
+}
+
+#[test]
+fn an_exported_text_model_goes_on_with_its_head() {
+    let spec = text_spec("");
+    let model = config(TINY_BERT);
+    let params = plan(&spec, Some(&model)).unwrap();
+    let base = bert_file("", None);
+    let export = export_plan(&spec, params.clone());
+    let new_config =
+        ModelConfig::parse(&export_config(&export, Some(TINY_BERT.as_bytes())).unwrap()).unwrap();
+    let file = written(
+        &export_weights(&export, Some(&model), Some(&weights(&base))).unwrap(),
+        &base,
+        &counting(&params),
+    );
+    let values = initial(&spec, Some(&new_config), Some(&weights(&file)), &params).unwrap();
+    let read: Vec<u8> = values
+        .iter()
+        .flat_map(|value| match *value {
+            Initial::FromWeights { offset, bytes } => &file[offset as usize..(offset + bytes) as usize],
+            Initial::Fresh(_) => panic!("nothing is fresh"),
+        })
+        .copied()
+        .collect();
+    assert_eq!(read, counting(&params));
+}
+
+#[test]
+fn a_perceptron_is_imported_again() {
+    let spec = table_spec("architecture = \"mlp\"\nhidden = [5, 3]");
+    let params = plan(&spec, None).unwrap();
+    let export = export_plan(&spec, params.clone());
+    let model = ModelConfig::parse(&export_config(&export, None).unwrap()).unwrap();
+    assert_eq!(model, config(TINY_MLP));
+    let global = counting(&params);
+    let file = written(&export_weights(&export, None, None).unwrap(), &[], &global);
+    assert_eq!(model.check_weights(&weights(&file)), Ok(()));
+    assert_eq!(file[file.len() - global.len()..], global);
+    let next = table_spec("name = \"trial\"");
+    assert_eq!(plan(&next, Some(&model)).unwrap(), params);
+}
+
+#[test]
+fn the_other_models_are_described() {
+    let json = |spec: &RunSpec| -> Value {
+        let params = plan(spec, None).unwrap();
+        serde_json::from_slice(&export_config(&export_plan(spec, params), None).unwrap()).unwrap()
+    };
+    let softmax = json(&table_spec("architecture = \"softmax\""));
+    assert_eq!(
+        (&softmax["model_type"], &softmax["inputs"]),
+        (&json!("softmax"), &json!(5))
+    );
+    assert_eq!(softmax["features"][1]["categories"], json!(["f", "m", "x"]));
+    let constant = json(&spec(
+        "architecture = \"constant\"\nparameters = 9",
+        "type = \"none\"",
+    ));
+    assert_eq!(
+        (&constant["model_type"], &constant["parameters"]),
+        (&json!("constant"), &json!(9))
+    );
+}
+
+#[test]
+fn an_export_without_its_base_is_refused() {
+    let spec = text_spec("trainable = \"head\"");
+    let model = config(TINY_BERT);
+    let export = export_plan(&spec, plan(&spec, Some(&model)).unwrap());
+    assert!(matches!(
+        export_config(&export, None),
+        Err(ExportError::Plan(PlanError::NoModel(_)))
+    ));
+    assert_eq!(export_config(&export, Some(b"[]")), Err(ExportError::Config));
+    assert!(matches!(
+        export_weights(&export, Some(&model), None),
+        Err(ExportError::Weights(BadWeights::Missing(_)))
+    ));
+}

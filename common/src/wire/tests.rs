@@ -1,0 +1,525 @@
+//! Golden bytes: every message of the protocol, as its bytes must stay for this [`PROTOCOL_VERSION`].
+//!
+//! When one of these fails, peers of the released version no longer understand each other: either take the
+//! change back, or raise the version. bincode numbers enum variants from 0 in their order, writes integers
+//! below 251 as one byte (`fb`, `fc`, `fd` and `fe` announce 2, 4, 8 and 16), and lengths in front of lists
+//! and texts.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::blob::BlobId;
+use crate::id::Name;
+use crate::message::*;
+use crate::metrics::{Counts, Report};
+use crate::model::ModelInfo;
+use crate::params::{ParamSpec, ParamTensor};
+use crate::run::RunSpec;
+use crate::status::*;
+use crate::time::Timestamp;
+
+/// `message` is written as these bytes (given in pieces, in hexadecimal with spaces) and read back from them.
+#[track_caller]
+fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: &T, bytes: &[&str]) {
+    let bytes = bytes.concat().replace(' ', "");
+    assert_eq!(hex::encode(encode(message).unwrap()), bytes, "{message:?}");
+    assert_eq!(decode::<T>(&hex::decode(&bytes).unwrap()).unwrap(), *message);
+}
+
+const SPEC: &str = "027238 05 2a 00 00066d696e696c6d 0102 00 9a9999999999b93f 046e657773 05746f706963 0201610162 0004626f647980 02cdccccccccccec3f2b8716d9cef7ef3f3a8c30e28e79453e fca9f1d24d62503f 7b14ae47e17a843f 10 0001 0000 01000000000000f03f 9a9999999999b93f 0102056e6f72746805736f757468 0202 02 02 fb100e00 03 fc80969800 000000000000f03f";
+const PARAMS: &str = "01 11636c61737369666965722e776569676874 02 02 fb8001";
+const BLOB: &str = "7017b0b8e44b3d0c57538692d17e462a7292043b9cb6358734b472f3b77756f4";
+const TASK: &str = "0472382d32 03 01";
+const COUNTS: &str = "0401000100fda4ef2fe4620100000201fb00180101fb00180101fb00180101fb001801";
+const REPORT: &str = "02 0040fafe422ee63f 000000000000e03f 000000000000d03f 000000000000e03f 555555555555d53f 01000000000000e03f 02 0161 000000000000e03f 000000000000f03f 555555555555e53f 01 01000000000000e03f 0162 0000000000000000 0000000000000000 0000000000000000 01 01000000000000e03f 02 020100 020100";
+const SUMMARY: &str = "0472382d32 02 02 05 03616461 fd0068e5cf8b010000 00";
+
+fn spec() -> RunSpec {
+    let text = r#"
+        name = "r8"
+        rounds = 5
+        seed = 42
+        secure_aggregation = "off"
+        [model]
+        name = "minilm"
+        trainable = "last:2"
+        [task]
+        type = "text-classification"
+        dataset = "news"
+        text = "body"
+        label = "topic"
+        labels = ["a", "b"]
+        [training]
+        max_grad_norm = 1.0
+        [cohort]
+        sites = ["north", "south"]
+        count = 2
+    "#;
+    RunSpec::parse("run.toml", text).unwrap()
+}
+
+fn table_spec() -> RunSpec {
+    let text = r#"
+        name = "heart"
+        rounds = 1
+        secure_aggregation = "off"
+        [model]
+        architecture = "mlp"
+        hidden = [8, 4]
+        [task]
+        type = "tabular-classification"
+        dataset = "hearts"
+        label = "ill"
+        labels = ["no", "yes"]
+        [[task.features]]
+        column = "age"
+        type = "numeric"
+        mean = 54.0
+        std = 9.0
+        [[task.features]]
+        column = "sex"
+        type = "categorical"
+        categories = ["f", "m"]
+        missing = ["?"]
+        [training]
+        optimizer = "sgd"
+        local_steps = 30
+        schedule = "cosine"
+        warmup_steps = 300
+        [cohort]
+        fraction = 0.5
+    "#;
+    RunSpec::parse("run.toml", text).unwrap()
+}
+
+fn blob() -> BlobId {
+    BlobId::of(b"sheaf")
+}
+
+fn params() -> ParamSpec {
+    ParamSpec {
+        tensors: vec![ParamTensor {
+            name: "classifier.weight".into(),
+            shape: vec![2, 384],
+        }],
+    }
+}
+
+fn task() -> TaskId {
+    TaskId {
+        run: "r8-2".parse().unwrap(),
+        round: 3,
+        attempt: 1,
+    }
+}
+
+fn job() -> Job {
+    Job {
+        spec: spec(),
+        model: Some(blob()),
+        params: params(),
+        global: blob(),
+    }
+}
+
+/// The bytes of [`job`], in pieces.
+const JOB: [&str; 5] = [SPEC, "01", BLOB, PARAMS, BLOB];
+
+fn counts() -> Counts {
+    let mut counts = Counts::new(2);
+    counts.observe(0, &[0.0, 0.0]);
+    counts.observe(1, &[0.0, 0.0]);
+    counts
+}
+
+fn report() -> Report {
+    counts().report(&["a".into(), "b".into()])
+}
+
+fn summary() -> RunSummary {
+    RunSummary {
+        run: "r8-2".parse().unwrap(),
+        state: RunState::Running,
+        completed_rounds: 2,
+        rounds: 5,
+        submitted_by: "ada".parse().unwrap(),
+        submitted_at: Timestamp(1_700_000_000_000),
+        detail: String::new(),
+    }
+}
+
+#[test]
+fn what_messages_are_made_of() {
+    golden(&blob(), &[BLOB]);
+    golden(&params(), &[PARAMS]);
+    golden(&task(), &[TASK]);
+    golden(&spec(), &[SPEC]);
+    golden(
+        &table_spec(),
+        &[
+            "056865617274 01 00 00 01 00 020804 02 00 0000000000000000 06686561727473 03696c6c 02026e6f03796573 01 02 03616765 00 0000000000004b40 0000000000002240 00 03736578 01 020166016d 01013f 00 0000000000000000 00 7b14ae47e17a843f 0000000000000000 10 011e 02 fb2c01 00 9a9999999999b93f 00 01 000000000000e03f 01 01 fb100e00 03 fc80969800 000000000000f03f",
+        ],
+    );
+    golden(&counts(), &[COUNTS]);
+    golden(&report(), &[REPORT]);
+    golden(&summary(), &[SUMMARY]);
+}
+
+#[test]
+fn opening_frames() {
+    let hello = Hello {
+        protocol: 1,
+        software: "0.1.0".into(),
+    };
+    golden(&Open::Site(hello.clone()), &["00", "01", "05302e312e30"]);
+    golden(&Open::Operator(hello), &["01", "01", "05302e312e30"]);
+    golden(
+        &Open::Get {
+            blob: blob(),
+            offset: 65_536,
+        },
+        &["02", BLOB, "fc00000100"],
+    );
+    golden(
+        &Open::Put {
+            blob: blob(),
+            length: 400_000_000_000,
+        },
+        &["03", BLOB, "fd00a0db215d000000"],
+    );
+}
+
+#[test]
+fn answers_on_blob_streams() {
+    golden(&BlobReply::Found { length: 250 }, &["00fa"]);
+    golden(&BlobReply::Send { offset: 251 }, &["01fbfb00"]);
+    golden(&BlobReply::Stored, &["02"]);
+    golden(&BlobReply::Refused("no".into()), &["03026e6f"]);
+}
+
+#[test]
+fn messages_of_a_site() {
+    let progress = |phase| SiteMessage::Progress {
+        task: task(),
+        phase,
+        done: 7,
+        total: 300,
+    };
+    golden(&progress(Phase::Fetching), &["00", TASK, "00", "07fb2c01"]);
+    golden(&progress(Phase::Preparing), &["00", TASK, "01", "07fb2c01"]);
+    golden(&progress(Phase::Evaluating), &["00", TASK, "02", "07fb2c01"]);
+    golden(&progress(Phase::Training), &["00", TASK, "03", "07fb2c01"]);
+    golden(&progress(Phase::Uploading), &["00", TASK, "04", "07fb2c01"]);
+    let update = Update {
+        task: task(),
+        delta: blob(),
+        num_examples: 150,
+        train_loss: 0.5,
+        global_metrics: Some(counts()),
+        local_metrics: None,
+    };
+    golden(
+        &SiteMessage::Update(Box::new(update)),
+        &["01", TASK, BLOB, "96", "000000000000e03f", "01", COUNTS, "00"],
+    );
+    golden(
+        &SiteMessage::Evaluated {
+            task: task(),
+            metrics: Some(counts()),
+        },
+        &["02", TASK, "01", COUNTS],
+    );
+    golden(
+        &SiteMessage::Declined {
+            task: task(),
+            reason: "no".into(),
+        },
+        &["03", TASK, "026e6f"],
+    );
+}
+
+#[test]
+fn messages_of_the_server_to_a_site() {
+    let welcome = ServerMessage::Welcome {
+        federation: "hearts".parse().unwrap(),
+        software: "0.1.0".into(),
+    };
+    golden(&welcome, &["00", "06686561727473", "05302e312e30"]);
+    golden(&ServerMessage::Refused("no".into()), &["01026e6f"]);
+    let train = TrainTask {
+        id: task(),
+        job: job(),
+        time_left_ms: 90_000,
+    };
+    golden(
+        &ServerMessage::Train(Box::new(train)),
+        &[&["02", TASK], &JOB[..], &["fc905f0100"]].concat(),
+    );
+    let evaluate = EvaluateTask {
+        id: task(),
+        job: job(),
+    };
+    golden(
+        &ServerMessage::Evaluate(Box::new(evaluate)),
+        &[&["03", TASK], &JOB[..]].concat(),
+    );
+    golden(
+        &ServerMessage::Rejected {
+            task: task(),
+            reason: "no".into(),
+        },
+        &["04", TASK, "026e6f"],
+    );
+    golden(&ServerMessage::Over(task()), &["05", TASK]);
+}
+
+#[test]
+fn requests_of_an_operator() {
+    golden(
+        &Request::Submit {
+            file: "run.toml".into(),
+            text: "x".into(),
+        },
+        &["00", "0872756e2e746f6d6c", "0178"],
+    );
+    golden(&Request::Runs, &["01"]);
+    golden(&Request::Run("r8".parse().unwrap()), &["02", "027238"]);
+    golden(&Request::Stop("r8".parse().unwrap()), &["03", "027238"]);
+    golden(&Request::Sites, &["04"]);
+    golden(
+        &Request::ImportModel {
+            name: "m".into(),
+            manifest: blob(),
+        },
+        &["05", "016d", BLOB],
+    );
+    golden(&Request::Models, &["06"]);
+    golden(
+        &Request::Export {
+            run: "r8".parse().unwrap(),
+            round: None,
+        },
+        &["07", "027238", "00"],
+    );
+    golden(
+        &Request::Export {
+            run: "r8".parse().unwrap(),
+            round: Some(2),
+        },
+        &["07", "027238", "0102"],
+    );
+}
+
+#[test]
+fn short_replies_to_an_operator() {
+    let welcome = Reply::Welcome {
+        federation: "hearts".parse().unwrap(),
+        software: "0.1.0".into(),
+    };
+    golden(&welcome, &["00", "06686561727473", "05302e312e30"]);
+    golden(&Reply::Refused("no".into()), &["01026e6f"]);
+    golden(&Reply::Submitted("r8".parse().unwrap()), &["02", "027238"]);
+    golden(&Reply::Runs(vec![summary()]), &["03", "01", SUMMARY]);
+    golden(&Reply::Stopping("r8".parse().unwrap()), &["05", "027238"]);
+    let site = SiteStatus {
+        site: "north".parse().unwrap(),
+        connected: true,
+        address: "[::1]:9".into(),
+        software: "0.1.0".into(),
+        since: Timestamp(1),
+        run: Some("r8".parse().unwrap()),
+        bytes_down: 2,
+        bytes_up: 3,
+    };
+    golden(
+        &Reply::Sites(vec![site]),
+        &[
+            "06",
+            "01",
+            "056e6f727468",
+            "01",
+            "075b3a3a315d3a39",
+            "05302e312e30",
+            "01",
+            "01027238",
+            "02",
+            "03",
+        ],
+    );
+    let model = ModelInfo {
+        name: "m".into(),
+        manifest: blob(),
+        model_type: "bert".into(),
+        num_params: 22_713_216,
+        bytes: 90_868_376,
+    };
+    golden(
+        &Reply::Imported(model.clone()),
+        &["07", "016d", BLOB, "0462657274", "fc80935a01", "fc988a6a05"],
+    );
+    golden(
+        &Reply::Models(vec![model]),
+        &["0801", "016d", BLOB, "0462657274", "fc80935a01", "fc988a6a05"],
+    );
+}
+
+/// A run in its third round: one site of each kind of answer, one round completed and one attempt abandoned.
+fn status() -> RunStatus {
+    let member = |site: &str, answer| MemberStatus {
+        site: site.parse().unwrap(),
+        connected: true,
+        answer,
+        progress: Some((Phase::Training, 1, 2)),
+    };
+    let record = |round, outcome| RoundRecord {
+        round,
+        attempt: 1,
+        started: Timestamp(1),
+        ended: Timestamp(2),
+        outcome,
+        participants: vec![Participant {
+            site: "north".parse().unwrap(),
+            answer: Answer::Accepted,
+            num_examples: 150,
+        }],
+        global_metrics: Some(report()),
+        local_metrics: None,
+        train_loss: Some(0.5),
+    };
+    RunStatus {
+        summary: summary(),
+        spec: spec(),
+        num_params: 768,
+        current: Some(RoundStatus {
+            round: 3,
+            attempt: 1,
+            started: Timestamp(3),
+            time_left: Duration::from_millis(1500),
+            members: vec![
+                member("a", Answer::Pending),
+                member("b", Answer::Accepted),
+                member("c", Answer::Rejected("x".into())),
+                member("d", Answer::Declined("y".into())),
+            ],
+        }),
+        history: vec![
+            record(1, RoundOutcome::Completed(blob())),
+            record(2, RoundOutcome::Abandoned("z".into())),
+        ],
+        final_metrics: None,
+        global: blob(),
+    }
+}
+
+/// The bytes of [`status`], in pieces.
+const STATUS: [&str; 22] = [
+    SUMMARY,
+    SPEC,
+    "fb0003",
+    "01 03 01 03 01fc0065cd1d 04",
+    "0161 01 00 01030102",
+    "0162 01 01 01030102",
+    "0163 01 020178 01030102",
+    "0164 01 030179 01030102",
+    "02",
+    "01 01 01 02",
+    "00",
+    BLOB,
+    "01 056e6f727468 01 96",
+    "01",
+    REPORT,
+    "00 01000000000000e03f",
+    "02 01 01 02 01017a 01 056e6f727468 01 96",
+    "01",
+    REPORT,
+    "00 01000000000000e03f",
+    "00",
+    BLOB,
+];
+
+#[test]
+fn long_replies_to_an_operator() {
+    golden(&Reply::Run(Box::new(status())), &[&["04"], &STATUS[..]].concat());
+    let export = ExportPlan {
+        status: status(),
+        round: 3,
+        job: job(),
+    };
+    golden(
+        &Reply::Export(Box::new(export)),
+        &[&["09"], &STATUS[..], &["03"], &JOB[..]].concat(),
+    );
+}
+
+#[test]
+fn states_of_a_run() {
+    let states = [
+        RunState::Queued,
+        RunState::Waiting,
+        RunState::Running,
+        RunState::Evaluating,
+        RunState::Completed,
+        RunState::Failed,
+        RunState::Stopped,
+    ];
+    for (number, state) in states.iter().enumerate() {
+        golden(state, &[&format!("{number:02x}")]);
+    }
+}
+
+#[test]
+fn a_frame_is_its_length_and_its_body() {
+    assert_eq!(
+        frame(&Request::Run("r8".parse().unwrap())).unwrap(),
+        [4, 0, 0, 0, 2, 2, b'r', b'8']
+    );
+}
+
+#[test]
+fn what_does_not_fit_a_frame_is_not_sent() {
+    assert!(encode(&"x".repeat(FRAME_MAX)).is_err());
+    assert!(frame(&"x".repeat(FRAME_MAX - 16)).is_ok());
+}
+
+#[test]
+fn bytes_left_over_are_refused() {
+    assert!(decode::<Request>(&[1]).is_ok());
+    let error = decode::<Request>(&[1, 0]).unwrap_err().to_string();
+    assert!(error.ends_with("1 bytes are left over"), "{error}");
+}
+
+#[test]
+fn a_bad_name_does_not_get_in() {
+    assert!(decode::<Name>(b"\x02ok").is_ok());
+    assert!(decode::<Name>(b"\x02..").is_err());
+}
+
+#[test]
+fn a_length_that_lies_allocates_nothing() {
+    let huge = [0xfd, 0, 0, 0, 0, 0, 1, 0, 0];
+    assert!(decode::<String>(&huge).is_err());
+    assert!(decode::<Vec<u64>>(&huge).is_err());
+    let reply = [&[3][..], &huge].concat();
+    assert!(decode::<Reply>(&reply).is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 1..300), variant in 0u8..10) {
+        let _ = decode::<Open>(&bytes);
+        bytes[0] = variant;
+        let _ = (decode::<Open>(&bytes), decode::<BlobReply>(&bytes), decode::<SiteMessage>(&bytes));
+        let _ = (decode::<ServerMessage>(&bytes), decode::<Request>(&bytes), decode::<Reply>(&bytes));
+    }
+
+    #[test]
+    fn no_damaged_message_panics(at in 0usize..2000, byte in any::<u8>()) {
+        let mut body = encode(&Reply::Run(Box::new(status()))).unwrap();
+        let at = at % body.len();
+        body[at] = byte;
+        let _ = decode::<Reply>(&body);
+    }
+}
