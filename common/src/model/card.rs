@@ -23,14 +23,12 @@ pub fn card(plan: &ExportPlan) -> String {
 }
 
 fn front_matter(spec: &RunSpec) -> String {
-    match spec.task.input {
-        TaskInput::Text { .. } => {
-            "---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags:\n- federated-learning\n- sheaf\n---\n"
-        }
-        TaskInput::Table { .. } => "---\npipeline_tag: tabular-classification\ntags:\n- federated-learning\n- sheaf\n---\n",
-        TaskInput::Nothing => "---\ntags:\n- federated-learning\n- sheaf\n---\n",
-    }
-    .to_owned()
+    let keys = match spec.task.input {
+        TaskInput::Text { .. } => "library_name: transformers\npipeline_tag: text-classification\n",
+        TaskInput::Table { .. } => "pipeline_tag: tabular-classification\n",
+        TaskInput::Nothing => "",
+    };
+    format!("---\n{keys}tags:\n- federated-learning\n- sheaf\n---\n")
 }
 
 fn about(plan: &ExportPlan) -> String {
@@ -114,9 +112,9 @@ fn sites(rounds: &[&RoundRecord]) -> String {
 fn privacy(spec: &RunSpec) -> String {
     match spec.secure_aggregation {
         SecureAggregation::Off => {
-            "## Privacy\n\n**Secure aggregation was off: the server saw the update of every single site.** No noise was \
-             added to the updates. What a model has learned can be asked of it: treat it as confidential as the data \
-             that it was trained on, unless you have reason not to.\n"
+            "## Privacy\n\n**Secure aggregation was off: the server saw the update of every single site.** No noise \
+             was added to the updates. What a model has learned can be asked of it: treat it as confidential as the \
+             data that it was trained on, unless you have reason not to.\n"
         }
     }
     .to_owned()
@@ -127,8 +125,8 @@ fn metrics(plan: &ExportPlan) -> String {
         return "## Metrics\n\nThe model was not evaluated at the sites.\n".into();
     };
     let mut text = format!(
-        "## Metrics\n\nOn the validation examples of the sites ({} in all), computed from their added counts as if all \
-         examples lay in one place:\n\n| metric | value |\n|---|---|\n",
+        "## Metrics\n\nOn the validation examples of the sites ({} in all), computed from their added counts as if \
+         all examples lay in one place:\n\n| metric | value |\n|---|---|\n",
         report.num_examples
     );
     let overall = [
@@ -191,8 +189,9 @@ fn text_usage(pooling: Pooling, max_length: u32) -> String {
     let (warning, logits) = match pooling {
         Pooling::Cls => ("", "    logits = model(**batch).logits\n"),
         Pooling::Mean => (
-            "The classifier reads the *mean* of the token vectors. `BertForSequenceClassification` and `pipeline(...)` \
-             open this folder, but they would feed it the first token instead and predict nonsense: pool as below.\n\n",
+            "The classifier reads the *mean* of the token vectors. `BertForSequenceClassification` and \
+             `pipeline(...)` open this folder, but they would feed it the first token instead and predict nonsense: \
+             pool as below.\n\n",
             "    hidden = model.bert(**batch).last_hidden_state\n    \
              mask = batch[\"attention_mask\"].unsqueeze(-1).to(hidden.dtype)\n    \
              logits = model.classifier((hidden * mask).sum(1) / mask.sum(1))\n",
@@ -204,7 +203,8 @@ fn text_usage(pooling: Pooling, max_length: u32) -> String {
          from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n\
          tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
          model = AutoModelForSequenceClassification.from_pretrained(\".\").eval()\n\
-         batch = tokenizer([\"a text\"], truncation=True, max_length={max_length}, padding=True, return_tensors=\"pt\")\n\
+         texts = [\"a text\"]\n\
+         batch = tokenizer(texts, truncation=True, max_length={max_length}, padding=True, return_tensors=\"pt\")\n\
          with torch.no_grad():\n{logits}\
          print(model.config.id2label[logits.argmax(-1)[0].item()])\n```\n"
     )
@@ -213,8 +213,9 @@ fn text_usage(pooling: Pooling, max_length: u32) -> String {
 /// How to compute a prediction of a tabular model with numpy alone.
 const TABLE_USAGE: &str = r#"## Use
 
-`config.json` lists the columns (`features`) in the order of the model's inputs. A numeric column becomes two inputs,
-`(x - mean) / std` and 0, or 0 and 1 where the value is missing; a categorical one becomes one input per category.
+`config.json` lists the columns (`features`) in the order of the model's inputs. A numeric column becomes two
+inputs, `(x - mean) / std` and 0, or 0 and 1 where the value is missing; a categorical one becomes one input per
+category, all 0 where the value is missing.
 `sheaf model import` takes this folder as a pretrained model.
 
 ```python

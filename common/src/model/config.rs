@@ -83,7 +83,8 @@ impl ModelConfig {
                 shown(other)
             )),
             None => bad(
-                "has no `model_type`; take the config.json of a Hugging Face BERT model or of a model exported by Sheaf",
+                "has no `model_type`; take the config.json of a Hugging Face BERT model or of a model that \
+                 Sheaf exported",
             ),
         }
     }

@@ -44,12 +44,14 @@ pub enum BadManifest {
     TooLong(u64),
     /// The model's name is not made of the allowed letters.
     #[error(
-        "`{0}` cannot name a model: use 1 to {NAME_MAX} letters, digits, `.`, `_` and `-`, and start with a letter or digit"
+        "`{0}` cannot name a model: use 1 to {NAME_MAX} letters, digits, `.`, `_` and `-`, starting with a letter \
+         or digit"
     )]
     Name(String),
     /// A file name with other letters, which could leave the folder or hide in it.
     #[error(
-        "`{0}` cannot be a file of a model: use plain file names of letters, digits, `.`, `_` and `-` that start with a letter or digit, no folders"
+        "`{0}` cannot be a file of a model: use plain names, without folders, of letters, digits, `.`, `_` and `-`, \
+         starting with a letter or digit"
     )]
     Path(String),
     /// A file is listed twice.

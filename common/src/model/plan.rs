@@ -32,7 +32,8 @@ pub enum PlanError {
     },
     /// More layers to train than there are.
     #[error(
-        "the model has {has} layers between inputs and head, not {asked}; write \"last:K\" with K up to {has}, or \"all\""
+        "the model has {has} layers between inputs and head, not {asked}; write \"last:K\" with K up to {has}, \
+         or \"all\""
     )]
     Layers {
         /// What `run.toml` says.

@@ -126,8 +126,8 @@ fn each_wrong_bert_has_its_sentence() {
         (
             "model_type",
             Value::Null,
-            "config.json: has no `model_type`; take the config.json of a Hugging Face BERT model or of a model exported \
-             by Sheaf",
+            "config.json: has no `model_type`; take the config.json of a Hugging Face BERT model or of a model that \
+             Sheaf exported",
         ),
     ];
     for (key, value, expected) in cases {
