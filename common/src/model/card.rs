@@ -121,7 +121,8 @@ fn privacy(spec: &RunSpec) -> String {
 }
 
 fn metrics(plan: &ExportPlan) -> String {
-    let Some(report) = model_metrics(&plan.status, plan.round) else {
+    let report = model_metrics(&plan.status, plan.round).filter(|report| report.num_examples > 0);
+    let Some(report) = report else {
         return "## Metrics\n\nThe model was not evaluated at the sites.\n".into();
     };
     let mut text = format!(

@@ -4,9 +4,9 @@
 //!
 //! 1. [`manifest`]: the folder as a list of blobs; the list is a blob too, and its hash is the model's identity.
 //! 2. [`config`]: `config.json`, checked; [`weights`]: where in `model.safetensors` each tensor lies.
-//! 3. [`tensors`]: which tensors a model has; [`plan`]: which of them a run trains, and so which travel.
-//! 4. [`initial`]: their values before the first round.
-//! 5. [`export`]: a trained model as a folder again; [`card`]: its `README.md`.
+//! 3. [`tensors`]: which tensors a model has; [`mod@plan`]: which of them a run trains, and so which travel.
+//! 4. [`mod@initial`]: their values before the first round.
+//! 5. [`export`]: a trained model as a folder again; [`mod@card`]: its `README.md`.
 //!
 //! A tensor has one name inside Sheaf: Hugging Face's without the prefix `bert.`.
 
