@@ -1,0 +1,260 @@
+//! The trainer that uses libtorch: text classification with a BERT encoder, tabular classification with a
+//! perceptron, on a CPU or a GPU.
+//!
+//! What is frozen is computed once: the output of the layers below the first trained one is kept for every example
+//! (f32, without padding, in main memory) for the life of the trainer, and both training and evaluation begin
+//! there. With `trainable = "head"` that is one vector per text, with `"last:k"` one vector per token. Dropout acts
+//! on the trained layers only.
+//!
+//! Read in this order: [`network`] (a model as a row of stages), [`bert`] and [`mlp`] (the models), [`source`] and
+//! [`parameters`] (where their tensors come from and how the trained ones lie in memory), [`tokenize`],
+//! [`prepared`] and [`ragged`] (data), [`order`], [`optimizer`] and [`training`] (a round's steps).
+//!
+//! What goes wrong is told to the operator, too: no sentence from here holds a path or a value of the site's data.
+
+mod bert;
+mod mlp;
+mod network;
+mod optimizer;
+mod order;
+mod parameters;
+mod prepared;
+mod ragged;
+mod source;
+#[cfg(test)]
+mod tests;
+mod tokenize;
+mod training;
+
+use std::path::Path;
+
+use sheaf_common::message::Job;
+use sheaf_common::metrics::Counts;
+use sheaf_common::model::{BertConfig, CONFIG_FILE, ModelConfig, plan};
+use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
+use sheaf_common::status::Phase;
+use tch::{Device, TchError, Tensor};
+
+use self::network::{Mode, Network, ROWS_PER_BATCH};
+use self::parameters::Parameters;
+pub use self::prepared::Prepared;
+use self::source::Source;
+use self::tokenize::Tokens;
+use crate::data::{Dataset, Split};
+use crate::trainer::{Round, TrainError, Trained, Trainer, Watch};
+
+/// Trains one run's model on one site's data with libtorch.
+pub struct TorchTrainer {
+    spec: RunSpec,
+    /// Keeps the random choices of sites of one run apart.
+    site: String,
+    device: Device,
+    parameters: Parameters,
+    network: Network,
+    /// `None` when the model takes rows of a table.
+    tokens: Option<Tokens>,
+    train: Prepared,
+    validation: Prepared,
+}
+
+impl TorchTrainer {
+    /// A trainer for `job` on the examples of `split`. `model_dir` is the imported model's folder, and `site_label`
+    /// tells this site's random choices from those of the run's other sites.
+    ///
+    /// # Errors
+    /// When model, run and data do not fit each other, or a file cannot be read; one sentence.
+    pub fn open(
+        job: &Job,
+        model_dir: Option<&Path>,
+        site_label: &str,
+        split: Split,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let spec = job.spec.clone();
+        let config = model_dir.map(read_config).transpose()?;
+        let planned =
+            plan(&spec, config.as_ref()).map_err(|reason| TrainError::Failed(reason.to_string()))?;
+        if planned != job.params {
+            return Err(TrainError::Failed(
+                "the task's parameters are not those that its run trains".into(),
+            ));
+        }
+        let parameters = Parameters::zeros(planned, device)?;
+        let mut source = Source::open(&parameters, model_dir, device)?;
+        let num_labels = spec.num_labels() as u64;
+        let (stages, tokens) = match Kind::of(&spec, config, model_dir)? {
+            Kind::Bert {
+                config,
+                model_dir,
+                max_length,
+            } => {
+                let stages = bert::stages(&mut source, &config, spec.model.pooling, num_labels)?;
+                (
+                    stages,
+                    Some(Tokens::open(model_dir, max_length, config.vocab_size)?),
+                )
+            }
+            Kind::Mlp { hidden } => (
+                mlp::stages(&mut source, spec.num_inputs(), &hidden, num_labels)?,
+                None,
+            ),
+        };
+        let network = Network::new(stages, device);
+        let train = Prepared::new(&spec, tokens.as_ref(), &split.train)?;
+        let validation = Prepared::new(&spec, tokens.as_ref(), &split.validation)?;
+        Ok(Self {
+            spec,
+            site: site_label.to_owned(),
+            device,
+            parameters,
+            network,
+            tokens,
+            train,
+            validation,
+        })
+    }
+
+    /// Brings another data set, a test set for instance, into the form that [`TorchTrainer::evaluate_on`] takes.
+    ///
+    /// # Errors
+    /// When the data are not what the run's contract promises.
+    pub fn prepare(&self, data: &Dataset) -> Result<Prepared, TrainError> {
+        Prepared::new(&self.spec, self.tokens.as_ref(), data)
+    }
+
+    /// The model with `params` on `data`, which this trainer has prepared.
+    ///
+    /// # Errors
+    /// When the task was called off, `params` has the wrong length, or libtorch fails.
+    pub fn evaluate_on(
+        &mut self,
+        params: &[f32],
+        data: &mut Prepared,
+        watch: &dyn Watch,
+    ) -> Result<Counts, TrainError> {
+        self.parameters.set(params)?;
+        evaluate(&self.network, self.spec.num_labels(), data, watch)
+    }
+}
+
+impl Trainer for TorchTrainer {
+    fn num_examples(&self) -> u64 {
+        self.train.len() as u64
+    }
+
+    fn train(&mut self, params: Vec<f32>, round: Round, watch: &dyn Watch) -> Result<Trained, TrainError> {
+        self.parameters.set(&params)?;
+        drop(params);
+        training::train(self, round, watch)
+    }
+
+    fn evaluate(&mut self, params: &[f32], watch: &dyn Watch) -> Result<Option<Counts>, TrainError> {
+        if self.validation.is_empty() {
+            return Ok(None);
+        }
+        self.parameters.set(params)?;
+        evaluate(&self.network, self.spec.num_labels(), &mut self.validation, watch).map(Some)
+    }
+}
+
+/// Counts over the logits of all examples of `data`.
+fn evaluate(
+    network: &Network,
+    num_labels: usize,
+    data: &mut Prepared,
+    watch: &dyn Watch,
+) -> Result<Counts, TrainError> {
+    network.freeze(data, watch)?;
+    let _guard = tch::no_grad_guard();
+    let mut counts = Counts::new(num_labels);
+    let mut done = 0;
+    for examples in data.features.by_length(ROWS_PER_BATCH) {
+        step(watch, Phase::Evaluating, done, data.len())?;
+        let logits = values(&network.logits(data, &examples, Mode::Inference)?)?;
+        for (example, logits) in examples.iter().zip(logits.chunks_exact(num_labels)) {
+            counts.observe(data.labels[*example] as usize, logits);
+        }
+        done += examples.len();
+    }
+    step(watch, Phase::Evaluating, done, data.len())?;
+    Ok(counts)
+}
+
+/// All values of a tensor of f32, row-major.
+fn values(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
+    let mut values = vec![0.0; tensor.numel()];
+    tensor.f_copy_data(&mut values, tensor.numel())?;
+    Ok(values)
+}
+
+/// Reports progress, and stops where the task was called off.
+fn step(watch: &dyn Watch, phase: Phase, done: usize, total: usize) -> Result<(), TrainError> {
+    if watch.is_cancelled() {
+        return Err(TrainError::Cancelled);
+    }
+    watch.progress(phase, done as u64, total as u64);
+    Ok(())
+}
+
+/// What kind of model a run trains.
+enum Kind<'a> {
+    Bert {
+        config: BertConfig,
+        model_dir: &'a Path,
+        max_length: u32,
+    },
+    Mlp {
+        hidden: Vec<u64>,
+    },
+}
+
+impl<'a> Kind<'a> {
+    fn of(
+        spec: &RunSpec,
+        config: Option<ModelConfig>,
+        model_dir: Option<&'a Path>,
+    ) -> Result<Self, TrainError> {
+        match (config, model_dir, &spec.model.source, &spec.task.input) {
+            (Some(ModelConfig::Bert(config)), Some(model_dir), _, TaskInput::Text { max_length, .. }) => {
+                Ok(Self::Bert {
+                    config,
+                    model_dir,
+                    max_length: *max_length,
+                })
+            }
+            (Some(ModelConfig::Mlp(config)), _, _, TaskInput::Table { .. }) => Ok(Self::Mlp {
+                hidden: config.hidden,
+            }),
+            (None, _, ModelSource::Fresh(Architecture::Mlp(hidden)), TaskInput::Table { .. }) => {
+                Ok(Self::Mlp {
+                    hidden: hidden.clone(),
+                })
+            }
+            _ => Err(TrainError::Failed(
+                "libtorch trains BERT encoders on texts and perceptrons on tables, and this run is neither"
+                    .into(),
+            )),
+        }
+    }
+}
+
+fn read_config(model_dir: &Path) -> Result<ModelConfig, TrainError> {
+    let bytes = std::fs::read(model_dir.join(CONFIG_FILE)).map_err(|reason| {
+        TrainError::Failed(format!("the model's {CONFIG_FILE} cannot be read: {reason}"))
+    })?;
+    ModelConfig::parse(&bytes).map_err(|reason| TrainError::Failed(reason.to_string()))
+}
+
+impl From<TchError> for TrainError {
+    fn from(error: TchError) -> Self {
+        // libtorch's messages go on with a C++ stack trace.
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let remedy = if text.contains("out of memory") || text.contains("can't allocate memory") {
+            ": lower training.batch_size or task.max_length"
+        } else {
+            ""
+        };
+        Self::Failed(format!("libtorch failed: {first}{remedy}"))
+    }
+}

@@ -1,0 +1,180 @@
+//! A model as a row of stages, the lower of which may be frozen.
+//!
+//! Whatever lies below the first stage with a trained parameter gives the same output for an example in every
+//! round. [`Network::freeze`] computes it once, without dropout, and keeps it (f32, unpadded, in main memory);
+//! training and evaluation begin there.
+
+use std::sync::{Mutex, PoisonError};
+
+use sheaf_common::status::Phase;
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::prepared::Prepared;
+use super::ragged::{Batch, Ragged};
+use super::source::Source;
+use super::step;
+use crate::trainer::{TrainError, Watch};
+
+/// Rows with padding that go through the network at a time when no gradient is needed.
+pub(super) const ROWS_PER_BATCH: usize = 2048;
+
+/// One stage of a model.
+pub(super) trait Stage: Send {
+    /// Its parameters.
+    fn parameters(&self) -> Vec<&Tensor>;
+
+    /// What it makes of `values`, `[batch, length, ...]`. `real` is that of [`Batch`], `dropout` a probability.
+    fn apply(&self, values: &Tensor, real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError>;
+
+    /// Whether it makes one row of all the rows of an example.
+    fn pools(&self) -> bool {
+        false
+    }
+}
+
+/// How a forward pass is made.
+#[derive(Clone, Copy)]
+pub(super) enum Mode {
+    /// As it is used: no dropout.
+    Inference,
+    /// With dropout of this probability, drawn from this seed.
+    Training {
+        /// In [0, 1).
+        dropout: f64,
+        /// Fixes what is dropped.
+        seed: i64,
+    },
+}
+
+/// All stages; the last one gives logits, `[batch, 1, labels]`.
+pub(super) struct Network {
+    stages: Vec<Box<dyn Stage>>,
+    /// The first stage with a trained parameter: what comes before is frozen.
+    first_trained: usize,
+    device: Device,
+}
+
+impl Network {
+    /// A network of at least one stage, on `device`.
+    pub(super) fn new(stages: Vec<Box<dyn Stage>>, device: Device) -> Self {
+        let is_trained = |stage: &dyn Stage| stage.parameters().iter().any(|tensor| tensor.requires_grad());
+        let first_trained = stages.iter().position(|stage| is_trained(&**stage)).unwrap_or(stages.len() - 1);
+        Self {
+            stages,
+            first_trained,
+            device,
+        }
+    }
+
+    /// Takes `data` through the frozen stages, unless that was done before.
+    pub(super) fn freeze(&self, data: &mut Prepared, watch: &dyn Watch) -> Result<(), TrainError> {
+        let todo = data.stage..self.first_trained;
+        if todo.is_empty() || data.features.len() == 0 {
+            return Ok(());
+        }
+        let pooled = self.stages[todo.clone()].iter().any(|stage| stage.pools());
+        let lengths: Vec<usize> = (0..data.features.len())
+            .map(|example| if pooled { 1 } else { data.features.length(example) })
+            .collect();
+        let _guard = tch::no_grad_guard();
+        let mut frozen: Option<Ragged> = None;
+        let mut done = 0;
+        for examples in data.features.by_length(ROWS_PER_BATCH) {
+            step(watch, Phase::Preparing, done, lengths.len())?;
+            let batch = data.features.batch(&examples, self.device)?;
+            let values = self.apply(todo.clone(), batch, 0.0)?;
+            let store = match &mut frozen {
+                Some(store) => store,
+                None => frozen.insert(empty(&lengths, &values)?),
+            };
+            store.put(&examples, &values)?;
+            done += examples.len();
+        }
+        if let Some(frozen) = frozen {
+            data.features = frozen;
+            data.stage = self.first_trained;
+        }
+        Ok(())
+    }
+
+    /// Logits, `[batch, labels]`, of examples of `data`, which has been through [`Network::freeze`].
+    pub(super) fn logits(&self, data: &Prepared, examples: &[usize], mode: Mode) -> Result<Tensor, TchError> {
+        let batch = data.features.batch(examples, self.device)?;
+        let stages = data.stage..self.stages.len();
+        let logits = match mode {
+            Mode::Training { dropout, seed } if dropout > 0.0 => {
+                seeded(seed, || self.apply(stages, batch, dropout))?
+            }
+            Mode::Training { .. } | Mode::Inference => self.apply(stages, batch, 0.0)?,
+        };
+        logits.f_squeeze_dim(1)
+    }
+
+    fn apply(&self, stages: std::ops::Range<usize>, batch: Batch, dropout: f64) -> Result<Tensor, TchError> {
+        let Batch { mut values, real } = batch;
+        for stage in &self.stages[stages] {
+            values = stage.apply(&values, real.as_ref(), dropout)?;
+        }
+        Ok(values)
+    }
+}
+
+/// Room for the output of the frozen stages, of which `sample` is one batch.
+fn empty(lengths: &[usize], sample: &Tensor) -> Result<Ragged, TchError> {
+    let mut shape = sample.size().split_off(1);
+    shape[0] = lengths.iter().sum::<usize>() as i64;
+    Ok(Ragged::new(
+        Tensor::f_empty(shape, (Kind::Float, Device::Cpu))?,
+        lengths.iter().copied(),
+    ))
+}
+
+/// Runs `forward` with libtorch's random numbers beginning at `seed`. There is one generator for the whole
+/// process, so forward passes with dropout take turns; backward passes draw nothing.
+fn seeded<T>(seed: i64, forward: impl FnOnce() -> T) -> T {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let _turn = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::manual_seed(seed);
+    forward()
+}
+
+/// `x W^T + b`.
+pub(super) struct Linear {
+    /// `[outputs, inputs]`.
+    weight: Tensor,
+    /// `[outputs]`.
+    bias: Tensor,
+}
+
+impl Linear {
+    /// The tensors `{name}.weight` and `{name}.bias`.
+    pub(super) fn open(
+        source: &mut Source<'_>,
+        name: &str,
+        inputs: u64,
+        outputs: u64,
+    ) -> Result<Self, TrainError> {
+        Ok(Self {
+            weight: source.take(&format!("{name}.weight"), &[outputs, inputs])?,
+            bias: source.take(&format!("{name}.bias"), &[outputs])?,
+        })
+    }
+
+    pub(super) fn parameters(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+
+    /// `[..., inputs]` to `[..., outputs]`.
+    pub(super) fn apply(&self, values: &Tensor) -> Result<Tensor, TchError> {
+        values.f_linear(&self.weight, Some(&self.bias))
+    }
+}
+
+/// Dropout as in training; with probability 0 the values as they are.
+pub(super) fn drop_some(values: Tensor, dropout: f64) -> Result<Tensor, TchError> {
+    if dropout > 0.0 {
+        values.f_dropout(dropout, true)
+    } else {
+        Ok(values)
+    }
+}

@@ -1,0 +1,65 @@
+//! The order of examples and their way into padded batches and back.
+
+use sheaf_common::seed;
+use tch::{Device, Kind, Tensor};
+
+use crate::trainer::torch::order::Batches;
+use crate::trainer::torch::ragged::Ragged;
+use crate::trainer::torch::values;
+
+#[test]
+fn every_pass_has_every_example_once_in_another_order() {
+    let mut batches = Batches::new(7, 3, seed::stream(1, &["order"]));
+    assert_eq!(batches.per_pass(), 3);
+    let mut pass = || -> Vec<Vec<usize>> { (0..3).map(|_| batches.next_batch().to_vec()).collect() };
+    let (first, second) = (pass(), pass());
+    assert_ne!(first, second);
+    for pass in [first, second] {
+        assert_eq!(pass.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);
+        let mut all = pass.concat();
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3, 4, 5, 6]);
+    }
+}
+
+/// Examples of 2, 1 and 3 rows of one value each: 0, 1 | 2 | 3, 4, 5.
+fn ragged() -> Ragged {
+    Ragged::new(
+        Tensor::arange(6, (Kind::Float, Device::Cpu)).view([6, 1]),
+        [2, 1, 3],
+    )
+}
+
+#[test]
+fn a_batch_is_padded_to_its_longest_example() {
+    let batch = ragged().batch(&[1, 0], Device::Cpu).unwrap();
+    assert_eq!(batch.values.size(), [2, 2, 1]);
+    assert_eq!(values(&batch.values.narrow(0, 1, 1)).unwrap(), [0.0, 1.0]);
+    let real = Vec::<bool>::try_from(batch.real.unwrap().flatten(0, -1)).unwrap();
+    assert_eq!(real, [true, false, true, true]);
+    assert!(ragged().batch(&[2], Device::Cpu).unwrap().real.is_none());
+}
+
+#[test]
+fn rows_of_a_padded_batch_return_to_their_places() {
+    let mut copy = Ragged::new(Tensor::zeros([6, 1], (Kind::Float, Device::Cpu)), [2, 1, 3]);
+    for examples in [[2, 0].as_slice(), &[1]] {
+        copy.put(examples, &ragged().batch(examples, Device::Cpu).unwrap().values)
+            .unwrap();
+    }
+    for example in 0..3 {
+        let rows = |from: &Ragged| values(&from.batch(&[example], Device::Cpu).unwrap().values).unwrap();
+        assert_eq!(rows(&copy), rows(&ragged()));
+    }
+}
+
+#[test]
+fn buckets_keep_similar_lengths_together_within_the_limit() {
+    let lengths = [5, 1, 9, 4, 5, 20, 2];
+    let rows = lengths.iter().sum::<usize>() as i64;
+    let ragged = Ragged::new(Tensor::zeros([rows, 1], (Kind::Float, Device::Cpu)), lengths);
+    assert_eq!(
+        ragged.by_length(10),
+        [vec![5], vec![2], vec![0, 4], vec![3, 6], vec![1]]
+    );
+}

@@ -1,0 +1,10 @@
+//! What the trainer computes, held against plain Rust in f64 and against another implementation's figures.
+
+mod data;
+mod fixture;
+mod forward;
+mod minilm;
+mod optimizers;
+mod reference;
+mod refusals;
+mod rounds;

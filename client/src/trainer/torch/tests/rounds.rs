@@ -1,0 +1,247 @@
+//! Whole rounds: they learn, can be replayed bit for bit, report and stop.
+
+use sheaf_common::run::*;
+use sheaf_common::status::Phase;
+
+use super::fixture::*;
+use crate::data::{Dataset, Inputs};
+use crate::trainer::torch::TorchTrainer;
+use crate::trainer::torch::training::rate;
+use crate::trainer::{Round, TrainError, Trained, Trainer, Unwatched};
+
+const FIRST: Round = Round { number: 1, of: 4 };
+
+fn round(tiny: &TinyBert, spec: RunSpec, site: &str, round: Round) -> Trained {
+    let job = tiny.job(spec);
+    tiny.open(&job, site, both(news()))
+        .unwrap()
+        .train(tiny.start(&job), round, &Unwatched)
+        .unwrap()
+}
+
+fn bits(trained: &Trained) -> Vec<u32> {
+    trained.params.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Also when other trainers of the same process draw from libtorch's one generator at the same time.
+#[test]
+fn a_round_replayed_gives_the_same_bits() {
+    let tiny = TinyBert::new("");
+    for trainable in [Trainable::Head, Trainable::Last(1), Trainable::All] {
+        let spec = text_spec(trainable, Pooling::Mean);
+        let first = round(&tiny, spec.clone(), "desk", FIRST);
+        let again = std::thread::scope(|scope| {
+            let runs = [(); 4].map(|()| scope.spawn(|| round(&tiny, spec.clone(), "desk", FIRST)));
+            runs.map(|run| run.join().unwrap())
+        });
+        for again in again {
+            assert_eq!((bits(&again), again.train_loss), (bits(&first), first.train_loss));
+        }
+    }
+}
+
+#[test]
+fn site_round_and_seed_change_what_is_drawn() {
+    let tiny = TinyBert::new("");
+    let mut spec = text_spec(Trainable::Last(1), Pooling::Mean);
+    spec.training.schedule.kind = ScheduleKind::Constant;
+    spec.training.schedule.warmup_steps = 0;
+    let first = bits(&round(&tiny, spec.clone(), "desk", FIRST));
+    assert_ne!(bits(&round(&tiny, spec.clone(), "other", FIRST)), first);
+    assert_ne!(
+        bits(&round(&tiny, spec.clone(), "desk", Round { number: 2, of: 4 })),
+        first
+    );
+    spec.seed += 1;
+    assert_ne!(bits(&round(&tiny, spec, "desk", FIRST)), first);
+}
+
+/// A trainer that has been at work before, elsewhere in the run, trains as a fresh one does.
+#[test]
+fn a_round_does_not_depend_on_the_one_before() {
+    let tiny = TinyBert::new("");
+    let job = tiny.job(text_spec(Trainable::Last(1), Pooling::Cls));
+    let second = Round { number: 2, of: 4 };
+    let mut trainer = tiny.open(&job, "desk", both(news())).unwrap();
+    trainer.train(tiny.start(&job), FIRST, &Unwatched).unwrap();
+    trainer.evaluate(&tiny.start(&job), &Unwatched).unwrap();
+    let later = trainer.train(tiny.start(&job), second, &Unwatched).unwrap();
+    assert_eq!(bits(&later), bits(&round(&tiny, job.spec, "desk", second)));
+}
+
+#[test]
+fn every_part_of_an_encoder_learns() {
+    let tiny = TinyBert::new("");
+    for (trainable, rate) in [
+        (Trainable::Head, 0.1),
+        (Trainable::Last(1), 0.01),
+        (Trainable::All, 0.005),
+    ] {
+        for optimizer in [
+            Optimizer::AdamW(ADAM),
+            Optimizer::Adam(ADAM),
+            Optimizer::Sgd {
+                momentum: 0.9,
+                nesterov: true,
+            },
+        ] {
+            let mut spec = text_spec(trainable, Pooling::Mean);
+            spec.training.optimizer = optimizer;
+            spec.training.learning_rate = rate;
+            spec.training.local = LocalWork::Epochs(5);
+            let job = tiny.job(spec);
+            let mut trainer = tiny.open(&job, "desk", both(news())).unwrap();
+            let before = tiny.start(&job);
+            let mut params = before.clone();
+            for number in 1..=4 {
+                params = trainer
+                    .train(params, Round { number, of: 4 }, &Unwatched)
+                    .unwrap()
+                    .params;
+            }
+            let mut loss = |params: &[f32]| {
+                let counts = trainer.evaluate(params, &Unwatched).unwrap().unwrap();
+                counts.report(&job.spec.task.labels).loss
+            };
+            let (after, before) = (loss(&params), loss(&before));
+            assert!(
+                after < 0.6 * before,
+                "{trainable:?} {optimizer:?}: {before} to {after}"
+            );
+        }
+    }
+}
+
+/// Points around three corners.
+fn points() -> Dataset {
+    let corners = [(-1.0, -1.0), (1.0, -1.0), (0.0, 1.0)];
+    let examples = (0..60).map(|example| {
+        let (x, y): (f32, f32) = corners[example % 3];
+        let angle = example as f32;
+        [x + 0.4 * angle.cos(), 0.0, y + 0.4 * angle.sin(), 0.0]
+    });
+    let values = examples.flatten().collect();
+    Dataset {
+        inputs: Inputs::Table { width: 4, values },
+        labels: (0..60).map(|example| example % 3).collect(),
+    }
+}
+
+fn points_spec() -> RunSpec {
+    let feature = |column: &str| Feature {
+        column: column.into(),
+        kind: FeatureKind::Numeric { mean: 0.0, std: 1.0 },
+        missing: Vec::new(),
+    };
+    let mut spec = table_spec(vec![feature("x"), feature("y")], vec![16, 8]);
+    spec.training.local = LocalWork::Epochs(5);
+    spec
+}
+
+/// Small and fixed, as a server would send it.
+fn fresh(numel: u64) -> Vec<f32> {
+    (0..numel).map(|index| 0.5 * (index as f32 * 1.7).sin()).collect()
+}
+
+#[test]
+fn a_perceptron_learns_what_can_be_separated() {
+    let job = job(points_spec(), None);
+    let mut trainer = TorchTrainer::open(&job, None, "site", both(points()), tch::Device::Cpu).unwrap();
+    assert_eq!(trainer.num_examples(), 60);
+    let mut params = fresh(job.params.numel());
+    for number in 1..=4 {
+        params = trainer
+            .train(params, Round { number, of: 4 }, &Unwatched)
+            .unwrap()
+            .params;
+    }
+    let mut prepared = trainer.prepare(&points()).unwrap();
+    let counts = trainer.evaluate_on(&params, &mut prepared, &Unwatched).unwrap();
+    assert_eq!(counts.report(&job.spec.task.labels).accuracy, 1.0);
+    assert_eq!(trainer.evaluate(&params, &Unwatched).unwrap(), Some(counts));
+}
+
+#[test]
+fn without_held_out_examples_there_is_nothing_to_evaluate() {
+    let job = job(points_spec(), None);
+    let mut split = both(points());
+    split.validation = Dataset {
+        inputs: Inputs::Table {
+            width: 4,
+            values: Vec::new(),
+        },
+        labels: Vec::new(),
+    };
+    let mut trainer = TorchTrainer::open(&job, None, "site", split, tch::Device::Cpu).unwrap();
+    assert_eq!(
+        trainer.evaluate(&fresh(job.params.numel()), &Unwatched).unwrap(),
+        None
+    );
+}
+
+#[test]
+fn the_learning_rate_goes_on_from_round_to_round() {
+    let mut spec = points_spec();
+    spec.training.schedule = Schedule {
+        kind: ScheduleKind::Linear,
+        warmup_steps: 0,
+    };
+    let at = |number, step| rate(&spec, Round { number, of: 4 }, step, 10) / spec.training.learning_rate;
+    for (number, step, factor) in [(1, 0, 1.0), (1, 5, 0.875), (2, 0, 0.75), (4, 9, 0.025)] {
+        assert!(
+            (at(number, step) - factor).abs() < 1e-12,
+            "round {number}, step {step}: {}",
+            at(number, step)
+        );
+    }
+}
+
+#[test]
+fn progress_is_told_step_by_step() {
+    let tiny = TinyBert::new("");
+    let mut spec = text_spec(Trainable::Last(1), Pooling::Mean);
+    spec.training.local = LocalWork::Steps(4);
+    let job = tiny.job(spec);
+    let mut trainer = tiny.open(&job, "desk", both(news())).unwrap();
+    let watch = Recorder::new(usize::MAX);
+    trainer.train(tiny.start(&job), FIRST, &watch).unwrap();
+    trainer.evaluate(&tiny.start(&job), &watch).unwrap();
+    assert_eq!(
+        watch.of(Phase::Training),
+        [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    );
+    assert_eq!(watch.of(Phase::Evaluating).last(), Some(&(5, 5)));
+    assert!(!watch.of(Phase::Preparing).is_empty());
+}
+
+#[test]
+fn a_task_called_off_stops_at_the_next_step() {
+    let tiny = TinyBert::new("");
+    let job = tiny.job(text_spec(Trainable::All, Pooling::Mean));
+    let mut trainer = tiny.open(&job, "desk", both(news())).unwrap();
+    let watch = Recorder::new(3);
+    let error = trainer.train(tiny.start(&job), FIRST, &watch).unwrap_err();
+    assert!(matches!(error, TrainError::Cancelled), "{error}");
+    assert_eq!(watch.of(Phase::Training), [(0, 6), (1, 6), (2, 6)]);
+    let error = trainer
+        .evaluate(&tiny.start(&job), &Recorder::new(0))
+        .unwrap_err();
+    assert!(matches!(error, TrainError::Cancelled), "{error}");
+}
+
+#[test]
+fn a_loss_that_leaves_the_numbers_is_said() {
+    let mut spec = points_spec();
+    spec.training.optimizer = Optimizer::Sgd {
+        momentum: 0.0,
+        nesterov: false,
+    };
+    spec.training.learning_rate = 1e30;
+    spec.training.max_grad_norm = None;
+    let job = job(spec, None);
+    let mut trainer = TorchTrainer::open(&job, None, "site", both(points()), tch::Device::Cpu).unwrap();
+    let error = trainer
+        .train(fresh(job.params.numel()), FIRST, &Unwatched)
+        .unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { round: 1, .. }), "{error}");
+}

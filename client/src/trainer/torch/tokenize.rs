@@ -1,0 +1,88 @@
+//! Texts into token ids, as the model's own `tokenizer.json` says.
+
+use std::path::Path;
+
+use sheaf_common::model::TOKENIZER_FILE;
+use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
+
+use crate::trainer::TrainError;
+
+/// Texts tokenised at a time: encodings are many times larger than the ids that are kept of them.
+const CHUNK: usize = 256;
+
+/// A model's tokenizer, set to cut texts.
+pub(super) struct Tokens {
+    tokenizer: Tokenizer,
+    /// Every id is below this.
+    vocab_size: u64,
+}
+
+impl Tokens {
+    /// Reads the tokenizer of `model_dir`. Texts are cut to `max_length` tokens, special tokens included;
+    /// padding that the file asks for is ignored, since batches are padded to their longest text.
+    ///
+    /// # Errors
+    /// When the file cannot be read or leaves no room for text in `max_length` tokens.
+    pub(super) fn open(model_dir: &Path, max_length: u32, vocab_size: u64) -> Result<Self, TrainError> {
+        let unusable =
+            |reason| TrainError::Failed(format!("the model's {TOKENIZER_FILE} cannot be used: {reason}"));
+        let mut tokenizer = Tokenizer::from_file(model_dir.join(TOKENIZER_FILE)).map_err(unusable)?;
+        let special = tokenizer
+            .get_post_processor()
+            .map_or(0, |processor| processor.added_tokens(false));
+        let max_length = max_length as usize;
+        // Checked here because the library would subtract one from the other.
+        if max_length <= special {
+            return Err(TrainError::Failed(format!(
+                "task.max_length is {max_length}, and the model's tokenizer adds {special} special tokens to \
+                 every text: raise it"
+            )));
+        }
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(Some(TruncationParams {
+                max_length,
+                stride: 0,
+                ..TruncationParams::default()
+            }))
+            .map_err(unusable)?;
+        Ok(Self {
+            tokenizer,
+            vocab_size,
+        })
+    }
+
+    /// The token ids of each text.
+    ///
+    /// # Errors
+    /// When the tokenizer fails, gives a text no token at all, or one that the model does not have.
+    pub(super) fn encode(&self, texts: &[String]) -> Result<Vec<Vec<i64>>, TrainError> {
+        let mut all = Vec::with_capacity(texts.len());
+        for chunk in texts.chunks(CHUNK) {
+            let chunk = chunk.iter().map(String::as_str).collect();
+            let encodings = self.tokenizer.encode_batch_fast(chunk, true).map_err(|reason| {
+                TrainError::Failed(format!("the model's tokenizer cannot encode the data: {reason}"))
+            })?;
+            for encoding in encodings {
+                all.push(self.checked(encoding.get_ids(), all.len())?);
+            }
+        }
+        Ok(all)
+    }
+
+    fn checked(&self, ids: &[u32], example: usize) -> Result<Vec<i64>, TrainError> {
+        if ids.is_empty() {
+            let number = example + 1;
+            return Err(TrainError::Failed(format!(
+                "the tokenizer makes no token of example {number}'s text"
+            )));
+        }
+        match ids.iter().find(|id| u64::from(**id) >= self.vocab_size) {
+            None => Ok(ids.iter().map(|id| i64::from(*id)).collect()),
+            Some(id) => Err(TrainError::Failed(format!(
+                "{TOKENIZER_FILE} has the token id {id}, but the model's config.json says vocab_size {}",
+                self.vocab_size
+            ))),
+        }
+    }
+}
