@@ -236,7 +236,7 @@ fn example_run(trainable: &str) -> Result<RunSpec, sheaf_common::config::ConfigE
     let text = format!(
         "name = \"example\"\nrounds = 1\nsecure_aggregation = \"off\"\n\
          [model]\nname = \"model\"\ntrainable = \"{trainable}\"\n\
-         [task]\ntype = \"text-classification\"\ndataset = \"d\"\ntext = \"t\"\nlabel = \"l\"\nlabels = [\"a\", \"b\"]\n"
+         [task]\ntype = \"text-classification\"\ndataset = \"d\"\ntext = \"t\"\nmax_length = 3\nlabel = \"l\"\nlabels = [\"a\", \"b\"]\n"
     );
     RunSpec::parse("example", &text)
 }

@@ -29,6 +29,8 @@ mod settings;
 mod sites;
 mod spec_card;
 mod table;
+#[cfg(test)]
+mod tests;
 mod units;
 mod watch;
 

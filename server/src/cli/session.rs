@@ -22,7 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub enum SessionError {
     /// No connection.
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Connect(ConnectError),
+    /// The server does not show a certificate of our federation.
+    #[error(
+        "{0}; compare your certificate, the server's and ca.crt with `sheaf pki show`: all must be of one federation, and valid"
+    )]
+    Distrust(ConnectError),
     /// The server does not accept our certificate.
     #[error("the server does not accept your certificate: {0}")]
     Certificate(&'static str),
@@ -58,7 +63,11 @@ impl SessionError {
             ),
             Self::Lost(_) | Self::Silent(_) => true,
             Self::Transfer(error) => matches!(error, TransferError::Lost { .. }),
-            Self::Certificate(_) | Self::Unwelcome(_) | Self::Refused(_) | Self::OutOfTurn => false,
+            Self::Distrust(_)
+            | Self::Certificate(_)
+            | Self::Unwelcome(_)
+            | Self::Refused(_)
+            | Self::OutOfTurn => false,
         }
     }
 }
@@ -75,7 +84,9 @@ pub(super) struct Session {
 impl Session {
     /// Connects, and says hello.
     pub(super) async fn open(settings: &Settings) -> Result<Self, SessionError> {
-        let link = endpoint::connect(&settings.server, &settings.credentials).await?;
+        let link = endpoint::connect(&settings.server, &settings.credentials)
+            .await
+            .map_err(refused)?;
         let (send, recv) = link.connection.open_bi().await.map_err(|error| ended(&error))?;
         let federation = settings.credentials.identity.federation.clone();
         let mut session = Self {
@@ -155,6 +166,14 @@ impl Session {
     }
 }
 
+fn refused(error: ConnectError) -> SessionError {
+    if matches!(error, ConnectError::Refused { .. }) {
+        SessionError::Distrust(error)
+    } else {
+        SessionError::Connect(error)
+    }
+}
+
 fn lost(why: impl std::fmt::Display) -> SessionError {
     SessionError::Lost(why.to_string())
 }
@@ -173,10 +192,12 @@ fn ended(error: &ConnectionError) -> SessionError {
 /// The TLS alerts about a certificate (RFC 8446, 6.2), which QUIC carries as 0x100 and the alert (RFC 9001, 4.8).
 fn tls_alert(code: u64) -> Option<&'static str> {
     match code.checked_sub(0x100)? {
-        42 | 43 | 46 | 51 => Some("it is damaged or was made for something else"),
+        42 | 43 | 46 => Some("it is damaged or was made for something else"),
         44 => Some("it was revoked; ask the federation's authority for a new one"),
         45 => Some("it has expired, or the clock of one of the two machines is wrong; ask for a new one"),
-        48 => Some("it was made by another federation's authority than the server's"),
+        48 | 51 => {
+            Some("another authority than the server's made it; ask whoever runs the federation for one")
+        }
         116 => Some("it was not shown"),
         _ => None,
     }

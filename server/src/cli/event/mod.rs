@@ -49,17 +49,20 @@ pub(super) struct At {
     pub(super) attempt: u32,
 }
 
-/// The events that lead from `old` (nothing, at the first look) to `new`, in their order.
+/// The events that lead from `old` (nothing, at the first look) to `new`, in their order. What was over before the
+/// first look is told without its details.
 pub(super) fn changes(old: Option<&RunStatus>, new: &RunStatus) -> Vec<Event> {
     let mut events = Vec::new();
-    let known = old.map_or(new.history.len(), |old| old.history.len());
     if old.is_none() {
         events.push(found(new));
     }
     let before = old.and_then(Attempt::current);
+    let known = old.map_or(0, |old| old.history.len());
     for record in new.history.get(known..).unwrap_or_default() {
         let attempt = Attempt::over(new, record);
-        attempt.progress_since(before.as_ref(), &mut events);
+        if old.is_some() {
+            attempt.progress_since(before.as_ref(), &mut events);
+        }
         events.push(Event::Over {
             at: attempt.at,
             record: Box::new(record.clone()),

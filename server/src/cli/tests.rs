@@ -1,0 +1,378 @@
+//! What an operator reads, from statuses made by hand; the commands themselves are tried in `tests/cli.rs`.
+
+use std::time::Duration;
+
+use clap::CommandFactory;
+use sheaf_common::blob::BlobId;
+use sheaf_common::metrics::Report;
+use sheaf_common::run::RunSpec;
+use sheaf_common::status::{
+    Answer, MemberStatus, Participant, Phase, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus,
+    RunSummary, SiteStatus,
+};
+use sheaf_common::time::Timestamp;
+
+use super::event::changes;
+use super::run_card::run_card;
+use super::screen::time_left;
+use super::{Args, json, runs, sites};
+
+const SPEC: &str = r#"
+name = "news"
+rounds = 3
+secure_aggregation = "off"
+[model]
+name = "minilm"
+trainable = "last:2"
+[task]
+type = "text-classification"
+dataset = "newswire"
+text = "body"
+label = "topic"
+labels = ["a", "b"]
+[training]
+learning_rate = 0.001
+local_epochs = 2
+[cohort]
+min_sites = 2
+min_updates = 2
+round_timeout = "10m"
+"#;
+
+fn report(accuracy: f64) -> Report {
+    Report {
+        num_examples: 100,
+        loss: 0.5,
+        accuracy,
+        macro_precision: 0.8,
+        macro_recall: 0.8,
+        macro_f1: 0.75,
+        roc_auc: None,
+        per_class: Vec::new(),
+        confusion: Vec::new(),
+    }
+}
+
+fn status(state: RunState) -> RunStatus {
+    RunStatus {
+        summary: RunSummary {
+            run: "news".parse().unwrap(),
+            state,
+            completed_rounds: 0,
+            rounds: 3,
+            submitted_by: "ada".parse().unwrap(),
+            submitted_at: Timestamp(1_000_000),
+            detail: String::new(),
+        },
+        spec: RunSpec::parse("run.toml", SPEC).unwrap(),
+        num_params: 3_550_000,
+        current: None,
+        history: Vec::new(),
+        final_metrics: None,
+        global: BlobId::of(b"global"),
+    }
+}
+
+fn round(round: u32, attempt: u32, answers: &[(&str, Answer)]) -> RoundStatus {
+    let member = |(site, answer): &(&str, Answer)| MemberStatus {
+        site: site.parse().unwrap(),
+        connected: true,
+        answer: answer.clone(),
+        progress: None,
+    };
+    RoundStatus {
+        round,
+        attempt,
+        started: Timestamp(1_000_000),
+        time_left: Duration::from_secs(590),
+        members: answers.iter().map(member).collect(),
+    }
+}
+
+fn record(round: u32, attempt: u32, outcome: RoundOutcome, answers: &[(&str, Answer)]) -> RoundRecord {
+    let participant = |(site, answer): &(&str, Answer)| Participant {
+        site: site.parse().unwrap(),
+        answer: answer.clone(),
+        num_examples: if *answer == Answer::Accepted { 150 } else { 0 },
+    };
+    RoundRecord {
+        round,
+        attempt,
+        started: Timestamp(1_000_000),
+        ended: Timestamp(1_020_000),
+        outcome,
+        participants: answers.iter().map(participant).collect(),
+        global_metrics: Some(report(0.9)),
+        local_metrics: None,
+        train_loss: Some(0.25),
+    }
+}
+
+fn completed() -> RoundOutcome {
+    RoundOutcome::Completed(BlobId::of(b"after"))
+}
+
+fn rejected() -> Answer {
+    Answer::Rejected("its delta holds NaN".into())
+}
+
+/// A run in its second round, of which nearly everything can be seen.
+fn busy() -> RunStatus {
+    let mut status = status(RunState::Running);
+    status.summary.completed_rounds = 1;
+    status.summary.detail = "round 2, second attempt".into();
+    let abandoned = RoundOutcome::Abandoned("1 of 2 updates at the deadline".into());
+    status.history = vec![
+        record(
+            1,
+            1,
+            completed(),
+            &[("paris", Answer::Accepted), ("tokyo", Answer::Accepted)],
+        ),
+        record(
+            2,
+            1,
+            abandoned,
+            &[("paris", Answer::Accepted), ("tokyo", rejected())],
+        ),
+    ];
+    let declined = Answer::Declined("no data set newswire".into());
+    let pending = Answer::Pending;
+    let answers = [
+        ("lima", declined),
+        ("oslo", pending.clone()),
+        ("paris", Answer::Accepted),
+        ("tokyo", pending),
+    ];
+    let mut current = round(2, 2, &answers);
+    current.members[1].connected = false;
+    current.members[3].progress = Some((Phase::Training, 30, 120));
+    status.current = Some(current);
+    status
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn a_run_in_full() {
+    let text = run_card(&busy(), Timestamp(1_260_000));
+    let expected = "\
+run        news
+state      running, 1 of 3 rounds completed
+           round 2, second attempt
+submitted  by ada, 4m20s ago
+model      minilm; the last 2 layers and the head are trained, mean pooling
+travels    3,550,000 parameters, 14.2 MB each way per site and round
+task       `topic` (2 labels) from text in `body`, up to 128 tokens; data set newswire
+training   AdamW, learning rate 0.001, batches of 16, 2 epochs per round
+cohort     all connected sites; starts with 2 sites connected, counts with 2 updates, waits 10m00s
+privacy    secure aggregation is off: the server sees each site's update
+global     ";
+    assert!(text.starts_with(expected), "{text}");
+    let rest = text.split_once("\n\n").unwrap().1;
+    assert_eq!(
+        rest,
+        "\
+ROUND   TIME  ANSWERED  TRAIN LOSS    LOSS  ACCURACY  MACRO F1  AUC
+    1  20.0s       2/2      0.2500  0.5000    0.9000    0.7500    -
+loss to AUC: the global model that a round started from, on the sites' validation splits
+
+round 2 (attempt 2), 9m50s until its deadline
+SITE   DOES
+lima   declined: no data set newswire
+oslo   away
+paris  answered
+tokyo  training 30 of 120
+
+abandoned attempts
+  round 2, attempt 1 (1/2 answered): 1 of 2 updates at the deadline
+
+updates that were not counted
+  round 2, tokyo rejected: its delta holds NaN"
+    );
+}
+
+#[test]
+fn the_final_model_ends_the_table() {
+    let mut done = busy();
+    done.current = None;
+    done.final_metrics = Some(Report {
+        roc_auc: Some(0.987_65),
+        ..report(0.95)
+    });
+    let text = run_card(&done, Timestamp(0));
+    assert!(
+        text.contains("\n  end      -         -           -  0.5000    0.9500    0.7500  0.9877\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_run_for_programs() {
+    let value = json::status(&busy());
+    let at = |pointer| {
+        value
+            .pointer(pointer)
+            .unwrap_or_else(|| panic!("no {pointer} in {value:#}"))
+    };
+    assert_eq!(at("/run"), "news");
+    assert_eq!(at("/state"), "running");
+    assert_eq!(at("/secure_aggregation"), "off");
+    assert_eq!(at("/bytes_per_transfer"), 14_200_000);
+    assert_eq!(at("/submitted_at"), "1970-01-01T00:16:40.000Z");
+    assert_eq!(at("/global"), BlobId::of(b"global").to_string().as_str());
+    assert_eq!(at("/spec/cohort/round_timeout"), 600.0);
+    assert_eq!(at("/history/0/outcome"), "completed");
+    assert_eq!(at("/history/0/seconds"), 20.0);
+    assert_eq!(at("/history/0/global_metrics/accuracy"), 0.9);
+    assert_eq!(at("/history/0/local_metrics"), &serde_json::Value::Null);
+    assert_eq!(at("/history/1/reason"), "1 of 2 updates at the deadline");
+    assert_eq!(at("/history/1/participants/1/answer"), "rejected");
+    assert_eq!(at("/history/1/participants/0/num_examples"), 150);
+    assert_eq!(at("/current/seconds_left"), 590.0);
+    assert_eq!(at("/current/members/3/phase"), "training");
+    assert_eq!(at("/current/members/3/done"), 30);
+    assert_eq!(at("/current/members/0/reason"), "no data set newswire");
+}
+
+#[test]
+fn lists() {
+    let runs = [busy().summary];
+    assert_eq!(
+        runs::list(&runs, Timestamp(1_061_000)),
+        "RUN   STATE    ROUNDS  BY     AGE  DETAIL\nnews  running     1/3  ada  1m01s  round 2, second attempt"
+    );
+    let site = SiteStatus {
+        site: "tokyo".parse().unwrap(),
+        connected: true,
+        address: "10.0.0.7:5001".into(),
+        software: "0.1.0".into(),
+        since: Timestamp(0),
+        run: None,
+        bytes_down: 90_900_000,
+        bytes_up: 0,
+    };
+    assert_eq!(
+        sites::list(&[site], Timestamp(7_200_000)),
+        "SITE   STATE      SINCE  RUN  FETCHED  SENT  VERSION  ADDRESS\n\
+         tokyo  connected  2h00m  -    90.9 MB   0 B  0.1.0    10.0.0.7:5001"
+    );
+    assert!(runs::list(&[], Timestamp(0)).starts_with("no runs yet"));
+}
+
+fn lines(old: Option<&RunStatus>, new: &RunStatus) -> Vec<String> {
+    changes(old, new).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_first_look_says_where_it_stands() {
+    let mut waiting = status(RunState::Waiting);
+    waiting.summary.detail = "1 of 2 sites are connected".into();
+    assert_eq!(
+        lines(None, &waiting),
+        ["news: waiting, 0 of 3 rounds completed: 1 of 2 sites are connected"]
+    );
+    assert_eq!(lines(Some(&waiting), &waiting), [""; 0]);
+    assert_eq!(
+        lines(None, &busy()),
+        [
+            "news: running, 1 of 3 rounds completed: round 2, second attempt",
+            "round 1/3: completed in 20.0s, 2/2 answered, train loss 0.2500; model before it: accuracy 0.9000, macro F1 0.7500",
+            "round 2/3: abandoned after 20.0s, 1/2 answered: 1 of 2 updates at the deadline",
+            "round 2/3, attempt 2: started with 4 sites: lima, oslo, paris, tokyo",
+            "round 2/3, attempt 2: lima declined: no data set newswire",
+            "round 2/3, attempt 2: paris answered (1/4)",
+        ]
+    );
+}
+
+#[test]
+fn a_round_is_told_as_it_goes_on() {
+    let waiting = status(RunState::Waiting);
+    let with = |answers: &[(&str, Answer)]| RunStatus {
+        current: Some(round(1, 1, answers)),
+        ..status(RunState::Running)
+    };
+    let started = with(&[("paris", Answer::Pending), ("tokyo", Answer::Pending)]);
+    assert_eq!(
+        lines(Some(&waiting), &started),
+        ["round 1/3: started with 2 sites: paris, tokyo"]
+    );
+
+    let first = with(&[("paris", Answer::Pending), ("tokyo", Answer::Accepted)]);
+    assert_eq!(lines(Some(&started), &first), ["round 1/3: tokyo answered (1/2)"]);
+
+    let mut next = with(&[]);
+    next.current = Some(round(2, 1, &[("paris", Answer::Pending)]));
+    next.summary.completed_rounds = 1;
+    next.history = vec![record(
+        1,
+        1,
+        completed(),
+        &[("paris", Answer::Accepted), ("tokyo", Answer::Accepted)],
+    )];
+    assert_eq!(
+        lines(Some(&first), &next),
+        [
+            "round 1/3: paris answered (2/2)",
+            "round 1/3: completed in 20.0s, 2/2 answered, train loss 0.2500; model before it: accuracy 0.9000, macro F1 0.7500",
+            "round 2/3: started with 1 site: paris",
+        ]
+    );
+    assert_eq!(lines(Some(&next), &next), [""; 0]);
+}
+
+#[test]
+fn a_round_between_two_looks_is_told_whole() {
+    let waiting = status(RunState::Waiting);
+    let mut done = status(RunState::Failed);
+    done.summary.detail = "round 1 was abandoned 3 times".into();
+    let abandoned = RoundOutcome::Abandoned("nobody answered".into());
+    done.history = vec![record(
+        1,
+        3,
+        abandoned,
+        &[("paris", rejected()), ("tokyo", Answer::Pending)],
+    )];
+    assert_eq!(
+        lines(Some(&waiting), &done),
+        [
+            "round 1/3, attempt 3: started with 2 sites: paris, tokyo",
+            "round 1/3, attempt 3: paris rejected: its delta holds NaN",
+            "round 1/3, attempt 3: abandoned after 20.0s, 0/2 answered: nobody answered",
+            "news failed: round 1 was abandoned 3 times",
+        ]
+    );
+}
+
+#[test]
+fn the_end_is_told_with_its_metrics() {
+    let mut done = status(RunState::Completed);
+    done.final_metrics = Some(report(0.96));
+    let end = "news completed; final model: accuracy 0.9600, macro F1 0.7500";
+    assert_eq!(lines(Some(&status(RunState::Evaluating)), &done), [end]);
+    assert_eq!(
+        lines(None, &done),
+        ["news: completed, 0 of 3 rounds completed", end]
+    );
+    let lasting: Vec<bool> = changes(None, &done)
+        .iter()
+        .map(super::event::Event::is_lasting)
+        .collect();
+    assert_eq!(lasting, [false, true]);
+}
+
+#[test]
+fn time_left_follows_from_completed_rounds() {
+    let mut status = status(RunState::Running);
+    assert_eq!(time_left(&status), None);
+    status.current = Some(round(1, 1, &[("paris", Answer::Pending)]));
+    assert_eq!(time_left(&status), None, "no round is completed yet");
+    status.history = vec![record(1, 1, completed(), &[])];
+    status.summary.completed_rounds = 1;
+    // Two rounds of 20 s to go, 10 s of which are spent: the deadline was 600 s away and is 590 s away.
+    assert_eq!(time_left(&status), Some(Duration::from_secs(30)));
+}
