@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use sheaf_client::config::SiteConfig;
+use sheaf_client::offline::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -20,23 +21,23 @@ struct Arguments {
     command: Option<Command>,
 }
 
-#[derive(Subcommand)]
-enum Command {}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_env("SHEAF_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // The commands print what they found; the daemon has only its log.
+    let default = if arguments.command.is_some() { "warn" } else { "info" };
+    let filter = EnvFilter::try_from_env("SHEAF_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
     let result = match arguments.command {
-        None => daemon(&arguments.config),
-        Some(command) => match command {},
+        None => daemon(&arguments.config).map(|()| true),
+        Some(command) => command.execute(&arguments.config, &mut std::io::stdout().lock()).map_err(Into::into),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("sheaf-client: {error:#}");
             ExitCode::FAILURE

@@ -3,11 +3,29 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The name of a blob: the BLAKE3 hash of its content, 64 hexadecimal digits when written.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId([u8; 32]);
+
+/// Digits where people read (JSON), bytes on the wire.
+impl Serialize for BlobId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
+    }
+}
+
+impl<'de> Deserialize<'de> for BlobId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            Deserialize::deserialize(deserializer).map(Self)
+        }
+    }
+}
 
 impl BlobId {
     /// The name of `content`.
@@ -61,6 +79,12 @@ mod tests {
     #[test]
     fn written_and_read_back() {
         let id = BlobId::of(b"sheaf");
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(json, format!("\"{id}\""));
+        assert_eq!(serde_json::from_str::<BlobId>(&json).unwrap(), id);
+        let wire = crate::wire::encode(&id).unwrap();
+        assert_eq!(wire.len(), 32);
+        assert_eq!(crate::wire::decode::<BlobId>(&wire).unwrap(), id);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!("zz".parse::<BlobId>().is_err());
         assert!(id.to_string()[1..].parse::<BlobId>().is_err());

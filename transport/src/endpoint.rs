@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 use sheaf_common::id::{Identity, Role};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -80,12 +81,17 @@ pub fn listen(address: SocketAddr, credentials: &Credentials) -> Result<Endpoint
     let tls = QuicServerConfig::try_from(tls).map_err(|e| EndpointError::Tls(e.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(Arc::new(transport()));
-    // A restarted server can tell the peers of its former self so, and they need not wait for a timeout.
-    let reset = EndpointConfig::new(Arc::new(hmac::Key::new(
-        hmac::HMAC_SHA256,
-        &credentials.reset_secret(),
-    )));
-    endpoint(address, reset, Some(config))
+    endpoint(address, restartable(&credentials.reset_secret()), Some(config))
+}
+
+/// Lets a restarted server tell the peers of its former self at once that their connections are gone: it must
+/// know its former connection ids and make the same reset tokens.
+fn restartable(secret: &[u8; 32]) -> EndpointConfig {
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret)));
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(secret).as_bytes();
+    let key = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
+    config
 }
 
 /// A client's endpoint; `server` addresses decide the family.
