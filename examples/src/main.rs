@@ -1,0 +1,104 @@
+//! `sheaf-demo newswire|heart`: a whole federation on this machine, from its certificates to a table that says
+//! what federating was worth. The programs are the real ones, each a process of its own, and every command is
+//! printed as a user would type it.
+//!
+//! What is read here:
+//!
+//! * [`example`]: what an example is; [`newswire`] and [`heart`] are the two, with their partitions;
+//!   [`table`](mod@table) holds their rows, [`cache`] finds the files that they are made of.
+//! * [`shell`]: runs commands in the work folder ([`line`](mod@line) is one of them) and lets no process outlive
+//!   it ([`mortal`]).
+//! * [`federation`], then [`baselines`]: the steps, in the order in which they happen; [`settings`] are the
+//!   configuration files that they write.
+//! * [`outcome`]: what was measured, as `result.json` and as a table; [`history`] and [`plot`]: metrics by round.
+
+mod baselines;
+mod cache;
+mod example;
+mod federation;
+mod heart;
+mod history;
+mod line;
+mod mortal;
+mod newswire;
+mod outcome;
+mod plot;
+mod settings;
+mod shell;
+mod table;
+mod work;
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+
+use example::Choice;
+use outcome::Outcome;
+use shell::Shell;
+use work::Work;
+
+/// Run a whole federation on this machine and measure what it is worth.
+#[derive(Parser)]
+#[command(name = "sheaf-demo", version)]
+struct Arguments {
+    /// Which example
+    example: Name,
+    /// Seed of the partition and of the run
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Number of sites, 2 to 16
+    #[arg(long, default_value = "4", value_parser = parse_sites)]
+    sites: NonZeroUsize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    /// Four desks learn the topics of newswire: a text encoder
+    Newswire,
+    /// Four hospitals learn to recognise heart disease: a multi-layer perceptron
+    Heart,
+}
+
+fn parse_sites(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse() {
+        Ok(sites) if (2..=16).contains(&NonZeroUsize::get(sites)) => Ok(sites),
+        Ok(_) | Err(_) => Err("give a number from 2 to 16".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    match demo(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nsheaf-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(arguments: &Arguments) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let choice = Choice {
+        seed: arguments.seed,
+        sites: arguments.sites,
+    };
+    let example = match arguments.example {
+        Name::Newswire => newswire::example(choice),
+        Name::Heart => heart::example(choice),
+    }?;
+    let work = Work::make(example.name).context("no work folder")?;
+    let mut shell = Shell::new(&work)?;
+    example.introduce(&work)?;
+
+    let federated = federation::run(&example, &work, &mut shell)?;
+    let baselines = baselines::run(&example, &federated, &work, &mut shell)?;
+    plot::draw(&federated.history, &example, &work)?;
+
+    let outcome = Outcome::new(&example, &federated, baselines, started.elapsed());
+    outcome.write(&work)?;
+    outcome.print(&work);
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Desks of a newsroom that learn topics together: Reuters R8 and all-MiniLM-L6-v2. One site a desk; the
+//! [`partition`](partition()) is simulated.
+
+mod partition;
+
+use std::path::{Path, PathBuf};
+
+use csv::ReaderBuilder;
+
+use crate::cache;
+use crate::example::{Base, Choice, Example, ExampleError};
+use crate::table::{Format, Table};
+
+use partition::{DESK_SIZE, partition};
+
+/// Lines of a `.tab` file before its first document: names, types, roles and an empty one.
+const HEADER_LINES: usize = 4;
+
+/// The example, with its data dealt out.
+pub(crate) fn example(choice: Choice) -> Result<Example, ExampleError> {
+    let data = cache::find("reuters-r8")?;
+    let documents = read(&data.join("reuters-r8-train.tab"))?;
+    let test = read(&data.join("reuters-r8-test.tab"))?;
+    let desks = choice.sites.get();
+    Ok(Example {
+        name: "newswire",
+        about: format!(
+            "{desks} desks of a newsroom learn the topics of Reuters R8 together, each from {DESK_SIZE} documents \
+             of its own.\nThe partition is simulated: a desk gets most of its documents from its own topics, drawn \
+             with seed {}.",
+            choice.seed
+        ),
+        choice,
+        run: include_str!("../../newswire/run.toml"),
+        base: Base::Folder {
+            name: "minilm",
+            dir: cache::find("minilm")?,
+        },
+        sites: partition(&documents, choice),
+        test,
+    })
+}
+
+/// Reads a `.tab` file: a topic and a text on each line, without quotes.
+fn read(path: &Path) -> Result<Table, ExampleError> {
+    let unreadable = |error| ExampleError::Unreadable(PathBuf::from(path), error);
+    let reader = ReaderBuilder::new()
+        .delimiter(b'\t')
+        .quoting(false)
+        .has_headers(false)
+        .flexible(true)
+        .from_path(path);
+    let mut rows = Vec::new();
+    for record in reader.map_err(unreadable)?.into_records().skip(HEADER_LINES - 1) {
+        let record = record.map_err(unreadable)?;
+        match (record.get(0), record.get(1)) {
+            (Some(topic), Some(text)) if !topic.is_empty() => {
+                rows.push(vec![topic.to_owned(), text.trim().to_owned()])
+            }
+            _ => {
+                let line = record.position().map_or(0, csv::Position::line);
+                let problem = format!("has no topic and text on line {line}: fetch it again");
+                return Err(ExampleError::Unexpected(path.to_owned(), problem));
+            }
+        }
+    }
+    Ok(Table {
+        format: Format::Tsv,
+        columns: vec!["topic", "text"],
+        label: 0,
+        rows,
+    })
+}
