@@ -1,6 +1,6 @@
 //! `site.toml`: which server, which identity, which device, and which files are which data sets.
 //!
-//! [`file`] holds the written form. The typed form is complete: relative paths have become paths from the
+//! `file` holds the written form. The typed form is complete: relative paths have become paths from the
 //! configuration's own folder, so that the daemon may be started from anywhere.
 
 mod file;

@@ -1,10 +1,10 @@
 //! A site's data, read from its own files and brought into the form that the run's contract fixes.
 //!
-//! 1. [`table`] reads rows from a file.
-//! 2. [`encode`] turns the cells of a row into model inputs.
-//! 3. [`load`](fn@load) does both for a whole data set; [`contract`] says why it could not, once for the site and once
+//! 1. `table` reads rows from a file.
+//! 2. `encode` turns the cells of a row into model inputs.
+//! 3. [`load()`] does both for a whole data set; `contract` says why it could not, once for the site and once
 //!    for the operator, who must learn the reason but none of the site's values.
-//! 4. [`split`](fn@split) holds out a part for validation, once for the whole run.
+//! 4. [`split()`] holds out a part for validation, once for the whole run.
 
 mod contract;
 mod encode;

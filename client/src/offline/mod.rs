@@ -5,7 +5,7 @@
 //! * [`evaluate`] scores models on one data set.
 //!
 //! All three read the very files that the daemon and the server read: `site.toml`, `run.toml`, model folders.
-//! [`run`](mod@run) makes a job of them, as the server would; [`folder`] and [`export`] read and write models.
+//! `run` makes a job of them, as the server would; `folder` and `export` read and write models.
 
 pub mod check;
 pub mod evaluate;

@@ -1,7 +1,7 @@
 //! `sheaf-client check`: everything that the daemon will need, looked at without a server. It does not stop at
 //! the first thing that is wrong: each has its line.
 //!
-//! [`site`] looks at the site's own configuration, [`trial`] does one training step of a run, and [`Cost`] says
+//! `site` looks at the site's own configuration, `trial` does one training step of a run, and [`Cost`] says
 //! what a round of it will cost.
 
 mod site;

@@ -1,7 +1,7 @@
 //! Softmax regression in plain Rust: a real model on real data without libtorch.
 //!
 //! It is small enough to be read whole, which makes it the measure for everything around a trainer, and fast
-//! enough for the protocol's tests. [`model`] is the model, [`optimizer`] what moves it.
+//! enough for the protocol's tests. `model` is the model, `optimizer` what moves it.
 
 mod model;
 mod optimizer;
