@@ -1,5 +1,7 @@
 //! The program `sheaf` against a real server over loopback: what it prints, what it writes, and how it ends.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -3,12 +3,12 @@
 //! Most commands are one question to a running server, asked over the same QUIC port that the sites use, with an
 //! operator's (or a viewer's) certificate. What is read here:
 //!
-//! * [`args`]: what can be typed; [`settings`]: which server, and with which certificate.
-//! * [`session`]: a connection on which questions are asked and answered.
-//! * [`runs`], [`sites`], [`models`], [`pki`], [`manual`]: the commands.
-//! * [`watch`]: a run as it goes on: [`event`] is what happened, [`screen`] how a terminal shows it.
-//! * [`import`] and [`export`]: models as folders on this machine ([`folder`]).
-//! * [`run_card`] (its upper half is [`spec_card`]), [`table`], [`units`], [`json`]: how values are written, for
+//! * `args`: what can be typed; `settings`: which server, and with which certificate.
+//! * `session`: a connection on which questions are asked and answered.
+//! * `runs`, `sites`, `models`, `pki`, `manual`: the commands.
+//! * `watch`: a run as it goes on: `event` is what happened, `screen` how a terminal shows it.
+//! * `import` and `export`: models as folders on this machine (`folder`).
+//! * `run_card` (its upper half is `spec_card`), `table`, `units`, `json`: how values are written, for
 //!   people and for programs.
 
 mod args;

@@ -6,10 +6,10 @@
 //! a server (`serverAuth`), everybody else's only a client (`clientAuth`), so that no site can pose as the server.
 //! Keys are Ed25519: small, quick, and with signatures that are the same for the same message.
 //!
-//! * [`authority`]: the authority: [`init`] and how it is opened.
-//! * [`leaf`]: [`issue`]: a party's key and certificate.
-//! * [`card`]: [`Card`]: what a certificate says.
-//! * [`files`]: pairs of files that are written whole, once, and never over anything.
+//! * `authority`: the authority: `init` and how it is opened.
+//! * `leaf`: `issue`: a party's key and certificate.
+//! * `card`: [`Card`]: what a certificate says.
+//! * `files`: pairs of files that are written whole, once, and never over anything.
 
 mod authority;
 mod card;
