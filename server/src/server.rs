@@ -116,6 +116,7 @@ impl Server {
         if credentials.identity.role != sheaf_common::id::Role::Server {
             return Err(ServerError::NotAServer(credentials.identity));
         }
+        let endpoint = listen(config.listen, &credentials)?;
         let data = |path: PathBuf| move |source| ServerError::Data { path, source };
         std::fs::create_dir_all(&config.data_dir).map_err(data(config.data_dir.clone()))?;
         let lock = lock(config)?;
@@ -123,7 +124,6 @@ impl Server {
         blobs.remove_unnamed()?;
         let store = Store::open(&config.data_dir.join("sheaf.db"))?;
         let (runs, models) = (store.runs()?, store.models()?);
-        let endpoint = listen(config.listen, &credentials)?;
         let (sender, events) = mpsc::channel(1024);
         let (done_sender, done) = mpsc::channel(64);
         let federation = credentials.identity.federation.clone();

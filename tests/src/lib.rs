@@ -153,6 +153,26 @@ impl Federation {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
+    /// Processor time of the server so far, in seconds.
+    pub fn server_cpu_seconds(&self) -> Result<f64> {
+        let id = self
+            .server
+            .as_ref()
+            .context("the server does not run")?
+            .child
+            .id();
+        let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        let ticks = |at: usize| -> Result<f64> { Ok(fields.get(at).context("short stat")?.parse()?) };
+        // Fields 14 and 15 of proc(5), user and system time, in ticks of 1/100 s.
+        Ok((ticks(11)? + ticks(12)?) / 100.0)
+    }
+
     /// Connects with the certificate of an operator (`op`) or another party.
     pub async fn connect(&self, role: Role, name: &str) -> Result<Operator> {
         self.issue(role, name)?;

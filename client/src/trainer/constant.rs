@@ -2,19 +2,31 @@
 //! round but training.
 
 use sheaf_common::metrics::Counts;
+use sheaf_common::seed;
 use sheaf_common::status::Phase;
 
 use super::{Round, TrainError, Trained, Trainer, Watch};
 
-/// What is added to each value in every round.
+/// Least of what is added to each value in a round.
 const STEP: f32 = 0.001;
 
 /// Values between two looks at whoever waits.
 const CHUNK: usize = 1 << 20;
 
 /// Adds a constant to every parameter, in place, and needs no data.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ConstantTrainer;
+#[derive(Clone, Copy, Debug)]
+pub struct ConstantTrainer {
+    step: f32,
+}
+
+impl ConstantTrainer {
+    /// The trainer of a site, whose name makes its constant: were all updates the same blob, only the first would
+    /// travel, and nothing would be measured.
+    pub fn new(site_label: &str) -> Self {
+        let share = seed::integer(0, &["constant", site_label]) % 4096;
+        Self { step: STEP * (1.0 + share as f32 / 4096.0) }
+    }
+}
 
 impl Trainer for ConstantTrainer {
     fn num_examples(&self) -> u64 {
@@ -33,7 +45,7 @@ impl Trainer for ConstantTrainer {
             if watch.is_cancelled() {
                 return Err(TrainError::Cancelled);
             }
-            chunk.iter_mut().for_each(|value| *value += STEP);
+            chunk.iter_mut().for_each(|value| *value += self.step);
             done += chunk.len() as u64;
             watch.progress(Phase::Training, done, total);
         }
@@ -60,10 +72,12 @@ mod tests {
         let trained = ConstantTrainer
             .train(params, Round { number: 1, of: 1 }, &Unwatched)
             .unwrap();
-        assert_eq!(trained.params, vec![1.001; CHUNK + 3]);
+        assert_eq!(trained.params, vec![1.0 + trainer.step; CHUNK + 3]);
+        assert!((STEP..2.0 * STEP).contains(&trainer.step));
+        assert_ne!(trainer.step, ConstantTrainer::new("b").step);
         assert_eq!(trained.params.as_ptr(), place, "nothing was copied");
         assert_eq!(
-            ConstantTrainer.evaluate(&trained.params, &Unwatched).unwrap(),
+            trainer.evaluate(&trained.params, &Unwatched).unwrap(),
             None
         );
     }

@@ -128,7 +128,7 @@ pub fn on_split(
     device: DeviceChoice,
 ) -> Result<Box<dyn Trainer>, OpenError> {
     Ok(match &job.spec.model.source {
-        ModelSource::Fresh(Architecture::Constant(_)) => Box::new(ConstantTrainer),
+        ModelSource::Fresh(Architecture::Constant(_)) => Box::new(ConstantTrainer::new(site_label)),
         ModelSource::Fresh(Architecture::Softmax) => Box::new(SoftmaxTrainer::open(job, site_label, split)?),
         ModelSource::Fresh(Architecture::Mlp(_)) | ModelSource::Imported(_) => Box::new(TorchTrainer::open(
             job,
