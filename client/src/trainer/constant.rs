@@ -24,7 +24,9 @@ impl ConstantTrainer {
     /// travel, and nothing would be measured.
     pub fn new(site_label: &str) -> Self {
         let share = seed::integer(0, &["constant", site_label]) % 4096;
-        Self { step: STEP * (1.0 + share as f32 / 4096.0) }
+        Self {
+            step: STEP * (1.0 + share as f32 / 4096.0),
+        }
     }
 }
 
@@ -69,16 +71,14 @@ mod tests {
     fn every_value_is_moved_where_it_lies() {
         let params = vec![1.0; CHUNK + 3];
         let place = params.as_ptr();
-        let trained = ConstantTrainer
+        let mut trainer = ConstantTrainer::new("a");
+        let trained = trainer
             .train(params, Round { number: 1, of: 1 }, &Unwatched)
             .unwrap();
         assert_eq!(trained.params, vec![1.0 + trainer.step; CHUNK + 3]);
         assert!((STEP..2.0 * STEP).contains(&trainer.step));
         assert_ne!(trainer.step, ConstantTrainer::new("b").step);
         assert_eq!(trained.params.as_ptr(), place, "nothing was copied");
-        assert_eq!(
-            trainer.evaluate(&trained.params, &Unwatched).unwrap(),
-            None
-        );
+        assert_eq!(trainer.evaluate(&trained.params, &Unwatched).unwrap(), None);
     }
 }
