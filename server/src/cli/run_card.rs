@@ -54,8 +54,16 @@ fn rounds(status: &RunStatus) -> Option<String> {
             auc,
         ]);
     }
+    let table = table(&columns, rows);
+    if status
+        .history
+        .iter()
+        .all(|record| record.global_metrics.is_none())
+    {
+        return Some(table);
+    }
     let what = "loss to AUC: the global model that a round started from, on the sites' validation splits";
-    Some(format!("{}\n{what}", table(&columns, rows)))
+    Some(format!("{table}\n{what}"))
 }
 
 fn round(record: &RoundRecord) -> [String; 8] {
@@ -140,7 +148,7 @@ fn progress(phase: Phase, done: u64, total: u64) -> String {
         Phase::Uploading => ("uploading", true),
     };
     match (total, in_bytes) {
-        (0, _) => word.to_owned(),
+        (0, _) | (1, false) => word.to_owned(),
         (_, true) => format!("{word} {} of {}", bytes(done), bytes(total)),
         (_, false) => format!("{word} {} of {}", count(done), count(total)),
     }

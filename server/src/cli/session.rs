@@ -98,7 +98,7 @@ impl Session {
         };
         let hello = Hello {
             protocol: PROTOCOL_VERSION,
-            software: env!("CARGO_PKG_VERSION").to_owned(),
+            software: concat!("sheaf ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let expect = |reply| {
             if let Reply::Welcome { federation, .. } = reply {
