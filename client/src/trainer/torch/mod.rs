@@ -3,8 +3,8 @@
 //!
 //! What is frozen is computed once: the output of the layers below the first trained one is kept for every example
 //! (f32, without padding, in main memory) for the life of the trainer, and both training and evaluation begin
-//! there. With `trainable = "head"` that is one vector per text, with `"last:k"` one vector per token. Dropout acts
-//! on the trained layers only.
+//! there. With `trainable = "head"` that is one vector per text, with `"last:k"` one vector per token, of
+//! `4 * hidden_size` bytes each. Dropout acts on the trained layers only.
 //!
 //! Read in this order: [`network`] (a model as a row of stages), [`bert`] and [`mlp`] (the models), [`source`] and
 //! [`parameters`] (where their tensors come from and how the trained ones lie in memory), [`tokenize`],

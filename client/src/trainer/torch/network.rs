@@ -58,7 +58,10 @@ impl Network {
     /// A network of at least one stage, on `device`.
     pub(super) fn new(stages: Vec<Box<dyn Stage>>, device: Device) -> Self {
         let is_trained = |stage: &dyn Stage| stage.parameters().iter().any(|tensor| tensor.requires_grad());
-        let first_trained = stages.iter().position(|stage| is_trained(&**stage)).unwrap_or(stages.len() - 1);
+        let first_trained = stages
+            .iter()
+            .position(|stage| is_trained(&**stage))
+            .unwrap_or(stages.len() - 1);
         Self {
             stages,
             first_trained,
@@ -90,6 +93,7 @@ impl Network {
             store.put(&examples, &values)?;
             done += examples.len();
         }
+        step(watch, Phase::Preparing, done, lengths.len())?;
         if let Some(frozen) = frozen {
             data.features = frozen;
             data.stage = self.first_trained;

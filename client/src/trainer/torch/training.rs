@@ -54,6 +54,7 @@ pub(super) fn train(
         )?;
         let labels: Vec<i64> = examples.iter().map(|example| data.labels[*example]).collect();
         let labels = Tensor::f_from_slice(&labels)?.f_to(*device)?;
+        // -100 is the label that PyTorch leaves out; no example has it.
         let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
         let gradient = parameters.gradient(&loss)?;
 

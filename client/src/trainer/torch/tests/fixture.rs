@@ -49,6 +49,8 @@ pub(super) struct TinyBert {
 impl TinyBert {
     /// Random weights; in the file their names begin with `prefix`.
     pub(super) fn new(prefix: &str) -> Self {
+        // Threads have nothing to share out in tensors so small, and wait for each other when tests run side by side.
+        tch::set_num_threads(1);
         let folder = tempfile::tempdir().unwrap();
         let tensors = random_tensors();
         write(folder.path(), "config.json", &config());
