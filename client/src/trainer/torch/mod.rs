@@ -6,9 +6,9 @@
 //! there. With `trainable = "head"` that is one vector per text, with `"last:k"` one vector per token, of
 //! `4 * hidden_size` bytes each. Dropout acts on the trained layers only.
 //!
-//! Read in this order: [`network`] (a model as a row of stages), [`bert`] and [`mlp`] (the models), [`source`] and
-//! [`parameters`] (where their tensors come from and how the trained ones lie in memory), [`tokenize`],
-//! [`prepared`] and [`ragged`] (data), [`order`], [`optimizer`] and [`training`] (a round's steps).
+//! Read in this order: `network` (a model as a row of stages), `bert` and `mlp` (the models), `source` and
+//! `parameters` (where their tensors come from and how the trained ones lie in memory), `tokenize`,
+//! `prepared` and `ragged` (data), `order`, `optimizer` and `training` (a round's steps).
 //!
 //! What goes wrong is told to the operator, too: no sentence from here holds a path or a value of the site's data.
 
