@@ -10,8 +10,7 @@ use sheaf_common::id::{ClientId, Identity, Role};
 use sheaf_common::message::{ServerMessage, SiteMessage, TaskId, Update};
 use sheaf_common::model::{MANIFEST_MAX, Manifest};
 use sheaf_common::status::Phase;
-use sheaf_transport::blobs::BlobDir;
-use sheaf_transport::tls::{CredentialError, CredentialPaths, Credentials};
+use sheaf_transport::tls::{CredentialError, Credentials};
 use sheaf_transport::transfer::{self, TransferError};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -56,26 +55,21 @@ pub struct Client {
     outbox: mpsc::Sender<SiteMessage>,
     results: mpsc::UnboundedSender<Input>,
     transfer: Transfers,
-    /// Blobs that belong to a task and go with it: its global parameters and its delta.
-    task_blobs: BTreeMap<TaskId, Vec<BlobId>>,
+    /// The global parameters of each task, which go with it.
+    globals: BTreeMap<TaskId, BlobId>,
     last_progress: Option<(Instant, Phase)>,
 }
 
 /// Where transfers tell how far they are.
 #[derive(Clone, Debug)]
 struct Transfers {
-    blobs: BlobDir,
+    state: SiteState,
     reports: mpsc::UnboundedSender<Report>,
 }
 
 /// Runs the daemon until `shutdown` is ready. What was under way goes on at the next start.
 pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Result<(), ClientError> {
-    let identity = &config.identity;
-    let credentials = Arc::new(Credentials::load(&CredentialPaths {
-        certificate: identity.certificate.clone(),
-        key: identity.key.clone(),
-        ca: identity.ca.clone(),
-    })?);
+    let credentials = Arc::new(Credentials::load(&config.identity)?);
     if credentials.identity.role != Role::Site {
         return Err(ClientError::NotASite(credentials.identity.clone()));
     }
@@ -94,16 +88,10 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
     };
     info!(identity = %credentials.identity, server = config.server, "starting");
     let mut client = Client {
-        task_blobs: updates
-            .iter()
-            .map(|update| (update.task.clone(), vec![update.delta]))
-            .collect(),
+        globals: BTreeMap::new(),
         session: Session::new(updates),
         worker: Worker::start(site, reports.clone())?,
-        transfer: Transfers {
-            blobs: state.blobs.clone(),
-            reports,
-        },
+        transfer: Transfers { state: state.clone(), reports },
         state,
         connection: None,
         outbox,
@@ -192,8 +180,8 @@ impl Client {
             Effect::Upload(update) => self.upload(*update),
             Effect::Say(message) => self.say(message),
             Effect::Forget(task) => {
-                let blobs = self.task_blobs.remove(&task).unwrap_or_default();
-                if let Err(error) = self.state.forget(&task, blobs) {
+                let global = self.globals.remove(&task);
+                if let Err(error) = self.state.forget(&task, global) {
                     warn!(%error, "what is no longer needed stays on disk");
                 }
             }
@@ -207,10 +195,7 @@ impl Client {
             let _ = self.results.send(lost);
             return;
         };
-        self.task_blobs
-            .entry(task.id().clone())
-            .or_default()
-            .push(task.job().global);
+        self.globals.insert(task.id().clone(), task.job().global);
         let (transfer, results) = (self.transfer.clone(), self.results.clone());
         tokio::spawn(async move {
             let result = loop {
@@ -232,10 +217,6 @@ impl Client {
 
     fn upload(&mut self, update: Update) {
         let task = update.task.clone();
-        self.task_blobs
-            .entry(task.clone())
-            .or_default()
-            .push(update.delta);
         let Some(connection) = self.connection.clone() else {
             let _ = self.results.send(Input::Uploaded(task, false));
             return;
@@ -269,9 +250,9 @@ impl Transfers {
     async fn fetch_all(&self, connection: &quinn::Connection, task: &Task) -> Result<(), TransferError> {
         let job = task.job();
         if let Some(id) = job.model {
-            transfer::fetch(connection, &self.blobs, id, MANIFEST_MAX, &mut |_, _| {}).await?;
+            transfer::fetch(connection, &self.state.blobs, id, MANIFEST_MAX, &mut |_, _| {}).await?;
             let manifest =
-                Manifest::parse(&self.blobs.read(id)?).map_err(|error| TransferError::Refused {
+                Manifest::parse(&self.state.blobs.read(id)?).map_err(|error| TransferError::Refused {
                     blob: id,
                     why: error.to_string(),
                 })?;
@@ -291,7 +272,7 @@ impl Transfers {
         max: u64,
     ) -> Result<(), TransferError> {
         let mut progress = self.progress(task, Phase::Fetching);
-        let bytes = transfer::fetch(connection, &self.blobs, blob, max, &mut progress).await?;
+        let bytes = transfer::fetch(connection, &self.state.blobs, blob, max, &mut progress).await?;
         if bytes > 0 {
             info!(%task, blob = %blob.short(), bytes, "fetched");
         }
@@ -300,7 +281,7 @@ impl Transfers {
 
     async fn put(&self, connection: &quinn::Connection, update: &Update) -> Result<u64, TransferError> {
         let mut progress = self.progress(&update.task, Phase::Uploading);
-        transfer::put(connection, &self.blobs, update.delta, &mut progress).await
+        transfer::put(connection, &self.state.deltas, update.delta, &mut progress).await
     }
 
     fn progress(&self, task: &TaskId, phase: Phase) -> impl FnMut(u64, u64) + Send + use<> {

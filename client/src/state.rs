@@ -15,8 +15,10 @@ use sheaf_transport::blobs::{BlobDir, BlobError};
 #[derive(Clone, Debug)]
 pub struct SiteState {
     root: PathBuf,
-    /// Models, global parameters and updates.
+    /// Models and global parameters.
     pub blobs: BlobDir,
+    /// What our updates consist of.
+    pub deltas: BlobDir,
 }
 
 /// The state directory cannot be used.
@@ -53,10 +55,8 @@ impl SiteState {
             fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
         }
         let blobs = BlobDir::open(root.join("blobs"))?;
-        Ok(Self {
-            root: root.to_owned(),
-            blobs,
-        })
+        let deltas = BlobDir::open(root.join("deltas"))?;
+        Ok(Self { root: root.to_owned(), blobs, deltas })
     }
 
     /// Takes the directory for this process, for as long as the file lives, and clears what a crash left over.
@@ -66,6 +66,7 @@ impl SiteState {
         file.try_lock()
             .map_err(|_| StateError::InUse(self.root.clone()))?;
         self.blobs.remove_unnamed()?;
+        self.deltas.remove_unnamed()?;
         Ok(file)
     }
 
@@ -77,8 +78,8 @@ impl SiteState {
         for entry in fs::read_dir(&folder).map_err(|e| io_error("list", &folder, e))? {
             let path = entry.map_err(|e| io_error("list", &folder, e))?.path();
             let bytes = fs::read(&path).map_err(|e| io_error("read", &path, e))?;
-            match wire::decode::<Update>(&bytes) {
-                Ok(update) if self.blobs.length(update.delta).is_some() => updates.push(update),
+            match wire::decode_record::<Update>(&bytes) {
+                Ok(update) if self.deltas.length(update.delta).is_some() => updates.push(update),
                 Ok(_) | Err(_) => {
                     tracing::warn!(path = %path.display(), "an unusable update is dropped");
                     fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
@@ -94,7 +95,7 @@ impl SiteState {
         let temporary = path.with_extension("new");
         let write = || -> io::Result<()> {
             let mut file = File::create(&temporary)?;
-            file.write_all(&wire::encode(update).map_err(io::Error::other)?)?;
+            file.write_all(&wire::encode_record(update).map_err(io::Error::other)?)?;
             file.sync_all()?;
             fs::rename(&temporary, &path)?;
             File::open(self.root.join("updates"))?.sync_all()
@@ -103,16 +104,14 @@ impl SiteState {
     }
 
     /// Lets go of what belongs to a task: its update, and the global parameters that it started from.
-    pub fn forget(&self, task: &TaskId, blobs: impl IntoIterator<Item = BlobId>) -> Result<(), StateError> {
+    pub fn forget(&self, task: &TaskId, global: Option<BlobId>) -> Result<(), StateError> {
         let path = self.update_path(task);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error("remove", &path, error));
-            }
-            Ok(()) | Err(_) => {}
+        if let Some(update) = fs::read(&path).ok().and_then(|bytes| wire::decode_record::<Update>(&bytes).ok()) {
+            fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
+            self.deltas.remove(update.delta)?;
         }
-        for blob in blobs {
-            self.blobs.remove(blob)?;
+        if let Some(global) = global {
+            self.blobs.remove(global)?;
         }
         Ok(())
     }

@@ -136,7 +136,8 @@ impl Failure {
     fn for_operator(&self) -> String {
         match self {
             Self::Open(error) => error.for_operator(),
-            Self::Train(_) | Self::Panicked => self.to_string(),
+            Self::Train(error) => error.for_operator(),
+            Self::Panicked => self.to_string(),
             Self::State(_) | Self::Blob(_) => "the site's disk failed; its log says how".into(),
         }
     }
@@ -221,7 +222,7 @@ fn train(
     let global_metrics = trainer.evaluate(&global, watch)?;
     let trained = trainer.train(global, round, watch)?;
     let local_metrics = trainer.evaluate(&trained.params, watch)?;
-    let delta = write_delta(&state.blobs, task.job.global, &trained.params)?;
+    let delta = write_delta(state, task.job.global, &trained.params)?;
     let update = Update {
         task: task.id.clone(),
         delta,
@@ -246,10 +247,10 @@ fn read_params(blobs: &BlobDir, blob: BlobId) -> Result<Vec<f32>, Failure> {
 }
 
 /// Stores local minus global, durably, reading the global values again so that no third copy is in memory.
-fn write_delta(blobs: &BlobDir, global: BlobId, local: &[f32]) -> Result<BlobId, Failure> {
-    let mut writer = blobs.writer()?;
+fn write_delta(state: &SiteState, global: BlobId, local: &[f32]) -> Result<BlobId, Failure> {
+    let mut writer = state.deltas.writer()?;
     let mut rest = local;
-    each_chunk(blobs, global, |bytes| {
+    each_chunk(&state.blobs, global, |bytes| {
         let mut delta = from_bytes(bytes);
         let (now, later) = rest.split_at(delta.len().min(rest.len()));
         rest = later;

@@ -209,8 +209,13 @@ impl FromStr for Identity {
     type Err = BadIdentity;
 
     fn from_str(uri: &str) -> Result<Self, BadIdentity> {
-        let bad = |why: String| BadIdentity { uri: uri.chars().take(120).collect(), why };
-        let rest = uri.strip_prefix("sheaf://").ok_or_else(|| bad("it does not start with sheaf://".into()))?;
+        let bad = |why: String| BadIdentity {
+            uri: uri.chars().take(120).collect(),
+            why,
+        };
+        let rest = uri
+            .strip_prefix("sheaf://")
+            .ok_or_else(|| bad("it does not start with sheaf://".into()))?;
         let parts: Vec<&str> = rest.split('/').collect();
         let [federation, role, name] = parts[..] else {
             return Err(bad("it does not have three parts".into()));
@@ -232,7 +237,17 @@ mod tests {
         for good in ["a", "st-mary", "0", &"x".repeat(63)] {
             assert!(good.parse::<Name>().is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "St-Mary", "a b", "a/b", "..", "ü", &"x".repeat(64)] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "St-Mary",
+            "a b",
+            "a/b",
+            "..",
+            "ü",
+            &"x".repeat(64),
+        ] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }
     }
@@ -246,7 +261,13 @@ mod tests {
 
     #[test]
     fn what_is_no_identity_is_refused() {
-        for bad in ["http://a/site/b", "sheaf://a/site", "sheaf://a/boss/b", "sheaf://A/site/b", "sheaf://a/site/b/c"] {
+        for bad in [
+            "http://a/site/b",
+            "sheaf://a/site",
+            "sheaf://a/boss/b",
+            "sheaf://A/site/b",
+            "sheaf://a/site/b/c",
+        ] {
             assert!(bad.parse::<Identity>().is_err(), "{bad}");
         }
     }

@@ -13,7 +13,16 @@ pub fn stream(seed: u64, labels: &[&str]) -> ChaCha8Rng {
 /// A 63-bit seed for a library that takes an integer.
 pub fn integer(seed: u64, labels: &[&str]) -> i64 {
     let bytes = derive(seed, labels);
-    i64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7] & 0x7f])
+    i64::from_le_bytes([
+        bytes[0],
+        bytes[1],
+        bytes[2],
+        bytes[3],
+        bytes[4],
+        bytes[5],
+        bytes[6],
+        bytes[7] & 0x7f,
+    ])
 }
 
 fn derive(seed: u64, labels: &[&str]) -> [u8; 32] {

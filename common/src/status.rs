@@ -97,7 +97,9 @@ pub struct RunStatus {
     pub num_params: u64,
     /// The round in progress.
     pub current: Option<RoundStatus>,
-    /// Rounds completed and attempts abandoned, in order.
+    /// Records older than those in `history`, which holds as many as fit one message. The server has them all.
+    pub earlier_records: u64,
+    /// Rounds completed and attempts abandoned, in order, up to the newest.
     pub history: Vec<RoundRecord>,
     /// The final model on the sites' validation splits.
     pub final_metrics: Option<Report>,

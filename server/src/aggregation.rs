@@ -52,18 +52,24 @@ pub enum AggregationError {
     },
 }
 
-/// Makes the next global parameters, durably, and names them. Blocks.
-pub fn aggregate(blobs: &BlobDir, spec: &RunSpec, round: &Aggregate) -> Result<BlobId, AggregationError> {
+/// Makes the next global parameters out of `updates`, durably in `blobs`, and names them. Blocks.
+pub fn aggregate(
+    blobs: &BlobDir,
+    updates: &BlobDir,
+    spec: &RunSpec,
+    round: &Aggregate,
+) -> Result<BlobId, AggregationError> {
     let optimizer = FedAvg {
         learning_rate: spec.server.learning_rate,
     };
     match Aggregation::of(spec) {
-        Aggregation::Plain => plain(blobs, &optimizer, round),
+        Aggregation::Plain => plain(blobs, updates, &optimizer, round),
     }
 }
 
 fn plain(
     blobs: &BlobDir,
+    deltas: &BlobDir,
     optimizer: &dyn ServerOptimizer,
     round: &Aggregate,
 ) -> Result<BlobId, AggregationError> {
@@ -71,7 +77,7 @@ fn plain(
     let updates = round
         .updates
         .iter()
-        .map(|(blob, weight)| Ok((Values::open(blobs, *blob)?, *weight)))
+        .map(|(blob, weight)| Ok((Values::open(deltas, *blob)?, *weight)))
         .collect::<Result<Vec<_>, AggregationError>>()?;
     let length = usize::try_from(blobs.length(round.global).unwrap_or(0) / VALUE_BYTES).unwrap_or(0);
     let workers = thread::available_parallelism().map_or(1, usize::from);
@@ -207,7 +213,7 @@ mod tests {
             global: store(&global),
             updates: vec![(store(&a), 3), (store(&b), 5)],
         };
-        let result = plain(&blobs, &FedAvg { learning_rate: 1.0 }, &round).unwrap();
+        let result = plain(&blobs, &blobs, &FedAvg { learning_rate: 1.0 }, &round).unwrap();
 
         let mut sum = Sum::zero(length);
         sum.add(b.iter().copied(), 5);

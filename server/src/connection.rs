@@ -25,6 +25,9 @@ pub const SOFTWARE: &str = concat!("sheaf ", env!("CARGO_PKG_VERSION"));
 /// A stranger must say what it wants within this time.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Characters of a peer's own words that are kept.
+const WORDS: usize = 500;
+
 /// Messages that may wait for a slow site before it is cut off.
 const OUTBOX: usize = 64;
 
@@ -67,8 +70,10 @@ pub struct Joined {
 pub struct Context {
     /// Our federation.
     pub federation: Federation,
-    /// The server's blobs.
+    /// Models and global parameters.
     pub blobs: BlobDir,
+    /// Sites' updates, apart from everything else: nobody can fetch one, and letting one go touches nothing else.
+    pub updates: BlobDir,
     /// The server's loop.
     pub events: mpsc::Sender<Event>,
 }
@@ -192,7 +197,7 @@ impl Connected {
         let joined = Joined {
             peer: self.peer,
             site: site.clone(),
-            software: hello.software,
+            software: plain_text(&hello.software),
             outbox,
             connection: self.connection.clone(),
         };
@@ -207,7 +212,7 @@ impl Connected {
         };
         let reader = async {
             loop {
-                let message = frames::read::<SiteMessage>(&mut recv).await?;
+                let message = plain(frames::read::<SiteMessage>(&mut recv).await?);
                 let inspection = self.inspect(&message).await;
                 if self
                     .tell(Event::Message(self.peer, site.clone(), message, inspection))
@@ -229,8 +234,8 @@ impl Connected {
         let SiteMessage::Update(update) = message else {
             return None;
         };
-        let (blobs, delta) = (self.context.blobs.clone(), update.delta);
-        match tokio::task::spawn_blocking(move || inspect(&blobs, delta)).await {
+        let (updates, delta) = (self.context.updates.clone(), update.delta);
+        match tokio::task::spawn_blocking(move || inspect(&updates, delta)).await {
             Ok(Ok(inspection)) => inspection,
             Ok(Err(error)) => {
                 warn!(%error, "an update could not be read");
@@ -322,11 +327,28 @@ impl Connected {
             info!(%why, "a blob was refused");
             return transfer::refuse(send, blob, why).await.map(drop);
         }
-        let sender = format!("{}.{}", self.identity.role, self.identity.name);
-        let moved = transfer::serve_put(send, recv, &self.context.blobs, &sender, blob, length).await?;
+        let Identity { role, name, .. } = &self.identity;
+        let dir = if *role == Role::Site { &self.context.updates } else { &self.context.blobs };
+        let sender = format!("{role}.{name}");
+        let moved = transfer::serve_put(send, recv, dir, &sender, blob, length).await?;
         let _ = self.tell(Event::Moved(self.peer, 0, moved)).await;
         Ok(())
     }
+}
+
+/// A site's message as it may be shown: its own words end up on operators' terminals.
+fn plain(message: SiteMessage) -> SiteMessage {
+    match message {
+        SiteMessage::Declined { task, reason } => {
+            SiteMessage::Declined { task, reason: plain_text(&reason) }
+        }
+        SiteMessage::Progress { .. } | SiteMessage::Update(_) | SiteMessage::Evaluated { .. } => message,
+    }
+}
+
+/// A peer's words without control characters, and not too many of them.
+fn plain_text(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(WORDS).collect()
 }
 
 /// Whether a request changes nothing.

@@ -6,6 +6,7 @@ use sheaf_common::status::{
     MemberStatus, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus, RunSummary, SiteStatus,
 };
 use sheaf_common::time::Timestamp;
+use sheaf_common::wire::{self, FRAME_MAX};
 use tracing::{info, warn};
 
 use crate::core::Coordinator;
@@ -39,12 +40,14 @@ impl State {
     fn status_of(&self, run: &RunId, now: Timestamp) -> Result<RunStatus, String> {
         let coordinator = self.coordinator(run)?;
         let database = |error: StoreError| error.to_string();
+        let (earlier_records, history) = newest(self.store.history(run).map_err(database)?);
         Ok(RunStatus {
             summary: summary(coordinator),
             spec: coordinator.run().spec.clone(),
             num_params: coordinator.run().params.numel(),
             current: self.round_status(coordinator, now),
-            history: self.store.history(run).map_err(database)?,
+            earlier_records,
+            history,
             final_metrics: self.store.final_metrics(run).map_err(database)?,
             global: coordinator.global(),
         })
@@ -120,6 +123,19 @@ impl State {
         self.registry.grant(peer, &get);
         Ok(Reply::Export(Box::new(ExportPlan { status, round, job })))
     }
+}
+
+/// The newest records that fit one reply, and how many older ones there are. All are in the database.
+fn newest(mut records: Vec<RoundRecord>) -> (u64, Vec<RoundRecord>) {
+    let mut room = FRAME_MAX / 2;
+    let mut kept = 0;
+    for record in records.iter().rev() {
+        let length = wire::encode(record).map_or(usize::MAX, |bytes| bytes.len());
+        let Some(left) = room.checked_sub(length) else { break };
+        (room, kept) = (left, kept + 1);
+    }
+    let history = records.split_off(records.len() - kept);
+    (records.len() as u64, history)
 }
 
 fn summary(coordinator: &Coordinator) -> RunSummary {

@@ -95,6 +95,7 @@ pub(crate) struct State {
     pub(crate) federation: sheaf_common::id::Federation,
     pub(crate) store: Store,
     pub(crate) blobs: BlobDir,
+    pub(crate) updates: BlobDir,
     pub(crate) registry: Registry,
     /// All runs, in the order of submission.
     pub(crate) runs: Vec<Coordinator>,
@@ -121,21 +122,19 @@ impl Server {
         std::fs::create_dir_all(&config.data_dir).map_err(data(config.data_dir.clone()))?;
         let lock = lock(config)?;
         let blobs = BlobDir::open(config.data_dir.join("blobs"))?;
+        let updates = BlobDir::open(config.data_dir.join("updates"))?;
         blobs.remove_unnamed()?;
         let store = Store::open(&config.data_dir.join("sheaf.db"))?;
         let (runs, models) = (store.runs()?, store.models()?);
         let (sender, events) = mpsc::channel(1024);
         let (done_sender, done) = mpsc::channel(64);
         let federation = credentials.identity.federation.clone();
-        let context = Arc::new(Context {
-            federation: federation.clone(),
-            blobs: blobs.clone(),
-            events: sender,
-        });
+        let context = Arc::new(Context { federation: federation.clone(), blobs: blobs.clone(), updates: updates.clone(), events: sender });
         let state = State {
             federation,
             store,
             blobs,
+            updates,
             registry: Registry::default(),
             runs,
             models,
@@ -309,6 +308,7 @@ impl State {
                 }
                 Effect::Ended(ref state) => {
                     round_over = true;
+                    self.progress.retain(|(of, _), _| *of != run);
                     crate::report::ended(&run, state, &coordinator.state().1);
                 }
                 Effect::Train { .. }
@@ -604,7 +604,7 @@ impl State {
                     .into_iter()
                     .filter(|blob| !self.runs.iter().any(|run| run.holds(*blob)))
                 {
-                    if let Err(error) = self.blobs.remove(blob) {
+                    if let Err(error) = self.updates.remove(blob) {
                         warn!(%error, "an update that is no longer needed stays on disk");
                     }
                 }
@@ -628,9 +628,10 @@ impl State {
 }
 
 fn spawn_aggregation(state: &State, index: usize, round: Aggregate, done: mpsc::Sender<Done>) {
-    let (blobs, spec) = (state.blobs.clone(), state.runs[index].run().spec.clone());
+    let (blobs, updates) = (state.blobs.clone(), state.updates.clone());
+    let spec = state.runs[index].run().spec.clone();
     tokio::task::spawn_blocking(move || {
-        let result = aggregate(&blobs, &spec, &round).map_err(|e| e.to_string());
+        let result = aggregate(&blobs, &updates, &spec, &round).map_err(|e| e.to_string());
         done.blocking_send(Done::Aggregated(round.task, result))
     });
 }

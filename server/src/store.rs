@@ -388,11 +388,11 @@ fn millis(at: Timestamp) -> i64 {
 }
 
 fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    wire::encode(value).map_err(|e| damaged("journal", e))
+    wire::encode_record(value).map_err(|e| damaged("journal", e))
 }
 
 fn decode<T: serde::de::DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
-    wire::decode(bytes).map_err(|e| damaged(table, e))
+    wire::decode_record(bytes).map_err(|e| damaged(table, e))
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {

@@ -9,6 +9,7 @@ use sheaf_common::config::{ConfigError, Invalid};
 use sheaf_common::model::{Distribution, Initial, Manifest, ModelConfig, ModelInfo, Weights, initial, plan};
 use sheaf_common::params::ParamSpec;
 use sheaf_common::run::{ModelSource, RunSpec};
+use sheaf_common::wire::{self, FRAME_MAX};
 use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
 
 /// A run ready to be queued, but for its name.
@@ -71,6 +72,7 @@ pub fn prepare(
     };
     let config = imported.as_ref().map(|model| &model.config);
     let params = plan(&spec, config).map_err(|e| invalid(e.invalid()))?;
+    check_size(&spec, &params).map_err(invalid)?;
     let initial = write_initial(blobs, &spec, imported.as_ref(), &params)?;
     Ok(Prepared {
         spec,
@@ -78,6 +80,18 @@ pub fn prepare(
         params,
         initial,
     })
+}
+
+/// Every task holds the run and its parameters' names in one control message.
+fn check_size(spec: &RunSpec, params: &ParamSpec) -> Result<(), Invalid> {
+    let most = FRAME_MAX / 2;
+    match wire::encode(&(spec, params)) {
+        Ok(bytes) if bytes.len() <= most => Ok(()),
+        Ok(_) | Err(_) => Err(Invalid::new(
+            "task",
+            format!("labels, features and trained tensors together are described by more than {most} bytes"),
+        )),
+    }
 }
 
 /// Checks that what an operator sent is a model, and describes it.

@@ -2,6 +2,7 @@
 //! certificates, QUIC on loopback. Processes die with the value that holds them.
 
 mod operator;
+mod site;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use sheaf_server::pki::{self, IssueOptions};
 use tempfile::TempDir;
 
 pub use operator::Operator;
+pub use site::{ScriptedSite, update};
 
 /// How long anything in a test may take before the test fails. Generous: machines are slow and shared.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -181,6 +183,13 @@ impl Federation {
         self.issue(role, name)?;
         let address = self.address()?;
         Operator::connect(address, &self.path().join("pki"), role, name).await
+    }
+
+    /// Connects as a site that does what the test says.
+    pub async fn connect_site(&self, name: &str) -> Result<ScriptedSite> {
+        self.issue(Role::Site, name)?;
+        let state = self.path().join(format!("{name}-scripted"));
+        ScriptedSite::connect(self.address()?, &self.path().join("pki"), name, &state).await
     }
 
     /// What a program wrote so far: `server` or a site's name.

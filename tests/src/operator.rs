@@ -30,11 +30,7 @@ pub struct Operator {
 impl Operator {
     /// Connects and says hello; an error is the server's refusal.
     pub async fn connect(address: SocketAddr, pki: &Path, role: Role, name: &str) -> Result<Self> {
-        let credentials = Credentials::load(&CredentialPaths {
-            certificate: pki.join(format!("{role}-{name}.crt")),
-            key: pki.join(format!("{role}-{name}.key")),
-            ca: pki.join("ca.crt"),
-        })?;
+        let credentials = Credentials::load(&credential_paths(pki, role, name))?;
         let link = connect(&address.to_string(), &credentials).await?;
         let (mut send, mut recv) = link.connection.open_bi().await?;
         let hello = Hello {
@@ -120,5 +116,14 @@ impl Operator {
             .await
             .context("the blob was not given")?;
         Ok(dir.read(blob)?)
+    }
+}
+
+/// Where `sheaf_server::pki` puts a party's files.
+pub(crate) fn credential_paths(pki: &Path, role: Role, name: &str) -> CredentialPaths {
+    CredentialPaths {
+        certificate: pki.join(format!("{role}-{name}.crt")),
+        key: pki.join(format!("{role}-{name}.key")),
+        ca: pki.join("ca.crt"),
     }
 }

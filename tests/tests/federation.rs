@@ -3,9 +3,9 @@
 use anyhow::Result;
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Role};
-use sheaf_common::message::{Reply, Request};
+use sheaf_common::message::{Reply, Request, SiteMessage};
 use sheaf_common::status::{Answer, RoundOutcome, RunState, RunStatus};
-use sheaf_tests::{Federation, Operator};
+use sheaf_tests::{Federation, Operator, update};
 
 /// Two clouds of points, of which site `site` sees mostly one.
 fn csv(site: u32) -> String {
@@ -209,6 +209,49 @@ async fn a_site_that_cannot_meet_the_contract_says_why_without_showing_data() ->
     };
     assert!(reason.contains('z'), "names the missing column: {reason}");
     assert!(!reason.contains("secret-label"), "{reason}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_site_that_misbehaves_is_refused_by_reason_and_the_round_goes_on() -> Result<()> {
+    let (federation, mut operator) = federation(&["a", "b"]).await?;
+    let id = operator.submit(&run(1, THREE, "min_updates = 2")).await?;
+    let mut rogue = federation.connect_site("c").await?;
+    let task = rogue.task().await?;
+    let length = usize::try_from(task.job.params.numel())?;
+
+    let error = rogue.put(&vec![0.0; length + 1]).await.unwrap_err().to_string();
+    assert!(error.contains("an update of this run has 40 bytes, not 44"), "{error}");
+    let error = rogue.fetch(BlobId::of(b"somebody's update")).await.unwrap_err().to_string();
+    assert!(error.contains("nothing that you were sent names it"), "{error}");
+    // The global parameters are no update, although the server has a blob of that name and length.
+    let reason = rogue.refusal(update(&task, task.job.global)).await?;
+    assert_eq!(reason, "its blob never arrived");
+    let sound = rogue.put(&vec![0.25; length]).await?;
+    let reason = rogue.refusal(update(&task, sound)).await?;
+    assert_eq!(reason, "c has already answered toy round 1");
+    let last = rogue.evaluation().await?;
+    rogue.say(&SiteMessage::Declined { task: last, reason: "\u{1b}[2Jbored".into() }).await?;
+
+    let status = operator.wait_for_end(&id).await?;
+    assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
+    let answers: Vec<&Answer> = status.history[0].participants.iter().map(|p| &p.answer).collect();
+    let refused = Answer::Rejected("its blob never arrived".into());
+    assert_eq!(answers, [&Answer::Accepted, &Answer::Accepted, &refused]);
+    assert_eq!(operator.export(&id, &federation.path().join("export")).await?.len(), length * 4);
+    Ok(())
+}
+
+#[tokio::test]
+async fn garbage_costs_its_sender_the_connection_and_nobody_else() -> Result<()> {
+    let (federation, mut operator) = federation(&["a", "b"]).await?;
+    for garbage in [&[0xff; 64][..], &[4, 0, 0, 0, 0xee, 0xee, 0xee, 0xee], &[0xff, 0xff, 0xff, 0x7f]] {
+        let mut rogue = federation.connect_site("c").await?;
+        rogue.babble(garbage).await?;
+        assert!(rogue.hear().await.is_err(), "the connection ends");
+    }
+    let id = operator.submit(&run(1, r#""a", "b""#, "")).await?;
+    assert_eq!(operator.wait_for_end(&id).await?.summary.state, RunState::Completed);
     Ok(())
 }
 

@@ -160,6 +160,7 @@ fn export_plan(run: &LocalRun, params: &[f32]) -> ExportPlan {
         spec: spec.clone(),
         num_params: run.job.params.numel(),
         current: None,
+        earlier_records: 0,
         history: Vec::new(),
         final_metrics: None,
         global,

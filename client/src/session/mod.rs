@@ -2,7 +2,7 @@
 //! update that is finished is kept until the server says that its round is over.
 //!
 //! Feed it [`Input`]s, take [`Effect`]s out. The states, in the order of a task's life:
-//! `Idle` → [`Fetching`] → [`Working`] → [`Uploading`] → `Idle`. Work goes on while the connection is away.
+//! `Idle` → `Fetching` → `Working` → `Uploading` → `Idle`. Work goes on while the connection is away.
 
 mod fetching;
 mod uploading;

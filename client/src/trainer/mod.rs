@@ -53,6 +53,16 @@ pub enum TrainError {
     Failed(String),
 }
 
+impl TrainError {
+    /// One sentence for the operator, without a path of the site's or a value of its data.
+    pub fn for_operator(&self) -> String {
+        match self {
+            Self::Cancelled | Self::Diverged { .. } => self.to_string(),
+            Self::Failed(_) => "the site could not train; its log says why".to_owned(),
+        }
+    }
+}
+
 /// Whoever waits for the trainer: is told how far it is and may call it off.
 pub trait Watch {
     /// `done` of `total` steps of `phase`.

@@ -49,7 +49,7 @@ impl OpenError {
             Self::Contract(error) => error.for_operator(),
             Self::Device(_) => "the device that the site is configured for cannot be used".to_owned(),
             Self::NoExamples(_) => self.to_string(),
-            Self::Trainer(error) => error.to_string(),
+            Self::Trainer(error) => error.for_operator(),
         }
     }
 }

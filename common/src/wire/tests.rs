@@ -415,6 +415,7 @@ fn status() -> RunStatus {
                 member("d", Answer::Declined("y".into())),
             ],
         }),
+        earlier_records: 0,
         history: vec![
             record(1, RoundOutcome::Completed(blob())),
             record(2, RoundOutcome::Abandoned("z".into())),

@@ -15,6 +15,8 @@ pub(super) fn run_card(status: &RunStatus, now: Timestamp) -> String {
         Some(spec_card(status, now)),
         rounds(status),
         status.current.as_ref().map(members),
+        (status.earlier_records > 0)
+            .then(|| format!("{} older rounds and attempts are not shown", status.earlier_records)),
         troubles("abandoned attempts", abandoned(&status.history)),
         troubles("updates that were not counted", refusals(&status.history)),
     ];

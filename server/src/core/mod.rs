@@ -4,7 +4,7 @@
 //! journal of inputs is the run's durable form: [`Coordinator::handle`] over the journal brings a run back.
 //!
 //! One state, one file, in the order of a run's life:
-//! [`queued`] → [`waiting`] → [`collecting`] → [`aggregating`] → (next round) → [`evaluating`] → [`finished`].
+//! `queued` → `waiting` → `collecting` → `aggregating` → (next round) → `evaluating` → `finished`.
 
 mod aggregating;
 mod collecting;
@@ -268,7 +268,10 @@ impl Coordinator {
                 Finished::stopped(context, &by)
             }
             (State::Queued(state), input) => state.handle(context, &input, now),
-            (State::Waiting(state), _) => state.proceed(context, now),
+            (State::Waiting(state), input) => {
+                context.refuse_stray(input);
+                state.proceed(context, now)
+            }
             (State::Collecting(state), input) => state.handle(context, input, now),
             (State::Aggregating(state), input) => state.handle(context, input, now),
             (State::Evaluating(state), input) => state.handle(context, input, now),

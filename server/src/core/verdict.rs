@@ -8,6 +8,9 @@ use sheaf_common::metrics::Counts;
 use super::{Context, Inspection};
 use serde::{Deserialize, Serialize};
 
+/// A mean training loss beyond this is no loss of a model that is any use.
+const LOSS_MAX: f64 = 1e6;
+
 /// An update that counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Accepted {
@@ -51,8 +54,8 @@ pub(super) fn judge(
             update.num_examples
         ));
     }
-    if !update.train_loss.is_finite() {
-        return reject("its training loss is not a number".into());
+    if !(0.0..=LOSS_MAX).contains(&update.train_loss) {
+        return reject(format!("its training loss is {}; 0 to {LOSS_MAX} are believed", update.train_loss));
     }
     for counts in [&update.global_metrics, &update.local_metrics]
         .into_iter()

@@ -136,6 +136,7 @@ fn export_plan(spec: &RunSpec, params: ParamSpec) -> ExportPlan {
         spec: spec.clone(),
         num_params: params.numel(),
         current: None,
+        earlier_records: 0,
         history: Vec::new(),
         final_metrics: None,
         global,

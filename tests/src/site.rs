@@ -1,0 +1,111 @@
+//! A site that does what a test says, over the real protocol: to see what the server makes of mischief.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use quinn::{RecvStream, SendStream};
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::Role;
+use sheaf_common::message::{Hello, Open, ServerMessage, SiteMessage, TaskId, TrainTask, Update};
+use sheaf_common::params::to_bytes;
+use sheaf_common::wire::PROTOCOL_VERSION;
+use sheaf_transport::blobs::BlobDir;
+use sheaf_transport::endpoint::{Link, connect};
+use sheaf_transport::frames;
+use sheaf_transport::tls::Credentials;
+use sheaf_transport::transfer;
+
+use crate::operator::credential_paths;
+
+/// A connection with a site's certificate.
+pub struct ScriptedSite {
+    link: Link,
+    send: SendStream,
+    recv: RecvStream,
+    blobs: BlobDir,
+}
+
+impl ScriptedSite {
+    /// Connects and says hello.
+    pub async fn connect(address: SocketAddr, pki: &Path, name: &str, state: &Path) -> Result<Self> {
+        let credentials = Credentials::load(&credential_paths(pki, Role::Site, name))?;
+        let link = connect(&address.to_string(), &credentials).await?;
+        let (mut send, mut recv) = link.connection.open_bi().await?;
+        let hello = Hello { protocol: PROTOCOL_VERSION, software: "scripted".into() };
+        frames::write(&mut send, &Open::Site(hello)).await?;
+        match frames::read::<ServerMessage>(&mut recv).await? {
+            ServerMessage::Welcome { .. } => Ok(Self { link, send, recv, blobs: BlobDir::open(state)? }),
+            other => bail!("{other:?}"),
+        }
+    }
+
+    /// Waits for a round's task.
+    pub async fn task(&mut self) -> Result<TrainTask> {
+        loop {
+            if let ServerMessage::Train(task) = self.hear().await? {
+                return Ok(*task);
+            }
+        }
+    }
+
+    /// Waits for the evaluation of the final model.
+    pub async fn evaluation(&mut self) -> Result<TaskId> {
+        loop {
+            if let ServerMessage::Evaluate(task) = self.hear().await? {
+                return Ok(task.id);
+            }
+        }
+    }
+
+    /// Waits for the server's next word.
+    pub async fn hear(&mut self) -> Result<ServerMessage> {
+        let message = tokio::time::timeout(crate::PATIENCE, frames::read(&mut self.recv)).await;
+        message.context("the server stays silent")?.context("the connection ended")
+    }
+
+    /// Says anything.
+    pub async fn say(&mut self, message: &SiteMessage) -> Result<()> {
+        Ok(frames::write(&mut self.send, message).await?)
+    }
+
+    /// Sends bytes that are no frame.
+    pub async fn babble(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.send.write_all(bytes).await?)
+    }
+
+    /// Gives values to the server as a blob.
+    pub async fn put(&self, values: &[f32]) -> Result<BlobId> {
+        let blob = self.blobs.insert(&to_bytes(values))?;
+        transfer::put(&self.link.connection, &self.blobs, blob, &mut |_, _| {}).await?;
+        Ok(blob)
+    }
+
+    /// Asks for a blob.
+    pub async fn fetch(&self, blob: BlobId) -> Result<()> {
+        transfer::fetch(&self.link.connection, &self.blobs, blob, u64::MAX, &mut |_, _| {}).await?;
+        Ok(())
+    }
+
+    /// Says an update and returns why it was refused.
+    pub async fn refusal(&mut self, update: Update) -> Result<String> {
+        self.say(&SiteMessage::Update(Box::new(update))).await?;
+        loop {
+            if let ServerMessage::Rejected { reason, .. } = self.hear().await? {
+                return Ok(reason);
+            }
+        }
+    }
+}
+
+/// An update that would be accepted if `delta` is at the server and sound.
+pub fn update(task: &TrainTask, delta: BlobId) -> Update {
+    Update {
+        task: task.id.clone(),
+        delta,
+        num_examples: 48,
+        train_loss: 0.5,
+        global_metrics: None,
+        local_metrics: None,
+    }
+}
