@@ -150,13 +150,13 @@ impl Thread {
             // libtorch reports some failures by panicking in the binding; such a task is declined like any other.
             let work = std::panic::AssertUnwindSafe(|| self.work(&order));
             let result = std::panic::catch_unwind(work).unwrap_or(Err(Failure::Panicked));
-            let result = result.map_err(|failure| match failure {
-                Failure::Train(TrainError::Cancelled) => WorkFailure::Cancelled,
-                failure => {
-                    warn!(task = %id, error = %failure, "task failed");
-                    self.open = None;
-                    WorkFailure::Declined(failure.for_operator())
+            let result = result.map_err(|failure| {
+                if matches!(failure, Failure::Train(TrainError::Cancelled)) {
+                    return WorkFailure::Cancelled;
                 }
+                warn!(task = %id, error = %failure, "task failed");
+                self.open = None;
+                WorkFailure::Declined(failure.for_operator())
             });
             if self.reports.send(Report::Done(id, result)).is_err() {
                 return;

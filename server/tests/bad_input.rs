@@ -3,23 +3,24 @@
 use std::fs;
 use std::process::Command;
 
+use anyhow::Result;
 use sheaf_common::id::Role;
 use sheaf_server::pki::{self, IssueOptions};
 
 /// Starts the server on `config` and returns its complaint.
-fn complaint(folder: &std::path::Path, config: &str) -> String {
+fn complaint(folder: &std::path::Path, config: &str) -> Result<String> {
     let path = folder.join("server.toml");
-    fs::write(&path, config).unwrap();
+    fs::write(&path, config)?;
     let output = Command::new(env!("CARGO_BIN_EXE_sheaf-server"))
         .arg("--config")
         .arg(&path)
         .output()
-        .unwrap();
+        ?;
     assert!(!output.status.success());
     assert!(!folder.join("data").exists(), "nothing is written");
-    let text = String::from_utf8(output.stderr).unwrap();
+    let text = String::from_utf8(output.stderr)?;
     assert_eq!(text.trim().lines().count(), 1, "{text}");
-    text.trim().replace(&format!("{}/", folder.display()), "")
+    Ok(text.trim().replace(&format!("{}/", folder.display()), ""))
 }
 
 fn identity(party: &str) -> String {
@@ -27,12 +28,12 @@ fn identity(party: &str) -> String {
 }
 
 #[test]
-fn each_mistake_gets_its_sentence() {
-    let temp = tempfile::tempdir().unwrap();
+fn each_mistake_gets_its_sentence() -> Result<()> {
+    let temp = tempfile::tempdir()?;
     let (folder, pki) = (temp.path(), temp.path().join("pki"));
-    pki::init(&pki, &"test".parse().unwrap()).unwrap();
+    pki::init(&pki, &"test".parse()?)?;
     for (role, name) in [(Role::Server, "hub"), (Role::Site, "a")] {
-        pki::issue(&pki, role, &name.parse().unwrap(), &IssueOptions::default()).unwrap();
+        pki::issue(&pki, role, &name.parse()?, &IssueOptions::default())?;
     }
     let good = "listen = \"127.0.0.1:0\"\ndata_dir = \"data\"\n";
     let hub = identity("server-hub");
@@ -63,16 +64,17 @@ fn each_mistake_gets_its_sentence() {
         ),
     ];
     for (config, sentence) in cases {
-        let said = complaint(folder, &config);
+        let said = complaint(folder, &config)?;
         assert!(said.starts_with(sentence), "{said}\nexpected {sentence}");
     }
-    std::os::unix::fs::symlink("server-hub.crt", pki.join("loose.crt")).unwrap();
-    fs::copy(pki.join("server-hub.key"), pki.join("loose.key")).unwrap();
+    std::os::unix::fs::symlink("server-hub.crt", pki.join("loose.crt"))?;
+    fs::copy(pki.join("server-hub.key"), pki.join("loose.key"))?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    fs::set_permissions(pki.join("loose.key"), mode).unwrap();
-    let said = complaint(folder, &format!("{good}{}", identity("loose")));
+    fs::set_permissions(pki.join("loose.key"), mode)?;
+    let said = complaint(folder, &format!("{good}{}", identity("loose")))?;
     assert_eq!(
         said,
         "sheaf-server: pki/loose.key can be read by others than its owner: run `chmod 600 pki/loose.key`"
     );
+    Ok(())
 }

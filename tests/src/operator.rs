@@ -38,10 +38,9 @@ impl Operator {
             software: "test".into(),
         };
         frames::write(&mut send, &Open::Operator(hello)).await?;
-        match frames::read::<Reply>(&mut recv).await? {
-            Reply::Welcome { .. } => Ok(Self { link, send, recv }),
-            other => bail!("{other:?}"),
-        }
+        let reply = frames::read(&mut recv).await?;
+        let Reply::Welcome { .. } = reply else { bail!("{reply:?}") };
+        Ok(Self { link, send, recv })
     }
 
     /// Asks and waits for the reply.
@@ -56,18 +55,16 @@ impl Operator {
             file: "run.toml".into(),
             text: text.into(),
         };
-        match self.ask(&request).await? {
-            Reply::Submitted(run) => Ok(run),
-            other => bail!("{other:?}"),
-        }
+        let reply = self.ask(&request).await?;
+        let Reply::Submitted(run) = reply else { bail!("{reply:?}") };
+        Ok(run)
     }
 
     /// A run's status.
     pub async fn status(&mut self, run: &RunId) -> Result<RunStatus> {
-        match self.ask(&Request::Run(run.clone())).await? {
-            Reply::Run(status) => Ok(*status),
-            other => bail!("{other:?}"),
-        }
+        let reply = self.ask(&Request::Run(run.clone())).await?;
+        let Reply::Run(status) = reply else { bail!("{reply:?}") };
+        Ok(*status)
     }
 
     /// Looks at a run until it is as wanted.

@@ -34,10 +34,9 @@ impl ScriptedSite {
         let (mut send, mut recv) = link.connection.open_bi().await?;
         let hello = Hello { protocol: PROTOCOL_VERSION, software: "scripted".into() };
         frames::write(&mut send, &Open::Site(hello)).await?;
-        match frames::read::<ServerMessage>(&mut recv).await? {
-            ServerMessage::Welcome { .. } => Ok(Self { link, send, recv, blobs: BlobDir::open(state)? }),
-            other => bail!("{other:?}"),
-        }
+        let message = frames::read(&mut recv).await?;
+        let ServerMessage::Welcome { .. } = message else { bail!("{message:?}") };
+        Ok(Self { link, send, recv, blobs: BlobDir::open(state)? })
     }
 
     /// Waits for a round's task.

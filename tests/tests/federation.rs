@@ -11,7 +11,7 @@ use sheaf_tests::{Federation, Operator, update};
 fn csv(site: u32) -> String {
     let mut text = String::from("x,z,label\n");
     for i in 0..60u32 {
-        let positive = (i + site) % 3 == 0;
+        let positive = (i + site).is_multiple_of(3);
         let wave = f64::from(i * 37 % 101) / 101.0 - 0.5;
         let centre = if positive { 1.0 } else { -1.0 };
         let label = if positive { "yes" } else { "no" };

@@ -177,32 +177,28 @@ impl State {
 
 impl Context {
     fn dispatch(&mut self, state: State, input: Input) -> State {
-        match input {
-            Input::Connected => {
+        match (state, input) {
+            (State::Fetching(fetching), Input::Fetched(id, result)) if *fetching.task.id() == id => {
+                fetching.done(self, result)
+            }
+            (State::Working(working), Input::Worked(id, result)) if *working.task.id() == id => {
+                working.done(self, result)
+            }
+            (State::Uploading(uploading), Input::Uploaded(id, arrived)) if uploading.update.task == id => {
+                uploading.done(self, arrived)
+            }
+            // What became of a task that is no longer in hand is of no interest.
+            (state, Input::Fetched(..) | Input::Worked(..) | Input::Uploaded(..)) => state,
+            (state, Input::Message(message)) => self.on_message(state, message),
+            (state, Input::Connected) => {
                 self.connected = true;
                 state
             }
-            Input::Disconnected => {
+            (state, Input::Disconnected) => {
                 self.connected = false;
-                match state {
-                    // The work needs no connection. The rest starts again when the server asks again.
-                    State::Working(working) => State::Working(working),
-                    State::Idle | State::Fetching(_) | State::Uploading(_) => State::Idle,
-                }
+                // The work needs no connection. The rest starts again when the server asks again.
+                if matches!(state, State::Working(_)) { state } else { State::Idle }
             }
-            Input::Message(message) => self.on_message(state, message),
-            Input::Fetched(id, result) => match state {
-                State::Fetching(fetching) if *fetching.task.id() == id => fetching.done(self, result),
-                other => other,
-            },
-            Input::Worked(id, result) => match state {
-                State::Working(working) if *working.task.id() == id => working.done(self, result),
-                other => other,
-            },
-            Input::Uploaded(id, arrived) => match state {
-                State::Uploading(uploading) if uploading.update.task == id => uploading.done(self, arrived),
-                other => other,
-            },
         }
     }
 
@@ -212,9 +208,10 @@ impl Context {
             ServerMessage::Evaluate(task) => self.take(state, Task::Evaluate(task)),
             ServerMessage::Rejected { task, .. } => {
                 self.forget(&task);
-                match state {
-                    State::Uploading(uploading) if uploading.update.task == task => State::Idle,
-                    other => other,
+                if matches!(state, State::Uploading(_)) && state.task() == Some(&task) {
+                    State::Idle
+                } else {
+                    state
                 }
             }
             ServerMessage::Over(task) => {

@@ -1,7 +1,7 @@
 //! Golden bytes: every message of the protocol, as its bytes must stay for this [`PROTOCOL_VERSION`].
 //!
 //! When one of these fails, peers of the released version no longer understand each other: either take the
-//! change back, or raise the version. bincode numbers enum variants from 0 in their order, writes integers
+//! change back, or raise the version. The encoder numbers enum variants from 0 in their order, writes integers
 //! below 251 as one byte (`fb`, `fc`, `fd` and `fe` announce 2, 4, 8 and 16), and lengths in front of lists
 //! and texts.
 

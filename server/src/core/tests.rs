@@ -145,36 +145,24 @@ impl Bench {
         self.feed([Input::Tick])
     }
 
+    /// What `pick` finds among the effects.
+    fn effects<'a, T>(&'a self, pick: impl Fn(&'a Effect) -> Option<T>) -> Vec<T> {
+        self.effects.iter().filter_map(pick).collect()
+    }
+
     fn rejections(&self) -> Vec<(&str, &str)> {
-        let rejection = |effect: &'_ Effect| match effect {
-            Effect::Reject { to, reason, .. } => Some((to.clone(), reason.clone())),
-            _ => None,
-        };
-        let found: Vec<_> = self.effects.iter().filter_map(rejection).collect();
-        found
-            .into_iter()
-            .map(|(to, reason)| (&*to.to_string().leak(), &*reason.leak()))
-            .collect()
+        self.effects(|effect| {
+            let Effect::Reject { to, reason, .. } = effect else { return None };
+            Some((to.as_str(), reason.as_str()))
+        })
     }
 
     fn aggregations(&self) -> Vec<&Aggregate> {
-        self.effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Aggregate(round) => Some(round),
-                _ => None,
-            })
-            .collect()
+        self.effects(|effect| if let Effect::Aggregate(round) = effect { Some(round) } else { None })
     }
 
     fn records(&self) -> Vec<&RoundRecord> {
-        self.effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Record(record) => Some(&**record),
-                _ => None,
-            })
-            .collect()
+        self.effects(|effect| if let Effect::Record(record) = effect { Some(&**record) } else { None })
     }
 
     fn state(&self) -> RunState {
