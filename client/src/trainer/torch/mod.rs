@@ -8,7 +8,7 @@
 //!
 //! Read in this order: `network` (a model as a row of stages), `bert` and `mlp` (the models), `source` and
 //! `parameters` (where their tensors come from and how the trained ones lie in memory), `tokenize`,
-//! `prepared` and `ragged` (data), `order`, `optimizer` and `training` (a round's steps).
+//! `prepared` and `ragged` (data), `optimizer` and `training` (a round's steps).
 //!
 //! What goes wrong is told to the operator, too: no sentence from here holds a path or a value of the site's data.
 
@@ -16,7 +16,6 @@ mod bert;
 mod mlp;
 mod network;
 mod optimizer;
-mod order;
 mod parameters;
 mod prepared;
 mod ragged;

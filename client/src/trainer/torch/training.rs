@@ -1,14 +1,13 @@
 //! A round's steps at a site.
 
-use sheaf_common::run::{LocalWork, RunSpec};
 use sheaf_common::seed;
 use sheaf_common::status::Phase;
 use tch::{Reduction, Tensor};
 
 use super::network::Mode;
 use super::optimizer::Optimizer;
-use super::order::Batches;
 use super::{TorchTrainer, step};
+use crate::trainer::batches::Batches;
 use crate::trainer::{Round, TrainError, Trained, Watch};
 
 /// Trains from the parameters that `trainer` holds. Everything random in it follows from the run's seed, the site
@@ -33,20 +32,16 @@ pub(super) fn train(
     network.freeze(data, watch)?;
 
     let number = round.number.to_string();
-    let random = seed::stream(spec.seed, &["order", site, &number]);
-    let mut batches = Batches::new(data.len(), spec.training.batch_size as usize, random);
-    let per_pass = batches.per_pass();
-    let steps = steps_per_round(spec, per_pass);
+    let batches = Batches::new(&spec.training, data.len());
     let mut optimizer = Optimizer::new(&spec.training, parameters.spec());
-    let mut last_pass = MeanLoss::default();
+    let mut last_epoch = MeanLoss::default();
 
-    for done in 0..steps {
-        step(watch, Phase::Training, done as usize, steps as usize)?;
-        let examples = batches.next_batch();
+    for (done, examples) in (0..).zip(batches.of_round(spec.seed, site, round.number)) {
+        step(watch, Phase::Training, done as usize, batches.steps as usize)?;
         let seed = seed::integer(spec.seed, &["dropout", site, &number, &done.to_string()]);
         let logits = network.logits(
             data,
-            examples,
+            &examples,
             Mode::Training {
                 dropout: spec.model.dropout,
                 seed,
@@ -59,37 +54,23 @@ pub(super) fn train(
         let gradient = parameters.gradient(&loss)?;
 
         let loss = finite(loss.f_double_value(&[])?, done + 1, round)?;
-        if done + per_pass >= steps {
-            last_pass.add(loss, labels.numel());
+        if batches.is_last_epoch(done) {
+            last_epoch.add(loss, labels.numel());
         }
-        optimizer.step(parameters.flat(), gradient, rate(spec, round, done, steps))?;
+        optimizer.step(
+            parameters.flat(),
+            gradient,
+            batches.learning_rate(&spec.training, round, done),
+        )?;
     }
     // The last step can leave the finite numbers, too.
     let sum = parameters.flat().f_sum(None)?.f_double_value(&[])?;
-    finite(sum, steps, round)?;
-    step(watch, Phase::Training, steps as usize, steps as usize)?;
+    finite(sum, batches.steps, round)?;
+    step(watch, Phase::Training, batches.steps as usize, batches.steps as usize)?;
     Ok(Trained {
         params: parameters.values()?,
-        train_loss: last_pass.mean(),
+        train_loss: last_epoch.mean(),
     })
-}
-
-/// Optimizer steps of one round.
-fn steps_per_round(spec: &RunSpec, per_pass: u64) -> u64 {
-    match spec.training.local {
-        LocalWork::Epochs(epochs) => u64::from(epochs) * per_pass,
-        LocalWork::Steps(steps) => u64::from(steps),
-    }
-}
-
-/// The learning rate at this step (from 0) of the round.
-pub(super) fn rate(spec: &RunSpec, round: Round, step: u64, steps: u64) -> f64 {
-    let before = u64::from(round.number.saturating_sub(1)) * steps;
-    let factor = spec
-        .training
-        .schedule
-        .factor(before + step, u64::from(round.of) * steps);
-    spec.training.learning_rate * factor
 }
 
 fn finite(loss: f64, step: u64, round: Round) -> Result<f64, TrainError> {

@@ -1,26 +1,9 @@
-//! The order of examples and their way into padded batches and back.
+//! The way of examples into padded batches and back.
 
-use sheaf_common::seed;
 use tch::{Device, Kind, Tensor};
 
-use crate::trainer::torch::order::Batches;
 use crate::trainer::torch::ragged::Ragged;
 use crate::trainer::torch::values;
-
-#[test]
-fn every_pass_has_every_example_once_in_another_order() {
-    let mut batches = Batches::new(7, 3, seed::stream(1, &["order"]));
-    assert_eq!(batches.per_pass(), 3);
-    let mut pass = || -> Vec<Vec<usize>> { (0..3).map(|_| batches.next_batch().to_vec()).collect() };
-    let (first, second) = (pass(), pass());
-    assert_ne!(first, second);
-    for pass in [first, second] {
-        assert_eq!(pass.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);
-        let mut all = pass.concat();
-        all.sort_unstable();
-        assert_eq!(all, [0, 1, 2, 3, 4, 5, 6]);
-    }
-}
 
 /// Examples of 2, 1 and 3 rows of one value each: 0, 1 | 2 | 3, 4, 5.
 fn ragged() -> Ragged {

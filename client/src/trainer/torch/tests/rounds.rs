@@ -6,7 +6,6 @@ use sheaf_common::status::Phase;
 use super::fixture::*;
 use crate::data::{Dataset, Inputs};
 use crate::trainer::torch::TorchTrainer;
-use crate::trainer::torch::training::rate;
 use crate::trainer::{Round, TrainError, Trained, Trainer, Unwatched};
 
 const FIRST: Round = Round { number: 1, of: 4 };
@@ -177,23 +176,6 @@ fn without_held_out_examples_there_is_nothing_to_evaluate() {
         trainer.evaluate(&fresh(job.params.numel()), &Unwatched).unwrap(),
         None
     );
-}
-
-#[test]
-fn the_learning_rate_goes_on_from_round_to_round() {
-    let mut spec = points_spec();
-    spec.training.schedule = Schedule {
-        kind: ScheduleKind::Linear,
-        warmup_steps: 0,
-    };
-    let at = |number, step| rate(&spec, Round { number, of: 4 }, step, 10) / spec.training.learning_rate;
-    for (number, step, factor) in [(1, 0, 1.0), (1, 5, 0.875), (2, 0, 0.75), (4, 9, 0.025)] {
-        assert!(
-            (at(number, step) - factor).abs() < 1e-12,
-            "round {number}, step {step}: {}",
-            at(number, step)
-        );
-    }
 }
 
 #[test]
