@@ -6,10 +6,7 @@ use std::{env, path::PathBuf};
 pub(crate) fn main() {
     let libtorch = PathBuf::from(env::var_os("LIBTORCH").unwrap_or_default());
     println!("cargo::rerun-if-env-changed=LIBTORCH");
-    println!(
-        "cargo::rerun-if-changed={}",
-        libtorch.join("build-version").display()
-    );
+    println!("cargo::rerun-if-changed={}", libtorch.join("build-version").display());
     match libtorch.join("lib").canonicalize() {
         Ok(lib) => println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display()),
         Err(_) => {

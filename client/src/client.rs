@@ -98,12 +98,7 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
         results,
         last_progress: None,
     };
-    let link = tokio::spawn(link::keep(
-        config.server.clone(),
-        credentials,
-        link_events,
-        outbox_end,
-    ));
+    let link = tokio::spawn(link::keep(config.server.clone(), credentials, link_events, outbox_end));
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -155,12 +150,7 @@ impl Client {
                     return;
                 }
                 self.last_progress = Some((Instant::now(), phase));
-                self.say(SiteMessage::Progress {
-                    task,
-                    phase,
-                    done,
-                    total,
-                });
+                self.say(SiteMessage::Progress { task, phase, done, total });
             }
             Report::Done(task, result) => self.step(Input::Worked(task, result)),
         }
@@ -251,17 +241,13 @@ impl Transfers {
         let job = task.job();
         if let Some(id) = job.model {
             transfer::fetch(connection, &self.state.blobs, id, MANIFEST_MAX, &mut |_, _| {}).await?;
-            let manifest =
-                Manifest::parse(&self.state.blobs.read(id)?).map_err(|error| TransferError::Refused {
-                    blob: id,
-                    why: error.to_string(),
-                })?;
+            let manifest = Manifest::parse(&self.state.blobs.read(id)?)
+                .map_err(|error| TransferError::Refused { blob: id, why: error.to_string() })?;
             for file in &manifest.files {
                 self.get(connection, task.id(), file.blob, file.bytes).await?;
             }
         }
-        self.get(connection, task.id(), job.global, job.params.bytes())
-            .await
+        self.get(connection, task.id(), job.global, job.params.bytes()).await
     }
 
     async fn get(

@@ -142,11 +142,7 @@ pub fn resolve(choice: DeviceChoice) -> Result<tch::Device, DeviceError> {
 fn cuda(index: usize) -> Result<tch::Device, DeviceError> {
     load_cuda()?;
     let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
-    if index < count {
-        Ok(tch::Device::Cuda(index))
-    } else {
-        Err(DeviceError::NoSuchGpu { index, count })
-    }
+    if index < count { Ok(tch::Device::Cuda(index)) } else { Err(DeviceError::NoSuchGpu { index, count }) }
 }
 
 /// Loads CUDA's part of libtorch into this process, once; a failure stays the answer.
@@ -155,33 +151,24 @@ fn cuda(index: usize) -> Result<tch::Device, DeviceError> {
 /// When there is none of the right version, or it cannot be loaded.
 pub fn load_cuda() -> Result<(), DeviceError> {
     static LOADED: OnceLock<Result<(), DeviceError>> = OnceLock::new();
-    LOADED
-        .get_or_init(|| loader::load_global(&find(folder())?))
-        .clone()
+    LOADED.get_or_init(|| loader::load_global(&find(folder())?)).clone()
 }
 
 /// Where a CUDA libtorch should be.
 fn folder() -> PathBuf {
-    let set = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set(FOLDER_VARIABLE).unwrap_or_else(|| {
         let cache = set("XDG_CACHE_HOME").or_else(|| env::home_dir().map(|home| home.join(".cache")));
-        cache
-            .unwrap_or_default()
-            .join(format!("sheaf/libtorch-{LIBTORCH_VERSION}-cuda"))
+        cache.unwrap_or_default().join(format!("sheaf/libtorch-{LIBTORCH_VERSION}-cuda"))
     })
 }
 
 /// `libtorch_cuda.so` in `folder`, laid out as a wheel or as PyTorch's own archive, if it is of our version.
 fn find(folder: PathBuf) -> Result<PathBuf, DeviceError> {
     let library = ["torch/lib", "lib"].map(|lib| folder.join(lib).join("libtorch_cuda.so"));
-    let (Some(library), Ok(found)) = (
-        library.into_iter().find(|library| library.is_file()),
-        version(&folder),
-    ) else {
+    let (Some(library), Ok(found)) =
+        (library.into_iter().find(|library| library.is_file()), version(&folder))
+    else {
         return Err(DeviceError::Missing(folder));
     };
     // "2.11.0+cu130": what follows the plus sign names the build, not the version.
@@ -193,9 +180,7 @@ fn find(folder: PathBuf) -> Result<PathBuf, DeviceError> {
 }
 
 fn version(folder: &Path) -> io::Result<String> {
-    Ok(fs::read_to_string(folder.join("build-version"))?
-        .trim()
-        .to_owned())
+    Ok(fs::read_to_string(folder.join("build-version"))?.trim().to_owned())
 }
 
 /// The crate's one piece of unsafe code.
@@ -228,12 +213,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for choice in [
-            DeviceChoice::Auto,
-            DeviceChoice::Cpu,
-            DeviceChoice::Cuda(0),
-            DeviceChoice::Cuda(11),
-        ] {
+        for choice in [DeviceChoice::Auto, DeviceChoice::Cpu, DeviceChoice::Cuda(0), DeviceChoice::Cuda(11)] {
             assert_eq!(choice.to_string().parse(), Ok(choice));
             let json = serde_json::to_string(&choice).unwrap();
             assert_eq!(serde_json::from_str::<DeviceChoice>(&json).unwrap(), choice);
@@ -243,16 +223,8 @@ mod tests {
 
     #[test]
     fn what_names_no_device_is_refused() {
-        for text in [
-            "",
-            "gpu",
-            "CPU",
-            "cuda:",
-            "cuda:-1",
-            "cuda:+1",
-            "cuda:1 ",
-            "cuda:99999999999999999999",
-        ] {
+        for text in ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:+1", "cuda:1 ", "cuda:99999999999999999999"]
+        {
             let error = text.parse::<DeviceChoice>().unwrap_err();
             assert_eq!(error, UnknownDevice(text.to_owned()));
             assert!(error.to_string().contains(r#"write "auto", "cpu" or "cuda:N""#));
@@ -275,12 +247,9 @@ mod tests {
         fs::create_dir(folder.path().join("lib")).unwrap();
         let library = folder.path().join("lib/libtorch_cuda.so");
         fs::write(&library, "").unwrap();
-        for (text, ours) in [
-            ("2.11.0", true),
-            ("2.11.0+cu130\n", true),
-            ("2.11.1", false),
-            ("2.10.0+cu130", false),
-        ] {
+        for (text, ours) in
+            [("2.11.0", true), ("2.11.0+cu130\n", true), ("2.11.1", false), ("2.10.0+cu130", false)]
+        {
             fs::write(folder.path().join("build-version"), text).unwrap();
             let found = find(folder.path().to_owned());
             if ours {
@@ -298,10 +267,7 @@ mod tests {
         let library = folder.path().join("libtorch_cuda.so");
         fs::write(&library, "not a library").unwrap();
         let error = loader::load_global(&library).unwrap_err().to_string();
-        assert!(
-            error.starts_with("CUDA's part of libtorch could not be loaded from"),
-            "{error}"
-        );
+        assert!(error.starts_with("CUDA's part of libtorch could not be loaded from"), "{error}");
     }
 
     #[test]

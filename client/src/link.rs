@@ -83,22 +83,12 @@ async fn talk(
     outbox: &mut mpsc::Receiver<SiteMessage>,
     pause: &mut Duration,
 ) -> Result<(), Ended> {
-    let (mut send, mut recv) = link
-        .connection
-        .open_bi()
-        .await
-        .map_err(|error| Ended::Closed(reason(&error)))?;
+    let (mut send, mut recv) =
+        link.connection.open_bi().await.map_err(|error| Ended::Closed(reason(&error)))?;
     // Control messages go before bulk.
     let _ = send.set_priority(10);
     let software = concat!("sheaf-client ", env!("CARGO_PKG_VERSION")).to_owned();
-    frames::write(
-        &mut send,
-        &Open::Site(Hello {
-            protocol: PROTOCOL_VERSION,
-            software,
-        }),
-    )
-    .await?;
+    frames::write(&mut send, &Open::Site(Hello { protocol: PROTOCOL_VERSION, software })).await?;
     match frames::read(&mut recv).await? {
         ServerMessage::Welcome { federation, software } => info!(%federation, %software, "connected"),
         ServerMessage::Refused(why) => return Err(Ended::Refused(why)),

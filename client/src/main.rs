@@ -26,14 +26,12 @@ fn main() -> ExitCode {
     // The commands print what they found; the daemon has only its log.
     let default = if arguments.command.is_some() { "warn" } else { "info" };
     let filter = EnvFilter::try_from_env("SHEAF_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
     let result = match arguments.command {
         None => daemon(&arguments.config).map(|()| true),
-        Some(command) => command.execute(&arguments.config, &mut std::io::stdout().lock()).map_err(Into::into),
+        Some(command) => {
+            command.execute(&arguments.config, &mut std::io::stdout().lock()).map_err(Into::into)
+        }
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -63,8 +63,7 @@ impl SiteState {
     pub fn lock(&self) -> Result<File, StateError> {
         let path = self.root.join("lock");
         let file = File::create(&path).map_err(|e| io_error("create", &path, e))?;
-        file.try_lock()
-            .map_err(|_| StateError::InUse(self.root.clone()))?;
+        file.try_lock().map_err(|_| StateError::InUse(self.root.clone()))?;
         self.blobs.remove_unnamed()?;
         self.deltas.remove_unnamed()?;
         Ok(file)
@@ -106,7 +105,9 @@ impl SiteState {
     /// Lets go of what belongs to a task: its update, and the global parameters that it started from.
     pub fn forget(&self, task: &TaskId, global: Option<BlobId>) -> Result<(), StateError> {
         let path = self.update_path(task);
-        if let Some(update) = fs::read(&path).ok().and_then(|bytes| wire::decode_record::<Update>(&bytes).ok()) {
+        if let Some(update) =
+            fs::read(&path).ok().and_then(|bytes| wire::decode_record::<Update>(&bytes).ok())
+        {
             fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
             self.deltas.remove(update.delta)?;
         }
@@ -142,9 +143,5 @@ impl SiteState {
 }
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> StateError {
-    StateError::Io {
-        what,
-        path: path.to_owned(),
-        source,
-    }
+    StateError::Io { what, path: path.to_owned(), source }
 }

@@ -66,27 +66,15 @@ impl Worker {
     /// Starts the thread. It ends when the worker is dropped and the task in hand is over.
     pub fn start(site: Site, reports: mpsc::UnboundedSender<Report>) -> std::io::Result<Self> {
         let (orders, inbox) = std_mpsc::channel::<Order>();
-        let thread = Thread {
-            site,
-            reports,
-            open: None,
-        };
-        thread::Builder::new()
-            .name("trainer".into())
-            .spawn(move || thread.run(&inbox))?;
-        Ok(Self {
-            orders,
-            cancel: Arc::default(),
-        })
+        let thread = Thread { site, reports, open: None };
+        thread::Builder::new().name("trainer".into()).spawn(move || thread.run(&inbox))?;
+        Ok(Self { orders, cancel: Arc::default() })
     }
 
     /// Hands a task over.
     pub fn order(&mut self, task: Task) {
         self.cancel = Arc::default();
-        let order = Order {
-            task,
-            cancel: self.cancel.clone(),
-        };
+        let order = Order { task, cancel: self.cancel.clone() };
         // The thread catches panics and outlives every task; were it gone, nothing would be done and the
         // round's deadline would tell.
         let _ = self.orders.send(order);
@@ -165,11 +153,7 @@ impl Thread {
     }
 
     fn work(&mut self, order: &Order) -> Result<Outcome, Failure> {
-        let watch = Watcher {
-            task: order.task.id(),
-            reports: &self.reports,
-            cancel: &order.cancel,
-        };
+        let watch = Watcher { task: order.task.id(), reports: &self.reports, cancel: &order.cancel };
         let job = order.task.job();
         let trainer = trainer(&mut self.open, &self.site, &order.task, &watch)?;
         let global = read_params(&self.site.state.blobs, job.global)?;
@@ -193,13 +177,8 @@ fn trainer<'a>(
         *open_now = None;
         watch.progress(Phase::Preparing, 0, 1);
         let model_dir = site.state.model_dir(task.job())?;
-        let trainer = open(
-            task.job(),
-            model_dir.as_deref(),
-            &site.datasets,
-            site.name.as_str(),
-            site.device,
-        )?;
+        let trainer =
+            open(task.job(), model_dir.as_deref(), &site.datasets, site.name.as_str(), site.device)?;
         *open_now = Some((key, trainer));
     }
     match open_now {
@@ -215,10 +194,7 @@ fn train(
     global: Vec<f32>,
     watch: &Watcher<'_>,
 ) -> Result<Outcome, Failure> {
-    let round = Round {
-        number: task.id.round,
-        of: task.job.spec.rounds,
-    };
+    let round = Round { number: task.id.round, of: task.job.spec.rounds };
     let global_metrics = trainer.evaluate(&global, watch)?;
     let trained = trainer.train(global, round, watch)?;
     let local_metrics = trainer.evaluate(&trained.params, watch)?;
@@ -267,20 +243,12 @@ fn each_chunk(
     blob: BlobId,
     mut action: impl FnMut(&[u8]) -> Result<(), BlobError>,
 ) -> Result<(), Failure> {
-    let broken = |source| StateError::Io {
-        what: "read",
-        path: blobs.path(blob),
-        source,
-    };
+    let broken = |source| StateError::Io { what: "read", path: blobs.path(blob), source };
     let mut reader: BufReader<File> = BufReader::with_capacity(CHUNK, blobs.reader(blob)?);
     let mut buffer = Vec::with_capacity(CHUNK);
     loop {
         buffer.clear();
-        reader
-            .by_ref()
-            .take(CHUNK as u64)
-            .read_to_end(&mut buffer)
-            .map_err(broken)?;
+        reader.by_ref().take(CHUNK as u64).read_to_end(&mut buffer).map_err(broken)?;
         if buffer.is_empty() {
             return Ok(());
         }
@@ -297,9 +265,7 @@ struct Watcher<'a> {
 impl Watch for Watcher<'_> {
     fn progress(&self, phase: Phase, done: u64, total: u64) {
         // A daemon that is stopping no longer listens.
-        let _ = self
-            .reports
-            .send(Report::Progress(self.task.clone(), phase, done, total));
+        let _ = self.reports.send(Report::Progress(self.task.clone(), phase, done, total));
     }
 
     fn is_cancelled(&self) -> bool {

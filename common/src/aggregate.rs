@@ -24,10 +24,7 @@ pub struct Aggregate {
 impl Aggregate {
     /// The empty sum over `len` parameters.
     pub fn zero(len: usize) -> Self {
-        Self {
-            sum: vec![0; len],
-            weight: 0,
-        }
+        Self { sum: vec![0; len], weight: 0 }
     }
 
     /// Adds one site's chunk, weighted by `num_examples`.
@@ -174,10 +171,7 @@ mod tests {
     fn what_is_no_update_is_found() {
         assert_eq!(Finding::of([0.0, -VALUE_MAX]), Finding::Sound);
         assert_eq!(Finding::of([0.0, f32::NAN]), Finding::NotFinite);
-        assert_eq!(
-            Finding::of([2.0 * VALUE_MAX, f32::NEG_INFINITY]),
-            Finding::NotFinite
-        );
+        assert_eq!(Finding::of([2.0 * VALUE_MAX, f32::NEG_INFINITY]), Finding::NotFinite);
         assert_eq!(Finding::of([1.0, -2.0 * VALUE_MAX]), Finding::TooLarge);
     }
 

@@ -17,10 +17,7 @@ pub struct Invalid {
 impl Invalid {
     /// A wrong value at `key`.
     pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            problem: problem.into(),
-        }
+        Self { key: key.into(), problem: problem.into() }
     }
 }
 
@@ -148,10 +145,7 @@ mod tests {
     #[test]
     fn an_unknown_key_is_located() {
         let message = message("[training]\nlearning_rate = 0.1\nlerning_rate = 1\n");
-        assert!(
-            message.starts_with("run.toml:3: unknown field `lerning_rate`"),
-            "{message}"
-        );
+        assert!(message.starts_with("run.toml:3: unknown field `lerning_rate`"), "{message}");
     }
 
     #[test]

@@ -209,13 +209,9 @@ impl FromStr for Identity {
     type Err = BadIdentity;
 
     fn from_str(uri: &str) -> Result<Self, BadIdentity> {
-        let bad = |why: String| BadIdentity {
-            uri: uri.chars().take(120).collect(),
-            why,
-        };
-        let rest = uri
-            .strip_prefix("sheaf://")
-            .ok_or_else(|| bad("it does not start with sheaf://".into()))?;
+        let bad = |why: String| BadIdentity { uri: uri.chars().take(120).collect(), why };
+        let rest =
+            uri.strip_prefix("sheaf://").ok_or_else(|| bad("it does not start with sheaf://".into()))?;
         let parts: Vec<&str> = rest.split('/').collect();
         let [federation, role, name] = parts[..] else {
             return Err(bad("it does not have three parts".into()));
@@ -237,17 +233,7 @@ mod tests {
         for good in ["a", "st-mary", "0", &"x".repeat(63)] {
             assert!(good.parse::<Name>().is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "-a",
-            "a-",
-            "St-Mary",
-            "a b",
-            "a/b",
-            "..",
-            "ü",
-            &"x".repeat(64),
-        ] {
+        for bad in ["", "-a", "a-", "St-Mary", "a b", "a/b", "..", "ü", &"x".repeat(64)] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }
     }

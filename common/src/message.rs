@@ -78,11 +78,7 @@ pub struct TaskId {
 impl std::fmt::Display for TaskId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} round {}", self.run, self.round)?;
-        if self.attempt > 1 {
-            write!(f, " (attempt {})", self.attempt)
-        } else {
-            Ok(())
-        }
+        if self.attempt > 1 { write!(f, " (attempt {})", self.attempt) } else { Ok(()) }
     }
 }
 

@@ -59,9 +59,7 @@ pub fn aggregate(
     spec: &RunSpec,
     round: &Aggregate,
 ) -> Result<BlobId, AggregationError> {
-    let optimizer = FedAvg {
-        learning_rate: spec.server.learning_rate,
-    };
+    let optimizer = FedAvg { learning_rate: spec.server.learning_rate };
     match Aggregation::of(spec) {
         Aggregation::Plain => plain(blobs, updates, &optimizer, round),
     }
@@ -139,10 +137,7 @@ pub fn inspect(blobs: &BlobDir, blob: BlobId) -> Result<Option<Inspection>, Aggr
         match Finding::of(floats(&bytes)) {
             Finding::Sound => {}
             Finding::NotFinite => {
-                return Ok(Some(Inspection {
-                    length,
-                    finding: Finding::NotFinite,
-                }));
+                return Ok(Some(Inspection { length, finding: Finding::NotFinite }));
             }
             Finding::TooLarge => finding = Finding::TooLarge,
         }
@@ -158,10 +153,7 @@ struct Values {
 
 impl Values {
     fn open(blobs: &BlobDir, blob: BlobId) -> Result<Self, AggregationError> {
-        Ok(Self {
-            blob,
-            file: blobs.reader(blob)?,
-        })
+        Ok(Self { blob, file: blobs.reader(blob)? })
     }
 
     /// Fills `bytes` with the values from number `start` on.
@@ -169,25 +161,16 @@ impl Values {
         let offset = start as u64 * VALUE_BYTES;
         self.file
             .read_exact_at(bytes, offset)
-            .map_err(|source| AggregationError::Read {
-                blob: self.blob,
-                source,
-            })
+            .map_err(|source| AggregationError::Read { blob: self.blob, source })
     }
 }
 
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|value| f32::from_le_bytes(*value))
+    bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value))
 }
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[cfg(test)]
@@ -205,11 +188,7 @@ mod tests {
         let (global, a, b) = (values(0.1), values(0.2), values(0.3));
         let store = |values: &[f32]| blobs.insert(&to_bytes(values)).unwrap();
         let round = Aggregate {
-            task: sheaf_common::message::TaskId {
-                run: "r".parse().unwrap(),
-                round: 1,
-                attempt: 1,
-            },
+            task: sheaf_common::message::TaskId { run: "r".parse().unwrap(), round: 1, attempt: 1 },
             global: store(&global),
             updates: vec![(store(&a), 3), (store(&b), 5)],
         };
@@ -233,10 +212,7 @@ mod tests {
         let mut values = vec![0.5; CHUNK + 1];
         values[CHUNK] = f32::NAN;
         let blob = blobs.insert(&to_bytes(&values)).unwrap();
-        assert_eq!(
-            inspect(&blobs, blob).unwrap().unwrap().finding,
-            Finding::NotFinite
-        );
+        assert_eq!(inspect(&blobs, blob).unwrap().unwrap().finding, Finding::NotFinite);
         assert_eq!(inspect(&blobs, BlobId::of(b"nowhere")).unwrap(), None);
     }
 }

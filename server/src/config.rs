@@ -41,18 +41,11 @@ impl TryFrom<Written> for ServerConfig {
         let listen = written.listen.parse().map_err(|_| {
             Invalid::new(
                 "listen",
-                format!(
-                    "`{}` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\"",
-                    written.listen
-                ),
+                format!("`{}` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\"", written.listen),
             )
         })?;
         let WrittenIdentity { certificate, key, ca } = written.identity;
-        Ok(Self {
-            listen,
-            data_dir: written.data_dir,
-            identity: CredentialPaths { certificate, key, ca },
-        })
+        Ok(Self { listen, data_dir: written.data_dir, identity: CredentialPaths { certificate, key, ca } })
     }
 }
 
@@ -75,19 +68,13 @@ pub enum LoadError {
 impl ServerConfig {
     /// Reads `path`. Relative paths in the file start at the file's folder.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let text = std::fs::read_to_string(path).map_err(|source| LoadError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
         let mut config: Self = config::read::<Written, Self>(&path.display().to_string(), &text)?;
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let identity = &mut config.identity;
-        for relative in [
-            &mut config.data_dir,
-            &mut identity.certificate,
-            &mut identity.key,
-            &mut identity.ca,
-        ] {
+        for relative in [&mut config.data_dir, &mut identity.certificate, &mut identity.key, &mut identity.ca]
+        {
             *relative = base.join(&*relative);
         }
         Ok(config)

@@ -102,12 +102,7 @@ pub async fn serve(context: Arc<Context>, incoming: quinn::Incoming, peer: PeerI
         }
     };
     let span = tracing::info_span!("peer", %identity);
-    let peer = Connected {
-        context,
-        connection,
-        peer,
-        identity,
-    };
+    let peer = Connected { context, connection, peer, identity };
     let (events, id) = (peer.context.events.clone(), peer.peer);
     peer.run().instrument(span).await;
     // The loop may be gone already, which is fine.
@@ -124,11 +119,7 @@ struct Connected {
 
 impl Connected {
     async fn run(self) {
-        if self
-            .tell(Event::Opened(self.peer, self.identity.clone()))
-            .await
-            .is_err()
-        {
+        if self.tell(Event::Opened(self.peer, self.identity.clone())).await.is_err() {
             return;
         }
         loop {
@@ -158,10 +149,9 @@ impl Connected {
             Open::Site(hello) => self.site(hello, send, recv).await.map_err(|e| e.to_string()),
             Open::Operator(hello) => self.operator(hello, send, recv).await.map_err(|e| e.to_string()),
             Open::Get { blob, offset } => self.get(&mut send, blob, offset).await.map_err(|e| e.to_string()),
-            Open::Put { blob, length } => self
-                .put(&mut send, &mut recv, blob, length)
-                .await
-                .map_err(|e| e.to_string()),
+            Open::Put { blob, length } => {
+                self.put(&mut send, &mut recv, blob, length).await.map_err(|e| e.to_string())
+            }
         };
         if let Err(error) = outcome {
             debug!(%error, "stream ended");
@@ -187,10 +177,7 @@ impl Connected {
         }
         let _ = send.set_priority(10);
         let federation = self.context.federation.clone();
-        let welcome = ServerMessage::Welcome {
-            federation,
-            software: SOFTWARE.into(),
-        };
+        let welcome = ServerMessage::Welcome { federation, software: SOFTWARE.into() };
         frames::write(&mut send, &welcome).await?;
         let (outbox, mut messages) = mpsc::channel(OUTBOX);
         let site = ClientId(self.identity.name.clone());
@@ -214,11 +201,7 @@ impl Connected {
             loop {
                 let message = plain(frames::read::<SiteMessage>(&mut recv).await?);
                 let inspection = self.inspect(&message).await;
-                if self
-                    .tell(Event::Message(self.peer, site.clone(), message, inspection))
-                    .await
-                    .is_err()
-                {
+                if self.tell(Event::Message(self.peer, site.clone(), message, inspection)).await.is_err() {
                     return Ok(());
                 }
             }
@@ -256,14 +239,7 @@ impl Connected {
             return frames::write(&mut send, &Reply::Refused(why)).await;
         }
         let federation = self.context.federation.clone();
-        frames::write(
-            &mut send,
-            &Reply::Welcome {
-                federation,
-                software: SOFTWARE.into(),
-            },
-        )
-        .await?;
+        frames::write(&mut send, &Reply::Welcome { federation, software: SOFTWARE.into() }).await?;
         loop {
             let request = match frames::read::<Request>(&mut recv).await {
                 Err(FrameError::Closed) => return Ok(()),
@@ -339,9 +315,7 @@ impl Connected {
 /// A site's message as it may be shown: its own words end up on operators' terminals.
 fn plain(message: SiteMessage) -> SiteMessage {
     match message {
-        SiteMessage::Declined { task, reason } => {
-            SiteMessage::Declined { task, reason: plain_text(&reason) }
-        }
+        SiteMessage::Declined { task, reason } => SiteMessage::Declined { task, reason: plain_text(&reason) },
         SiteMessage::Progress { .. } | SiteMessage::Update(_) | SiteMessage::Evaluated { .. } => message,
     }
 }

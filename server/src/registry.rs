@@ -65,14 +65,7 @@ pub struct Traffic {
 impl Registry {
     /// A connection whose peer proved `identity`.
     pub fn add(&mut self, peer: PeerId, identity: Identity) {
-        self.peers.insert(
-            peer,
-            Peer {
-                identity,
-                may_get: BTreeSet::new(),
-                may_put: None,
-            },
-        );
+        self.peers.insert(peer, Peer { identity, may_get: BTreeSet::new(), may_put: None });
     }
 
     /// A site's control stream is up. An older connection of the same site is closed: its daemon was restarted,
@@ -87,30 +80,17 @@ impl Registry {
         connection: quinn::Connection,
     ) {
         let (address, software) = hello;
-        let new = Site {
-            peer,
-            address,
-            software,
-            since,
-            outbox,
-            connection,
-        };
+        let new = Site { peer, address, software, since, outbox, connection };
         if let Some(old) = self.sites.insert(site, new) {
-            old.connection.close(
-                1u32.into(),
-                b"another connection with this site's certificate took its place",
-            );
+            old.connection
+                .close(1u32.into(), b"another connection with this site's certificate took its place");
         }
     }
 
     /// A connection is gone. Names the site that is no longer connected by it.
     pub fn remove(&mut self, peer: PeerId) -> Option<ClientId> {
         self.peers.remove(&peer);
-        let site = self
-            .sites
-            .iter()
-            .find(|(_, site)| site.peer == peer)
-            .map(|(name, _)| name.clone())?;
+        let site = self.sites.iter().find(|(_, site)| site.peer == peer).map(|(name, _)| name.clone())?;
         self.sites.remove(&site);
         Some(site)
     }
@@ -129,9 +109,7 @@ impl Registry {
     pub fn send(&self, site: &ClientId, message: ServerMessage) {
         let Some(entry) = self.sites.get(site) else { return };
         if entry.outbox.try_send(message).is_err() {
-            entry
-                .connection
-                .close(1u32.into(), b"the site does not read its messages");
+            entry.connection.close(1u32.into(), b"the site does not read its messages");
         }
     }
 
@@ -154,19 +132,14 @@ impl Registry {
 
     /// Whether a peer may move a blob, or why not.
     pub fn permits(&self, peer: PeerId, access: Access) -> Result<(), String> {
-        let peer = self
-            .peers
-            .get(&peer)
-            .ok_or("the connection has no control stream yet")?;
+        let peer = self.peers.get(&peer).ok_or("the connection has no control stream yet")?;
         match (access, peer.identity.role) {
             (Access::Get(blob), _) if peer.may_get.contains(&blob) => Ok(()),
             (Access::Get(_), _) => Err("nothing that you were sent names it".into()),
             (Access::Put(_), Role::Operator) => Ok(()),
             (Access::Put(length), Role::Site) => match peer.may_put {
                 Some(expected) if expected == length => Ok(()),
-                Some(expected) => Err(format!(
-                    "an update of this run has {expected} bytes, not {length}"
-                )),
+                Some(expected) => Err(format!("an update of this run has {expected} bytes, not {length}")),
                 None => Err("no task of yours asks for an update".into()),
             },
             (Access::Put(_), Role::Viewer | Role::Server) => Err("your role may not send blobs".into()),
@@ -178,10 +151,7 @@ impl Registry {
         if let Some(peer) = self.peers.get(&peer)
             && peer.identity.role == Role::Site
         {
-            let traffic = self
-                .traffic
-                .entry(ClientId(peer.identity.name.clone()))
-                .or_default();
+            let traffic = self.traffic.entry(ClientId(peer.identity.name.clone())).or_default();
             traffic.down += down;
             traffic.up += up;
         }

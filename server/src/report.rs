@@ -19,9 +19,7 @@ impl State {
     pub(crate) fn answer(&mut self, peer: PeerId, request: Request, now: Timestamp) -> Reply {
         let answer = match request {
             Request::Runs => Ok(Reply::Runs(self.runs.iter().map(summary).collect())),
-            Request::Run(run) => self
-                .status_of(&run, now)
-                .map(|status| Reply::Run(Box::new(status))),
+            Request::Run(run) => self.status_of(&run, now).map(|status| Reply::Run(Box::new(status))),
             Request::Sites => self.site_list().map(Reply::Sites).map_err(|e| e.to_string()),
             Request::Models => Ok(Reply::Models(self.models.clone())),
             Request::Export { run, round } => self.export(peer, &run, round, now),
@@ -91,8 +89,7 @@ impl State {
 
     fn works_for(&self, site: &sheaf_common::id::ClientId) -> Option<RunId> {
         let member = |run: &&Coordinator| {
-            run.round()
-                .is_some_and(|round| round.members.iter().any(|(name, _)| name == site))
+            run.round().is_some_and(|round| round.members.iter().any(|(name, _)| name == site))
         };
         self.runs.iter().find(member).map(|run| run.run().id.clone())
     }
@@ -112,10 +109,7 @@ impl State {
             _ => self.store.global_after(run, round).map_err(|e| e.to_string())?,
         };
         let global = global.ok_or_else(|| {
-            format!(
-                "run {run} has no round {round}: {} are completed",
-                coordinator.completed()
-            )
+            format!("run {run} has no round {round}: {} are completed", coordinator.completed())
         })?;
         let mut job = coordinator.job();
         job.global = global;
@@ -158,11 +152,7 @@ pub(crate) fn round(run: &RunId, record: &RoundRecord) {
     let round = record.round;
     match &record.outcome {
         RoundOutcome::Completed(global) => {
-            let updates = record
-                .participants
-                .iter()
-                .filter(|site| site.num_examples > 0)
-                .count();
+            let updates = record.participants.iter().filter(|site| site.num_examples > 0).count();
             let accuracy = record.global_metrics.as_ref().map(|report| report.accuracy);
             info!(%run, round, seconds, updates, loss = record.train_loss, accuracy, model = global.short(), "round completed");
         }

@@ -129,7 +129,12 @@ impl Server {
         let (sender, events) = mpsc::channel(1024);
         let (done_sender, done) = mpsc::channel(64);
         let federation = credentials.identity.federation.clone();
-        let context = Arc::new(Context { federation: federation.clone(), blobs: blobs.clone(), updates: updates.clone(), events: sender });
+        let context = Arc::new(Context {
+            federation: federation.clone(),
+            blobs: blobs.clone(),
+            updates: updates.clone(),
+            events: sender,
+        });
         let state = State {
             federation,
             store,
@@ -143,15 +148,7 @@ impl Server {
             effects: VecDeque::new(),
             replies: Vec::new(),
         };
-        let mut server = Self {
-            endpoint,
-            context,
-            events,
-            done,
-            done_sender,
-            state,
-            _lock: lock,
-        };
+        let mut server = Self { endpoint, context, events, done, done_sender, state, _lock: lock };
         let address = server.address();
         let path = config.data_dir.join("address");
         std::fs::write(&path, format!("{address}\n")).map_err(data(path.clone()))?;
@@ -163,9 +160,7 @@ impl Server {
     /// Where the server listens.
     pub fn address(&self) -> SocketAddr {
         // A bound socket has an address; the unspecified one only keeps this total.
-        self.endpoint
-            .local_addr()
-            .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+        self.endpoint.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
     /// Runs that were under way go on.
@@ -283,11 +278,7 @@ impl State {
     fn feed(&mut self, index: usize, input: Input, at: Timestamp) {
         let coordinator = &mut self.runs[index];
         let run = coordinator.run().id.clone();
-        self.writes.push(Write::Input {
-            run: run.clone(),
-            at,
-            input: Box::new(input.clone()),
-        });
+        self.writes.push(Write::Input { run: run.clone(), at, input: Box::new(input.clone()) });
         coordinator.handle(input, at);
         let mut round_over = false;
         while let Some(effect) = coordinator.poll_effect() {
@@ -295,16 +286,10 @@ impl State {
                 Effect::Record(record) => {
                     round_over = true;
                     crate::report::round(&run, &record);
-                    self.writes.push(Write::Round {
-                        run: run.clone(),
-                        record,
-                    });
+                    self.writes.push(Write::Round { run: run.clone(), record });
                 }
                 Effect::FinalMetrics(report) => {
-                    self.writes.push(Write::FinalMetrics {
-                        run: run.clone(),
-                        report,
-                    });
+                    self.writes.push(Write::FinalMetrics { run: run.clone(), report });
                 }
                 Effect::Ended(ref state) => {
                     round_over = true;
@@ -336,9 +321,7 @@ impl State {
     }
 
     fn find(&self, run: &RunId) -> Option<usize> {
-        self.runs
-            .iter()
-            .position(|coordinator| coordinator.run().id == *run)
+        self.runs.iter().position(|coordinator| coordinator.run().id == *run)
     }
 
     fn on_event(&mut self, event: Event) {
@@ -361,13 +344,7 @@ impl State {
     }
 
     fn on_joined(&mut self, joined: Joined) {
-        let Joined {
-            peer,
-            site,
-            software,
-            outbox,
-            connection,
-        } = joined;
+        let Joined { peer, site, software, outbox, connection } = joined;
         let (address, at) = (connection.remote_address().to_string(), now());
         info!(%site, %address, %software, "site connected");
         self.writes.push(Write::Site(SeenSite {
@@ -376,8 +353,7 @@ impl State {
             software: software.clone(),
             seen: at,
         }));
-        self.registry
-            .join(site.clone(), peer, (address, software), at, outbox, connection);
+        self.registry.join(site.clone(), peer, (address, software), at, outbox, connection);
         self.feed_admitting(&site, &Input::Connected(site.clone()));
     }
 
@@ -389,25 +365,13 @@ impl State {
     ) {
         let from = site.clone();
         let (task, input) = match message {
-            SiteMessage::Progress {
-                task,
-                phase,
-                done,
-                total,
-            } => {
+            SiteMessage::Progress { task, phase, done, total } => {
                 if self.find(&task.run).is_some() {
                     self.progress.insert((task.run, from), (phase, done, total));
                 }
                 return;
             }
-            SiteMessage::Update(update) => (
-                update.task.clone(),
-                Input::Update {
-                    from,
-                    update,
-                    inspection,
-                },
-            ),
+            SiteMessage::Update(update) => (update.task.clone(), Input::Update { from, update, inspection }),
             SiteMessage::Evaluated { task, metrics } => {
                 (task.clone(), Input::Evaluated { from, task, metrics })
             }
@@ -461,33 +425,16 @@ impl State {
 
     /// Queues a run under a name that is free.
     fn queue(&mut self, prepared: Prepared, by: Name) -> RunId {
-        let Prepared {
-            spec,
-            model,
-            params,
-            initial,
-        } = prepared;
+        let Prepared { spec, model, params, initial } = prepared;
         let id = self.free_name(&spec.name);
         info!(run = %id, %by, "run submitted");
-        let run = Run {
-            id: id.clone(),
-            spec,
-            submitted_by: by,
-            submitted_at: now(),
-            model,
-            params,
-            initial,
-        };
+        let run = Run { id: id.clone(), spec, submitted_by: by, submitted_at: now(), model, params, initial };
         let coordinator = Coordinator::new(run);
         self.writes.push(Write::Run(Box::new(coordinator.clone())));
         self.runs.push(coordinator);
         let index = self.runs.len() - 1;
         let sites: Vec<ClientId> = self.registry.sites().keys().cloned().collect();
-        for site in sites
-            .into_iter()
-            .filter(|site| self.runs[index].admits(site))
-            .collect::<Vec<_>>()
-        {
+        for site in sites.into_iter().filter(|site| self.runs[index].admits(site)).collect::<Vec<_>>() {
             self.feed(index, Input::Connected(site), now());
         }
         id
@@ -514,10 +461,9 @@ impl State {
     fn stop(&mut self, run: &RunId, by: &Name) -> Reply {
         match self.find(run) {
             None => Reply::Refused(format!("there is no run {run}")),
-            Some(index) if self.runs[index].state().0.is_final() => Reply::Refused(format!(
-                "run {run} is over already: {}",
-                self.runs[index].state().0
-            )),
+            Some(index) if self.runs[index].state().0.is_final() => {
+                Reply::Refused(format!("run {run} is over already: {}", self.runs[index].state().0))
+            }
             Some(index) => {
                 self.feed(index, Input::Stop(by.clone()), now());
                 Reply::Stopping(run.clone())
@@ -534,20 +480,10 @@ impl State {
             .filter(|(_, run)| !run.state().0.is_final())
             .map(|(index, run)| {
                 let sites = run.run().spec.cohort.sites.as_deref();
-                (
-                    index,
-                    Waiting {
-                        sites,
-                        started: run.state().0 != RunState::Queued,
-                    },
-                )
+                (index, Waiting { sites, started: run.state().0 != RunState::Queued })
             })
             .unzip();
-        for index in startable(&waiting)
-            .into_iter()
-            .map(|at| indices[at])
-            .collect::<Vec<_>>()
-        {
+        for index in startable(&waiting).into_iter().map(|at| indices[at]).collect::<Vec<_>>() {
             info!(run = %self.runs[index].run().id, "run starts");
             self.feed(index, Input::Start, now());
         }
@@ -575,24 +511,15 @@ impl State {
                 self.progress.remove(&(task.run.clone(), to.clone()));
                 self.registry.grant_site(&to, &get, Some(job.params.bytes()));
                 let time_left_ms = deadline.0.saturating_sub(now().0);
-                self.registry.send(
-                    &to,
-                    ServerMessage::Train(Box::new(TrainTask {
-                        id: task,
-                        job,
-                        time_left_ms,
-                    })),
-                );
+                self.registry
+                    .send(&to, ServerMessage::Train(Box::new(TrainTask { id: task, job, time_left_ms })));
             }
             Effect::Evaluate { to, task } => {
                 let job = self.runs[index].job();
                 let get = self.blobs_of(job.model, job.global);
                 self.progress.remove(&(task.run.clone(), to.clone()));
                 self.registry.grant_site(&to, &get, None);
-                self.registry.send(
-                    &to,
-                    ServerMessage::Evaluate(Box::new(EvaluateTask { id: task, job })),
-                );
+                self.registry.send(&to, ServerMessage::Evaluate(Box::new(EvaluateTask { id: task, job })));
             }
             Effect::Reject { to, task, reason } => {
                 warn!(site = %to, %task, %reason, "update refused");
@@ -600,10 +527,7 @@ impl State {
             }
             Effect::Over { to, task } => self.registry.send(&to, ServerMessage::Over(task)),
             Effect::Forget(blobs) => {
-                for blob in blobs
-                    .into_iter()
-                    .filter(|blob| !self.runs.iter().any(|run| run.holds(*blob)))
-                {
+                for blob in blobs.into_iter().filter(|blob| !self.runs.iter().any(|run| run.holds(*blob))) {
                     if let Err(error) = self.updates.remove(blob) {
                         warn!(%error, "an update that is no longer needed stays on disk");
                     }
@@ -616,13 +540,9 @@ impl State {
 
     /// Every blob that a task names.
     pub(crate) fn blobs_of(&self, model: Option<BlobId>, global: BlobId) -> Vec<BlobId> {
-        let manifest = model
-            .and_then(|id| self.blobs.read(id).ok())
-            .and_then(|json| Manifest::parse(&json).ok());
-        let files = manifest
-            .into_iter()
-            .flat_map(|manifest| manifest.files)
-            .map(|file| file.blob);
+        let manifest =
+            model.and_then(|id| self.blobs.read(id).ok()).and_then(|json| Manifest::parse(&json).ok());
+        let files = manifest.into_iter().flat_map(|manifest| manifest.files).map(|file| file.blob);
         files.chain(model).chain([global]).collect()
     }
 }
@@ -655,12 +575,9 @@ async fn sleep_until(due: Option<Timestamp>) {
 /// One server per data directory.
 fn lock(config: &ServerConfig) -> Result<std::fs::File, ServerError> {
     let path = config.data_dir.join("lock");
-    let file = std::fs::File::create(&path).map_err(|source| ServerError::Data {
-        path: path.clone(),
-        source,
-    })?;
-    file.try_lock()
-        .map_err(|_| ServerError::InUse(config.data_dir.clone()))?;
+    let file =
+        std::fs::File::create(&path).map_err(|source| ServerError::Data { path: path.clone(), source })?;
+    file.try_lock().map_err(|_| ServerError::InUse(config.data_dir.clone()))?;
     Ok(file)
 }
 

@@ -193,12 +193,8 @@ impl Store {
 
     /// Every run, in the order of submission, as its journal tells it.
     pub fn runs(&self) -> Result<Vec<Coordinator>, StoreError> {
-        let mut runs = self
-            .db
-            .prepare("SELECT run, snapshot FROM runs ORDER BY number")?;
-        let mut journal = self
-            .db
-            .prepare("SELECT at, input FROM journal WHERE run = ? ORDER BY entry")?;
+        let mut runs = self.db.prepare("SELECT run, snapshot FROM runs ORDER BY number")?;
+        let mut journal = self.db.prepare("SELECT at, input FROM journal WHERE run = ? ORDER BY entry")?;
         let mut rows = runs.query([])?;
         let mut coordinators = Vec::new();
         while let Some(row) = rows.next()? {
@@ -230,24 +226,17 @@ impl Store {
     pub fn final_metrics(&self, run: &RunId) -> Result<Option<Report>, StoreError> {
         let text: Option<Option<String>> = self
             .db
-            .query_row(
-                "SELECT final_metrics FROM runs WHERE run = ?",
-                [run.as_str()],
-                |row| row.get(0),
-            )
+            .query_row("SELECT final_metrics FROM runs WHERE run = ?", [run.as_str()], |row| row.get(0))
             .optional()?;
         text.flatten().map(|text| from_json("runs", &text)).transpose()
     }
 
     /// The global parameters after a completed round.
     pub fn global_after(&self, run: &RunId, round: u32) -> Result<Option<BlobId>, StoreError> {
-        Ok(self
-            .history(run)?
-            .into_iter()
-            .find_map(|record| match record.outcome {
-                RoundOutcome::Completed(global) if record.round == round => Some(global),
-                RoundOutcome::Completed(_) | RoundOutcome::Abandoned(_) => None,
-            }))
+        Ok(self.history(run)?.into_iter().find_map(|record| match record.outcome {
+            RoundOutcome::Completed(global) if record.round == round => Some(global),
+            RoundOutcome::Completed(_) | RoundOutcome::Abandoned(_) => None,
+        }))
     }
 
     /// All imported models, by name.
@@ -257,9 +246,8 @@ impl Store {
 
     /// All sites ever seen, by name.
     pub fn sites(&self) -> Result<Vec<SeenSite>, StoreError> {
-        let mut statement = self
-            .db
-            .prepare("SELECT site, address, software, seen FROM sites ORDER BY site")?;
+        let mut statement =
+            self.db.prepare("SELECT site, address, software, seen FROM sites ORDER BY site")?;
         let mut rows = statement.query([])?;
         let mut sites = Vec::new();
         while let Some(row) = rows.next()? {
@@ -294,10 +282,7 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
     match write {
         Write::Run(coordinator) => {
             let run = coordinator.run().id.as_str();
-            db.execute(
-                "INSERT INTO runs (run, snapshot) VALUES (?, ?)",
-                params![run, encode(coordinator)?],
-            )?;
+            db.execute("INSERT INTO runs (run, snapshot) VALUES (?, ?)", params![run, encode(coordinator)?])?;
         }
         Write::Input { run, at, input } => {
             let mut statement = db.prepare_cached("INSERT INTO journal (run, at, input) VALUES (?, ?, ?)")?;
@@ -305,26 +290,17 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
         }
         Write::Snapshot(coordinator) => {
             let run = coordinator.run().id.as_str();
-            db.execute(
-                "UPDATE runs SET snapshot = ? WHERE run = ?",
-                params![encode(coordinator)?, run],
-            )?;
+            db.execute("UPDATE runs SET snapshot = ? WHERE run = ?", params![encode(coordinator)?, run])?;
             db.execute("DELETE FROM journal WHERE run = ?", params![run])?;
         }
         Write::Round { run, record } => apply_round(db, run, record)?,
         Write::FinalMetrics { run, report } => {
             let text = to_json(report)?;
-            db.execute(
-                "UPDATE runs SET final_metrics = ? WHERE run = ?",
-                params![text, run.as_str()],
-            )?;
+            db.execute("UPDATE runs SET final_metrics = ? WHERE run = ?", params![text, run.as_str()])?;
         }
         Write::Model(info) => {
             let text = to_json(info)?;
-            db.execute(
-                "INSERT OR REPLACE INTO models (name, info) VALUES (?, ?)",
-                params![info.name, text],
-            )?;
+            db.execute("INSERT OR REPLACE INTO models (name, info) VALUES (?, ?)", params![info.name, text])?;
         }
         Write::Site(seen) => {
             db.execute(
@@ -359,10 +335,7 @@ fn apply_round(db: &Transaction<'_>, run: &RunId, record: &RoundRecord) -> Resul
             params![run, round, attempt, participant.site.as_str(), answer, examples],
         )?;
     }
-    for (model, report) in [
-        ("global", &record.global_metrics),
-        ("local", &record.local_metrics),
-    ] {
+    for (model, report) in [("global", &record.global_metrics), ("local", &record.local_metrics)] {
         let Some(report) = report else { continue };
         let metrics = [
             ("loss", Some(report.loss)),
@@ -404,8 +377,5 @@ fn from_json<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) ->
 }
 
 fn damaged(table: &'static str, why: impl std::fmt::Display) -> StoreError {
-    StoreError::Damaged {
-        table,
-        why: why.to_string(),
-    }
+    StoreError::Damaged { table, why: why.to_string() }
 }

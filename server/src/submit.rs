@@ -58,11 +58,7 @@ pub fn prepare(
         ModelSource::Imported(name) => {
             let info = models.iter().find(|model| model.name == *name).ok_or_else(|| {
                 let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-                let known = if known.is_empty() {
-                    "none".to_owned()
-                } else {
-                    known.join(", ")
-                };
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 let problem =
                     format!("there is no model `{name}`; imported are: {known} (see `sheaf model import`)");
                 invalid(Invalid::new("model.name", problem))
@@ -74,12 +70,7 @@ pub fn prepare(
     let params = plan(&spec, config).map_err(|e| invalid(e.invalid()))?;
     check_size(&spec, &params).map_err(invalid)?;
     let initial = write_initial(blobs, &spec, imported.as_ref(), &params)?;
-    Ok(Prepared {
-        spec,
-        model: imported.map(|model| model.manifest),
-        params,
-        initial,
-    })
+    Ok(Prepared { spec, model: imported.map(|model| model.manifest), params, initial })
 }
 
 /// Every task holds the run and its parameters' names in one control message.
@@ -96,19 +87,13 @@ fn check_size(spec: &RunSpec, params: &ParamSpec) -> Result<(), Invalid> {
 
 /// Checks that what an operator sent is a model, and describes it.
 pub fn describe(blobs: &BlobDir, name: &str, manifest: BlobId) -> Result<ModelInfo, SubmitError> {
-    let wrong = |why: String| SubmitError::Model {
-        name: name.to_owned(),
-        why,
-    };
+    let wrong = |why: String| SubmitError::Model { name: name.to_owned(), why };
     let parsed = Manifest::parse(&blobs.read(manifest)?).map_err(|e| wrong(e.to_string()))?;
     for file in &parsed.files {
         match blobs.length(file.blob) {
             Some(bytes) if bytes == file.bytes => {}
             Some(_) => {
-                return Err(wrong(format!(
-                    "{} has another length than its manifest says",
-                    file.path
-                )));
+                return Err(wrong(format!("{} has another length than its manifest says", file.path)));
             }
             None => return Err(wrong(format!("{} was not sent", file.path))),
         }
@@ -136,26 +121,14 @@ struct Imported {
 
 impl Imported {
     fn open(blobs: &BlobDir, info: &ModelInfo) -> Result<Self, SubmitError> {
-        let wrong = |why: String| SubmitError::Model {
-            name: info.name.clone(),
-            why,
-        };
+        let wrong = |why: String| SubmitError::Model { name: info.name.clone(), why };
         let manifest = Manifest::parse(&blobs.read(info.manifest)?).map_err(|e| wrong(e.to_string()))?;
-        let file = |path: &str| {
-            manifest
-                .file(path)
-                .ok_or_else(|| wrong(format!("it has no {path}")))
-        };
+        let file = |path: &str| manifest.file(path).ok_or_else(|| wrong(format!("it has no {path}")));
         let config = blobs.read(file("config.json")?.blob)?;
         let config = ModelConfig::parse(&config).map_err(|e| wrong(e.to_string()))?;
         let weights_blob = file("model.safetensors")?.blob;
         let weights = read_header(blobs, weights_blob).map_err(wrong)?;
-        Ok(Self {
-            manifest: info.manifest,
-            config,
-            weights,
-            weights_blob,
-        })
+        Ok(Self { manifest: info.manifest, config, weights, weights_blob })
     }
 }
 
@@ -166,9 +139,7 @@ fn read_header(blobs: &BlobDir, blob: BlobId) -> Result<Weights, String> {
     let io = |e: std::io::Error| e.to_string();
     file.by_ref().take(8).read_to_end(&mut start).map_err(io)?;
     let header = Weights::header_bytes(&start).map_err(|e| e.to_string())?;
-    file.take(header.saturating_sub(8))
-        .read_to_end(&mut start)
-        .map_err(io)?;
+    file.take(header.saturating_sub(8)).read_to_end(&mut start).map_err(io)?;
     Weights::parse(&start, length).map_err(|e| e.to_string())
 }
 
@@ -183,10 +154,7 @@ fn write_initial(
         ModelSource::Imported(name) => name.as_str(),
         ModelSource::Fresh(_) => "from the seed",
     };
-    let wrong = |why: String| SubmitError::Model {
-        name: name.to_owned(),
-        why,
-    };
+    let wrong = |why: String| SubmitError::Model { name: name.to_owned(), why };
     let sources = initial(spec, model.map(|m| &m.config), model.map(|m| &m.weights), params)
         .map_err(|e| wrong(e.to_string()))?;
     let mut weights = model.map(|model| blobs.reader(model.weights_blob)).transpose()?;
@@ -194,20 +162,14 @@ fn write_initial(
     for (tensor, source) in params.tensors.iter().zip(sources) {
         match source {
             Initial::FromWeights { offset, bytes } => {
-                let file = weights
-                    .as_mut()
-                    .ok_or_else(|| wrong("it has no weights".into()))?;
+                let file = weights.as_mut().ok_or_else(|| wrong("it has no weights".into()))?;
                 copy(file, offset, bytes, &mut |piece| writer.write(piece))
                     .map_err(|e| wrong(format!("{}: {e}", tensor.name)))?;
             }
             Initial::Fresh(distribution) => {
-                fresh(
-                    distribution,
-                    spec.seed,
-                    &tensor.name,
-                    tensor.numel(),
-                    &mut |piece| writer.write(piece),
-                )?;
+                fresh(distribution, spec.seed, &tensor.name, tensor.numel(), &mut |piece| {
+                    writer.write(piece)
+                })?;
             }
         }
     }

@@ -11,11 +11,7 @@ use sheaf_server::pki::{self, IssueOptions};
 fn complaint(folder: &std::path::Path, config: &str) -> Result<String> {
     let path = folder.join("server.toml");
     fs::write(&path, config)?;
-    let output = Command::new(env!("CARGO_BIN_EXE_sheaf-server"))
-        .arg("--config")
-        .arg(&path)
-        .output()
-        ?;
+    let output = Command::new(env!("CARGO_BIN_EXE_sheaf-server")).arg("--config").arg(&path).output()?;
     assert!(!output.status.success());
     assert!(!folder.join("data").exists(), "nothing is written");
     let text = String::from_utf8(output.stderr)?;
@@ -42,18 +38,9 @@ fn each_mistake_gets_its_sentence() -> Result<()> {
             format!("listen = \"localhost\"\ndata_dir = \"data\"\n{hub}"),
             "sheaf-server: server.toml:1: listen: `localhost` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\"",
         ),
-        (
-            format!("lisen = \"x\"\n{good}{hub}"),
-            "sheaf-server: server.toml:1: unknown field `lisen`",
-        ),
-        (
-            good.to_owned(),
-            "sheaf-server: server.toml:1: missing field `identity`",
-        ),
-        (
-            format!("{good}{}", identity("server-nobody")),
-            "sheaf-server: cannot read pki/server-nobody.crt",
-        ),
+        (format!("lisen = \"x\"\n{good}{hub}"), "sheaf-server: server.toml:1: unknown field `lisen`"),
+        (good.to_owned(), "sheaf-server: server.toml:1: missing field `identity`"),
+        (format!("{good}{}", identity("server-nobody")), "sheaf-server: cannot read pki/server-nobody.crt"),
         (
             format!("{good}{}", identity("site-a")),
             "sheaf-server: the certificate is sheaf://test/site/a; `sheaf-server` needs one issued with `sheaf pki issue server`",

@@ -60,11 +60,7 @@ impl Federation {
             data_dir: dir.path().join("data"),
             identity: paths(server),
         };
-        let mut federation = Self {
-            dir,
-            config,
-            running: None,
-        };
+        let mut federation = Self { dir, config, running: None };
         federation.start().await;
         federation.configure("operator.toml", &party(&pki, Role::Operator, "ada"));
         fs::write(federation.path("run.toml"), RUN).unwrap();
@@ -119,28 +115,19 @@ impl Federation {
 
     fn command(&self, words: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sheaf"));
-        command
-            .current_dir(self.dir.path())
-            .env_remove("SHEAF_CONFIG")
-            .args(words.split(' '));
+        command.current_dir(self.dir.path()).env_remove("SHEAF_CONFIG").args(words.split(' '));
         command
     }
 
     /// Runs `sheaf` to its end without holding up the server, which lives in this program.
     async fn sheaf(&self, words: &str) -> Output {
         let mut command = self.command(words);
-        tokio::task::spawn_blocking(move || command.output().unwrap())
-            .await
-            .unwrap()
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
     async fn text(&self, words: &str) -> String {
         let output = self.sheaf(words).await;
-        assert!(
-            output.status.success(),
-            "sheaf {words}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "sheaf {words}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -153,10 +140,7 @@ impl Federation {
         assert_eq!(output.status.code(), Some(1), "sheaf {words}");
         assert!(output.stdout.is_empty());
         let text = String::from_utf8(output.stderr).unwrap();
-        text.strip_prefix("error: ")
-            .unwrap_or_else(|| panic!("{text}"))
-            .trim_end()
-            .to_owned()
+        text.strip_prefix("error: ").unwrap_or_else(|| panic!("{text}")).trim_end().to_owned()
     }
 
     /// Starts a site that answers every task with an update of halves.
@@ -172,29 +156,20 @@ fn party(pki: &Path, role: Role, name: &str) -> Issued {
 }
 
 fn paths(issued: Issued) -> CredentialPaths {
-    CredentialPaths {
-        certificate: issued.certificate,
-        key: issued.key,
-        ca: issued.ca,
-    }
+    CredentialPaths { certificate: issued.certificate, key: issued.key, ca: issued.ca }
 }
 
 async fn answer(server: String, credentials: Credentials, blobs: BlobDir) {
     let link = endpoint::connect(&server, &credentials).await.unwrap();
     let (mut send, mut recv) = link.connection.open_bi().await.unwrap();
-    let hello = Hello {
-        protocol: PROTOCOL_VERSION,
-        software: "test".into(),
-    };
+    let hello = Hello { protocol: PROTOCOL_VERSION, software: "test".into() };
     frames::write(&mut send, &Open::Site(hello)).await.unwrap();
     while let Ok(message) = frames::read::<ServerMessage>(&mut recv).await {
         let reply = match message {
             ServerMessage::Train(task) => {
                 let halves = vec![0.5; usize::try_from(task.job.params.numel()).unwrap()];
                 let delta = blobs.insert(&params::to_bytes(&halves)).unwrap();
-                transfer::put(&link.connection, &blobs, delta, &mut |_, _| {})
-                    .await
-                    .unwrap();
+                transfer::put(&link.connection, &blobs, delta, &mut |_, _| {}).await.unwrap();
                 SiteMessage::Update(Box::new(Update {
                     task: task.id,
                     delta,
@@ -204,10 +179,7 @@ async fn answer(server: String, credentials: Credentials, blobs: BlobDir) {
                     local_metrics: None,
                 }))
             }
-            ServerMessage::Evaluate(task) => SiteMessage::Evaluated {
-                task: task.id,
-                metrics: None,
-            },
+            ServerMessage::Evaluate(task) => SiteMessage::Evaluated { task: task.id, metrics: None },
             ServerMessage::Refused(why) => panic!("{why}"),
             ServerMessage::Welcome { .. } | ServerMessage::Rejected { .. } | ServerMessage::Over(_) => {
                 continue;
@@ -230,24 +202,15 @@ async fn a_run_from_submission_to_its_exported_model() {
     assert_eq!(told.lines().last(), Some("lines completed"));
 
     let run = federation.json("run show lines").await;
-    assert_eq!(
-        (&run["state"], &run["completed_rounds"]),
-        (&json!("completed"), &json!(2))
-    );
+    assert_eq!((&run["state"], &run["completed_rounds"]), (&json!("completed"), &json!(2)));
     assert_eq!(run["history"][1]["participants"][0]["site"], "oslo");
     let shown = federation.text("run show lines").await;
-    assert!(
-        shown.contains("secure aggregation is off: the server sees each site's update"),
-        "{shown}"
-    );
+    assert!(shown.contains("secure aggregation is off: the server sees each site's update"), "{shown}");
     assert_eq!(federation.json("run list").await[0]["submitted_by"], "ada");
     assert_eq!(federation.json("site list").await[0]["connected"], true);
 
     let exported = federation.json("model export lines --out models/lines").await;
-    assert_eq!(
-        (&exported["run"], &exported["round"]),
-        (&json!("lines"), &json!(2))
-    );
+    assert_eq!((&exported["run"], &exported["round"]), (&json!("lines"), &json!(2)));
     let config: Value =
         serde_json::from_slice(&fs::read(federation.path("models/lines/config.json")).unwrap()).unwrap();
     assert_eq!(config["model_type"], "softmax");
@@ -255,25 +218,12 @@ async fn a_run_from_submission_to_its_exported_model() {
     let values: u64 = run["num_params"].as_u64().unwrap();
     let trained = safetensors_values(&weights);
     assert_eq!(trained.len() as u64, values);
-    assert!(
-        trained.iter().all(|value| *value == 1.0),
-        "two rounds of halves on zeros: {trained:?}"
-    );
+    assert!(trained.iter().all(|value| *value == 1.0), "two rounds of halves on zeros: {trained:?}");
     assert!(federation.path("models/lines/README.md").is_file());
     let left: Vec<_> = fs::read_dir(federation.path("models")).unwrap().collect();
     assert_eq!(left.len(), 1, "the workshop was not cleared: {left:?}");
-    assert!(
-        federation
-            .error("model export lines --out models/lines")
-            .await
-            .contains("is already there")
-    );
-    assert!(
-        federation
-            .error("model export lines --round 9 --out x")
-            .await
-            .contains('9')
-    );
+    assert!(federation.error("model export lines --out models/lines").await.contains("is already there"));
+    assert!(federation.error("model export lines --round 9 --out x").await.contains('9'));
     assert!(!federation.path("x").exists());
     site.abort();
 }
@@ -287,16 +237,9 @@ fn safetensors_values(file: &[u8]) -> Vec<f32> {
 #[tokio::test(flavor = "multi_thread")]
 async fn watching_outlives_the_server_and_ends_with_the_run() {
     let mut federation = Federation::new().await;
-    assert_eq!(
-        federation.json("run submit run.toml").await,
-        json!({ "run": "lines" })
-    );
+    assert_eq!(federation.json("run submit run.toml").await, json!({ "run": "lines" }));
     let mut watch = federation.command("run watch lines --json");
-    let mut watching = watch
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut watching = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     federation.stop().await;
     federation.start().await;
@@ -308,42 +251,20 @@ async fn watching_outlives_the_server_and_ends_with_the_run() {
     let output = output.await.unwrap();
     let remarks = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{remarks}");
-    assert_eq!(
-        remarks.matches("waiting for it to come back").count(),
-        1,
-        "{remarks}"
-    );
+    assert_eq!(remarks.matches("waiting for it to come back").count(), 1, "{remarks}");
     assert_eq!(remarks.matches("the server is back").count(), 1, "{remarks}");
     let told = String::from_utf8(output.stdout).unwrap();
-    let events: Vec<Value> = told
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let events: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events[0]["event"], "found");
-    assert_eq!(
-        events
-            .iter()
-            .filter(|event| event["event"] == "round_over")
-            .count(),
-        2,
-        "{told}"
-    );
+    assert_eq!(events.iter().filter(|event| event["event"] == "round_over").count(), 2, "{told}");
     assert_eq!(events.last().unwrap()["state"], "completed");
     site.abort();
 
     federation.text("run submit run.toml").await;
     federation.text("run stop lines-2").await;
     let output = federation.sheaf("run watch lines-2").await;
-    assert_eq!(
-        output.status.code(),
-        Some(1),
-        "a run that was stopped is no success"
-    );
-    assert!(
-        String::from_utf8(output.stdout)
-            .unwrap()
-            .contains("lines-2 stopped")
-    );
+    assert_eq!(output.status.code(), Some(1), "a run that was stopped is no success");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("lines-2 stopped"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -354,39 +275,19 @@ async fn what_is_wrong_is_one_sentence() {
         ("run submit none.toml", "cannot read none.toml"),
         ("model import none --name m", "none is not a folder"),
         ("model import pki --name m", "config.json is missing from pki"),
-        (
-            "run list --server 127.0.0.1",
-            "`127.0.0.1` is not a server: write host:port",
-        ),
+        ("run list --server 127.0.0.1", "`127.0.0.1` is not a server: write host:port"),
         ("run list --config none.toml", "cannot read none.toml"),
         ("pki show run.toml", "run.toml is not a PEM certificate"),
     ];
     for (words, sentence) in errors {
         let error = federation.error(words).await;
-        assert!(
-            error.starts_with(sentence) && error.lines().count() == 1,
-            "sheaf {words}: {error}"
-        );
+        assert!(error.starts_with(sentence) && error.lines().count() == 1, "sheaf {words}: {error}");
     }
-    fs::write(
-        federation.path("bad.toml"),
-        RUN.replace("rounds = 2", "rounds = 0"),
-    )
-    .unwrap();
-    assert!(
-        federation
-            .error("run submit bad.toml")
-            .await
-            .starts_with("bad.toml:3: rounds: ")
-    );
+    fs::write(federation.path("bad.toml"), RUN.replace("rounds = 2", "rounds = 0")).unwrap();
+    assert!(federation.error("run submit bad.toml").await.starts_with("bad.toml:3: rounds: "));
 
     federation.configure("site.toml", &federation.issue(Role::Site, "oslo"));
-    assert!(
-        federation
-            .error("run list --config site.toml")
-            .await
-            .contains("is a site's certificate")
-    );
+    assert!(federation.error("run list --config site.toml").await.contains("is a site's certificate"));
     federation.configure("viewer.toml", &federation.issue(Role::Viewer, "vic"));
     federation.text("run list --config viewer.toml").await;
     let error = federation.error("run submit run.toml --config viewer.toml").await;
@@ -401,19 +302,10 @@ async fn strangers_are_told_why_nobody_talks_to_them() {
 
     federation.configure("other-ca.toml", &stranger);
     let error = federation.error("run list --config other-ca.toml").await;
-    assert!(
-        error.contains("we do not trust each other") && error.contains("`sheaf pki show`"),
-        "{error}"
-    );
+    assert!(error.contains("we do not trust each other") && error.contains("`sheaf pki show`"), "{error}");
 
     let own_ca = federation.path("pki/ca.crt");
-    federation.configure(
-        "other-cert.toml",
-        &Issued {
-            ca: own_ca,
-            ..stranger
-        },
-    );
+    federation.configure("other-cert.toml", &Issued { ca: own_ca, ..stranger });
     let error = federation.error("run list --config other-cert.toml").await;
     let expected = "the server does not accept your certificate: another authority than the server's made it";
     assert!(error.starts_with(expected), "{error}");
@@ -461,19 +353,13 @@ async fn a_model_is_sent_once() {
     let dir = federation.path("bert");
     write_bert(&dir);
     let missing = federation.error("model import bert --name tiny").await;
-    assert!(
-        missing.starts_with("tokenizer.json is missing from bert"),
-        "{missing}"
-    );
+    assert!(missing.starts_with("tokenizer.json is missing from bert"), "{missing}");
     fs::write(dir.join("tokenizer.json"), "{}").unwrap();
     fs::write(dir.join("pytorch_model.bin"), "not needed").unwrap();
 
     let first = federation.json("model import bert --name tiny").await;
     let bytes = first["bytes"].as_u64().unwrap();
-    assert!(
-        first["bytes_sent"].as_u64().unwrap() > bytes,
-        "all files and their list: {first}"
-    );
+    assert!(first["bytes_sent"].as_u64().unwrap() > bytes, "all files and their list: {first}");
     let second = federation.text("model import bert --name tiny").await;
     assert!(second.contains("the server had all of it already"), "{second}");
     assert!(
@@ -482,27 +368,13 @@ async fn a_model_is_sent_once() {
     );
 
     let models = federation.json("model list").await;
-    assert_eq!(
-        (models.as_array().unwrap().len(), &models[0]["name"]),
-        (1, &json!("tiny"))
-    );
-    assert_eq!(
-        (&models[0]["model_type"], &models[0]["id"]),
-        (&json!("bert"), &first["id"])
-    );
+    assert_eq!((models.as_array().unwrap().len(), &models[0]["name"]), (1, &json!("tiny")));
+    assert_eq!((&models[0]["model_type"], &models[0]["id"]), (&json!("bert"), &first["id"]));
     let id: BlobId = first["id"].as_str().unwrap().parse().unwrap();
     assert!(federation.text("model list").await.contains(&id.short()));
-    assert!(
-        federation
-            .error("model import bert --name a/b")
-            .await
-            .contains("cannot name a model")
-    );
+    assert!(federation.error("model import bert --name a/b").await.contains("cannot name a model"));
 
     fs::write(dir.join("config.json"), "{}").unwrap();
     let error = federation.error("model import bert --name tiny").await;
-    assert!(
-        error.contains("has no `model_type`") && error.ends_with("(bert/config.json)"),
-        "{error}"
-    );
+    assert!(error.contains("has no `model_type`") && error.ends_with("(bert/config.json)"), "{error}");
 }

@@ -11,10 +11,7 @@ use sheaf_tests::Federation;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let numbers = std::env::args()
-        .skip(1)
-        .map(|text| text.parse::<u64>())
-        .collect::<Result<Vec<_>, _>>()?;
+    let numbers = std::env::args().skip(1).map(|text| text.parse::<u64>()).collect::<Result<Vec<_>, _>>()?;
     let [megabytes, sites, rounds] = numbers[..] else {
         anyhow::bail!("usage: round MEGABYTES SITES ROUNDS");
     };
@@ -45,32 +42,13 @@ cohort = {{ sites = {names:?}, round_timeout = "1h" }}
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
-    anyhow::ensure!(
-        status.history.len() as u64 == rounds,
-        "the run ended early: {}",
-        status.summary.detail
-    );
-    let mut seconds: Vec<f64> = status
-        .history
-        .iter()
-        .skip(1)
-        .map(|round| round.ended.since(round.started).as_secs_f64())
-        .collect();
+    anyhow::ensure!(status.history.len() as u64 == rounds, "the run ended early: {}", status.summary.detail);
+    let mut seconds: Vec<f64> =
+        status.history.iter().skip(1).map(|round| round.ended.since(round.started).as_secs_f64()).collect();
     println!("{megabytes} MB x {sites} sites, seconds of each round after the first: {seconds:.2?}");
     seconds.sort_by(f64::total_cmp);
-    println!(
-        "median {:.2} s",
-        seconds
-            .get(seconds.len() / 2)
-            .context("ask for at least 2 rounds")?
-    );
-    println!(
-        "server: peak memory {:.0} MB",
-        federation.server_peak_memory()? as f64 / 1e6
-    );
-    println!(
-        "server: processor time {:.1} s for {rounds} rounds",
-        federation.server_cpu_seconds()?
-    );
+    println!("median {:.2} s", seconds.get(seconds.len() / 2).context("ask for at least 2 rounds")?);
+    println!("server: peak memory {:.0} MB", federation.server_peak_memory()? as f64 / 1e6);
+    println!("server: processor time {:.1} s for {rounds} rounds", federation.server_cpu_seconds()?);
     Ok(())
 }

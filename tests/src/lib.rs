@@ -40,12 +40,7 @@ impl Federation {
     pub fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         pki::init(&dir.path().join("pki"), &"test".parse()?)?;
-        let this = Self {
-            dir,
-            server: None,
-            sites: Vec::new(),
-            address: None,
-        };
+        let this = Self { dir, server: None, sites: Vec::new(), address: None };
         this.issue(Role::Server, "hub")?;
         this.issue(Role::Operator, "op")?;
         this.issue(Role::Viewer, "eye")?;
@@ -71,15 +66,10 @@ impl Federation {
 
     /// Starts the server, at the address that it had before if it ran already, and waits until it listens.
     pub fn start_server(&mut self) -> Result<SocketAddr> {
-        let listen = self
-            .address
-            .map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
+        let listen = self.address.map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
         let identity = self.issue(Role::Server, "hub")?;
         let config = self.path().join("server.toml");
-        fs::write(
-            &config,
-            format!("listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}"),
-        )?;
+        fs::write(&config, format!("listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}"))?;
         let data = self.path().join("server");
         // What a killed server left would be taken for the new one's.
         let address_file = data.join("address");
@@ -144,35 +134,17 @@ impl Federation {
 
     /// Peak resident memory of the server so far, in bytes.
     pub fn server_peak_memory(&self) -> Result<u64> {
-        let id = self
-            .server
-            .as_ref()
-            .context("the server does not run")?
-            .child
-            .id();
+        let id = self.server.as_ref().context("the server does not run")?.child.id();
         let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .context("no VmHWM")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
     /// Processor time of the server so far, in seconds.
     pub fn server_cpu_seconds(&self) -> Result<f64> {
-        let id = self
-            .server
-            .as_ref()
-            .context("the server does not run")?
-            .child
-            .id();
+        let id = self.server.as_ref().context("the server does not run")?.child.id();
         let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| -> Result<f64> { Ok(fields.get(at).context("short stat")?.parse()?) };
         // Fields 14 and 15 of proc(5), user and system time, in ticks of 1/100 s.
         Ok((ticks(11)? + ticks(12)?) / 100.0)
@@ -214,17 +186,9 @@ impl Federation {
 impl Drop for Federation {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let logs = self
-                .sites
-                .iter()
-                .map(|(_, site)| &site.log)
-                .chain(self.server.iter().map(|s| &s.log));
+            let logs = self.sites.iter().map(|(_, site)| &site.log).chain(self.server.iter().map(|s| &s.log));
             for log in logs {
-                eprintln!(
-                    "--- {}\n{}",
-                    log.display(),
-                    fs::read_to_string(log).unwrap_or_default()
-                );
+                eprintln!("--- {}\n{}", log.display(), fs::read_to_string(log).unwrap_or_default());
             }
         }
     }
@@ -241,16 +205,10 @@ impl Drop for Process {
 /// A program of this workspace, next to the test's own executable.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let folder = test
-        .parent()
-        .and_then(Path::parent)
-        .context("the test has no target folder")?;
+    let folder = test.parent().and_then(Path::parent).context("the test has no target folder")?;
     let path = folder.join(name);
     if !path.exists() {
-        bail!(
-            "{} is not built: run `cargo build --workspace` first",
-            path.display()
-        );
+        bail!("{} is not built: run `cargo build --workspace` first", path.display());
     }
     Ok(path)
 }

@@ -33,10 +33,7 @@ impl Operator {
         let credentials = Credentials::load(&credential_paths(pki, role, name))?;
         let link = connect(&address.to_string(), &credentials).await?;
         let (mut send, mut recv) = link.connection.open_bi().await?;
-        let hello = Hello {
-            protocol: PROTOCOL_VERSION,
-            software: "test".into(),
-        };
+        let hello = Hello { protocol: PROTOCOL_VERSION, software: "test".into() };
         frames::write(&mut send, &Open::Operator(hello)).await?;
         let reply = frames::read(&mut recv).await?;
         let Reply::Welcome { .. } = reply else { bail!("{reply:?}") };
@@ -51,10 +48,7 @@ impl Operator {
 
     /// Submits a run.
     pub async fn submit(&mut self, text: &str) -> Result<RunId> {
-        let request = Request::Submit {
-            file: "run.toml".into(),
-            text: text.into(),
-        };
+        let request = Request::Submit { file: "run.toml".into(), text: text.into() };
         let reply = self.ask(&request).await?;
         let Reply::Submitted(run) = reply else { bail!("{reply:?}") };
         Ok(run)
@@ -88,19 +82,12 @@ impl Operator {
 
     /// Waits for the end of a run.
     pub async fn wait_for_end(&mut self, run: &RunId) -> Result<RunStatus> {
-        self.wait_until(run, |status| status.summary.state.is_final())
-            .await
+        self.wait_until(run, |status| status.summary.state.is_final()).await
     }
 
     /// The global parameters of a run's last completed round, through the front door.
     pub async fn export(&mut self, run: &RunId, into: &Path) -> Result<Vec<u8>> {
-        let Reply::Export(plan) = self
-            .ask(&Request::Export {
-                run: run.clone(),
-                round: None,
-            })
-            .await?
-        else {
+        let Reply::Export(plan) = self.ask(&Request::Export { run: run.clone(), round: None }).await? else {
             bail!("the export was refused");
         };
         self.fetch(plan.job.global, into).await

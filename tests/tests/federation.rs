@@ -15,11 +15,7 @@ fn csv(site: u32) -> String {
         let wave = f64::from(i * 37 % 101) / 101.0 - 0.5;
         let centre = if positive { 1.0 } else { -1.0 };
         let label = if positive { "yes" } else { "no" };
-        text += &format!(
-            "{:.4},{:.4},{label}\n",
-            centre + wave,
-            f64::from(site) * 0.1 - wave
-        );
+        text += &format!("{:.4},{:.4},{label}\n", centre + wave, f64::from(site) * 0.1 - wave);
     }
     text
 }
@@ -72,11 +68,7 @@ fn completed(status: &RunStatus) -> Vec<BlobId> {
         RoundOutcome::Completed(global) => Some(*global),
         RoundOutcome::Abandoned(_) => None,
     };
-    status
-        .history
-        .iter()
-        .filter_map(|record| global(&record.outcome))
-        .collect()
+    status.history.iter().filter_map(|record| global(&record.outcome)).collect()
 }
 
 /// The global parameters after each round of an undisturbed run.
@@ -84,12 +76,7 @@ async fn undisturbed(rounds: u32) -> Result<Vec<BlobId>> {
     let (_federation, mut operator) = federation(&["a", "b", "c"]).await?;
     let id = operator.submit(&run(rounds, THREE, "")).await?;
     let status = operator.wait_for_end(&id).await?;
-    assert_eq!(
-        status.summary.state,
-        RunState::Completed,
-        "{}",
-        status.summary.detail
-    );
+    assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
     Ok(completed(&status))
 }
 
@@ -98,34 +85,16 @@ async fn three_sites_learn_together_and_the_metrics_are_pooled() -> Result<()> {
     let (federation, mut operator) = federation(&["a", "b", "c"]).await?;
     let id = operator.submit(&run(5, THREE, "")).await?;
     let status = operator.wait_for_end(&id).await?;
-    assert_eq!(
-        status.summary.state,
-        RunState::Completed,
-        "{}",
-        status.summary.detail
-    );
+    assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
     assert_eq!(status.history.len(), 5);
-    let metrics = status
-        .final_metrics
-        .as_ref()
-        .expect("there is a validation split");
-    assert_eq!(
-        metrics.num_examples, 36,
-        "12 validation examples at each of three sites"
-    );
+    let metrics = status.final_metrics.as_ref().expect("there is a validation split");
+    assert_eq!(metrics.num_examples, 36, "12 validation examples at each of three sites");
     assert!(metrics.accuracy > 0.95, "{metrics:?}");
-    let losses: Vec<f64> = status
-        .history
-        .iter()
-        .filter_map(|r| r.global_metrics.as_ref())
-        .map(|m| m.loss)
-        .collect();
+    let losses: Vec<f64> =
+        status.history.iter().filter_map(|r| r.global_metrics.as_ref()).map(|m| m.loss).collect();
     assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "{losses:?}");
     for participant in &status.history[0].participants {
-        assert_eq!(
-            (&participant.answer, participant.num_examples),
-            (&Answer::Accepted, 48)
-        );
+        assert_eq!((&participant.answer, participant.num_examples), (&Answer::Accepted, 48));
     }
     let model = operator.export(&id, &federation.path().join("export")).await?;
     assert_eq!(model.len() as u64, status.num_params * 4);
@@ -142,9 +111,7 @@ async fn the_same_seed_gives_the_same_bits_whatever_is_killed() -> Result<()> {
     let (mut federation, mut operator) = federation(&["a", "b", "c"]).await?;
     let id = operator.submit(&run(rounds, THREE, "")).await?;
     for kill_after in [1, 2, 4] {
-        operator
-            .wait_until(&id, |status| completed(status).len() >= kill_after)
-            .await?;
+        operator.wait_until(&id, |status| completed(status).len() >= kill_after).await?;
         if kill_after == 2 {
             federation.kill_site("b");
             federation.start_site("b", &csv(1))?;
@@ -167,11 +134,7 @@ async fn a_server_killed_while_a_site_is_still_out_goes_on_with_the_same_round()
     let id = operator.submit(&run(2, THREE, "")).await?;
     // The cohort is complete for a moment; then `c` is gone before it can answer, and so is the server.
     federation.start_site("c", &csv(2))?;
-    operator
-        .wait_until(&id, |status| {
-            status.current.is_some() || !status.history.is_empty()
-        })
-        .await?;
+    operator.wait_until(&id, |status| status.current.is_some() || !status.history.is_empty()).await?;
     federation.kill_site("c");
     federation.kill_server();
     federation.start_server()?;
@@ -179,10 +142,7 @@ async fn a_server_killed_while_a_site_is_still_out_goes_on_with_the_same_round()
     federation.start_site("c", &csv(2))?;
     let status = operator.wait_for_end(&id).await?;
     assert_eq!(completed(&status), expected);
-    assert!(
-        status.history.iter().all(|record| record.attempt == 1),
-        "no round was tried twice"
-    );
+    assert!(status.history.iter().all(|record| record.attempt == 1), "no round was tried twice");
     Ok(())
 }
 
@@ -192,21 +152,10 @@ async fn a_site_that_cannot_meet_the_contract_says_why_without_showing_data() ->
     federation.start_site("c", "x,label\n1.5,yes\n-1.0,secret-label\n")?;
     let id = operator.submit(&run(1, THREE, "min_updates = 2")).await?;
     let status = operator.wait_for_end(&id).await?;
-    assert_eq!(
-        status.summary.state,
-        RunState::Completed,
-        "{}",
-        status.summary.detail
-    );
+    assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
     let c: ClientId = "c".parse()?;
-    let answer = status.history[0]
-        .participants
-        .iter()
-        .find(|p| p.site == c)
-        .map(|p| p.answer.clone());
-    let Some(Answer::Declined(reason)) = answer else {
-        panic!("{answer:?}")
-    };
+    let answer = status.history[0].participants.iter().find(|p| p.site == c).map(|p| p.answer.clone());
+    let Some(Answer::Declined(reason)) = answer else { panic!("{answer:?}") };
     assert!(reason.contains('z'), "names the missing column: {reason}");
     assert!(!reason.contains("secret-label"), "{reason}");
     Ok(())
@@ -262,10 +211,7 @@ async fn disjoint_runs_go_side_by_side_and_others_queue() -> Result<()> {
     let second = operator.submit(&run(3, r#""b", "c""#, "")).await?;
     assert_eq!((first.as_str(), second.as_str()), ("toy", "toy-2"));
     for id in [&first, &second] {
-        assert_eq!(
-            operator.wait_for_end(id).await?.summary.state,
-            RunState::Completed
-        );
+        assert_eq!(operator.wait_for_end(id).await?.summary.state, RunState::Completed);
     }
     Ok(())
 }
@@ -274,38 +220,19 @@ async fn disjoint_runs_go_side_by_side_and_others_queue() -> Result<()> {
 async fn a_stopped_run_stops_and_its_sites_are_free() -> Result<()> {
     let (_federation, mut operator) = federation(&["a", "b", "c"]).await?;
     let long = operator.submit(&run(10_000, THREE, "")).await?;
-    operator
-        .wait_until(&long, |status| !status.history.is_empty())
-        .await?;
-    assert!(matches!(
-        operator.ask(&Request::Stop(long.clone())).await?,
-        Reply::Stopping(_)
-    ));
-    assert_eq!(
-        operator.wait_for_end(&long).await?.summary.state,
-        RunState::Stopped
-    );
+    operator.wait_until(&long, |status| !status.history.is_empty()).await?;
+    assert!(matches!(operator.ask(&Request::Stop(long.clone())).await?, Reply::Stopping(_)));
+    assert_eq!(operator.wait_for_end(&long).await?.summary.state, RunState::Stopped);
     let next = operator.submit(&run(1, THREE, "")).await?;
-    assert_eq!(
-        operator.wait_for_end(&next).await?.summary.state,
-        RunState::Completed
-    );
+    assert_eq!(operator.wait_for_end(&next).await?.summary.state, RunState::Completed);
     Ok(())
 }
 
 #[tokio::test]
 async fn nobody_acts_beyond_the_role_of_the_certificate() -> Result<()> {
     let (mut federation, mut operator) = federation(&["a", "b", "c"]).await?;
-    let refused = federation
-        .connect(Role::Site, "a")
-        .await
-        .err()
-        .expect("a site is no operator")
-        .to_string();
-    assert!(
-        refused.contains("a certificate of role site may not do that"),
-        "{refused}"
-    );
+    let refused = federation.connect(Role::Site, "a").await.err().expect("a site is no operator").to_string();
+    assert!(refused.contains("a certificate of role site may not do that"), "{refused}");
 
     let mut viewer = federation.connect(Role::Viewer, "eye").await?;
     let Reply::Refused(why) = viewer.ask(&Request::Stop("toy".parse()?)).await? else {
@@ -317,49 +244,26 @@ async fn nobody_acts_beyond_the_role_of_the_certificate() -> Result<()> {
     // Nobody fetches what nothing named to them: not an update, nor even a model.
     let id = operator.submit(&run(1, THREE, "")).await?;
     let status = operator.wait_for_end(&id).await?;
-    let error = viewer
-        .fetch(status.global, &federation.path().join("stolen"))
-        .await
-        .unwrap_err();
-    assert!(
-        format!("{error:#}").contains("nothing that you were sent names it"),
-        "{error:#}"
-    );
+    let error = viewer.fetch(status.global, &federation.path().join("stolen")).await.unwrap_err();
+    assert!(format!("{error:#}").contains("nothing that you were sent names it"), "{error:#}");
 
     let stranger = Federation::new()?;
     let foreign = stranger.path().join("pki");
     let address = federation.address()?;
-    assert!(
-        Operator::connect(address, &foreign, Role::Operator, "op")
-            .await
-            .is_err(),
-        "another CA"
-    );
+    assert!(Operator::connect(address, &foreign, Role::Operator, "op").await.is_err(), "another CA");
     federation.terminate_server()
 }
 
 #[tokio::test]
 async fn a_run_that_cannot_work_is_refused_with_its_line() -> Result<()> {
     let (_federation, mut operator) = federation(&[]).await?;
-    let submit = |text: String| Request::Submit {
-        file: "run.toml".into(),
-        text,
-    };
-    let Reply::Refused(why) = operator.ask(&submit(run(0, THREE, ""))).await? else {
-        panic!("accepted")
-    };
+    let submit = |text: String| Request::Submit { file: "run.toml".into(), text };
+    let Reply::Refused(why) = operator.ask(&submit(run(0, THREE, ""))).await? else { panic!("accepted") };
     assert_eq!(why, "run.toml:3: rounds: 0 is not between 1 and 100000");
     let missing = run(1, THREE, "").replace(r#"architecture = "softmax""#, r#"name = "bert""#);
-    let Reply::Refused(why) = operator.ask(&submit(missing)).await? else {
-        panic!("accepted")
-    };
-    assert!(
-        why.starts_with("run.toml:6: model.name: there is no model `bert`"),
-        "{why}"
-    );
-    let Reply::Runs(runs) = operator.ask(&Request::Runs).await? else {
-        panic!("no list")
-    };
+    let Reply::Refused(why) = operator.ask(&submit(missing)).await? else { panic!("accepted") };
+    assert!(why.starts_with("run.toml:6: model.name: there is no model `bert`"), "{why}");
+    let Reply::Runs(runs) = operator.ask(&Request::Runs).await? else { panic!("no list") };
     assert!(runs.is_empty(), "nothing was queued");
     Ok(())
 }

@@ -80,9 +80,7 @@ impl BlobDir {
     pub fn read(&self, blob: BlobId) -> Result<Vec<u8>, BlobError> {
         let mut bytes = Vec::new();
         let mut reader = self.reader(blob)?;
-        reader
-            .read_to_end(&mut bytes)
-            .map_err(|e| io_error("read", &self.path(blob), e))?;
+        reader.read_to_end(&mut bytes).map_err(|e| io_error("read", &self.path(blob), e))?;
         Ok(bytes)
     }
 
@@ -120,10 +118,7 @@ impl BlobDir {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = self
-            .root
-            .join("partial")
-            .join(format!("new-{}-{number}", std::process::id()));
+        let path = self.root.join("partial").join(format!("new-{}-{number}", std::process::id()));
         let file = File::create(&path).map_err(|e| io_error("create", &path, e))?;
         Ok(BlobWriter {
             dir: self.clone(),
@@ -157,14 +152,7 @@ impl BlobDir {
                 }
             }
         }
-        Ok(BlobWriter {
-            dir: self.clone(),
-            path,
-            file,
-            hasher,
-            length,
-            keep: true,
-        })
+        Ok(BlobWriter { dir: self.clone(), path, file, hasher, length, keep: true })
     }
 
     /// Removes what never finished arriving since before the program started.
@@ -200,9 +188,7 @@ impl BlobWriter {
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
-        self.file
-            .write_all(bytes)
-            .map_err(|e| io_error("write", &self.path, e))?;
+        self.file.write_all(bytes).map_err(|e| io_error("write", &self.path, e))?;
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
@@ -231,18 +217,14 @@ impl BlobWriter {
     }
 
     fn store(mut self, blob: BlobId) -> Result<(), BlobError> {
-        self.file
-            .sync_all()
-            .map_err(|e| io_error("sync", &self.path, e))?;
+        self.file.sync_all().map_err(|e| io_error("sync", &self.path, e))?;
         let target = self.dir.path(blob);
         let folder = target.parent().unwrap_or(&self.dir.root).to_owned();
         fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
         fs::rename(&self.path, &target).map_err(|e| io_error("rename", &self.path, e))?;
         self.keep = true;
         for folder in [&folder, &self.dir.root] {
-            File::open(folder)
-                .and_then(|f| f.sync_all())
-                .map_err(|e| io_error("sync", folder, e))?;
+            File::open(folder).and_then(|f| f.sync_all()).map_err(|e| io_error("sync", folder, e))?;
         }
         Ok(())
     }
@@ -258,11 +240,7 @@ impl Drop for BlobWriter {
 }
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> BlobError {
-    BlobError::Io {
-        what,
-        path: path.to_owned(),
-        source,
-    }
+    BlobError::Io { what, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -315,9 +293,6 @@ mod tests {
         let mut writer = dir.writer().unwrap();
         writer.write(b"half").unwrap();
         drop(writer);
-        assert_eq!(
-            fs::read_dir(temp.path().join("blobs/partial")).unwrap().count(),
-            0
-        );
+        assert_eq!(fs::read_dir(temp.path().join("blobs/partial")).unwrap().count(), 0);
     }
 }

@@ -128,39 +128,26 @@ impl Link {
 
 /// Connects to `server` (`host:port`), which must prove to be a server of our federation.
 pub async fn connect(server: &str, credentials: &Credentials) -> Result<Link, ConnectError> {
-    let resolve = |why: String| ConnectError::Resolve {
-        server: server.to_owned(),
-        why,
-    };
+    let resolve = |why: String| ConnectError::Resolve { server: server.to_owned(), why };
     let address = tokio::net::lookup_host(server)
         .await
         .map_err(|e| resolve(e.to_string()))?
         .next()
         .ok_or_else(|| resolve("it has no address".into()))?;
     let endpoint = dial(address, credentials)?;
-    let refused = |why: String| ConnectError::Refused {
-        server: server.to_owned(),
-        why,
-    };
+    let refused = |why: String| ConnectError::Refused { server: server.to_owned(), why };
     let name = Identity::server_dns_name(&credentials.identity.federation);
-    let connecting = endpoint
-        .connect(address, &name)
-        .map_err(|e| refused(e.to_string()))?;
+    let connecting = endpoint.connect(address, &name).map_err(|e| refused(e.to_string()))?;
     let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => connection,
         Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => {
-            return Err(ConnectError::NoAnswer {
-                server: server.to_owned(),
-            });
+            return Err(ConnectError::NoAnswer { server: server.to_owned() });
         }
         Ok(Err(error)) => return Err(refused(reason(&error))),
     };
     let peer = peer_identity(&connection).map_err(|e| refused(e.to_string()))?;
     if peer.role != Role::Server || peer.federation != credentials.identity.federation {
-        return Err(refused(format!(
-            "it is {peer}, not a server of {}",
-            credentials.identity.federation
-        )));
+        return Err(refused(format!("it is {peer}, not a server of {}", credentials.identity.federation)));
     }
     Ok(Link { endpoint, connection })
 }

@@ -28,10 +28,7 @@ pub enum FrameError {
 /// Sends one message.
 pub async fn write<T: Serialize>(stream: &mut SendStream, message: &T) -> Result<(), FrameError> {
     let frame = wire::frame(message)?;
-    stream
-        .write_chunk(frame.into())
-        .await
-        .map_err(|e| FrameError::Lost(e.to_string()))
+    stream.write_chunk(frame.into()).await.map_err(|e| FrameError::Lost(e.to_string()))
 }
 
 /// Receives one message.
@@ -48,9 +45,6 @@ pub async fn read<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, Fra
         return Err(FrameError::TooLong(length));
     }
     let mut body = vec![0; size];
-    stream
-        .read_exact(&mut body)
-        .await
-        .map_err(|e| FrameError::Lost(e.to_string()))?;
+    stream.read_exact(&mut body).await.map_err(|e| FrameError::Lost(e.to_string()))?;
     Ok(wire::decode(&body)?)
 }

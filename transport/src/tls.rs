@@ -86,23 +86,12 @@ impl Credentials {
         for certificate in certificates(&paths.ca)? {
             roots.add(certificate).map_err(|e| unreadable(&paths.ca, e))?;
         }
-        let no_identity = |why: String| CredentialError::NoIdentity {
-            path: paths.certificate.clone(),
-            why,
-        };
-        let leaf = chain
-            .first()
-            .ok_or_else(|| no_identity("it holds no certificate".into()))?;
+        let no_identity = |why: String| CredentialError::NoIdentity { path: paths.certificate.clone(), why };
+        let leaf = chain.first().ok_or_else(|| no_identity("it holds no certificate".into()))?;
         let identity = identity_of(leaf).map_err(|e| no_identity(e.to_string()))?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| no_identity(e.to_string()))?;
         let not_after = parsed.validity().not_after.timestamp();
-        Ok(Self {
-            chain,
-            key,
-            roots: Arc::new(roots),
-            identity,
-            not_after,
-        })
+        Ok(Self { chain, key, roots: Arc::new(roots), identity, not_after })
     }
 
     /// TLS for the server: every client must show a certificate of the federation.
@@ -142,10 +131,7 @@ impl Credentials {
     }
 
     fn unusable(&self, why: impl std::fmt::Display) -> CredentialError {
-        CredentialError::Unusable {
-            identity: self.identity.to_string(),
-            why: why.to_string(),
-        }
+        CredentialError::Unusable { identity: self.identity.to_string(), why: why.to_string() }
     }
 }
 
@@ -165,23 +151,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialE
 }
 
 fn unreadable(path: &Path, why: impl std::fmt::Display) -> CredentialError {
-    CredentialError::Unreadable {
-        path: path.to_owned(),
-        why: why.to_string(),
-    }
+    CredentialError::Unreadable { path: path.to_owned(), why: why.to_string() }
 }
 
 fn check_key_mode(path: &Path) -> Result<(), CredentialError> {
     use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(path)
-        .map_err(|e| unreadable(path, e))?
-        .permissions()
-        .mode();
-    if mode & 0o077 == 0 {
-        Ok(())
-    } else {
-        Err(CredentialError::KeyExposed(path.to_owned()))
-    }
+    let mode = fs::metadata(path).map_err(|e| unreadable(path, e))?.permissions().mode();
+    if mode & 0o077 == 0 { Ok(()) } else { Err(CredentialError::KeyExposed(path.to_owned())) }
 }
 
 /// The peer showed no certificate from which an identity can be read.
@@ -201,9 +177,9 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, NoIdent
         uri.starts_with("sheaf://").then_some(*uri)
     });
     match (uris.next(), uris.next()) {
-        (Some(uri), None) => uri
-            .parse()
-            .map_err(|e: sheaf_common::id::BadIdentity| NoIdentity(e.to_string())),
+        (Some(uri), None) => {
+            uri.parse().map_err(|e: sheaf_common::id::BadIdentity| NoIdentity(e.to_string()))
+        }
         (None, _) => Err(NoIdentity("it has no sheaf:// URI".into())),
         (Some(_), Some(_)) => Err(NoIdentity("it has more than one sheaf:// URI".into())),
     }
@@ -215,8 +191,6 @@ pub fn peer_identity(connection: &quinn::Connection) -> Result<Identity, NoIdent
         .peer_identity()
         .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
         .ok_or_else(|| NoIdentity("the peer showed no certificate".into()))?;
-    let leaf = chain
-        .first()
-        .ok_or_else(|| NoIdentity("the peer showed an empty chain".into()))?;
+    let leaf = chain.first().ok_or_else(|| NoIdentity("the peer showed an empty chain".into()))?;
     identity_of(leaf)
 }

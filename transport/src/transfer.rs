@@ -54,16 +54,11 @@ pub async fn fetch(
     let mut writer = dir.resume(blob, "fetch")?;
     let offset = writer.length();
     let (mut send, mut recv) = connection.open_bi().await.map_err(|e| lost(blob, e))?;
-    frames::write(&mut send, &Open::Get { blob, offset })
-        .await
-        .map_err(|e| lost(blob, e))?;
+    frames::write(&mut send, &Open::Get { blob, offset }).await.map_err(|e| lost(blob, e))?;
     let length = match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
         BlobReply::Found { length } if length <= max => length,
         BlobReply::Found { length } => {
-            return Err(refused(
-                blob,
-                format!("it has {length} bytes where at most {max} were expected"),
-            ));
+            return Err(refused(blob, format!("it has {length} bytes where at most {max} were expected")));
         }
         BlobReply::Refused(why) => return Err(refused(blob, why)),
         BlobReply::Send { .. } | BlobReply::Stored => {
@@ -95,9 +90,7 @@ pub async fn put_file(
 ) -> Result<u64, TransferError> {
     let length = file.metadata().map_err(|e| lost(blob, e))?.len();
     let (mut send, mut recv) = connection.open_bi().await.map_err(|e| lost(blob, e))?;
-    frames::write(&mut send, &Open::Put { blob, length })
-        .await
-        .map_err(|e| lost(blob, e))?;
+    frames::write(&mut send, &Open::Put { blob, length }).await.map_err(|e| lost(blob, e))?;
     let offset = match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
         BlobReply::Stored => return Ok(0),
         BlobReply::Send { offset } => offset,
@@ -128,9 +121,7 @@ pub async fn serve_get(
         return refuse(send, blob, format!("it ends at {length}, before {offset}")).await;
     }
     let file = dir.reader(blob)?;
-    frames::write(send, &BlobReply::Found { length })
-        .await
-        .map_err(|e| lost(blob, e))?;
+    frames::write(send, &BlobReply::Found { length }).await.map_err(|e| lost(blob, e))?;
     send_from(send, file, blob, offset, length, &mut |_, _| {}).await?;
     Ok(length - offset)
 }
@@ -145,22 +136,16 @@ pub async fn serve_put(
     length: u64,
 ) -> Result<u64, TransferError> {
     if dir.length(blob).is_some() {
-        frames::write(send, &BlobReply::Stored)
-            .await
-            .map_err(|e| lost(blob, e))?;
+        frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
         return Ok(0);
     }
     let mut writer = dir.resume(blob, sender)?;
     let offset = writer.length();
-    frames::write(send, &BlobReply::Send { offset })
-        .await
-        .map_err(|e| lost(blob, e))?;
+    frames::write(send, &BlobReply::Send { offset }).await.map_err(|e| lost(blob, e))?;
     receive(recv, &mut writer, blob, length, &mut |_, _| {}).await?;
     match writer.finish_as(blob) {
         Ok(()) => {
-            frames::write(send, &BlobReply::Stored)
-                .await
-                .map_err(|e| lost(blob, e))?;
+            frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
             Ok(length.saturating_sub(offset))
         }
         Err(error) => refuse(send, blob, error.to_string()).await,
@@ -169,9 +154,7 @@ pub async fn serve_put(
 
 /// Server: refuses a blob stream, to the peer and to the caller.
 pub async fn refuse(send: &mut SendStream, blob: BlobId, why: String) -> Result<u64, TransferError> {
-    frames::write(send, &BlobReply::Refused(why.clone()))
-        .await
-        .map_err(|e| lost(blob, e))?;
+    frames::write(send, &BlobReply::Refused(why.clone())).await.map_err(|e| lost(blob, e))?;
     // The peer may have gone already, which changes nothing.
     let _ = send.finish();
     Err(refused(blob, why))
@@ -240,10 +223,7 @@ async fn send_from(
 }
 
 fn lost(blob: BlobId, why: impl std::fmt::Display) -> TransferError {
-    TransferError::Lost {
-        blob,
-        why: why.to_string(),
-    }
+    TransferError::Lost { blob, why: why.to_string() }
 }
 
 fn refused(blob: BlobId, why: String) -> TransferError {

@@ -82,10 +82,8 @@ impl TryFrom<SiteFile> for SiteConfig {
 }
 
 fn address(written: String) -> Result<String, Invalid> {
-    let port = written
-        .rsplit_once(':')
-        .filter(|(host, _)| !host.is_empty())
-        .map(|(_, port)| port.parse::<u16>());
+    let port =
+        written.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
     match port {
         Some(Ok(1..)) => Ok(written),
         _ => Err(Invalid::new(
@@ -131,10 +129,9 @@ fn header(key: &str, has_header: Option<bool>, columns: Option<Vec<String>>) -> 
             key,
             "names the columns of a file without a header: add `has_header = false`, or use `rename` instead",
         )),
-        (false, None) => Err(Invalid::new(
-            key,
-            "is missing: list the names of the file's columns, as it has no header",
-        )),
+        (false, None) => {
+            Err(Invalid::new(key, "is missing: list the names of the file's columns, as it has no header"))
+        }
         (false, Some(columns)) => {
             let mut seen = BTreeSet::new();
             match columns.iter().find(|column| !seen.insert(column.as_str())) {
@@ -147,10 +144,7 @@ fn header(key: &str, has_header: Option<bool>, columns: Option<Vec<String>>) -> 
 }
 
 fn delimiter_of(key: &str, path: &Path) -> Result<u8, Invalid> {
-    let extension = path
-        .extension()
-        .and_then(|extension| extension.to_str())
-        .map(str::to_ascii_lowercase);
+    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
     match extension.as_deref() {
         Some("csv") => Ok(b','),
         Some("tsv" | "tab") => Ok(b'\t'),
@@ -175,9 +169,5 @@ fn single_byte(key: &str, written: &str) -> Result<u8, Invalid> {
 }
 
 fn named(key: &str, path: &Path) -> Result<(), Invalid> {
-    if path.as_os_str().is_empty() {
-        Err(Invalid::new(key, "is empty; name a path"))
-    } else {
-        Ok(())
-    }
+    if path.as_os_str().is_empty() { Err(Invalid::new(key, "is empty; name a path")) } else { Ok(()) }
 }

@@ -78,16 +78,12 @@ impl SiteConfig {
     ///
     /// The identity's files are left to whoever makes a connection of them.
     pub fn load(path: &Path) -> Result<Self, SiteConfigError> {
-        let text = fs::read_to_string(path).map_err(|reason| SiteConfigError::Unreadable {
-            path: path.to_owned(),
-            reason,
-        })?;
+        let text = fs::read_to_string(path)
+            .map_err(|reason| SiteConfigError::Unreadable { path: path.to_owned(), reason })?;
         let file = path.display().to_string();
         let folder = path.parent().unwrap_or(Path::new(""));
         let config = Self::parse(&file, &text)?.relative_to(folder);
-        config
-            .find_datasets()
-            .map_err(|invalid| ConfigError::locate(&file, &text, &invalid))?;
+        config.find_datasets().map_err(|invalid| ConfigError::locate(&file, &text, &invalid))?;
         Ok(config)
     }
 
@@ -99,10 +95,7 @@ impl SiteConfig {
     fn relative_to(mut self, folder: &Path) -> Self {
         let CredentialPaths { certificate, key, ca } = &mut self.identity;
         let data = self.datasets.values_mut().map(|dataset| &mut dataset.path);
-        for path in [certificate, key, ca, &mut self.state_dir]
-            .into_iter()
-            .chain(data)
-        {
+        for path in [certificate, key, ca, &mut self.state_dir].into_iter().chain(data) {
             *path = folder.join(&*path);
         }
         self
@@ -111,17 +104,10 @@ impl SiteConfig {
     fn find_datasets(&self) -> Result<(), Invalid> {
         for (name, DatasetConfig { path, .. }) in &self.datasets {
             if !path.is_file() {
-                let what = if path.exists() {
-                    "is not a file"
-                } else {
-                    "does not exist"
-                };
+                let what = if path.exists() { "is not a file" } else { "does not exist" };
                 return Err(Invalid::new(
                     format!("datasets.{name}.path"),
-                    format!(
-                        "{} {what}; a relative path starts at this file's folder",
-                        path.display()
-                    ),
+                    format!("{} {what}; a relative path starts at this file's folder", path.display()),
                 ));
             }
         }

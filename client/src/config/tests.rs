@@ -19,11 +19,7 @@ fn with(dataset: &str) -> String {
 }
 
 fn dataset(written: &str) -> DatasetConfig {
-    SiteConfig::parse("site.toml", &with(written))
-        .unwrap()
-        .datasets
-        .remove("heart")
-        .unwrap()
+    SiteConfig::parse("site.toml", &with(written)).unwrap().datasets.remove("heart").unwrap()
 }
 
 fn refusal(text: &str) -> String {
@@ -42,11 +38,7 @@ fn a_site_without_data_sets_is_complete() {
 #[test]
 fn the_extension_tells_the_format() {
     for (path, delimiter) in [("a.csv", b','), ("a.TSV", b'\t'), ("a.tab", b'\t')] {
-        assert_eq!(
-            dataset(&format!("path = {path:?}")).delimiter,
-            delimiter,
-            "{path}"
-        );
+        assert_eq!(dataset(&format!("path = {path:?}")).delimiter, delimiter, "{path}");
     }
     assert_eq!(dataset("path = \"a.csv\"\nformat = \"tsv\"").delimiter, b'\t');
     assert_eq!(dataset("path = \"a.txt\"\ndelimiter = \";\"").delimiter, b';');
@@ -75,22 +67,10 @@ fn what_is_wrong_is_said_with_its_line() {
             SITE.replace("fl.example.org:4433", "fl.example.org"),
             "site.toml:2: server: `fl.example.org` is no address; write",
         ),
-        (
-            SITE.replace(":4433", ":0"),
-            "site.toml:2: server: `fl.example.org:0` is no address",
-        ),
-        (
-            SITE.replace("\"state\"", "\"\""),
-            "site.toml:3: state_dir: is empty",
-        ),
-        (
-            format!("device = \"gpu\"\n{SITE}"),
-            "site.toml:1: there is no device \"gpu\": write",
-        ),
-        (
-            SITE.replace("ca = ", "cacert = "),
-            "site.toml:8: unknown field `cacert`",
-        ),
+        (SITE.replace(":4433", ":0"), "site.toml:2: server: `fl.example.org:0` is no address"),
+        (SITE.replace("\"state\"", "\"\""), "site.toml:3: state_dir: is empty"),
+        (format!("device = \"gpu\"\n{SITE}"), "site.toml:1: there is no device \"gpu\": write"),
+        (SITE.replace("ca = ", "cacert = "), "site.toml:8: unknown field `cacert`"),
         (
             with("path = \"a.dat\""),
             "site.toml:10: datasets.heart.format: is missing, and the name of a.dat does not tell it",
@@ -151,10 +131,7 @@ fn files_that_are_not_there_are_named() {
 
     fs::write(&path, with("path = \"heart.csv\"")).unwrap();
     let sentence = SiteConfig::load(&path).unwrap_err().to_string();
-    assert!(
-        sentence.contains("site.toml:11: datasets.heart.path: "),
-        "{sentence}"
-    );
+    assert!(sentence.contains("site.toml:11: datasets.heart.path: "), "{sentence}");
     assert!(
         sentence.contains("heart.csv does not exist; a relative path starts at this file's folder"),
         "{sentence}"

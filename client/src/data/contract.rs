@@ -27,27 +27,13 @@ pub(super) enum Breach {
     /// There is no row below the header.
     NoExamples,
     /// Columns of the contract, by the run's names, that are not there, those that are, and all that the file has.
-    MissingColumns {
-        missing: Vec<String>,
-        found: Vec<String>,
-        all: Vec<String>,
-    },
+    MissingColumns { missing: Vec<String>, found: Vec<String>, all: Vec<String> },
     /// Two columns bear the name `own`, which the run calls `column`.
     AmbiguousColumn { column: String, own: String },
     /// A row has too few or too many fields.
-    Ragged {
-        line: u64,
-        fields: usize,
-        columns: usize,
-    },
+    Ragged { line: u64, fields: usize, columns: usize },
     /// A cell breaks the contract, in the column that the run calls `column` and the file `own`.
-    Cell {
-        line: u64,
-        column: String,
-        own: String,
-        value: String,
-        problem: CellProblem,
-    },
+    Cell { line: u64, column: String, own: String, value: String, problem: CellProblem },
 }
 
 /// What is wrong with one cell.
@@ -64,11 +50,7 @@ pub(super) enum CellProblem {
 
 impl ContractError {
     pub(super) fn new(dataset: &str, file: &Path, breach: Breach) -> Self {
-        Self {
-            dataset: dataset.to_owned(),
-            file: file.to_owned(),
-            breach: Box::new(breach),
-        }
+        Self { dataset: dataset.to_owned(), file: file.to_owned(), breach: Box::new(breach) }
     }
 
     /// One sentence for the operator: the reason, without any value of the site's data.
@@ -81,26 +63,13 @@ impl ContractError {
                 format!("it has none of the run's columns {}", listed(missing))
             }
             Breach::MissingColumns { missing, found, .. } => {
-                format!(
-                    "it has no column {}; of the run's columns it has {}",
-                    listed(missing),
-                    listed(found)
-                )
+                format!("it has no column {}; of the run's columns it has {}", listed(missing), listed(found))
             }
             Breach::AmbiguousColumn { column, .. } => format!("it has two columns `{column}`"),
-            Breach::Ragged {
-                line,
-                fields,
-                columns,
-            } => {
+            Breach::Ragged { line, fields, columns } => {
                 format!("line {line} has {fields} fields where the file has {columns} columns")
             }
-            Breach::Cell {
-                line,
-                column,
-                problem,
-                ..
-            } => match problem {
+            Breach::Cell { line, column, problem, .. } => match problem {
                 CellProblem::UnknownLabel | CellProblem::UnknownCategory => {
                     format!(
                         "column `{column}` holds a value that {}; the site's log says which",
@@ -112,10 +81,7 @@ impl ContractError {
                 | CellProblem::NotANumber
                 | CellProblem::NotFinite
                 | CellProblem::TooLarge => {
-                    format!(
-                        "line {line}, column `{column}` holds a value that {}",
-                        problem.of_a_value()
-                    )
+                    format!("line {line}, column `{column}` holds a value that {}", problem.of_a_value())
                 }
             },
         };
@@ -139,21 +105,11 @@ impl fmt::Display for ContractError {
             Breach::AmbiguousColumn { own, .. } => {
                 write!(f, " has two columns `{own}`; give one of them another name")
             }
-            Breach::Ragged {
-                line,
-                fields,
-                columns,
-            } => write!(
+            Breach::Ragged { line, fields, columns } => write!(
                 f,
                 ", line {line}: {fields} fields where the file has {columns} columns; check the delimiter and the quotes"
             ),
-            Breach::Cell {
-                line,
-                own,
-                value,
-                problem,
-                ..
-            } => {
+            Breach::Cell { line, own, value, problem, .. } => {
                 write!(
                     f,
                     ", line {line}, column `{own}`: {value:?} {}; {}",

@@ -28,18 +28,11 @@ impl<'a> Encoder<'a> {
             FeatureKind::Numeric { mean, std } => Kind::Numeric {
                 mean: *mean,
                 std: *std,
-                missing: feature
-                    .missing
-                    .iter()
-                    .filter_map(|value| value.trim().parse().ok())
-                    .collect(),
+                missing: feature.missing.iter().filter_map(|value| value.trim().parse().ok()).collect(),
             },
             FeatureKind::Categorical { categories } => Kind::Categorical(Categories::new(categories)),
         };
-        Self {
-            kind,
-            missing: &feature.missing,
-        }
+        Self { kind, missing: &feature.missing }
     }
 
     /// Model inputs per cell.
@@ -81,13 +74,7 @@ impl<'a> Encoder<'a> {
 
 impl<'a> Categories<'a> {
     pub(super) fn new(words: &'a [String]) -> Self {
-        Self(
-            words
-                .iter()
-                .enumerate()
-                .map(|(index, word)| (word.as_str(), index))
-                .collect(),
-        )
+        Self(words.iter().enumerate().map(|(index, word)| (word.as_str(), index)).collect())
     }
 
     /// The place of the cell's word in the list.
@@ -101,9 +88,5 @@ fn scaled(value: f64, mean: f64, std: f64) -> Result<f32, CellProblem> {
         return Err(CellProblem::NotFinite);
     }
     let scaled = ((value - mean) / std) as f32;
-    if scaled.is_finite() {
-        Ok(scaled)
-    } else {
-        Err(CellProblem::TooLarge)
-    }
+    if scaled.is_finite() { Ok(scaled) } else { Err(CellProblem::TooLarge) }
 }

@@ -16,13 +16,9 @@ pub fn load(config: &DatasetConfig, name: &str, task: &Task) -> Result<Dataset, 
     match &task.input {
         TaskInput::Text { column, .. } => load_text(Table::open(config, name)?, task, column),
         TaskInput::Table { features } => load_table(Table::open(config, name)?, task, features),
-        TaskInput::Nothing => Ok(Dataset {
-            inputs: Inputs::Table {
-                width: 0,
-                values: Vec::new(),
-            },
-            labels: Vec::new(),
-        }),
+        TaskInput::Nothing => {
+            Ok(Dataset { inputs: Inputs::Table { width: 0, values: Vec::new() }, labels: Vec::new() })
+        }
     }
 }
 
@@ -37,10 +33,7 @@ fn load_text(table: Table<'_>, task: &Task, column: &str) -> Result<Dataset, Con
         }
         Ok(())
     })?;
-    Ok(Dataset {
-        inputs: Inputs::Text(texts),
-        labels,
-    })
+    Ok(Dataset { inputs: Inputs::Text(texts), labels })
 }
 
 fn load_table(table: Table<'_>, task: &Task, features: &[Feature]) -> Result<Dataset, ContractError> {
@@ -53,26 +46,17 @@ fn load_table(table: Table<'_>, task: &Task, features: &[Feature]) -> Result<Dat
         labels.push(label(row, columns.label, &known)?);
         for (column, encoder) in columns.inputs.iter().zip(&encoders) {
             let cell = row.cell(*column)?;
-            encoder
-                .encode(cell, &mut values)
-                .map_err(|problem| row.error(*column, cell, problem))?;
+            encoder.encode(cell, &mut values).map_err(|problem| row.error(*column, cell, problem))?;
         }
         Ok(())
     })?;
     let width = encoders.iter().map(Encoder::width).sum();
-    Ok(Dataset {
-        inputs: Inputs::Table { width, values },
-        labels,
-    })
+    Ok(Dataset { inputs: Inputs::Table { width, values }, labels })
 }
 
 fn label(row: &Row<'_>, column: Column<'_>, known: &Categories<'_>) -> Result<u32, ContractError> {
     let cell = row.cell(column)?;
-    let problem = if cell.trim().is_empty() {
-        CellProblem::NoLabel
-    } else {
-        CellProblem::UnknownLabel
-    };
+    let problem = if cell.trim().is_empty() { CellProblem::NoLabel } else { CellProblem::UnknownLabel };
     known
         .find(cell)
         .and_then(|index| u32::try_from(index).ok())

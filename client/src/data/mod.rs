@@ -66,15 +66,9 @@ impl Dataset {
     pub fn empty_like(&self) -> Self {
         let inputs = match &self.inputs {
             Inputs::Text(_) => Inputs::Text(Vec::new()),
-            Inputs::Table { width, .. } => Inputs::Table {
-                width: *width,
-                values: Vec::new(),
-            },
+            Inputs::Table { width, .. } => Inputs::Table { width: *width, values: Vec::new() },
         };
-        Self {
-            inputs,
-            labels: Vec::new(),
-        }
+        Self { inputs, labels: Vec::new() }
     }
 
     /// Examples of each of `num_labels` classes.

@@ -22,22 +22,13 @@ pub fn split(dataset: Dataset, validation_split: f64, seed: u64, site_label: &st
         }
         Inputs::Table { width, values } => {
             let (train, validation) = divide(values.chunks_exact(width.max(1)), &held_out);
-            let table = |rows: Vec<&[f32]>| Inputs::Table {
-                width,
-                values: rows.concat(),
-            };
+            let table = |rows: Vec<&[f32]>| Inputs::Table { width, values: rows.concat() };
             (table(train), table(validation))
         }
     };
     Split {
-        train: Dataset {
-            inputs: train_inputs,
-            labels: train_labels,
-        },
-        validation: Dataset {
-            inputs: validation_inputs,
-            labels: validation_labels,
-        },
+        train: Dataset { inputs: train_inputs, labels: train_labels },
+        validation: Dataset { inputs: validation_inputs, labels: validation_labels },
     }
 }
 
@@ -50,10 +41,7 @@ fn held_out(labels: &[u32], share: f64, seed: u64, site_label: &str) -> BTreeSet
     let sizes: Vec<usize> = classes.values().map(Vec::len).collect();
     let mut held_out = BTreeSet::new();
     for ((label, mut places), quota) in classes.into_iter().zip(quotas(&sizes, share)) {
-        places.shuffle(&mut seed::stream(
-            seed,
-            &["validation split", site_label, &label.to_string()],
-        ));
+        places.shuffle(&mut seed::stream(seed, &["validation split", site_label, &label.to_string()]));
         held_out.extend(places.into_iter().take(quota));
     }
     held_out
@@ -63,15 +51,11 @@ fn held_out(labels: &[u32], share: f64, seed: u64, site_label: &str) -> BTreeSet
 /// rounding, but never a whole class.
 fn quotas(sizes: &[usize], share: f64) -> Vec<usize> {
     let exact: Vec<f64> = sizes.iter().map(|size| *size as f64 * share).collect();
-    let whole: Vec<usize> = exact
-        .iter()
-        .zip(sizes)
-        .map(|(exact, size)| (*exact as usize).min(size - 1))
-        .collect();
+    let whole: Vec<usize> =
+        exact.iter().zip(sizes).map(|(exact, size)| (*exact as usize).min(size - 1)).collect();
     let target = (sizes.iter().sum::<usize>() as f64 * share).round() as usize;
-    let mut by_remainder: Vec<usize> = (0..sizes.len())
-        .filter(|class| whole[*class] + 1 < sizes[*class])
-        .collect();
+    let mut by_remainder: Vec<usize> =
+        (0..sizes.len()).filter(|class| whole[*class] + 1 < sizes[*class]).collect();
     by_remainder.sort_by(|a, b| exact[*b].fract().total_cmp(&exact[*a].fract()));
     let mut quotas = whole;
     let lacking = target.saturating_sub(quotas.iter().sum());
@@ -84,11 +68,7 @@ fn quotas(sizes: &[usize], share: f64) -> Vec<usize> {
 fn divide<T>(items: impl IntoIterator<Item = T>, held_out: &BTreeSet<usize>) -> (Vec<T>, Vec<T>) {
     let (mut train, mut validation) = (Vec::new(), Vec::new());
     for (place, item) in items.into_iter().enumerate() {
-        if held_out.contains(&place) {
-            validation.push(item)
-        } else {
-            train.push(item)
-        }
+        if held_out.contains(&place) { validation.push(item) } else { train.push(item) }
     }
     (train, validation)
 }

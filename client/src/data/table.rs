@@ -87,32 +87,18 @@ impl<'a> Table<'a> {
         let names = match &config.header {
             Header::Named(names) => names.clone(),
             Header::FirstRow => {
-                if !reader
-                    .read_byte_record(&mut record)
-                    .map_err(|problem| error(unreadable(&problem)))?
-                {
+                if !reader.read_byte_record(&mut record).map_err(|problem| error(unreadable(&problem)))? {
                     return Err(error(Breach::Empty));
                 }
-                record
-                    .iter()
-                    .map(|name| String::from_utf8_lossy(name).trim().to_owned())
-                    .collect()
+                record.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect()
             }
         };
         for _ in 0..config.skip_rows {
-            if !reader
-                .read_byte_record(&mut record)
-                .map_err(|problem| error(unreadable(&problem)))?
-            {
+            if !reader.read_byte_record(&mut record).map_err(|problem| error(unreadable(&problem)))? {
                 break;
             }
         }
-        Ok(Self {
-            dataset,
-            config,
-            reader,
-            names,
-        })
+        Ok(Self { dataset, config, reader, names })
     }
 
     /// Finds the columns that the run calls `label` and `inputs`.
@@ -127,27 +113,19 @@ impl<'a> Table<'a> {
         if let [label, inputs @ ..] = found.as_slice()
             && missing.is_empty()
         {
-            return Ok(Columns {
-                label: *label,
-                inputs: inputs.to_vec(),
-            });
+            return Ok(Columns { label: *label, inputs: inputs.to_vec() });
         }
         let found = found.iter().map(|column| column.name.to_owned()).collect();
-        Err(self.error(Breach::MissingColumns {
-            missing,
-            found,
-            all: self.names.clone(),
-        }))
+        Err(self.error(Breach::MissingColumns { missing, found, all: self.names.clone() }))
     }
 
     fn column(&self, name: &'a str) -> Result<Option<Column<'a>>, ContractError> {
         let own = self.config.rename.get(name).map_or(name, String::as_str);
         let mut places = self.names.iter().enumerate().filter(|(_, column)| *column == own);
         match (places.next(), places.next()) {
-            (Some(_), Some(_)) => Err(self.error(Breach::AmbiguousColumn {
-                column: name.to_owned(),
-                own: own.to_owned(),
-            })),
+            (Some(_), Some(_)) => {
+                Err(self.error(Breach::AmbiguousColumn { column: name.to_owned(), own: own.to_owned() }))
+            }
             (place, _) => Ok(place.map(|(index, _)| Column { name, own, index })),
         }
     }
@@ -161,24 +139,14 @@ impl<'a> Table<'a> {
         let mut rows = 0;
         while self.next(&mut record)? {
             rows += 1;
-            visit(&Row {
-                dataset: self.dataset,
-                path: &self.config.path,
-                record: &record,
-            })?;
+            visit(&Row { dataset: self.dataset, path: &self.config.path, record: &record })?;
         }
-        if rows == 0 {
-            Err(self.error(Breach::NoExamples))
-        } else {
-            Ok(())
-        }
+        if rows == 0 { Err(self.error(Breach::NoExamples)) } else { Ok(()) }
     }
 
     fn next(&mut self, record: &mut ByteRecord) -> Result<bool, ContractError> {
-        let more = self
-            .reader
-            .read_byte_record(record)
-            .map_err(|problem| self.error(unreadable(&problem)))?;
+        let more =
+            self.reader.read_byte_record(record).map_err(|problem| self.error(unreadable(&problem)))?;
         let (fields, columns) = (record.len(), self.names.len());
         if more && fields != columns {
             return Err(self.error(Breach::Ragged {

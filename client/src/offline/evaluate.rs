@@ -117,35 +117,20 @@ pub fn evaluate(site_toml: &Path, args: &EvaluateArgs) -> Result<Evaluation, Eva
     let models = models(args, &run)?;
     let dataset = load(&run.job, &config.datasets)?;
     let num_examples = dataset.len() as u64;
-    let split = Split {
-        train: dataset.empty_like(),
-        validation: dataset,
-    };
+    let split = Split { train: dataset.empty_like(), validation: dataset };
     let mut trainer = on_split(&run.job, run.model_dir(), split, "evaluation", config.device)?;
     let mut scores = Vec::new();
     for weights in &models {
         let params = weights.params(&run.job.params)?;
-        let counts = trainer
-            .evaluate(&params, &Unwatched)?
-            .ok_or(EvaluateError::NoTask)?;
-        scores.push(Score {
-            model: weights.folder.clone(),
-            metrics: counts.report(&run.job.spec.task.labels),
-        });
+        let counts = trainer.evaluate(&params, &Unwatched)?.ok_or(EvaluateError::NoTask)?;
+        scores
+            .push(Score { model: weights.folder.clone(), metrics: counts.report(&run.job.spec.task.labels) });
     }
-    Ok(Evaluation {
-        dataset: run.job.spec.task.dataset,
-        num_examples,
-        models: scores,
-    })
+    Ok(Evaluation { dataset: run.job.spec.task.dataset, num_examples, models: scores })
 }
 
 fn models(args: &EvaluateArgs, run: &LocalRun) -> Result<Vec<WeightsFile>, EvaluateError> {
-    let models = args
-        .models
-        .iter()
-        .map(|folder| WeightsFile::open(folder))
-        .collect::<Result<Vec<_>, _>>()?;
+    let models = args.models.iter().map(|folder| WeightsFile::open(folder)).collect::<Result<Vec<_>, _>>()?;
     let frozen = frozen(run);
     if let [first, others @ ..] = models.as_slice() {
         for model in others {
@@ -154,14 +139,8 @@ fn models(args: &EvaluateArgs, run: &LocalRun) -> Result<Vec<WeightsFile>, Evalu
     }
     for model in &models {
         for tensor in &run.job.params.tensors {
-            let missing = |reason| FolderError::Weights {
-                folder: model.folder.clone(),
-                reason,
-            };
-            model
-                .tensors
-                .require(&tensor.name, &tensor.shape)
-                .map_err(missing)?;
+            let missing = |reason| FolderError::Weights { folder: model.folder.clone(), reason };
+            model.tensors.require(&tensor.name, &tensor.shape).map_err(missing)?;
         }
         same_labels(model, &run.job.spec.task.labels)?;
     }
@@ -172,9 +151,7 @@ fn models(args: &EvaluateArgs, run: &LocalRun) -> Result<Vec<WeightsFile>, Evalu
 fn frozen(run: &LocalRun) -> Vec<ParamTensor> {
     let config = run.model.as_ref().map(|model| &model.config);
     // The same run was planned with the same model already.
-    let all = blocks(&run.job.spec, config)
-        .map(|blocks| blocks.all().cloned().collect())
-        .unwrap_or_default();
+    let all = blocks(&run.job.spec, config).map(|blocks| blocks.all().cloned().collect()).unwrap_or_default();
     let is_frozen = |tensor: &ParamTensor| !run.job.params.tensors.contains(tensor);
     Vec::into_iter(all).filter(is_frozen).collect()
 }
@@ -188,11 +165,7 @@ fn same_frozen_part(
         let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         if bits(first.tensor(name, shape)?) != bits(model.tensor(name, shape)?) {
             let (model, first) = (model.folder.clone(), first.folder.clone());
-            return Err(EvaluateError::FrozenPart {
-                model,
-                first,
-                tensor: name.clone(),
-            });
+            return Err(EvaluateError::FrozenPart { model, first, tensor: name.clone() });
         }
     }
     Ok(())
@@ -223,18 +196,9 @@ impl Evaluation {
         writeln!(out, "{} examples of `{}`\n", self.num_examples, self.dataset)?;
         writeln!(out, "    LOSS  ACCURACY  MACRO F1   ROC AUC  MODEL")?;
         for Score { model, metrics } in &self.models {
-            let Report {
-                loss,
-                accuracy,
-                macro_f1,
-                roc_auc,
-                ..
-            } = metrics;
+            let Report { loss, accuracy, macro_f1, roc_auc, .. } = metrics;
             let (roc_auc, model) = (metric(*roc_auc), model.display());
-            writeln!(
-                out,
-                "{loss:>8.4}  {accuracy:>8.4}  {macro_f1:>8.4}  {roc_auc:>8}  {model}"
-            )?;
+            writeln!(out, "{loss:>8.4}  {accuracy:>8.4}  {macro_f1:>8.4}  {roc_auc:>8}  {model}")?;
         }
         Ok(())
     }

@@ -50,20 +50,12 @@ pub(super) fn check_free(out: &Path) -> Result<(), ExportFailed> {
 pub(super) fn export(run: &LocalRun, params: &[f32], site: &str, out: &Path) -> Result<(), ExportFailed> {
     check_free(out)?;
     let plan = export_plan(run, params);
-    let config_json = export_config(
-        &plan,
-        run.model.as_ref().map(|model| model.config_json.as_slice()),
-    )?;
+    let config_json = export_config(&plan, run.model.as_ref().map(|model| model.config_json.as_slice()))?;
     let base = run.model.as_ref();
-    let weights = export_weights(
-        &plan,
-        base.map(|base| &base.config),
-        base.map(|base| &base.weights.tensors),
-    )?;
-    write(run, &config_json, &weights, params, site, out).map_err(|reason| ExportFailed::Write {
-        folder: out.to_owned(),
-        reason,
-    })
+    let weights =
+        export_weights(&plan, base.map(|base| &base.config), base.map(|base| &base.weights.tensors))?;
+    write(run, &config_json, &weights, params, site, out)
+        .map_err(|reason| ExportFailed::Write { folder: out.to_owned(), reason })
 }
 
 fn write(
@@ -74,14 +66,9 @@ fn write(
     site: &str,
     out: &Path,
 ) -> io::Result<()> {
-    let parent = out
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent)?;
-    let workshop = tempfile::Builder::new()
-        .prefix(".sheaf-export.")
-        .tempdir_in(parent)?;
+    let workshop = tempfile::Builder::new().prefix(".sheaf-export.").tempdir_in(parent)?;
     let folder = workshop.path().join("model");
     fs::create_dir(&folder)?;
     if let Some(base) = run.model_dir() {
@@ -89,11 +76,7 @@ fn write(
     }
     fs::write(folder.join(CONFIG_FILE), config_json)?;
     fs::write(folder.join(CARD_FILE), card(run, site))?;
-    let base = run
-        .model
-        .as_ref()
-        .map(|model| File::open(model.weights.path()))
-        .transpose()?;
+    let base = run.model.as_ref().map(|model| File::open(model.weights.path())).transpose()?;
     write_weights(&folder.join(WEIGHTS_FILE), weights, base, params)?;
     fs::rename(&folder, out)
 }
@@ -103,9 +86,7 @@ fn copy_others(base: &Path, folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(base)? {
         let entry = entry?;
         let name = entry.file_name();
-        let own = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
-            .iter()
-            .any(|own| name == *own);
+        let own = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE].iter().any(|own| name == *own);
         if !own && !name.as_encoded_bytes().starts_with(b".") && entry.path().is_file() {
             fs::copy(entry.path(), folder.join(name))?;
         }
@@ -120,9 +101,7 @@ fn write_weights(path: &Path, plan: &WeightsPlan, mut base: Option<File>, params
         match (*piece, &mut base) {
             (Piece::Global { offset, bytes }, _) => {
                 let (start, count) = ((offset / VALUE_BYTES) as usize, (bytes / VALUE_BYTES) as usize);
-                let values = params
-                    .get(start..start + count)
-                    .ok_or(io::ErrorKind::UnexpectedEof)?;
+                let values = params.get(start..start + count).ok_or(io::ErrorKind::UnexpectedEof)?;
                 for chunk in values.chunks(CHUNK) {
                     out.write_all(&to_bytes(chunk))?;
                 }
@@ -138,9 +117,7 @@ fn write_weights(path: &Path, plan: &WeightsPlan, mut base: Option<File>, params
             }
         }
     }
-    out.into_inner()
-        .map_err(io::IntoInnerError::into_error)?
-        .sync_all()
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
 /// The run as if it had been completed at a server, for the shared description of an exported model.
@@ -167,11 +144,7 @@ fn export_plan(run: &LocalRun, params: &[f32]) -> ExportPlan {
     };
     let mut job = run.job.clone();
     job.global = global;
-    ExportPlan {
-        status,
-        round: spec.rounds,
-        job,
-    }
+    ExportPlan { status, round: spec.rounds, job }
 }
 
 fn card(run: &LocalRun, site: &str) -> String {

@@ -55,38 +55,23 @@ impl ModelFolder {
     pub(super) fn open(folder: &Path) -> Result<Self, FolderError> {
         let path = folder.join(CONFIG_FILE);
         let config_json = fs::read(&path).map_err(|reason| FolderError::Unreadable { path, reason })?;
-        let config = ModelConfig::parse(&config_json).map_err(|reason| FolderError::Config {
-            folder: folder.to_owned(),
-            reason,
-        })?;
-        Ok(Self {
-            config_json,
-            config,
-            weights: WeightsFile::open(folder)?,
-        })
+        let config = ModelConfig::parse(&config_json)
+            .map_err(|reason| FolderError::Config { folder: folder.to_owned(), reason })?;
+        Ok(Self { config_json, config, weights: WeightsFile::open(folder)? })
     }
 }
 
 impl WeightsFile {
     pub(super) fn open(folder: &Path) -> Result<Self, FolderError> {
         let path = folder.join(WEIGHTS_FILE);
-        let unreadable = |reason| FolderError::Unreadable {
-            path: path.clone(),
-            reason,
-        };
-        let bad = |reason| FolderError::Weights {
-            folder: folder.to_owned(),
-            reason,
-        };
+        let unreadable = |reason| FolderError::Unreadable { path: path.clone(), reason };
+        let bad = |reason| FolderError::Weights { folder: folder.to_owned(), reason };
         let bytes = fs::metadata(&path).map_err(unreadable)?.len();
         let first = read(&path, 0, bytes.min(8)).map_err(unreadable)?;
         let header = Weights::header_bytes(&first).map_err(bad)?;
         let start = read(&path, 0, bytes.min(header)).map_err(unreadable)?;
         let tensors = Weights::parse(&start, bytes).map_err(bad)?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            tensors,
-        })
+        Ok(Self { folder: folder.to_owned(), tensors })
     }
 
     /// The file.
@@ -108,10 +93,7 @@ impl WeightsFile {
         let stored = self
             .tensors
             .require(name, shape)
-            .map_err(|reason| FolderError::Weights {
-                folder: self.folder.clone(),
-                reason,
-            })?;
+            .map_err(|reason| FolderError::Weights { folder: self.folder.clone(), reason })?;
         self.values(stored.offset, stored.bytes)
     }
 

@@ -62,15 +62,7 @@ impl LocalRun {
         let params = plan(&spec, model.as_ref().map(|model| &model.config))
             .map_err(|error| ConfigError::locate(&run.display().to_string(), &text, &error.invalid()))?;
         // Neither the manifest nor the global parameters are blobs here; both names are only the protocol's.
-        Ok(Self {
-            job: Job {
-                spec,
-                model: None,
-                params,
-                global: BlobId::of(&[]),
-            },
-            model,
-        })
+        Ok(Self { job: Job { spec, model: None, params, global: BlobId::of(&[]) }, model })
     }
 
     /// Reads `run.toml` and, if it starts from an imported model, one of its trained forms in the place of that.
@@ -101,11 +93,7 @@ impl LocalRun {
                     return Err(RunError::ModelNeeded(tensor.name.clone()));
                 }
                 (Initial::Fresh(distribution), _) => {
-                    values.extend(
-                        distribution
-                            .values(spec.seed, &tensor.name)
-                            .take(tensor.numel() as usize),
-                    );
+                    values.extend(distribution.values(spec.seed, &tensor.name).take(tensor.numel() as usize));
                 }
             }
         }
@@ -114,10 +102,8 @@ impl LocalRun {
 }
 
 fn read_spec(run: &Path) -> Result<(String, RunSpec), RunError> {
-    let text = fs::read_to_string(run).map_err(|reason| RunError::Unreadable {
-        path: run.to_owned(),
-        reason,
-    })?;
+    let text =
+        fs::read_to_string(run).map_err(|reason| RunError::Unreadable { path: run.to_owned(), reason })?;
     let spec = RunSpec::parse(&run.display().to_string(), &text)?;
     Ok((text, spec))
 }

@@ -14,9 +14,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let bench = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let bench = Self { folder: tempfile::tempdir().unwrap() };
         bench.write(
             "site.toml",
             r#"
@@ -64,33 +62,17 @@ impl Bench {
     }
 
     fn train(&self, run: PathBuf, model: Option<&str>, out: &str) -> Result<Baseline, BaselineError> {
-        train(
-            &self.path("site.toml"),
-            &self.train_args(run, model, out),
-            &mut |_| {},
-        )
+        train(&self.path("site.toml"), &self.train_args(run, model, out), &mut |_| {})
     }
 
     fn evaluate(&self, run: PathBuf, models: &[&str]) -> Result<evaluate::Evaluation, EvaluateError> {
         let models = models.iter().map(|model| self.path(model)).collect();
-        let args = EvaluateArgs {
-            run,
-            dataset: Some("test".to_owned()),
-            models,
-            json: false,
-        };
+        let args = EvaluateArgs { run, dataset: Some("test".to_owned()), models, json: false };
         evaluate(&self.path("site.toml"), &args)
     }
 
     fn check(&self, run: Option<PathBuf>) -> check::CheckReport {
-        check::check(
-            &self.path("site.toml"),
-            &CheckArgs {
-                run,
-                model: None,
-                json: false,
-            },
-        )
+        check::check(&self.path("site.toml"), &CheckArgs { run, model: None, json: false })
     }
 }
 
@@ -99,12 +81,7 @@ fn points(range: std::ops::Range<u32>) -> String {
     let row = |i: u32| {
         let sign = if i.is_multiple_of(2) { 1.0 } else { -1.0 };
         let wobble = f64::from(i * 37 % 23) / 23.0 - 0.5;
-        format!(
-            "{},{},{}\n",
-            sign + wobble,
-            sign * 0.5 - wobble,
-            if sign > 0.0 { "up" } else { "down" }
-        )
+        format!("{},{},{}\n", sign + wobble, sign * 0.5 - wobble, if sign > 0.0 { "up" } else { "down" })
     };
     format!("x,y,class\n{}", range.map(row).collect::<String>())
 }
@@ -145,33 +122,14 @@ const SOFTMAX: &str = "architecture = \"softmax\"";
 fn a_baseline_learns_and_is_scored_from_its_folder() {
     let bench = Bench::new();
     let baseline = bench.train(bench.run(SOFTMAX), None, "model").unwrap();
-    assert_eq!(
-        (baseline.site.as_str(), baseline.dataset.as_str()),
-        ("local", "points")
-    );
+    assert_eq!((baseline.site.as_str(), baseline.dataset.as_str()), ("local", "points"));
     assert_eq!(baseline.num_examples, 48);
-    assert_eq!(
-        baseline
-            .rounds
-            .iter()
-            .map(|round| round.round)
-            .collect::<Vec<_>>(),
-        [1, 2, 3]
-    );
-    assert_eq!(
-        baseline
-            .initial_metrics
-            .as_ref()
-            .map(|report| report.num_examples),
-        Some(12)
-    );
+    assert_eq!(baseline.rounds.iter().map(|round| round.round).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(baseline.initial_metrics.as_ref().map(|report| report.num_examples), Some(12));
     assert!(baseline.rounds[2].train_loss < baseline.rounds[0].train_loss);
 
     let evaluation = bench.evaluate(bench.run(SOFTMAX), &["model", "model"]).unwrap();
-    assert_eq!(
-        (evaluation.dataset.as_str(), evaluation.num_examples),
-        ("test", 40)
-    );
+    assert_eq!((evaluation.dataset.as_str(), evaluation.num_examples), ("test", 40));
     assert_eq!(evaluation.models[0].metrics, evaluation.models[1].metrics);
     assert!(evaluation.models[0].metrics.accuracy > 0.9, "{evaluation:?}");
 }
@@ -192,10 +150,7 @@ fn another_site_shuffles_another_way() {
     let loss = |site: &str, out| {
         let mut args = bench.train_args(bench.run(SOFTMAX), None, out);
         args.site = Some(site.parse().unwrap());
-        train(&bench.path("site.toml"), &args, &mut |_| {})
-            .unwrap()
-            .rounds[0]
-            .train_loss
+        train(&bench.path("site.toml"), &args, &mut |_| {}).unwrap().rounds[0].train_loss
     };
     assert_ne!(loss("st-mary", "a"), loss("st-john", "b"));
 }
@@ -203,47 +158,27 @@ fn another_site_shuffles_another_way() {
 #[test]
 fn a_perceptron_is_pretrained_imported_and_its_head_trained() {
     let bench = Bench::new();
-    bench
-        .train(bench.run("architecture = \"mlp\"\nhidden = [8]"), None, "base")
-        .unwrap();
+    bench.train(bench.run("architecture = \"mlp\"\nhidden = [8]"), None, "base").unwrap();
 
     let head = || bench.run("name = \"base\"\ntrainable = \"head\"");
     let baseline = bench.train(head(), Some("base"), "tuned").unwrap();
     let before = baseline.initial_metrics.unwrap();
     assert!(before.accuracy > 0.9, "it starts from the pretrained weights");
     let evaluation = bench.evaluate(head(), &["base", "tuned"]).unwrap();
-    let accuracy: Vec<f64> = evaluation
-        .models
-        .iter()
-        .map(|score| score.metrics.accuracy)
-        .collect();
+    let accuracy: Vec<f64> = evaluation.models.iter().map(|score| score.metrics.accuracy).collect();
     assert!(accuracy.iter().all(|accuracy| *accuracy > 0.9), "{accuracy:?}");
 
-    bench
-        .train(bench.run("name = \"base\""), Some("base"), "whole")
-        .unwrap();
-    let error = bench
-        .evaluate(head(), &["base", "whole"])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("which the run does not train: evaluate them one at a time"),
-        "{error}"
-    );
+    bench.train(bench.run("name = \"base\""), Some("base"), "whole").unwrap();
+    let error = bench.evaluate(head(), &["base", "whole"]).unwrap_err().to_string();
+    assert!(error.contains("which the run does not train: evaluate them one at a time"), "{error}");
 }
 
 #[test]
 fn nothing_is_written_over() {
     let bench = Bench::new();
     fs::create_dir(bench.path("model")).unwrap();
-    let error = bench
-        .train(bench.run(SOFTMAX), None, "model")
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.ends_with("model is already there: choose another folder with --out"),
-        "{error}"
-    );
+    let error = bench.train(bench.run(SOFTMAX), None, "model").unwrap_err().to_string();
+    assert!(error.ends_with("model is already there: choose another folder with --out"), "{error}");
 }
 
 #[test]
@@ -259,22 +194,10 @@ fn what_cannot_be_trained_is_said() {
     );
     let fresh = said(bench.run(SOFTMAX), Some("base"));
     assert_eq!(fresh, "the run's model starts from its seed: leave out --model");
-    let unknown = said(
-        bench.write("run.toml", run_toml(SOFTMAX).replace("\"points\"", "\"planes\"")),
-        None,
-    );
-    assert!(
-        unknown.contains("asks for data set `planes`, and site.toml has `points`, `test`"),
-        "{unknown}"
-    );
-    let column = said(
-        bench.write("run.toml", run_toml(SOFTMAX).replace("\"y\"", "\"z\"")),
-        None,
-    );
-    assert!(
-        column.contains("has no column `z`; it has `x`, `y` and `class`"),
-        "{column}"
-    );
+    let unknown = said(bench.write("run.toml", run_toml(SOFTMAX).replace("\"points\"", "\"planes\"")), None);
+    assert!(unknown.contains("asks for data set `planes`, and site.toml has `points`, `test`"), "{unknown}");
+    let column = said(bench.write("run.toml", run_toml(SOFTMAX).replace("\"y\"", "\"z\"")), None);
+    assert!(column.contains("has no column `z`; it has `x`, `y` and `class`"), "{column}");
     assert!(!bench.path("out").exists());
 }
 
@@ -282,24 +205,13 @@ fn what_cannot_be_trained_is_said() {
 fn a_model_that_does_not_fit_is_not_scored() {
     let bench = Bench::new();
     bench.train(bench.run(SOFTMAX), None, "softmax").unwrap();
-    bench
-        .train(bench.run("architecture = \"mlp\""), None, "mlp")
-        .unwrap();
-    let error = bench
-        .evaluate(bench.run(SOFTMAX), &["softmax", "mlp"])
-        .unwrap_err()
-        .to_string();
+    bench.train(bench.run("architecture = \"mlp\""), None, "mlp").unwrap();
+    let error = bench.evaluate(bench.run(SOFTMAX), &["softmax", "mlp"]).unwrap_err().to_string();
     assert!(error.contains("has no tensor `weight`"), "{error}");
 
     let swapped = run_toml("architecture = \"mlp\"").replace("[\"down\", \"up\"]", "[\"up\", \"down\"]");
-    let error = bench
-        .evaluate(bench.write("run.toml", swapped), &["mlp"])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains(r#"tells apart ["down", "up"], and the run ["up", "down"]"#),
-        "{error}"
-    );
+    let error = bench.evaluate(bench.write("run.toml", swapped), &["mlp"]).unwrap_err().to_string();
+    assert!(error.contains(r#"tells apart ["down", "up"], and the run ["up", "down"]"#), "{error}");
 }
 
 #[test]
@@ -325,36 +237,16 @@ fn a_check_looks_at_everything_and_goes_on() {
         .filter(|finding| !finding.passed)
         .map(|finding| finding.what.as_str())
         .collect();
-    assert_eq!(
-        failed,
-        ["certificate"],
-        "only the certificate is not there: {:?}",
-        report.findings
-    );
+    assert_eq!(failed, ["certificate"], "only the certificate is not there: {:?}", report.findings);
     assert!(!report.passed);
-    let points = report
-        .findings
-        .iter()
-        .find(|finding| finding.what == "data set points")
-        .unwrap();
+    let points = report.findings.iter().find(|finding| finding.what == "data set points").unwrap();
     assert_eq!(points.detail, "60 rows, 3 columns");
 
     let cost = report.cost.unwrap();
     assert_eq!((cost.train_examples, cost.validation_examples), (48, 12));
     assert_eq!(cost.steps_per_round, 12);
-    assert_eq!(
-        (
-            cost.parameters,
-            cost.bytes_up_per_round,
-            cost.bytes_down_per_round
-        ),
-        (10, 40, 40)
-    );
-    let counts: Vec<(u64, u64)> = cost
-        .classes
-        .iter()
-        .map(|class| (class.train, class.validation))
-        .collect();
+    assert_eq!((cost.parameters, cost.bytes_up_per_round, cost.bytes_down_per_round), (10, 40, 40));
+    let counts: Vec<(u64, u64)> = cost.classes.iter().map(|class| (class.train, class.validation)).collect();
     assert_eq!(counts, [(24, 6), (24, 6)]);
 }
 
@@ -363,16 +255,9 @@ fn a_check_says_what_is_wrong_with_the_data() {
     let bench = Bench::new();
     bench.write("points.csv", "x,y,class\n1,2,up\n1,two,down\n");
     let report = bench.check(Some(bench.run(SOFTMAX)));
-    let contract = report
-        .findings
-        .iter()
-        .find(|finding| finding.what == "contract")
-        .unwrap();
+    let contract = report.findings.iter().find(|finding| finding.what == "contract").unwrap();
     assert!(
-        !contract.passed
-            && contract
-                .detail
-                .contains("line 3, column `y`: \"two\" is not a number"),
+        !contract.passed && contract.detail.contains("line 3, column `y`: \"two\" is not a number"),
         "{contract:?}"
     );
     assert!(report.cost.is_none());
@@ -392,59 +277,26 @@ fn what_is_printed_is_for_people_or_for_programs() {
     let text = printed(&Command::Train(train.clone()));
     assert_eq!(text.lines().count(), 5, "{text}");
     assert!(text.starts_with("round   1  train loss 0."), "{text}");
-    assert!(
-        text.contains("trained on 48 examples of `points` as `local` in "),
-        "{text}"
-    );
-    let json = printed(&Command::Train(TrainArgs {
-        out: bench.path("again"),
-        json: true,
-        ..train
-    }));
+    assert!(text.contains("trained on 48 examples of `points` as `local` in "), "{text}");
+    let json = printed(&Command::Train(TrainArgs { out: bench.path("again"), json: true, ..train }));
     assert_eq!(
-        serde_json::from_str::<serde_json::Value>(&json).unwrap()["rounds"]
-            .as_array()
-            .unwrap()
-            .len(),
+        serde_json::from_str::<serde_json::Value>(&json).unwrap()["rounds"].as_array().unwrap().len(),
         3
     );
 
-    let evaluate = EvaluateArgs {
-        run: run.clone(),
-        dataset: None,
-        models: vec![bench.path("model")],
-        json: false,
-    };
+    let evaluate =
+        EvaluateArgs { run: run.clone(), dataset: None, models: vec![bench.path("model")], json: false };
     let text = printed(&Command::Evaluate(evaluate.clone()));
-    assert!(
-        text.starts_with("60 examples of `points`\n\n    LOSS  ACCURACY"),
-        "{text}"
-    );
-    let json = printed(&Command::Evaluate(EvaluateArgs {
-        json: true,
-        ..evaluate
-    }));
+    assert!(text.starts_with("60 examples of `points`\n\n    LOSS  ACCURACY"), "{text}");
+    let json = printed(&Command::Evaluate(EvaluateArgs { json: true, ..evaluate }));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert!(json["models"][0]["metrics"]["roc_auc"].is_number(), "{json}");
 
-    let check = CheckArgs {
-        run: Some(run),
-        model: None,
-        json: false,
-    };
+    let check = CheckArgs { run: Some(run), model: None, json: false };
     let text = printed(&Command::Check(check.clone()));
     assert!(text.contains("FAIL  certificate"), "{text}");
-    assert!(
-        text.contains("ok    contract         data set `points` meets it"),
-        "{text}"
-    );
-    assert!(
-        text.contains("(12 steps of ") && text.ends_with("1 thing needs attention\n"),
-        "{text}"
-    );
+    assert!(text.contains("ok    contract         data set `points` meets it"), "{text}");
+    assert!(text.contains("(12 steps of ") && text.ends_with("1 thing needs attention\n"), "{text}");
     let json = printed(&Command::Check(CheckArgs { json: true, ..check }));
-    assert_eq!(
-        serde_json::from_str::<serde_json::Value>(&json).unwrap()["passed"],
-        false
-    );
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["passed"], false);
 }

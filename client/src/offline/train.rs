@@ -116,23 +116,11 @@ pub fn train(
     let mut rounds = Vec::new();
     for number in 1..=spec.rounds {
         let started = Instant::now();
-        let trained = trainer.train(
-            params,
-            Round {
-                number,
-                of: spec.rounds,
-            },
-            &Unwatched,
-        )?;
+        let trained = trainer.train(params, Round { number, of: spec.rounds }, &Unwatched)?;
         params = trained.params;
         let metrics = metrics(&mut *trainer, &params, &spec.task.labels)?;
         let seconds = started.elapsed().as_secs_f64();
-        let result = RoundResult {
-            round: number,
-            train_loss: trained.train_loss,
-            metrics,
-            seconds,
-        };
+        let result = RoundResult { round: number, train_loss: trained.train_loss, metrics, seconds };
         each_round(&result);
         rounds.push(result);
     }
@@ -154,9 +142,7 @@ fn metrics(
     params: &[f32],
     labels: &[String],
 ) -> Result<Option<Report>, TrainError> {
-    Ok(trainer
-        .evaluate(params, &Unwatched)?
-        .map(|counts| counts.report(labels)))
+    Ok(trainer.evaluate(params, &Unwatched)?.map(|counts| counts.report(labels)))
 }
 
 /// The site's name: it decides what is held out and in which order the rest is trained on.
@@ -185,12 +171,7 @@ pub(super) fn train_and_print(
         serde_json::to_writer_pretty(&mut *out, &baseline).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
-        let Baseline {
-            site,
-            dataset,
-            num_examples,
-            ..
-        } = &baseline;
+        let Baseline { site, dataset, num_examples, .. } = &baseline;
         writeln!(
             out,
             "trained on {num_examples} examples of `{dataset}` as `{site}` in {}",
@@ -202,19 +183,11 @@ pub(super) fn train_and_print(
 }
 
 fn print_round(result: &RoundResult, out: &mut dyn Write) -> io::Result<()> {
-    let RoundResult {
-        round,
-        train_loss,
-        metrics,
-        ..
-    } = result;
+    let RoundResult { round, train_loss, metrics, .. } = result;
     write!(out, "round {round:>3}  train loss {train_loss:.4}")?;
     if let Some(report) = metrics {
         let (loss, accuracy, f1) = (report.loss, report.accuracy, report.macro_f1);
-        write!(
-            out,
-            "  validation: loss {loss:.4}  accuracy {accuracy:.4}  macro F1 {f1:.4}"
-        )?;
+        write!(out, "  validation: loss {loss:.4}  accuracy {accuracy:.4}  macro F1 {f1:.4}")?;
         write!(out, "  ROC AUC {}", metric(report.roc_auc))?;
     }
     writeln!(out, "  {}", seconds(result.seconds))?;

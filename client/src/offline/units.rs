@@ -12,11 +12,7 @@ pub(super) fn bytes(bytes: u64) -> String {
         value /= 1000.0;
         unit = next;
     }
-    if unit == "B" {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {unit}")
-    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }
 
 /// A time in seconds: `0.42 ms`, `12.3 s`, `4.2 min`, `3.1 h`.
@@ -44,10 +40,7 @@ mod tests {
             [0, 999, 1000, 999_960, 14_200_000].map(bytes),
             ["0 B", "999 B", "1.0 kB", "1.0 MB", "14.2 MB"]
         );
-        assert_eq!(
-            [0.00042, 12.34, 252.0, 11_160.0].map(seconds),
-            ["0.42 ms", "12.3 s", "4.2 min", "3.1 h"]
-        );
+        assert_eq!([0.00042, 12.34, 252.0, 11_160.0].map(seconds), ["0.42 ms", "12.3 s", "4.2 min", "3.1 h"]);
         assert_eq!([Some(0.98765), None].map(metric), ["0.9877", "-"]);
     }
 }

@@ -136,19 +136,9 @@ enum State {
 impl Session {
     /// A session that knows the updates that were durable when the daemon started.
     pub fn new(ready: impl IntoIterator<Item = Update>) -> Self {
-        let ready = ready
-            .into_iter()
-            .map(|update| (update.task.clone(), Box::new(update)))
-            .collect();
-        let context = Context {
-            connected: false,
-            ready,
-            effects: VecDeque::new(),
-        };
-        Self {
-            context,
-            state: State::Idle,
-        }
+        let ready = ready.into_iter().map(|update| (update.task.clone(), Box::new(update))).collect();
+        let context = Context { connected: false, ready, effects: VecDeque::new() };
+        Self { context, state: State::Idle }
     }
 
     /// Takes in something that happened.
@@ -216,11 +206,7 @@ impl Context {
             }
             ServerMessage::Over(task) => {
                 self.forget(&task);
-                if state.task() == Some(&task) {
-                    self.drop_work(&state)
-                } else {
-                    state
-                }
+                if state.task() == Some(&task) { self.drop_work(&state) } else { state }
             }
             ServerMessage::Welcome { .. } | ServerMessage::Refused(_) => state,
         }
@@ -255,12 +241,8 @@ impl Context {
 
     /// A newer task of a run makes its older updates useless.
     fn forget_others(&mut self, run: &RunId, newest: &TaskId) {
-        let old: Vec<TaskId> = self
-            .ready
-            .keys()
-            .filter(|task| task.run == *run && *task != newest)
-            .cloned()
-            .collect();
+        let old: Vec<TaskId> =
+            self.ready.keys().filter(|task| task.run == *run && *task != newest).cloned().collect();
         for task in old {
             self.forget(&task);
         }

@@ -97,7 +97,12 @@ fn work_goes_on_without_a_connection_and_is_not_done_twice() {
     let mut session = Session::new([]);
     feed(
         &mut session,
-        [Input::Connected, Input::Message(train(1, 1)), Input::Fetched(id(1, 1), Ok(())), Input::Disconnected],
+        [
+            Input::Connected,
+            Input::Message(train(1, 1)),
+            Input::Fetched(id(1, 1), Ok(())),
+            Input::Disconnected,
+        ],
     );
     assert_eq!(feed(&mut session, [trained(1, 1)]), []);
     let back = feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
@@ -131,8 +136,7 @@ fn an_update_from_before_a_restart_is_sent_and_not_trained_again() {
 fn a_transfer_that_broke_off_starts_again_when_the_server_asks_again() {
     let mut session = Session::new([update(1, 1)]);
     feed(&mut session, [Input::Connected, Input::Message(train(1, 1)), Input::Uploaded(id(1, 1), false)]);
-    let effects =
-        feed(&mut session, [Input::Disconnected, Input::Connected, Input::Message(train(1, 1))]);
+    let effects = feed(&mut session, [Input::Disconnected, Input::Connected, Input::Message(train(1, 1))]);
     assert_eq!(effects, [Effect::Upload(Box::new(update(1, 1)))]);
 }
 
@@ -162,9 +166,8 @@ fn what_cannot_be_done_is_declined_with_its_reason() {
     let mut session = Session::new([]);
     feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
     let refused = Input::Fetched(id(1, 1), Err(FetchFailure::Refused("no disk".into())));
-    let declined = |reason: &str| {
-        [Effect::Say(SiteMessage::Declined { task: id(1, 1), reason: reason.into() })]
-    };
+    let declined =
+        |reason: &str| [Effect::Say(SiteMessage::Declined { task: id(1, 1), reason: reason.into() })];
     assert_eq!(feed(&mut session, [refused]), declined("no disk"));
 
     feed(&mut session, [Input::Message(train(1, 1)), Input::Fetched(id(1, 1), Ok(()))]);

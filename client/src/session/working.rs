@@ -21,17 +21,10 @@ impl Working {
         match result {
             Ok(Outcome::Trained(update)) => {
                 context.ready.insert(task, update.clone());
-                if context.connected {
-                    Uploading::start(update, context)
-                } else {
-                    State::Idle
-                }
+                if context.connected { Uploading::start(update, context) } else { State::Idle }
             }
             Ok(Outcome::Evaluated(metrics)) => {
-                context.emit(Effect::Say(SiteMessage::Evaluated {
-                    task: task.clone(),
-                    metrics,
-                }));
+                context.emit(Effect::Say(SiteMessage::Evaluated { task: task.clone(), metrics }));
                 State::Idle
             }
             Err(WorkFailure::Cancelled) => State::Idle,

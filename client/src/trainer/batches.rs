@@ -30,12 +30,7 @@ impl Batches {
             LocalWork::Steps(_) if examples == 0 => 0,
             LocalWork::Steps(steps) => u64::from(steps),
         };
-        Self {
-            examples,
-            batch_size,
-            steps,
-            steps_per_epoch,
-        }
+        Self { examples, batch_size, steps, steps_per_epoch }
     }
 
     /// The examples of every step of the round, in order. The last batch of an epoch may be smaller.
@@ -50,10 +45,7 @@ impl Batches {
         let mut order: Vec<usize> = (0..self.examples).collect();
         let epoch = move |_| {
             order.shuffle(&mut random);
-            order
-                .chunks(self.batch_size)
-                .map(<[usize]>::to_vec)
-                .collect::<Vec<_>>()
+            order.chunks(self.batch_size).map(<[usize]>::to_vec).collect::<Vec<_>>()
         };
         (0..epochs).flat_map(epoch).take(self.steps as usize)
     }
@@ -81,18 +73,12 @@ mod tests {
 
     fn training(local: LocalWork) -> Training {
         Training {
-            optimizer: Optimizer::Sgd {
-                momentum: 0.0,
-                nesterov: false,
-            },
+            optimizer: Optimizer::Sgd { momentum: 0.0, nesterov: false },
             learning_rate: 0.5,
             weight_decay: 0.0,
             batch_size: 4,
             local,
-            schedule: Schedule {
-                kind: ScheduleKind::Linear,
-                warmup_steps: 0,
-            },
+            schedule: Schedule { kind: ScheduleKind::Linear, warmup_steps: 0 },
             max_grad_norm: None,
             validation_split: 0.0,
         }
@@ -102,10 +88,7 @@ mod tests {
     fn an_epoch_shows_every_example_once() {
         let batches = Batches::new(&training(LocalWork::Epochs(3)), 10);
         let all: Vec<Vec<usize>> = batches.of_round(7, "a", 1).collect();
-        assert_eq!(
-            all.iter().map(Vec::len).collect::<Vec<_>>(),
-            [4, 4, 2, 4, 4, 2, 4, 4, 2]
-        );
+        assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2, 4, 4, 2, 4, 4, 2]);
         for epoch in all.chunks(3) {
             assert_eq!(epoch.concat().into_iter().collect::<BTreeSet<_>>().len(), 10);
         }
@@ -128,12 +111,7 @@ mod tests {
             let batches = Batches::new(&training(LocalWork::Steps(steps)), examples);
             assert_eq!(batches.of_round(1, "a", 1).count(), steps as usize);
         }
-        assert_eq!(
-            Batches::new(&training(LocalWork::Steps(5)), 0)
-                .of_round(1, "a", 1)
-                .count(),
-            0
-        );
+        assert_eq!(Batches::new(&training(LocalWork::Steps(5)), 0).of_round(1, "a", 1).count(), 0);
     }
 
     #[test]
@@ -148,9 +126,7 @@ mod tests {
     fn the_loss_is_the_last_epochs() {
         let counted = |local| {
             let batches = Batches::new(&training(local), 10);
-            (0..batches.steps)
-                .filter(|step| batches.is_last_epoch(*step))
-                .collect::<Vec<_>>()
+            (0..batches.steps).filter(|step| batches.is_last_epoch(*step)).collect::<Vec<_>>()
         };
         assert_eq!(counted(LocalWork::Epochs(2)), [3, 4, 5]);
         assert_eq!(counted(LocalWork::Steps(2)), [0, 1]);

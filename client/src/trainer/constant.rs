@@ -24,9 +24,7 @@ impl ConstantTrainer {
     /// travel, and nothing would be measured.
     pub fn new(site_label: &str) -> Self {
         let share = seed::integer(0, &["constant", site_label]) % 4096;
-        Self {
-            step: STEP * (1.0 + share as f32 / 4096.0),
-        }
+        Self { step: STEP * (1.0 + share as f32 / 4096.0) }
     }
 }
 
@@ -51,10 +49,7 @@ impl Trainer for ConstantTrainer {
             done += chunk.len() as u64;
             watch.progress(Phase::Training, done, total);
         }
-        Ok(Trained {
-            params,
-            train_loss: 0.0,
-        })
+        Ok(Trained { params, train_loss: 0.0 })
     }
 
     fn evaluate(&mut self, _params: &[f32], _watch: &dyn Watch) -> Result<Option<Counts>, TrainError> {
@@ -72,9 +67,7 @@ mod tests {
         let params = vec![1.0; CHUNK + 3];
         let place = params.as_ptr();
         let mut trainer = ConstantTrainer::new("a");
-        let trained = trainer
-            .train(params, Round { number: 1, of: 1 }, &Unwatched)
-            .unwrap();
+        let trained = trainer.train(params, Round { number: 1, of: 1 }, &Unwatched).unwrap();
         assert_eq!(trained.params, vec![1.0 + trainer.step; CHUNK + 3]);
         assert!((STEP..2.0 * STEP).contains(&trainer.step));
         assert_ne!(trainer.step, ConstantTrainer::new("b").step);

@@ -65,13 +65,7 @@ pub fn open(
     site_label: &str,
     device: DeviceChoice,
 ) -> Result<Box<dyn Trainer>, OpenError> {
-    on_split(
-        job,
-        model_dir,
-        load_split(job, datasets, site_label)?,
-        site_label,
-        device,
-    )
+    on_split(job, model_dir, load_split(job, datasets, site_label)?, site_label, device)
 }
 
 /// The site's data for `job`, divided as it is in every round.
@@ -93,30 +87,17 @@ pub fn load_split(
 pub fn load(job: &Job, datasets: &BTreeMap<String, DatasetConfig>) -> Result<Dataset, OpenError> {
     let task = &job.spec.task;
     if task.input == TaskInput::Nothing {
-        return Ok(Dataset {
-            inputs: Inputs::Table {
-                width: 0,
-                values: Vec::new(),
-            },
-            labels: Vec::new(),
-        });
+        return Ok(Dataset { inputs: Inputs::Table { width: 0, values: Vec::new() }, labels: Vec::new() });
     }
     match datasets.get(&task.dataset) {
         Some(config) => Ok(data::load(config, &task.dataset, task)?),
-        None => Err(OpenError::NoSuchDataset {
-            name: task.dataset.clone(),
-            known: names(datasets),
-        }),
+        None => Err(OpenError::NoSuchDataset { name: task.dataset.clone(), known: names(datasets) }),
     }
 }
 
 fn names(datasets: &BTreeMap<String, DatasetConfig>) -> String {
     let names: Vec<String> = datasets.keys().map(|name| format!("`{name}`")).collect();
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// The trainer for `job` on data already divided.
@@ -130,12 +111,8 @@ pub fn on_split(
     Ok(match &job.spec.model.source {
         ModelSource::Fresh(Architecture::Constant(_)) => Box::new(ConstantTrainer::new(site_label)),
         ModelSource::Fresh(Architecture::Softmax) => Box::new(SoftmaxTrainer::open(job, site_label, split)?),
-        ModelSource::Fresh(Architecture::Mlp(_)) | ModelSource::Imported(_) => Box::new(TorchTrainer::open(
-            job,
-            model_dir,
-            site_label,
-            split,
-            device::resolve(device)?,
-        )?),
+        ModelSource::Fresh(Architecture::Mlp(_)) | ModelSource::Imported(_) => {
+            Box::new(TorchTrainer::open(job, model_dir, site_label, split, device::resolve(device)?)?)
+        }
     })
 }

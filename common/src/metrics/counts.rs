@@ -83,30 +83,14 @@ impl Counts {
     /// When `label` or the number of logits does not fit the number of classes.
     pub fn observe(&mut self, label: usize, logits: &[f32]) {
         let n = self.num_labels();
-        assert!(
-            label < n && logits.len() == n,
-            "label {label} and {} logits for {n} classes",
-            logits.len()
-        );
-        let logits: Vec<f64> = logits
-            .iter()
-            .map(|z| {
-                if z.is_nan() {
-                    f64::NEG_INFINITY
-                } else {
-                    f64::from(*z)
-                }
-            })
-            .collect();
+        assert!(label < n && logits.len() == n, "label {label} and {} logits for {n} classes", logits.len());
+        let logits: Vec<f64> =
+            logits.iter().map(|z| if z.is_nan() { f64::NEG_INFINITY } else { f64::from(*z) }).collect();
         self.confusion[label * n + argmax(&logits)] += 1;
         self.loss += fixed_loss(label, &logits);
         let bins = num_bins(n);
         for (class, scores) in self.scores.iter_mut().enumerate() {
-            let side = if class == label {
-                &mut scores.positives
-            } else {
-                &mut scores.negatives
-            };
+            let side = if class == label { &mut scores.positives } else { &mut scores.negatives };
             side.observe(one_vs_rest(class, &logits), bins);
         }
     }
@@ -131,18 +115,13 @@ impl Counts {
                 })
             })?,
         };
-        merged
-            .confusion
-            .iter()
-            .try_fold(0u64, |sum, count| sum.checked_add(*count))?;
+        merged.confusion.iter().try_fold(0u64, |sum, count| sum.checked_add(*count))?;
         Some(merged)
     }
 
     /// Number of examples counted.
     pub fn num_examples(&self) -> u64 {
-        self.confusion
-            .iter()
-            .fold(0, |sum, count| sum.saturating_add(*count))
+        self.confusion.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Number of classes.
@@ -180,17 +159,13 @@ impl Counts {
 
     /// ROC AUC of one class against the rest; `None` when all or none of the examples are of it.
     pub fn roc_auc(&self, class: usize) -> Option<f64> {
-        self.scores
-            .get(class)
-            .and_then(|scores| roc_auc(&scores.positives, &scores.negatives))
+        self.scores.get(class).and_then(|scores| roc_auc(&scores.positives, &scores.negatives))
     }
 
     /// The most by which [`roc_auc`](Self::roc_auc) can differ from the value computed from the raw scores:
     /// half the share of pairs (positive, negative) that share a bin, `sum_b pos_b * neg_b / (2 * P * N)`.
     pub fn roc_auc_error(&self, class: usize) -> Option<f64> {
-        self.scores
-            .get(class)
-            .and_then(|scores| roc_auc_error(&scores.positives, &scores.negatives))
+        self.scores.get(class).and_then(|scores| roc_auc_error(&scores.positives, &scores.negatives))
     }
 
     /// Mean cross-entropy in nats; 0 without examples.
@@ -232,21 +207,13 @@ fn argmax(logits: &[f64]) -> usize {
 /// Cross-entropy of softmax in fixed point; what is not a number counts as [`LOSS_MAX`].
 fn fixed_loss(label: usize, logits: &[f64]) -> u128 {
     let loss = log_sum_exp(logits.iter().copied()) - logits[label];
-    let bounded = if loss.is_nan() {
-        LOSS_MAX
-    } else {
-        loss.clamp(0.0, LOSS_MAX)
-    };
+    let bounded = if loss.is_nan() { LOSS_MAX } else { loss.clamp(0.0, LOSS_MAX) };
     (bounded * LOSS_UNITS).round() as u128
 }
 
 /// The logit of `class` against all others, `log p - log (1 - p)` with `p` its softmax probability.
 pub(super) fn one_vs_rest(class: usize, logits: &[f64]) -> f64 {
-    let rest = logits
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| *index != class)
-        .map(|(_, z)| *z);
+    let rest = logits.iter().enumerate().filter(|(index, _)| *index != class).map(|(_, z)| *z);
     logits[class] - log_sum_exp(rest)
 }
 

@@ -46,9 +46,7 @@ impl Histogram {
 
     /// Number of scores; `None` when it overflows.
     pub(super) fn total(&self) -> Option<u64> {
-        self.bins
-            .values()
-            .try_fold(0u64, |sum, count| sum.checked_add(*count))
+        self.bins.values().try_fold(0u64, |sum, count| sum.checked_add(*count))
     }
 
     /// Whether every bin is one of `num_bins` and holds something.
@@ -78,11 +76,8 @@ pub(super) fn roc_auc(positives: &Histogram, negatives: &Histogram) -> Option<f6
 /// of the pairs that share a bin, `sum_b pos_b * neg_b / (2 * P * N)`.
 pub(super) fn roc_auc_error(positives: &Histogram, negatives: &Histogram) -> Option<f64> {
     let pairs = pairs(positives, negatives)?;
-    let tied: u128 = positives
-        .bins
-        .iter()
-        .map(|(bin, pos)| u128::from(*pos) * u128::from(negatives.at(*bin)))
-        .sum();
+    let tied: u128 =
+        positives.bins.iter().map(|(bin, pos)| u128::from(*pos) * u128::from(negatives.at(*bin))).sum();
     Some(tied as f64 / (2.0 * pairs))
 }
 
@@ -94,12 +89,7 @@ fn pairs(positives: &Histogram, negatives: &Histogram) -> Option<f64> {
 
 /// The bins in use, in ascending order.
 fn both(positives: &Histogram, negatives: &Histogram) -> impl Iterator<Item = u16> {
-    let mut bins: Vec<u16> = positives
-        .bins
-        .keys()
-        .chain(negatives.bins.keys())
-        .copied()
-        .collect();
+    let mut bins: Vec<u16> = positives.bins.keys().chain(negatives.bins.keys()).copied().collect();
     bins.sort_unstable();
     bins.dedup();
     bins.into_iter()

@@ -49,9 +49,7 @@ pub struct ClassReport {
 
 /// The report of `counts`. A class without a name in `labels` is named by its number.
 pub(super) fn report(counts: &Counts, labels: &[String]) -> Report {
-    let confusion: Vec<Vec<u64>> = (0..counts.num_labels())
-        .map(|label| counts.row(label).to_vec())
-        .collect();
+    let confusion: Vec<Vec<u64>> = (0..counts.num_labels()).map(|label| counts.row(label).to_vec()).collect();
     let per_class: Vec<ClassReport> = (0..confusion.len())
         .map(|class| {
             let name = labels.get(class).cloned().unwrap_or_else(|| class.to_string());
@@ -106,19 +104,11 @@ fn overall_roc_auc(per_class: &[ClassReport]) -> Option<f64> {
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        part as f64 / whole as f64
-    }
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 /// The mean; 0 over nothing.
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = values.len();
-    if count == 0 {
-        0.0
-    } else {
-        values.sum::<f64>() / count as f64
-    }
+    if count == 0 { 0.0 } else { values.sum::<f64>() / count as f64 }
 }

@@ -46,10 +46,8 @@ fn plain_roc_auc(class: usize, examples: &[Example]) -> Option<f64> {
     let (mut won, mut pairs) = (0.0, 0.0);
     for (_, positive) in examples.iter().filter(|(label, _)| *label == class) {
         for (_, negative) in examples.iter().filter(|(label, _)| *label != class) {
-            let (positive, negative) = (
-                one_vs_rest(class, &wide(positive)),
-                one_vs_rest(class, &wide(negative)),
-            );
+            let (positive, negative) =
+                (one_vs_rest(class, &wide(positive)), one_vs_rest(class, &wide(negative)));
             won += if positive > negative {
                 1.0
             } else if positive == negative {
@@ -153,12 +151,8 @@ proptest! {
 
 /// The numbers that `sklearn_cases` are made of, the same in Python and here.
 fn congruential(seed: u64) -> impl Iterator<Item = f64> {
-    let step = |x: &u64| {
-        Some(
-            x.wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407),
-        )
-    };
+    let step =
+        |x: &u64| Some(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
     std::iter::successors(step(&seed), step).map(|x| (x >> 40) as f64 / (1u64 << 24) as f64)
 }
 
@@ -199,11 +193,7 @@ fn two_labels_as_scikit_learn_has_them() {
     close(report.macro_precision, 0.7255639097744361, 1e-15);
     close(report.macro_recall, 0.725, 1e-15);
     close(report.macro_f1, 0.7248280175109443, 1e-15);
-    close(
-        report.roc_auc.unwrap(),
-        0.76,
-        counts.roc_auc_error(1).unwrap() + 1e-15,
-    );
+    close(report.roc_auc.unwrap(), 0.76, counts.roc_auc_error(1).unwrap() + 1e-15);
     assert!(counts.roc_auc_error(1).unwrap() < 0.002);
 }
 
@@ -211,55 +201,32 @@ fn two_labels_as_scikit_learn_has_them() {
 fn four_labels_as_scikit_learn_has_them() {
     let counts = counted(4, &sklearn_examples(4, 60, 2, 4));
     let report = counts.report(&names(4));
-    assert_eq!(
-        report.confusion,
-        [[9, 2, 2, 3], [1, 10, 3, 1], [3, 1, 6, 1], [5, 2, 5, 6]]
-    );
+    assert_eq!(report.confusion, [[9, 2, 2, 3], [1, 10, 3, 1], [3, 1, 6, 1], [5, 2, 5, 6]]);
     close(report.loss, 1.39091677475028, 1e-11);
     close(report.accuracy, 0.5166666666666667, 1e-15);
     close(report.macro_precision, 0.521780303030303, 1e-15);
     close(report.macro_recall, 0.5269886363636364, 1e-15);
     close(report.macro_f1, 0.5135789948163173, 1e-15);
-    let areas = [
-        0.7215909090909091,
-        0.8592592592592593,
-        0.8033395176252319,
-        0.7328042328042328,
-    ];
+    let areas = [0.7215909090909091, 0.8592592592592593, 0.8033395176252319, 0.7328042328042328];
     let bounds: Vec<f64> = (0..4).map(|class| counts.roc_auc_error(class).unwrap()).collect();
     for (class, area) in areas.into_iter().enumerate() {
-        close(
-            report.per_class[class].roc_auc.unwrap(),
-            area,
-            bounds[class] + 1e-15,
-        );
+        close(report.per_class[class].roc_auc.unwrap(), area, bounds[class] + 1e-15);
     }
-    close(
-        report.roc_auc.unwrap(),
-        0.7792484796949082,
-        bounds.iter().sum::<f64>() / 4.0 + 1e-15,
-    );
+    close(report.roc_auc.unwrap(), 0.7792484796949082, bounds.iter().sum::<f64>() / 4.0 + 1e-15);
 }
 
 #[test]
 fn labels_that_do_not_occur_count_as_in_scikit_learn() {
     // Label 3 is predicted but never true; label 4 is neither, and so no part of the macro averages.
     let report = report_of(5, &sklearn_examples(5, 30, 3, 3));
-    assert_eq!(
-        report.confusion,
-        [[6, 3, 1, 4, 0], [1, 2, 1, 4, 0], [4, 0, 3, 1, 0], [0; 5], [0; 5]]
-    );
+    assert_eq!(report.confusion, [[6, 3, 1, 4, 0], [1, 2, 1, 4, 0], [4, 0, 3, 1, 0], [0; 5], [0; 5]]);
     close(report.macro_precision, 0.38636363636363635, 1e-15);
     close(report.macro_recall, 0.26339285714285715, 1e-15);
     close(report.macro_f1, 0.3123076923076923, 1e-15);
     let areas: Vec<Option<f64>> = report.per_class.iter().map(|class| class.roc_auc).collect();
     assert_eq!(areas[3..], [None, None]);
     close(areas[0].unwrap(), 0.6919642857142858, 0.01);
-    close(
-        report.roc_auc.unwrap(),
-        areas.iter().flatten().sum::<f64>() / 3.0,
-        1e-15,
-    );
+    close(report.roc_auc.unwrap(), areas.iter().flatten().sum::<f64>() / 3.0, 1e-15);
 }
 
 #[test]
@@ -267,24 +234,15 @@ fn a_very_confident_model_keeps_its_order() {
     // The probabilities of all these round to 1 in f32.
     let logits = [18.0, 20.0, 25.0, 28.0];
     let positive = |margin: f32| vec![0.0, margin];
-    let examples: Vec<Example> = logits
-        .into_iter()
-        .enumerate()
-        .map(|(index, margin)| (index % 2, positive(margin)))
-        .collect();
+    let examples: Vec<Example> =
+        logits.into_iter().enumerate().map(|(index, margin)| (index % 2, positive(margin))).collect();
     assert_eq!(report_of(2, &examples).roc_auc, Some(0.75));
     assert_eq!(counted(2, &examples).roc_auc_error(1), Some(0.0));
 }
 
 #[test]
 fn a_model_that_diverged_has_bad_metrics() {
-    let report = report_of(
-        2,
-        &[
-            (1, vec![f32::NAN, f32::NAN]),
-            (0, vec![f32::INFINITY, f32::INFINITY]),
-        ],
-    );
+    let report = report_of(2, &[(1, vec![f32::NAN, f32::NAN]), (0, vec![f32::INFINITY, f32::INFINITY])]);
     assert_eq!(report.num_examples, 2);
     assert_eq!(report.loss, LOSS_MAX);
     assert_eq!(report.confusion, [[1, 0], [1, 0]]);
@@ -293,16 +251,10 @@ fn a_model_that_diverged_has_bad_metrics() {
 #[test]
 fn nothing_counted_is_a_report_too() {
     let report = report_of(2, &[]);
-    assert_eq!(
-        (report.num_examples, report.loss, report.macro_f1, report.roc_auc),
-        (0, 0.0, 0.0, None)
-    );
+    assert_eq!((report.num_examples, report.loss, report.macro_f1, report.roc_auc), (0, 0.0, 0.0, None));
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
-    assert_eq!(
-        wire::decode::<Report>(&wire::encode(&report).unwrap()).unwrap(),
-        report
-    );
+    assert_eq!(wire::decode::<Report>(&wire::encode(&report).unwrap()).unwrap(), report);
 }
 
 #[test]
@@ -336,20 +288,13 @@ fn received(forged: &Forged) -> Counts {
 #[test]
 fn two_full_counts_fit_a_message() {
     for num_labels in [2, 8, 64] {
-        let bins = |_| {
-            (0..num_bins(num_labels))
-                .map(|bin| (bin, u64::from(u32::MAX)))
-                .collect()
-        };
+        let bins = |_| (0..num_bins(num_labels)).map(|bin| (bin, u64::from(u32::MAX))).collect();
         let full = Forged {
             confusion: vec![u64::MAX; num_labels * num_labels],
             loss: u128::MAX,
             scores: vec![[(); 2].map(bins); num_labels],
         };
-        assert!(
-            2 * wire::encode(&full).unwrap().len() < wire::FRAME_MAX * 9 / 10,
-            "{num_labels} labels"
-        );
+        assert!(2 * wire::encode(&full).unwrap().len() < wire::FRAME_MAX * 9 / 10, "{num_labels} labels");
     }
 }
 
@@ -368,14 +313,8 @@ fn forged_counts_are_refused() {
     assert_eq!(verdict(&|c| c.loss = u128::MAX), Err(Unsound::Loss));
     assert_eq!(verdict(&|c| c.confusion[0] += 1), Err(Unsound::Histogram(0)));
     assert_eq!(verdict(&|c| c.scores[1][0].clear()), Err(Unsound::Histogram(1)));
-    assert_eq!(
-        verdict(&|c| c.scores[0][0].extend([(60_000, 0)])),
-        Err(Unsound::Histogram(0))
-    );
-    assert_eq!(
-        verdict(&|c| c.scores[0][0].extend([(0, u64::MAX)])),
-        Err(Unsound::Histogram(0))
-    );
+    assert_eq!(verdict(&|c| c.scores[0][0].extend([(60_000, 0)])), Err(Unsound::Histogram(0)));
+    assert_eq!(verdict(&|c| c.scores[0][0].extend([(0, u64::MAX)])), Err(Unsound::Histogram(0)));
 }
 
 #[test]
@@ -383,9 +322,6 @@ fn a_sum_that_overflows_adds_nothing() {
     let mut most = forged(&Counts::new(2));
     most.confusion[0] = u64::MAX;
     let mut sum = received(&most);
-    assert_eq!(
-        sum.merge(&counted(2, &[(0, vec![1.0, 0.0])])),
-        Err(Mismatch::Overflow)
-    );
+    assert_eq!(sum.merge(&counted(2, &[(0, vec![1.0, 0.0])])), Err(Mismatch::Overflow));
     assert_eq!(sum, received(&most));
 }

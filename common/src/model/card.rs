@@ -57,16 +57,10 @@ fn about(plan: &ExportPlan) -> String {
         let _ = writeln!(lines, "- {name}: {value}");
     };
     line("Base", base);
-    line(
-        "Trained",
-        format!("{trained}, {} values", plan.job.params.numel()),
-    );
+    line("Trained", format!("{trained}, {} values", plan.job.params.numel()));
     if !labels.is_empty() {
         line("Labels", labels.join(", "));
-        line(
-            "Data set",
-            format!("`{}`, as each site has it", cell(&spec.task.dataset)),
-        );
+        line("Data set", format!("`{}`, as each site has it", cell(&spec.task.dataset)));
     }
     line("Rounds", format!("{} of {}", plan.round, spec.rounds));
     line("Sites", sites(&rounds));
@@ -86,13 +80,9 @@ fn completed(status: &RunStatus, last: u32) -> Vec<&RoundRecord> {
 
 fn sites(rounds: &[&RoundRecord]) -> String {
     let counted = |record: &RoundRecord| {
-        let accepted = record
-            .participants
-            .iter()
-            .filter(|participant| participant.answer == Answer::Accepted);
-        accepted
-            .map(|participant| participant.site.clone())
-            .collect::<BTreeSet<_>>()
+        let accepted =
+            record.participants.iter().filter(|participant| participant.answer == Answer::Accepted);
+        accepted.map(|participant| participant.site.clone()).collect::<BTreeSet<_>>()
     };
     let sizes = || rounds.iter().map(|record| counted(record).len());
     let all: BTreeSet<_> = rounds.iter().flat_map(|record| counted(record)).collect();
@@ -100,11 +90,7 @@ fn sites(rounds: &[&RoundRecord]) -> String {
         (Some(least), Some(most)) if least < most => {
             format!("{} in all, {least} to {most} per round", all.len())
         }
-        (Some(_), Some(_)) => format!(
-            "{} in all, {} in every round",
-            all.len(),
-            sizes().max().unwrap_or(0)
-        ),
+        (Some(_), Some(_)) => format!("{} in all, {} in every round", all.len(), sizes().max().unwrap_or(0)),
         _ => "none".into(),
     }
 }
@@ -157,15 +143,8 @@ fn metrics(plan: &ExportPlan) -> String {
 
 /// The metrics of the global model after `round`: those that the next round started from, or the final ones.
 fn model_metrics(status: &RunStatus, round: u32) -> Option<&Report> {
-    let next = status
-        .history
-        .iter()
-        .rfind(|record| round.checked_add(1) == Some(record.round));
-    let last = if round == status.spec.rounds {
-        status.final_metrics.as_ref()
-    } else {
-        None
-    };
+    let next = status.history.iter().rfind(|record| round.checked_add(1) == Some(record.round));
+    let last = if round == status.spec.rounds { status.final_metrics.as_ref() } else { None };
     last.or_else(|| next.and_then(|record| record.global_metrics.as_ref()))
 }
 

@@ -69,19 +69,15 @@ impl ModelConfig {
     /// Reads `config.json`. Keys that do not matter to Sheaf may hold anything.
     pub fn parse(config_json: &[u8]) -> Result<Self, BadConfig> {
         if config_json.len() as u64 > CONFIG_MAX {
-            return bad(format!(
-                "has {} bytes; at most {CONFIG_MAX} are allowed",
-                config_json.len()
-            ));
+            return bad(format!("has {} bytes; at most {CONFIG_MAX} are allowed", config_json.len()));
         }
         let kind: KindJson = read(config_json)?;
         match kind.model_type.as_deref() {
             Some("bert") => read::<BertJson>(config_json)?.checked().map(Self::Bert),
             Some("mlp") => read::<MlpJson>(config_json)?.checked().map(Self::Mlp),
-            Some(other) => bad(format!(
-                "`model_type` is `{}`; Sheaf trains \"bert\" and its own \"mlp\"",
-                shown(other)
-            )),
+            Some(other) => {
+                bad(format!("`model_type` is `{}`; Sheaf trains \"bert\" and its own \"mlp\"", shown(other)))
+            }
             None => bad(
                 "has no `model_type`; take the config.json of a Hugging Face BERT model or of a model that \
                  Sheaf exported",
@@ -112,9 +108,7 @@ impl ModelConfig {
             Self::Bert(bert) => tensors::bert(bert, false, None),
             Self::Mlp(mlp) => tensors::mlp(mlp.num_inputs(), &mlp.hidden, mlp.labels.len() as u64),
         };
-        blocks
-            .all()
-            .try_for_each(|tensor| weights.require(&tensor.name, &tensor.shape).map(|_| ()))
+        blocks.all().try_for_each(|tensor| weights.require(&tensor.name, &tensor.shape).map(|_| ()))
     }
 }
 
@@ -161,12 +155,7 @@ impl BertJson {
         within("num_hidden_layers", self.num_hidden_layers, 1, 256)?;
         within("num_attention_heads", self.num_attention_heads, 1, 1 << 10)?;
         within("intermediate_size", self.intermediate_size, 1, 1 << 20)?;
-        within(
-            "max_position_embeddings",
-            self.max_position_embeddings,
-            3,
-            1 << 20,
-        )?;
+        within("max_position_embeddings", self.max_position_embeddings, 3, 1 << 20)?;
         within("type_vocab_size", self.type_vocab_size, 1, 1 << 10)?;
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return bad(format!(
@@ -176,16 +165,10 @@ impl BertJson {
         }
         let layer_norm_eps = self.layer_norm_eps.unwrap_or(1e-12);
         if !(layer_norm_eps > 0.0 && layer_norm_eps < 1.0) {
-            return bad(format!(
-                "`layer_norm_eps` {layer_norm_eps} is not between 0 and 1"
-            ));
+            return bad(format!("`layer_norm_eps` {layer_norm_eps} is not between 0 and 1"));
         }
         only("hidden_act", self.hidden_act.as_deref(), "gelu")?;
-        only(
-            "position_embedding_type",
-            self.position_embedding_type.as_deref(),
-            "absolute",
-        )?;
+        only("position_embedding_type", self.position_embedding_type.as_deref(), "absolute")?;
         if self.is_decoder {
             return bad("`is_decoder` is true; Sheaf trains encoders only");
         }
@@ -208,9 +191,7 @@ impl BertJson {
 
 /// The labels by number, or none when the numbers are not 0, 1, 2 …
 fn labels_in_order(mut id2label: BTreeMap<String, String>) -> Vec<String> {
-    (0..id2label.len())
-        .map_while(|index| id2label.remove(&index.to_string()))
-        .collect()
+    (0..id2label.len()).map_while(|index| id2label.remove(&index.to_string())).collect()
 }
 
 #[derive(Deserialize)]
@@ -224,35 +205,18 @@ struct MlpJson {
 impl MlpJson {
     fn checked(self) -> Result<MlpConfig, BadConfig> {
         if self.hidden.len() > 16 {
-            return bad(format!(
-                "`hidden` has {} layers; at most 16 are allowed",
-                self.hidden.len()
-            ));
+            return bad(format!("`hidden` has {} layers; at most 16 are allowed", self.hidden.len()));
         }
-        self.hidden
-            .iter()
-            .try_for_each(|width| within("hidden", *width, 1, 1 << 16))?;
+        self.hidden.iter().try_for_each(|width| within("hidden", *width, 1, 1 << 16))?;
         within("labels", self.labels.len() as u64, 2, 64)?;
         if self.features.is_empty() {
             return bad("`features` is empty; list the columns that the model was trained on");
         }
-        let features = self
-            .features
-            .into_iter()
-            .map(Feature::try_from)
-            .collect::<Result<Vec<_>, _>>();
-        let config = MlpConfig {
-            features: features.or_else(bad)?,
-            hidden: self.hidden,
-            labels: self.labels,
-        };
+        let features = self.features.into_iter().map(Feature::try_from).collect::<Result<Vec<_>, _>>();
+        let config = MlpConfig { features: features.or_else(bad)?, hidden: self.hidden, labels: self.labels };
         // A category is at least two bytes of JSON, so that this sum is bounded by the file's length.
         if config.num_inputs() != self.inputs {
-            return bad(format!(
-                "`inputs` is {}, but `features` make {}",
-                self.inputs,
-                config.num_inputs()
-            ));
+            return bad(format!("`inputs` is {}, but `features` make {}", self.inputs, config.num_inputs()));
         }
         Ok(config)
     }

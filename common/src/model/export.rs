@@ -106,9 +106,7 @@ fn fresh_config(architecture: &Architecture) -> Map<String, Value> {
 
 fn text_keys(spec: &RunSpec) -> Map<String, Value> {
     let labels = || spec.task.labels.iter().enumerate();
-    let id2label: Map<_, _> = labels()
-        .map(|(id, label)| (id.to_string(), json!(label)))
-        .collect();
+    let id2label: Map<_, _> = labels().map(|(id, label)| (id.to_string(), json!(label))).collect();
     let label2id: Map<_, _> = labels().map(|(id, label)| (label.clone(), json!(id))).collect();
     owned(vec![
         ("architectures", json!(["BertForSequenceClassification"])),
@@ -144,18 +142,13 @@ fn origin(plan: &ExportPlan) -> Value {
         origin.push(("base_model", json!(name)));
     }
     if let TaskInput::Text { max_length, .. } = &spec.task.input {
-        origin.extend([
-            ("pooling", json!(spec.model.pooling)),
-            ("max_length", json!(max_length)),
-        ]);
+        origin.extend([("pooling", json!(spec.model.pooling)), ("max_length", json!(max_length))]);
     }
     Value::Object(owned(origin))
 }
 
 fn owned(keys: Vec<(&str, Value)>) -> Map<String, Value> {
-    keys.into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
+    keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// `model.safetensors` of the exported model. `config` and `base` are the imported model's, `None` for a
@@ -178,10 +171,7 @@ pub fn export_weights(
         );
         pieces.push(piece);
     }
-    Ok(WeightsPlan {
-        header: framed(&header),
-        pieces,
-    })
+    Ok(WeightsPlan { header: framed(&header), pieces })
 }
 
 /// A run that pools by the mean neither uses nor trains the pooler, but a model that has one keeps it, so
@@ -196,10 +186,7 @@ fn exported_tensors(
         && blocks.pooler.is_empty()
     {
         let pooler = tensors::bert(bert, true, None).pooler;
-        if pooler
-            .iter()
-            .all(|tensor| base.require(&tensor.name, &tensor.shape).is_ok())
-        {
+        if pooler.iter().all(|tensor| base.require(&tensor.name, &tensor.shape).is_ok()) {
             blocks.pooler = pooler;
         }
     }
@@ -218,10 +205,7 @@ fn piece(plan: &ExportPlan, base: Option<&Weights>, tensor: &ParamTensor) -> Res
     }
     let base = base.ok_or_else(|| BadWeights::Missing(tensor.name.clone()))?;
     let stored = base.require(&tensor.name, &tensor.shape)?;
-    Ok(Piece::Base {
-        offset: stored.offset,
-        bytes: stored.bytes,
-    })
+    Ok(Piece::Base { offset: stored.offset, bytes: stored.bytes })
 }
 
 /// The encoder of a model with a head has the prefix `bert.`; `transformers` opens it as a bare encoder too.

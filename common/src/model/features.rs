@@ -37,14 +37,7 @@ impl From<&Feature> for FeatureJson {
                 (Kind::Categorical, None, None, Some(categories.clone()))
             }
         };
-        Self {
-            column: feature.column.clone(),
-            kind,
-            mean,
-            std,
-            categories,
-            missing: feature.missing.clone(),
-        }
+        Self { column: feature.column.clone(), kind, mean, std, categories, missing: feature.missing.clone() }
     }
 }
 
@@ -68,16 +61,10 @@ impl TryFrom<FeatureJson> for Feature {
                 FeatureKind::Categorical { categories }
             }
             (Kind::Categorical, ..) => {
-                return Err(format!(
-                    "the categorical column `{column}` needs `categories`, and no more"
-                ));
+                return Err(format!("the categorical column `{column}` needs `categories`, and no more"));
             }
         };
-        Ok(Self {
-            column,
-            kind,
-            missing: json.missing,
-        })
+        Ok(Self { column, kind, missing: json.missing })
     }
 }
 
@@ -92,28 +79,16 @@ pub(super) fn features_differ(trained: &[Feature], asked: &[Feature]) -> Option<
             asked.len()
         ));
     }
-    trained
-        .iter()
-        .zip(asked)
-        .find_map(|(trained, asked)| feature_differs(trained, asked))
+    trained.iter().zip(asked).find_map(|(trained, asked)| feature_differs(trained, asked))
 }
 
 fn feature_differs(trained: &Feature, asked: &Feature) -> Option<String> {
     let column = &trained.column;
     if *column != asked.column {
-        return Some(format!(
-            "the model expects the column `{column}` where the run has `{}`",
-            asked.column
-        ));
+        return Some(format!("the model expects the column `{column}` where the run has `{}`", asked.column));
     }
     match (&trained.kind, &asked.kind) {
-        (
-            FeatureKind::Numeric { mean, std },
-            FeatureKind::Numeric {
-                mean: other_mean,
-                std: other_std,
-            },
-        ) => {
+        (FeatureKind::Numeric { mean, std }, FeatureKind::Numeric { mean: other_mean, std: other_std }) => {
             // Another writer of the same decimal number may be off in the last bit.
             let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * std.abs();
             let same = close(*mean, *other_mean) && close(*std, *other_std);

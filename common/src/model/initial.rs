@@ -96,30 +96,22 @@ pub fn initial(
 ) -> Result<Vec<Initial>, InitialError> {
     let blocks = blocks(spec, config)?;
     let source = match (&spec.model.source, config, weights) {
-        (ModelSource::Imported(_), Some(config), Some(weights)) => Source::Imported {
-            weights,
-            head: imported_head(spec, config, weights, &blocks),
-        },
+        (ModelSource::Imported(_), Some(config), Some(weights)) => {
+            Source::Imported { weights, head: imported_head(spec, config, weights, &blocks) }
+        }
         (ModelSource::Imported(name), ..) => return Err(PlanError::NoModel(name.clone()).into()),
         (ModelSource::Fresh(architecture), ..) => Source::Fresh(architecture),
     };
     for tensor in blocks.all() {
         source.of(tensor, &blocks)?;
     }
-    params
-        .tensors
-        .iter()
-        .map(|tensor| Ok(source.of(tensor, &blocks)?))
-        .collect()
+    params.tensors.iter().map(|tensor| Ok(source.of(tensor, &blocks)?)).collect()
 }
 
 /// Whether the weights bring a head for the run's labels.
 fn imported_head(spec: &RunSpec, config: &ModelConfig, weights: &Weights, blocks: &Blocks) -> bool {
     config.labels() == spec.task.labels
-        && blocks
-            .head
-            .iter()
-            .all(|tensor| weights.require(&tensor.name, &tensor.shape).is_ok())
+        && blocks.head.iter().all(|tensor| weights.require(&tensor.name, &tensor.shape).is_ok())
 }
 
 /// Where a run's tensors come from.
@@ -140,10 +132,7 @@ impl Source<'_> {
             }
             Self::Imported { weights, .. } => {
                 let stored = weights.require(&tensor.name, &tensor.shape)?;
-                Ok(Initial::FromWeights {
-                    offset: stored.offset,
-                    bytes: stored.bytes,
-                })
+                Ok(Initial::FromWeights { offset: stored.offset, bytes: stored.bytes })
             }
         }
     }
@@ -166,12 +155,6 @@ fn linear(tensor: &ParamTensor, blocks: &Blocks) -> Distribution {
         None => tensor.name.clone(),
     };
     let weight = blocks.all().find(|weight| weight.name == weight_name);
-    let inputs = weight
-        .and_then(|weight| weight.shape.last())
-        .copied()
-        .unwrap_or(1)
-        .max(1);
-    Distribution::Uniform {
-        bound: 1.0 / (inputs as f64).sqrt(),
-    }
+    let inputs = weight.and_then(|weight| weight.shape.last()).copied().unwrap_or(1).max(1);
+    Distribution::Uniform { bound: 1.0 / (inputs as f64).sqrt() }
 }

@@ -88,10 +88,7 @@ impl Manifest {
     /// The manifest of a folder, with its files sorted by path.
     pub fn new(name: impl Into<String>, mut files: Vec<ManifestFile>) -> Result<Self, BadManifest> {
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        let manifest = Self {
-            name: name.into(),
-            files,
-        };
+        let manifest = Self { name: name.into(), files };
         manifest.check()?;
         Ok(manifest)
     }
@@ -103,26 +100,15 @@ impl Manifest {
         }
         let written: ManifestJson =
             serde_json::from_slice(json).map_err(|e| BadManifest::Json(e.to_string()))?;
-        let files = written
-            .files
-            .into_iter()
-            .map(ManifestFile::try_from)
-            .collect::<Result<_, _>>()?;
+        let files = written.files.into_iter().map(ManifestFile::try_from).collect::<Result<_, _>>()?;
         let manifest = Self::new(written.name, files)?;
-        if manifest.to_json() == json {
-            Ok(manifest)
-        } else {
-            Err(BadManifest::NotCanonical)
-        }
+        if manifest.to_json() == json { Ok(manifest) } else { Err(BadManifest::NotCanonical) }
     }
 
     /// The manifest's blob: JSON, always written the same way.
     pub fn to_json(&self) -> Vec<u8> {
         let files = self.files.iter().map(FileJson::from).collect();
-        let written = ManifestJson {
-            name: self.name.clone(),
-            files,
-        };
+        let written = ManifestJson { name: self.name.clone(), files };
         let mut json = serde_json::to_vec_pretty(&written).expect("strings and numbers are always JSON");
         json.push(b'\n');
         json
@@ -140,9 +126,7 @@ impl Manifest {
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.files
-            .iter()
-            .fold(0, |sum, file| sum.saturating_add(file.bytes))
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
 
     fn check(&self) -> Result<(), BadManifest> {
@@ -174,21 +158,13 @@ impl TryFrom<FileJson> for ManifestFile {
             .blob
             .parse()
             .map_err(|_| BadManifest::Json(format!("`{}` has no blob id", shown(&file.path))))?;
-        Ok(Self {
-            path: file.path,
-            blob,
-            bytes: file.bytes,
-        })
+        Ok(Self { path: file.path, blob, bytes: file.bytes })
     }
 }
 
 impl From<&ManifestFile> for FileJson {
     fn from(file: &ManifestFile) -> Self {
-        Self {
-            path: file.path.clone(),
-            blob: file.blob.to_string(),
-            bytes: file.bytes,
-        }
+        Self { path: file.path.clone(), blob: file.blob.to_string(), bytes: file.bytes }
     }
 }
 
@@ -196,10 +172,7 @@ impl From<&ManifestFile> for FileJson {
 fn is_plain_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     name.len() <= NAME_MAX
-        && name
-            .bytes()
-            .next()
-            .is_some_and(|first| first.is_ascii_alphanumeric())
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
         && name.bytes().all(allowed)
 }
 

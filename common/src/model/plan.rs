@@ -72,10 +72,7 @@ pub fn plan(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<ParamSpec, P
         Trainable::Last(asked) => {
             let has = blocks.layers.len();
             let count = usize::try_from(asked).ok().filter(|count| *count <= has);
-            blocks
-                .last(count.ok_or(PlanError::Layers { asked, has })?)
-                .cloned()
-                .collect()
+            blocks.last(count.ok_or(PlanError::Layers { asked, has })?).cloned().collect()
         }
         Trainable::All => blocks.all().cloned().collect(),
     };
@@ -94,10 +91,7 @@ pub fn blocks(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Blocks, Pl
 
 fn bert_blocks(spec: &RunSpec, config: &BertConfig) -> Result<Blocks, PlanError> {
     let TaskInput::Text { max_length, .. } = &spec.task.input else {
-        return Err(PlanError::Task {
-            model_type: "bert",
-            instead: "\"text-classification\"",
-        });
+        return Err(PlanError::Task { model_type: "bert", instead: "\"text-classification\"" });
     };
     let (asked, most) = (u64::from(*max_length), config.max_position_embeddings);
     if asked > most {
@@ -109,18 +103,11 @@ fn bert_blocks(spec: &RunSpec, config: &BertConfig) -> Result<Blocks, PlanError>
 
 fn mlp_blocks(spec: &RunSpec, config: &MlpConfig) -> Result<Blocks, PlanError> {
     let TaskInput::Table { features } = &spec.task.input else {
-        return Err(PlanError::Task {
-            model_type: "mlp",
-            instead: "\"tabular-classification\"",
-        });
+        return Err(PlanError::Task { model_type: "mlp", instead: "\"tabular-classification\"" });
     };
     match features_differ(&config.features, features) {
         Some(difference) => Err(PlanError::Features(difference)),
-        None => Ok(tensors::mlp(
-            config.num_inputs(),
-            &config.hidden,
-            spec.num_labels() as u64,
-        )),
+        None => Ok(tensors::mlp(config.num_inputs(), &config.hidden, spec.num_labels() as u64)),
     }
 }
 

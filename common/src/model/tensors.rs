@@ -26,11 +26,7 @@ impl Blocks {
     /// The tensors of the last `count` layers (all of them when there are fewer), the pooler and the head.
     pub fn last(&self, count: usize) -> impl Iterator<Item = &ParamTensor> {
         let frozen = self.layers.len().saturating_sub(count);
-        self.layers[frozen..]
-            .iter()
-            .flatten()
-            .chain(&self.pooler)
-            .chain(&self.head)
+        self.layers[frozen..].iter().flatten().chain(&self.pooler).chain(&self.head)
     }
 }
 
@@ -39,26 +35,14 @@ pub fn bert(config: &BertConfig, pooler: bool, num_labels: Option<u64>) -> Block
     let hidden = config.hidden_size;
     let mut embeddings = vec![
         tensor("embeddings.word_embeddings.weight", [config.vocab_size, hidden]),
-        tensor(
-            "embeddings.position_embeddings.weight",
-            [config.max_position_embeddings, hidden],
-        ),
-        tensor(
-            "embeddings.token_type_embeddings.weight",
-            [config.type_vocab_size, hidden],
-        ),
+        tensor("embeddings.position_embeddings.weight", [config.max_position_embeddings, hidden]),
+        tensor("embeddings.token_type_embeddings.weight", [config.type_vocab_size, hidden]),
     ];
     embeddings.extend(layer_norm("embeddings.LayerNorm", hidden));
     Blocks {
         embeddings,
-        layers: (0..config.num_hidden_layers)
-            .map(|index| bert_layer(config, index))
-            .collect(),
-        pooler: if pooler {
-            linear("pooler.dense", hidden, hidden).into()
-        } else {
-            Vec::new()
-        },
+        layers: (0..config.num_hidden_layers).map(|index| bert_layer(config, index)).collect(),
+        pooler: if pooler { linear("pooler.dense", hidden, hidden).into() } else { Vec::new() },
         head: num_labels.map_or_else(Vec::new, |labels| linear("classifier", labels, hidden).into()),
     }
 }
@@ -90,50 +74,28 @@ pub fn mlp(num_inputs: u64, hidden: &[u64], num_labels: u64) -> Blocks {
         width = *outputs;
     }
     let head = linear(&format!("layers.{}", hidden.len()), num_labels, width).into();
-    Blocks {
-        layers,
-        head,
-        ..Blocks::default()
-    }
+    Blocks { layers, head, ..Blocks::default() }
 }
 
 /// Softmax regression.
 pub fn softmax(num_inputs: u64, num_labels: u64) -> Blocks {
-    let head = vec![
-        tensor("weight", [num_labels, num_inputs]),
-        tensor("bias", [num_labels]),
-    ];
-    Blocks {
-        head,
-        ..Blocks::default()
-    }
+    let head = vec![tensor("weight", [num_labels, num_inputs]), tensor("bias", [num_labels])];
+    Blocks { head, ..Blocks::default() }
 }
 
 /// A vector of so many values and nothing else.
 pub fn constant(num_values: u64) -> Blocks {
-    Blocks {
-        head: vec![tensor("values", [num_values])],
-        ..Blocks::default()
-    }
+    Blocks { head: vec![tensor("values", [num_values])], ..Blocks::default() }
 }
 
 fn linear(name: &str, outputs: u64, inputs: u64) -> [ParamTensor; 2] {
-    [
-        tensor(&format!("{name}.weight"), [outputs, inputs]),
-        tensor(&format!("{name}.bias"), [outputs]),
-    ]
+    [tensor(&format!("{name}.weight"), [outputs, inputs]), tensor(&format!("{name}.bias"), [outputs])]
 }
 
 fn layer_norm(name: &str, width: u64) -> [ParamTensor; 2] {
-    [
-        tensor(&format!("{name}.weight"), [width]),
-        tensor(&format!("{name}.bias"), [width]),
-    ]
+    [tensor(&format!("{name}.weight"), [width]), tensor(&format!("{name}.bias"), [width])]
 }
 
 fn tensor<const N: usize>(name: &str, shape: [u64; N]) -> ParamTensor {
-    ParamTensor {
-        name: name.to_owned(),
-        shape: shape.into(),
-    }
+    ParamTensor { name: name.to_owned(), shape: shape.into() }
 }

@@ -87,20 +87,14 @@ impl Weights {
             return Err(BadWeights::Format(format!("it has only {} bytes", first.len())));
         };
         let length = u64::from_le_bytes(*length);
-        if length > HEADER_MAX {
-            Err(BadWeights::HeaderTooLong(length))
-        } else {
-            Ok(LENGTH_BYTES + length)
-        }
+        if length > HEADER_MAX { Err(BadWeights::HeaderTooLong(length)) } else { Ok(LENGTH_BYTES + length) }
     }
 
     /// Reads the header of a file of `file_bytes` bytes from its start, of which at least the
     /// [`header_bytes`](Self::header_bytes) are needed.
     pub fn parse(start: &[u8], file_bytes: u64) -> Result<Self, BadWeights> {
         let data_start = Self::header_bytes(start)?;
-        let header = usize::try_from(data_start)
-            .ok()
-            .and_then(|end| start.get(LENGTH_BYTES as usize..end));
+        let header = usize::try_from(data_start).ok().and_then(|end| start.get(LENGTH_BYTES as usize..end));
         let header = header.ok_or_else(|| BadWeights::Format("it ends within its header".into()))?;
         // This establishes that the tensors lie one after the other and are as long as their shapes make
         // them.
@@ -144,11 +138,7 @@ impl Weights {
 
     /// Number of values in all f32 tensors.
     pub fn num_params(&self) -> u64 {
-        self.tensors
-            .values()
-            .filter(|tensor| tensor.is_f32())
-            .map(|tensor| tensor.bytes / 4)
-            .sum()
+        self.tensors.values().filter(|tensor| tensor.is_f32()).map(|tensor| tensor.bytes / 4).sum()
     }
 
     /// The f32 tensor of this name and shape, or why there is none.
@@ -163,17 +153,10 @@ impl Weights {
         };
         if tensor.shape != shape {
             let (found, expected) = (tensor.shape.clone(), shape.to_vec());
-            return Err(BadWeights::Shape {
-                name: name.to_owned(),
-                found,
-                expected,
-            });
+            return Err(BadWeights::Shape { name: name.to_owned(), found, expected });
         }
         if !tensor.is_f32() {
-            return Err(BadWeights::Dtype {
-                name: name.to_owned(),
-                dtype: tensor.dtype.clone(),
-            });
+            return Err(BadWeights::Dtype { name: name.to_owned(), dtype: tensor.dtype.clone() });
         }
         Ok(tensor)
     }

@@ -148,21 +148,14 @@ fn secure_aggregation(written: &str) -> Result<SecureAggregation, Invalid> {
             "secure_aggregation",
             "this version cannot encrypt updates yet; write \"off\" to let the server see each site's update",
         )),
-        other => Err(Invalid::new(
-            "secure_aggregation",
-            format!("`{other}` is unknown; write \"off\""),
-        )),
+        other => Err(Invalid::new("secure_aggregation", format!("`{other}` is unknown; write \"off\""))),
     }
 }
 
 fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> {
     let source = match (file.name, file.architecture.as_deref()) {
         (Some(name), None) => {
-            forbid(
-                "model.hidden",
-                file.hidden.is_some(),
-                "an imported model brings its own layers",
-            )?;
+            forbid("model.hidden", file.hidden.is_some(), "an imported model brings its own layers")?;
             ModelSource::Imported(name)
         }
         (None, Some(architecture)) => ModelSource::Fresh(fresh(architecture, file.hidden, file.parameters)?),
@@ -192,17 +185,9 @@ fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> {
         TaskInput::Table { .. } | TaskInput::Nothing => 0.0,
     });
     if !(0.0..1.0).contains(&dropout) {
-        return Err(Invalid::new(
-            "model.dropout",
-            format!("{dropout} is not in [0, 1)"),
-        ));
+        return Err(Invalid::new("model.dropout", format!("{dropout} is not in [0, 1)")));
     }
-    Ok(ModelSpec {
-        source,
-        trainable,
-        pooling: file.pooling.unwrap_or(Pooling::Mean),
-        dropout,
-    })
+    Ok(ModelSpec { source, trainable, pooling: file.pooling.unwrap_or(Pooling::Mean), dropout })
 }
 
 fn fresh(
@@ -210,11 +195,7 @@ fn fresh(
     hidden: Option<Vec<u64>>,
     parameters: Option<u64>,
 ) -> Result<Architecture, Invalid> {
-    forbid(
-        "model.hidden",
-        hidden.is_some() && architecture != "mlp",
-        "only \"mlp\" has hidden layers",
-    )?;
+    forbid("model.hidden", hidden.is_some() && architecture != "mlp", "only \"mlp\" has hidden layers")?;
     forbid(
         "model.parameters",
         parameters.is_some() && architecture != "constant",
@@ -224,10 +205,7 @@ fn fresh(
         "mlp" => {
             let hidden = hidden.unwrap_or_else(|| vec![64]);
             if hidden.len() > 16 || hidden.iter().any(|width| !(1..=65_536).contains(width)) {
-                return Err(Invalid::new(
-                    "model.hidden",
-                    "give at most 16 layers of 1 to 65536 units each",
-                ));
+                return Err(Invalid::new("model.hidden", "give at most 16 layers of 1 to 65536 units each"));
             }
             Ok(Architecture::Mlp(hidden))
         }
@@ -287,40 +265,22 @@ fn trainable(written: &str) -> Result<Trainable, Invalid> {
 fn task(file: TaskFile) -> Result<Task, Invalid> {
     let input = match file.kind.as_str() {
         "text-classification" => {
-            forbid(
-                "task.features",
-                file.features.is_some(),
-                "text-classification reads `text`",
-            )?;
-            let column = file
-                .text
-                .ok_or_else(|| Invalid::new("task.text", "name the column that holds the text"))?;
+            forbid("task.features", file.features.is_some(), "text-classification reads `text`")?;
+            let column =
+                file.text.ok_or_else(|| Invalid::new("task.text", "name the column that holds the text"))?;
             let max_length = file.max_length.unwrap_or(128);
             within("task.max_length", u64::from(max_length), 3, 8192)?;
             TaskInput::Text { column, max_length }
         }
         "tabular-classification" => {
-            forbid(
-                "task.text",
-                file.text.is_some(),
-                "tabular-classification reads `features`",
-            )?;
+            forbid("task.text", file.text.is_some(), "tabular-classification reads `features`")?;
             let written = file.features.unwrap_or_default();
             if written.is_empty() {
-                return Err(Invalid::new(
-                    "task.features",
-                    "list at least one [[task.features]]",
-                ));
+                return Err(Invalid::new("task.features", "list at least one [[task.features]]"));
             }
-            let features = written
-                .into_iter()
-                .enumerate()
-                .map(|(i, f)| feature(i, f))
-                .collect::<Result<Vec<_>, _>>()?;
-            no_duplicates(
-                "task.features",
-                features.iter().map(|feature| feature.column.as_str()),
-            )?;
+            let features =
+                written.into_iter().enumerate().map(|(i, f)| feature(i, f)).collect::<Result<Vec<_>, _>>()?;
+            no_duplicates("task.features", features.iter().map(|feature| feature.column.as_str()))?;
             TaskInput::Table { features }
         }
         "none" => {
@@ -344,29 +304,17 @@ fn task(file: TaskFile) -> Result<Task, Invalid> {
         }
     }
     if !(2..=LABELS_MAX).contains(&file.labels.len()) {
-        return Err(Invalid::new(
-            "task.labels",
-            format!("list 2 to {LABELS_MAX} labels"),
-        ));
+        return Err(Invalid::new("task.labels", format!("list 2 to {LABELS_MAX} labels")));
     }
     no_duplicates("task.labels", file.labels.iter().map(String::as_str))?;
-    Ok(Task {
-        dataset: file.dataset,
-        label: file.label,
-        labels: file.labels,
-        input,
-    })
+    Ok(Task { dataset: file.dataset, label: file.label, labels: file.labels, input })
 }
 
 fn feature(index: usize, file: FeatureFile) -> Result<Feature, Invalid> {
     let key = |name: &str| format!("task.features.{index}.{name}");
     let kind = match file.kind.as_str() {
         "numeric" => {
-            forbid(
-                &key("categories"),
-                file.categories.is_some(),
-                "a numeric column has none",
-            )?;
+            forbid(&key("categories"), file.categories.is_some(), "a numeric column has none")?;
             let mean = file.mean.unwrap_or(0.0);
             let std = file.std.unwrap_or(1.0);
             if !mean.is_finite() {
@@ -395,11 +343,7 @@ fn feature(index: usize, file: FeatureFile) -> Result<Feature, Invalid> {
             ));
         }
     };
-    Ok(Feature {
-        column: file.column,
-        kind,
-        missing: file.missing,
-    })
+    Ok(Feature { column: file.column, kind, missing: file.missing })
 }
 
 fn training(file: &TrainingFile) -> Result<Training, Invalid> {
@@ -477,37 +421,18 @@ fn optimizer(file: &TrainingFile) -> Result<Optimizer, Invalid> {
     let sgd_key = file.momentum.is_some() || file.nesterov.is_some();
     match name {
         "sgd" => {
-            forbid(
-                "training.optimizer",
-                adam_key,
-                "\"sgd\" has no beta1, beta2 or epsilon",
-            )?;
+            forbid("training.optimizer", adam_key, "\"sgd\" has no beta1, beta2 or epsilon")?;
             let momentum = file.momentum.unwrap_or(0.0);
             let nesterov = file.nesterov.unwrap_or(false);
             if !(0.0..1.0).contains(&momentum) {
-                return Err(Invalid::new(
-                    "training.momentum",
-                    format!("{momentum} is not in [0, 1)"),
-                ));
+                return Err(Invalid::new("training.momentum", format!("{momentum} is not in [0, 1)")));
             }
-            forbid(
-                "training.nesterov",
-                nesterov && momentum == 0.0,
-                "needs a momentum above 0",
-            )?;
+            forbid("training.nesterov", nesterov && momentum == 0.0, "needs a momentum above 0")?;
             Ok(Optimizer::Sgd { momentum, nesterov })
         }
         "adam" | "adamw" => {
-            forbid(
-                "training.optimizer",
-                sgd_key,
-                "Adam has no momentum or nesterov; use beta1",
-            )?;
-            Ok(if name == "adam" {
-                Optimizer::Adam(adam)
-            } else {
-                Optimizer::AdamW(adam)
-            })
+            forbid("training.optimizer", sgd_key, "Adam has no momentum or nesterov; use beta1")?;
+            Ok(if name == "adam" { Optimizer::Adam(adam) } else { Optimizer::AdamW(adam) })
         }
         other => Err(Invalid::new(
             "training.optimizer",
@@ -521,33 +446,20 @@ fn cohort(file: CohortFile) -> Result<CohortSpec, Invalid> {
     let selection = match (file.fraction, file.count) {
         (None, None) => Selection::All,
         (Some(_), Some(_)) => {
-            return Err(Invalid::new(
-                "cohort.count",
-                "give `fraction` or `count`, not both",
-            ));
+            return Err(Invalid::new("cohort.count", "give `fraction` or `count`, not both"));
         }
         (Some(fraction), None) if fraction > 0.0 && fraction <= 1.0 => Selection::Fraction(fraction),
         (Some(fraction), None) => {
-            return Err(Invalid::new(
-                "cohort.fraction",
-                format!("{fraction} is not in (0, 1]"),
-            ));
+            return Err(Invalid::new("cohort.fraction", format!("{fraction} is not in (0, 1]")));
         }
         (None, Some(count)) => {
             within("cohort.count", u64::from(count), 1, 1_000_000)?;
             Selection::Count(count)
         }
     };
-    let named = sites
-        .as_ref()
-        .map(|sites| u32::try_from(sites.len()).unwrap_or(u32::MAX));
+    let named = sites.as_ref().map(|sites| u32::try_from(sites.len()).unwrap_or(u32::MAX));
     let min_updates = file.min_updates.unwrap_or_else(|| named.unwrap_or(1));
-    within(
-        "cohort.min_updates",
-        u64::from(min_updates),
-        1,
-        u64::from(named.unwrap_or(1_000_000)),
-    )?;
+    within("cohort.min_updates", u64::from(min_updates), 1, u64::from(named.unwrap_or(1_000_000)))?;
     let min_sites = file.min_sites.unwrap_or_else(|| named.unwrap_or(min_updates));
     within(
         "cohort.min_sites",
@@ -573,41 +485,24 @@ fn cohort(file: CohortFile) -> Result<CohortSpec, Invalid> {
         })?,
     };
     if !(Duration::from_secs(1)..=Duration::from_secs(30 * 86_400)).contains(&round_timeout) {
-        return Err(Invalid::new(
-            "cohort.round_timeout",
-            "must be between 1 second and 30 days",
-        ));
+        return Err(Invalid::new("cohort.round_timeout", "must be between 1 second and 30 days"));
     }
     let max_attempts = file.max_attempts.unwrap_or(3);
     within("cohort.max_attempts", u64::from(max_attempts), 1, 1000)?;
     let max_examples = file.max_examples.unwrap_or(10_000_000);
     within("cohort.max_examples", max_examples, 1, 1 << 40)?;
-    Ok(CohortSpec {
-        sites,
-        selection,
-        min_sites,
-        min_updates,
-        round_timeout,
-        max_attempts,
-        max_examples,
-    })
+    Ok(CohortSpec { sites, selection, min_sites, min_updates, round_timeout, max_attempts, max_examples })
 }
 
 fn client_ids(written: &[String]) -> Result<Vec<ClientId>, Invalid> {
     if written.is_empty() {
-        return Err(Invalid::new(
-            "cohort.sites",
-            "name at least one site, or leave it out for all",
-        ));
+        return Err(Invalid::new("cohort.sites", "name at least one site, or leave it out for all"));
     }
     no_duplicates("cohort.sites", written.iter().map(String::as_str))?;
     written
         .iter()
         .enumerate()
-        .map(|(index, name)| {
-            name.parse()
-                .map_err(|e| invalid(&format!("cohort.sites.{index}"), e))
-        })
+        .map(|(index, name)| name.parse().map_err(|e| invalid(&format!("cohort.sites.{index}"), e)))
         .collect()
 }
 
@@ -619,10 +514,7 @@ fn within(key: &str, value: u64, least: u64, most: u64) -> Result<(), Invalid> {
     if (least..=most).contains(&value) {
         Ok(())
     } else {
-        Err(Invalid::new(
-            key,
-            format!("{value} is not between {least} and {most}"),
-        ))
+        Err(Invalid::new(key, format!("{value} is not between {least} and {most}")))
     }
 }
 
@@ -630,19 +522,12 @@ fn positive(key: &str, value: f64) -> Result<(), Invalid> {
     if value.is_finite() && value > 0.0 {
         Ok(())
     } else {
-        Err(Invalid::new(
-            key,
-            format!("{value} is not a finite number above 0"),
-        ))
+        Err(Invalid::new(key, format!("{value} is not a finite number above 0")))
     }
 }
 
 fn forbid(key: &str, present: bool, why: &str) -> Result<(), Invalid> {
-    if present {
-        Err(Invalid::new(key, why))
-    } else {
-        Ok(())
-    }
+    if present { Err(Invalid::new(key, why)) } else { Ok(()) }
 }
 
 fn no_duplicates<'a>(key: &str, values: impl Iterator<Item = &'a str>) -> Result<(), Invalid> {

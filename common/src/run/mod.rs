@@ -323,11 +323,6 @@ impl RunSpec {
 
     /// Labels by name, for a reader of data.
     pub fn label_index(&self) -> BTreeMap<&str, usize> {
-        self.task
-            .labels
-            .iter()
-            .enumerate()
-            .map(|(index, label)| (label.as_str(), index))
-            .collect()
+        self.task.labels.iter().enumerate().map(|(index, label)| (label.as_str(), index)).collect()
     }
 }

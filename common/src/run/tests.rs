@@ -103,34 +103,20 @@ fn a_whole_file_is_read() {
             dataset: "news".into(),
             label: "topic".into(),
             labels: vec!["earn".into(), "acq".into(), "ship".into()],
-            input: TaskInput::Text {
-                column: "body".into(),
-                max_length: 96,
-            },
+            input: TaskInput::Text { column: "body".into(), max_length: 96 },
         },
         training: Training {
-            optimizer: Optimizer::AdamW(AdamSpec {
-                beta1: 0.8,
-                beta2: 0.99,
-                epsilon: 1e-7,
-            }),
+            optimizer: Optimizer::AdamW(AdamSpec { beta1: 0.8, beta2: 0.99, epsilon: 1e-7 }),
             learning_rate: 2e-4,
             weight_decay: 0.02,
             batch_size: 8,
             local: LocalWork::Epochs(2),
-            schedule: Schedule {
-                kind: ScheduleKind::Cosine,
-                warmup_steps: 10,
-            },
+            schedule: Schedule { kind: ScheduleKind::Cosine, warmup_steps: 10 },
             max_grad_norm: Some(1.0),
             validation_split: 0.2,
         },
         cohort: CohortSpec {
-            sites: Some(
-                ["north", "south", "east"]
-                    .map(|site| site.parse().unwrap())
-                    .into(),
-            ),
+            sites: Some(["north", "south", "east"].map(|site| site.parse().unwrap()).into()),
             selection: Selection::Count(2),
             min_sites: 3,
             min_updates: 2,
@@ -149,37 +135,18 @@ fn what_is_left_out_has_a_default() {
     assert_eq!(spec.seed, 0);
     assert_eq!(spec.model.source, ModelSource::Fresh(Architecture::Mlp(vec![64])));
     assert_eq!((spec.model.trainable, spec.model.dropout), (Trainable::All, 0.0));
-    let TaskInput::Table { features } = &spec.task.input else {
-        panic!("a table")
-    };
+    let TaskInput::Table { features } = &spec.task.input else { panic!("a table") };
     assert_eq!(features[0].kind, FeatureKind::Numeric { mean: 0.0, std: 1.0 });
     assert_eq!(features[1].missing, ["?"]);
     assert_eq!((spec.num_inputs(), spec.num_labels()), (5, 2));
     assert_eq!(
         spec.training.optimizer,
-        Optimizer::AdamW(AdamSpec {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8
-        })
+        Optimizer::AdamW(AdamSpec { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 })
     );
-    assert_eq!(
-        (spec.training.learning_rate, spec.training.weight_decay),
-        (1e-3, 0.01)
-    );
-    assert_eq!(
-        (spec.training.batch_size, spec.training.local),
-        (16, LocalWork::Epochs(1))
-    );
+    assert_eq!((spec.training.learning_rate, spec.training.weight_decay), (1e-3, 0.01));
+    assert_eq!((spec.training.batch_size, spec.training.local), (16, LocalWork::Epochs(1)));
     assert_eq!((spec.cohort.sites, spec.cohort.selection), (None, Selection::All));
-    assert_eq!(
-        (
-            spec.cohort.min_sites,
-            spec.cohort.min_updates,
-            spec.cohort.max_attempts
-        ),
-        (1, 1, 3)
-    );
+    assert_eq!((spec.cohort.min_sites, spec.cohort.min_updates, spec.cohort.max_attempts), (1, 1, 3));
     assert_eq!(spec.cohort.round_timeout, Duration::from_secs(3600));
     assert_eq!(spec.server.learning_rate, 1.0);
 }
@@ -195,21 +162,9 @@ fn named_sites_must_all_answer_unless_it_says_otherwise() {
 fn each_optimizer_is_read() {
     let with = |keys: &str| parse(&format!("{TABLE}[training]\n{keys}")).unwrap().training;
     let sgd = with("optimizer = \"sgd\"\nmomentum = 0.9\nnesterov = true\nlocal_steps = 30");
-    assert_eq!(
-        sgd.optimizer,
-        Optimizer::Sgd {
-            momentum: 0.9,
-            nesterov: true
-        }
-    );
-    assert_eq!(
-        (sgd.learning_rate, sgd.weight_decay, sgd.local),
-        (0.01, 0.0, LocalWork::Steps(30))
-    );
-    assert!(matches!(
-        with("optimizer = \"adam\"").optimizer,
-        Optimizer::Adam(_)
-    ));
+    assert_eq!(sgd.optimizer, Optimizer::Sgd { momentum: 0.9, nesterov: true });
+    assert_eq!((sgd.learning_rate, sgd.weight_decay, sgd.local), (0.01, 0.0, LocalWork::Steps(30)));
+    assert!(matches!(with("optimizer = \"adam\"").optimizer, Optimizer::Adam(_)));
 }
 
 #[test]
@@ -220,16 +175,9 @@ fn models_without_weights_are_read() {
     let constant =
         format!("{head}[model]\narchitecture = \"constant\"\nparameters = 100\n[task]\ntype = \"none\"\n");
     let constant = parse(&constant).unwrap();
+    assert_eq!(constant.model.source, ModelSource::Fresh(Architecture::Constant(100)));
     assert_eq!(
-        constant.model.source,
-        ModelSource::Fresh(Architecture::Constant(100))
-    );
-    assert_eq!(
-        (
-            constant.task.input.clone(),
-            constant.num_labels(),
-            constant.num_inputs()
-        ),
+        (constant.task.input.clone(), constant.num_labels(), constant.num_inputs()),
         (TaskInput::Nothing, 0, 0)
     );
 }
@@ -241,20 +189,14 @@ fn what_is_no_toml_has_its_line() {
     let message = sentence(TEXT, "rounds = 5", "rounds = \"five\"");
     assert_eq!(message, "run.toml:2: invalid type: string \"five\", expected u32");
     let message = sentence(TEXT, "rounds = 5", "rounds = -1");
-    assert!(
-        message.starts_with("run.toml:2: invalid value: integer `-1`"),
-        "{message}"
-    );
+    assert!(message.starts_with("run.toml:2: invalid value: integer `-1`"), "{message}");
     let message = sentence(TEXT, "seed = 42", "sede = 42");
     assert!(
         message.starts_with("run.toml:3: unknown field `sede`, expected one of `name`, `rounds`"),
         "{message}"
     );
     let message = sentence(TEXT, "batch_size = 8", "batchsize = 8");
-    assert!(
-        message.starts_with("run.toml:27: unknown field `batchsize`"),
-        "{message}"
-    );
+    assert!(message.starts_with("run.toml:27: unknown field `batchsize`"), "{message}");
     assert_eq!(
         sentence(TEXT, "secure_aggregation = \"off\"\n", ""),
         "run.toml:1: missing field `secure_aggregation`"
@@ -272,22 +214,14 @@ fn wrong_values_of_the_run() {
                 "run.toml:1: name: `News Wire` is not a name: use 1 to 63 lower-case letters, digits and hyphens, with a \
                  letter or digit at both ends",
             ),
-            (
-                "rounds = 5",
-                "rounds = 0",
-                "run.toml:2: rounds: 0 is not between 1 and 100000",
-            ),
+            ("rounds = 5", "rounds = 0", "run.toml:2: rounds: 0 is not between 1 and 100000"),
             (
                 "\"off\"",
                 "\"required\"",
                 "run.toml:4: secure_aggregation: this version cannot encrypt updates yet; write \"off\" to let the server \
                  see each site's update",
             ),
-            (
-                "\"off\"",
-                "\"on\"",
-                "run.toml:4: secure_aggregation: `on` is unknown; write \"off\"",
-            ),
+            ("\"off\"", "\"on\"", "run.toml:4: secure_aggregation: `on` is unknown; write \"off\""),
             (
                 "learning_rate = 0.5",
                 "learning_rate = inf",
@@ -322,11 +256,7 @@ fn wrong_values_of_the_model() {
                 "\"last:0\"",
                 "run.toml:8: model.trainable: `last:0` is unknown; use \"head\", \"last:K\" with K from 1, or \"all\"",
             ),
-            (
-                "dropout = 0.2",
-                "dropout = 1.0",
-                "run.toml:10: model.dropout: 1 is not in [0, 1)",
-            ),
+            ("dropout = 0.2", "dropout = 1.0", "run.toml:10: model.dropout: 1 is not in [0, 1)"),
             (
                 "name = \"minilm\"",
                 "architecture = \"softmax\"",
@@ -336,10 +266,7 @@ fn wrong_values_of_the_model() {
         ],
     );
     let message = sentence(TEXT, "\"cls\"", "\"max\"");
-    assert!(
-        message.starts_with("run.toml:9: unknown variant `max`, expected `mean` or `cls`"),
-        "{message}"
-    );
+    assert!(message.starts_with("run.toml:9: unknown variant `max`, expected `mean` or `cls`"), "{message}");
 }
 
 #[test]
@@ -369,11 +296,7 @@ fn wrong_values_of_a_fresh_model() {
                 "architecture = \"mlp\"\nparameters = 4",
                 "run.toml:6: model.parameters: only \"constant\" has it",
             ),
-            (
-                mlp,
-                "architecture = \"constant\"",
-                "run.toml:4: model.parameters: say how many values",
-            ),
+            (mlp, "architecture = \"constant\"", "run.toml:4: model.parameters: say how many values"),
             (
                 mlp,
                 "architecture = \"constant\"\nparameters = 0",
@@ -399,32 +322,16 @@ fn wrong_values_of_the_task() {
                 "run.toml:13: task.type: `regression` is unknown; use \"text-classification\" or \
                  \"tabular-classification\"",
             ),
-            (
-                "dataset = \"news\"\n",
-                "",
-                "run.toml:12: task.dataset: is missing",
-            ),
-            (
-                "text = \"body\"\n",
-                "",
-                "run.toml:12: task.text: name the column that holds the text",
-            ),
+            ("dataset = \"news\"\n", "", "run.toml:12: task.dataset: is missing"),
+            ("text = \"body\"\n", "", "run.toml:12: task.text: name the column that holds the text"),
             (
                 "max_length = 96",
                 "max_length = 2",
                 "run.toml:16: task.max_length: 2 is not between 3 and 8192",
             ),
             ("label = \"topic\"\n", "", "run.toml:12: task.label: is missing"),
-            (
-                "\"earn\", \"acq\", \"ship\"",
-                "\"earn\"",
-                "run.toml:18: task.labels: list 2 to 64 labels",
-            ),
-            (
-                "\"acq\"",
-                "\"earn\"",
-                "run.toml:18: task.labels: `earn` is listed twice",
-            ),
+            ("\"earn\", \"acq\", \"ship\"", "\"earn\"", "run.toml:18: task.labels: list 2 to 64 labels"),
+            ("\"acq\"", "\"earn\"", "run.toml:18: task.labels: `earn` is listed twice"),
             (
                 "[training]",
                 "[[task.features]]\ncolumn = \"age\"\ntype = \"numeric\"\n[training]",
@@ -449,21 +356,13 @@ fn wrong_columns() {
                 "\"ordinal\"",
                 "run.toml:16: task.features.1.type: `ordinal` is unknown; use \"numeric\" or \"categorical\"",
             ),
-            (
-                "column = \"sex\"",
-                "column = \"age\"",
-                "run.toml:11: task.features: `age` is listed twice",
-            ),
+            ("column = \"sex\"", "column = \"age\"", "run.toml:11: task.features: `age` is listed twice"),
             (
                 "categories = [\"f\", \"m\", \"x\"]\n",
                 "",
                 "run.toml:14: task.features.1.categories: list the categories",
             ),
-            (
-                "\"f\", \"m\"",
-                "\"m\", \"m\"",
-                "run.toml:17: task.features.1.categories: `m` is listed twice",
-            ),
+            ("\"f\", \"m\"", "\"m\", \"m\"", "run.toml:17: task.features.1.categories: `m` is listed twice"),
             (
                 "\"numeric\"",
                 "\"numeric\"\ncategories = [\"a\"]",
@@ -487,10 +386,7 @@ fn wrong_columns() {
         ],
     );
     let none = TABLE.split("[[task.features]]").next().unwrap();
-    assert_eq!(
-        parse(none).unwrap_err(),
-        "run.toml:6: task.features: list at least one [[task.features]]"
-    );
+    assert_eq!(parse(none).unwrap_err(), "run.toml:6: task.features: list at least one [[task.features]]");
 }
 
 #[test]
@@ -518,16 +414,8 @@ fn wrong_values_of_training() {
                 "learning_rate = 0.0",
                 "run.toml:22: training.learning_rate: 0 is not a finite number above 0",
             ),
-            (
-                "beta1 = 0.8",
-                "beta1 = 1.0",
-                "run.toml:23: training.beta1: 1 is not in [0, 1)",
-            ),
-            (
-                "beta2 = 0.99",
-                "beta2 = -0.5",
-                "run.toml:24: training.beta2: -0.5 is not in [0, 1)",
-            ),
+            ("beta1 = 0.8", "beta1 = 1.0", "run.toml:23: training.beta1: 1 is not in [0, 1)"),
+            ("beta2 = 0.99", "beta2 = -0.5", "run.toml:24: training.beta2: -0.5 is not in [0, 1)"),
             (
                 "epsilon = 1e-7",
                 "epsilon = nan",
@@ -574,23 +462,12 @@ fn wrong_values_of_training() {
     check(
         &sgd,
         &[
-            (
-                "momentum = 0.0",
-                "momentum = 1.0",
-                "run.toml:21: training.momentum: 1 is not in [0, 1)",
-            ),
-            (
-                "momentum = 0.0",
-                "nesterov = true",
-                "run.toml:21: training.nesterov: needs a momentum above 0",
-            ),
+            ("momentum = 0.0", "momentum = 1.0", "run.toml:21: training.momentum: 1 is not in [0, 1)"),
+            ("momentum = 0.0", "nesterov = true", "run.toml:21: training.nesterov: needs a momentum above 0"),
         ],
     );
     let message = sentence(TEXT, "\"cosine\"", "\"step\"");
-    assert!(
-        message.starts_with("run.toml:29: unknown variant `step`, expected one of"),
-        "{message}"
-    );
+    assert!(message.starts_with("run.toml:29: unknown variant `step`, expected one of"), "{message}");
 }
 
 #[test]
@@ -603,11 +480,7 @@ fn wrong_values_of_the_cohort() {
                 "[]",
                 "run.toml:35: cohort.sites: name at least one site, or leave it out for all",
             ),
-            (
-                "\"south\"",
-                "\"north\"",
-                "run.toml:35: cohort.sites: `north` is listed twice",
-            ),
+            ("\"south\"", "\"north\"", "run.toml:35: cohort.sites: `north` is listed twice"),
             (
                 "\"south\"",
                 "\"So\"",
@@ -619,31 +492,11 @@ fn wrong_values_of_the_cohort() {
                 "count = 2\nfraction = 0.5",
                 "run.toml:36: cohort.count: give `fraction` or `count`, not both",
             ),
-            (
-                "count = 2",
-                "fraction = 1.5",
-                "run.toml:36: cohort.fraction: 1.5 is not in (0, 1]",
-            ),
-            (
-                "count = 2",
-                "fraction = nan",
-                "run.toml:36: cohort.fraction: NaN is not in (0, 1]",
-            ),
-            (
-                "count = 2",
-                "count = 0",
-                "run.toml:36: cohort.count: 0 is not between 1 and 1000000",
-            ),
-            (
-                "count = 2",
-                "count = 1",
-                "run.toml:36: cohort.count: 1 sites can never give min_updates = 2",
-            ),
-            (
-                "min_sites = 3",
-                "min_sites = 4",
-                "run.toml:37: cohort.min_sites: 4 is not between 2 and 3",
-            ),
+            ("count = 2", "fraction = 1.5", "run.toml:36: cohort.fraction: 1.5 is not in (0, 1]"),
+            ("count = 2", "fraction = nan", "run.toml:36: cohort.fraction: NaN is not in (0, 1]"),
+            ("count = 2", "count = 0", "run.toml:36: cohort.count: 0 is not between 1 and 1000000"),
+            ("count = 2", "count = 1", "run.toml:36: cohort.count: 1 sites can never give min_updates = 2"),
+            ("min_sites = 3", "min_sites = 4", "run.toml:37: cohort.min_sites: 4 is not between 2 and 3"),
             (
                 "min_updates = 2",
                 "min_updates = 0",
@@ -675,13 +528,7 @@ fn wrong_values_of_the_cohort() {
 
 #[test]
 fn a_schedule_warms_up_and_falls() {
-    let factor = |kind, step| {
-        Schedule {
-            kind,
-            warmup_steps: 4,
-        }
-        .factor(step, 12)
-    };
+    let factor = |kind, step| Schedule { kind, warmup_steps: 4 }.factor(step, 12);
     for kind in [ScheduleKind::Constant, ScheduleKind::Linear, ScheduleKind::Cosine] {
         let warmup: Vec<f64> = (0..5).map(|step| factor(kind, step)).collect();
         assert_eq!(warmup, [0.2, 0.4, 0.6, 0.8, 1.0]);
@@ -690,13 +537,7 @@ fn a_schedule_warms_up_and_falls() {
     assert_eq!(factor(ScheduleKind::Constant, 11), 1.0);
     assert_eq!(factor(ScheduleKind::Linear, 8), 0.5);
     assert!((factor(ScheduleKind::Cosine, 8) - 0.5).abs() < 1e-15);
-    assert_eq!(
-        (
-            factor(ScheduleKind::Linear, 12),
-            factor(ScheduleKind::Linear, 1000)
-        ),
-        (0.0, 0.0)
-    );
+    assert_eq!((factor(ScheduleKind::Linear, 12), factor(ScheduleKind::Linear, 1000)), (0.0, 0.0));
 }
 
 proptest::proptest! {

@@ -106,29 +106,15 @@ fn blob() -> BlobId {
 }
 
 fn params() -> ParamSpec {
-    ParamSpec {
-        tensors: vec![ParamTensor {
-            name: "classifier.weight".into(),
-            shape: vec![2, 384],
-        }],
-    }
+    ParamSpec { tensors: vec![ParamTensor { name: "classifier.weight".into(), shape: vec![2, 384] }] }
 }
 
 fn task() -> TaskId {
-    TaskId {
-        run: "r8-2".parse().unwrap(),
-        round: 3,
-        attempt: 1,
-    }
+    TaskId { run: "r8-2".parse().unwrap(), round: 3, attempt: 1 }
 }
 
 fn job() -> Job {
-    Job {
-        spec: spec(),
-        model: Some(blob()),
-        params: params(),
-        global: blob(),
-    }
+    Job { spec: spec(), model: Some(blob()), params: params(), global: blob() }
 }
 
 /// The bytes of [`job`], in pieces.
@@ -165,13 +151,11 @@ fn what_messages_are_made_of() {
     golden(&spec(), &[SPEC]);
     golden(
         &table_spec(),
-        &[
-            "056865617274 01 00 00 01 00 020804 02 00 0000000000000000 06686561727473 03696c6c \
+        &["056865617274 01 00 00 01 00 020804 02 00 0000000000000000 06686561727473 03696c6c \
                 02026e6f03796573 01 02 03616765 00 0000000000004b40 0000000000002240 00 03736578 01 \
                 020166016d 01013f 00 0000000000000000 00 7b14ae47e17a843f 0000000000000000 10 011e \
                 02 fb2c01 00 9a9999999999b93f 00 01 000000000000e03f 01 01 fb100e00 03 fc80969800 \
-                000000000000f03f",
-        ],
+                000000000000f03f"],
     );
     golden(&counts(), &[COUNTS]);
     golden(&report(), &[REPORT]);
@@ -180,26 +164,11 @@ fn what_messages_are_made_of() {
 
 #[test]
 fn opening_frames() {
-    let hello = Hello {
-        protocol: 1,
-        software: "0.1.0".into(),
-    };
+    let hello = Hello { protocol: 1, software: "0.1.0".into() };
     golden(&Open::Site(hello.clone()), &["00", "01", "05302e312e30"]);
     golden(&Open::Operator(hello), &["01", "01", "05302e312e30"]);
-    golden(
-        &Open::Get {
-            blob: blob(),
-            offset: 65_536,
-        },
-        &["02", BLOB, "fc00000100"],
-    );
-    golden(
-        &Open::Put {
-            blob: blob(),
-            length: 400_000_000_000,
-        },
-        &["03", BLOB, "fd00a0db215d000000"],
-    );
+    golden(&Open::Get { blob: blob(), offset: 65_536 }, &["02", BLOB, "fc00000100"]);
+    golden(&Open::Put { blob: blob(), length: 400_000_000_000 }, &["03", BLOB, "fd00a0db215d000000"]);
 }
 
 #[test]
@@ -212,12 +181,7 @@ fn answers_on_blob_streams() {
 
 #[test]
 fn messages_of_a_site() {
-    let progress = |phase| SiteMessage::Progress {
-        task: task(),
-        phase,
-        done: 7,
-        total: 300,
-    };
+    let progress = |phase| SiteMessage::Progress { task: task(), phase, done: 7, total: 300 };
     golden(&progress(Phase::Fetching), &["00", TASK, "00", "07fb2c01"]);
     golden(&progress(Phase::Preparing), &["00", TASK, "01", "07fb2c01"]);
     golden(&progress(Phase::Evaluating), &["00", TASK, "02", "07fb2c01"]);
@@ -235,100 +199,42 @@ fn messages_of_a_site() {
         &SiteMessage::Update(Box::new(update)),
         &["01", TASK, BLOB, "96", "000000000000e03f", "01", COUNTS, "00"],
     );
-    golden(
-        &SiteMessage::Evaluated {
-            task: task(),
-            metrics: Some(counts()),
-        },
-        &["02", TASK, "01", COUNTS],
-    );
-    golden(
-        &SiteMessage::Declined {
-            task: task(),
-            reason: "no".into(),
-        },
-        &["03", TASK, "026e6f"],
-    );
+    golden(&SiteMessage::Evaluated { task: task(), metrics: Some(counts()) }, &["02", TASK, "01", COUNTS]);
+    golden(&SiteMessage::Declined { task: task(), reason: "no".into() }, &["03", TASK, "026e6f"]);
 }
 
 #[test]
 fn messages_of_the_server_to_a_site() {
-    let welcome = ServerMessage::Welcome {
-        federation: "hearts".parse().unwrap(),
-        software: "0.1.0".into(),
-    };
+    let welcome = ServerMessage::Welcome { federation: "hearts".parse().unwrap(), software: "0.1.0".into() };
     golden(&welcome, &["00", "06686561727473", "05302e312e30"]);
     golden(&ServerMessage::Refused("no".into()), &["01026e6f"]);
-    let train = TrainTask {
-        id: task(),
-        job: job(),
-        time_left_ms: 90_000,
-    };
-    golden(
-        &ServerMessage::Train(Box::new(train)),
-        &[&["02", TASK], &JOB[..], &["fc905f0100"]].concat(),
-    );
-    let evaluate = EvaluateTask {
-        id: task(),
-        job: job(),
-    };
-    golden(
-        &ServerMessage::Evaluate(Box::new(evaluate)),
-        &[&["03", TASK], &JOB[..]].concat(),
-    );
-    golden(
-        &ServerMessage::Rejected {
-            task: task(),
-            reason: "no".into(),
-        },
-        &["04", TASK, "026e6f"],
-    );
+    let train = TrainTask { id: task(), job: job(), time_left_ms: 90_000 };
+    golden(&ServerMessage::Train(Box::new(train)), &[&["02", TASK], &JOB[..], &["fc905f0100"]].concat());
+    let evaluate = EvaluateTask { id: task(), job: job() };
+    golden(&ServerMessage::Evaluate(Box::new(evaluate)), &[&["03", TASK], &JOB[..]].concat());
+    golden(&ServerMessage::Rejected { task: task(), reason: "no".into() }, &["04", TASK, "026e6f"]);
     golden(&ServerMessage::Over(task()), &["05", TASK]);
 }
 
 #[test]
 fn requests_of_an_operator() {
     golden(
-        &Request::Submit {
-            file: "run.toml".into(),
-            text: "x".into(),
-        },
+        &Request::Submit { file: "run.toml".into(), text: "x".into() },
         &["00", "0872756e2e746f6d6c", "0178"],
     );
     golden(&Request::Runs, &["01"]);
     golden(&Request::Run("r8".parse().unwrap()), &["02", "027238"]);
     golden(&Request::Stop("r8".parse().unwrap()), &["03", "027238"]);
     golden(&Request::Sites, &["04"]);
-    golden(
-        &Request::ImportModel {
-            name: "m".into(),
-            manifest: blob(),
-        },
-        &["05", "016d", BLOB],
-    );
+    golden(&Request::ImportModel { name: "m".into(), manifest: blob() }, &["05", "016d", BLOB]);
     golden(&Request::Models, &["06"]);
-    golden(
-        &Request::Export {
-            run: "r8".parse().unwrap(),
-            round: None,
-        },
-        &["07", "027238", "00"],
-    );
-    golden(
-        &Request::Export {
-            run: "r8".parse().unwrap(),
-            round: Some(2),
-        },
-        &["07", "027238", "0102"],
-    );
+    golden(&Request::Export { run: "r8".parse().unwrap(), round: None }, &["07", "027238", "00"]);
+    golden(&Request::Export { run: "r8".parse().unwrap(), round: Some(2) }, &["07", "027238", "0102"]);
 }
 
 #[test]
 fn short_replies_to_an_operator() {
-    let welcome = Reply::Welcome {
-        federation: "hearts".parse().unwrap(),
-        software: "0.1.0".into(),
-    };
+    let welcome = Reply::Welcome { federation: "hearts".parse().unwrap(), software: "0.1.0".into() };
     golden(&welcome, &["00", "06686561727473", "05302e312e30"]);
     golden(&Reply::Refused("no".into()), &["01026e6f"]);
     golden(&Reply::Submitted("r8".parse().unwrap()), &["02", "027238"]);
@@ -346,18 +252,7 @@ fn short_replies_to_an_operator() {
     };
     golden(
         &Reply::Sites(vec![site]),
-        &[
-            "06",
-            "01",
-            "056e6f727468",
-            "01",
-            "075b3a3a315d3a39",
-            "05302e312e30",
-            "01",
-            "01027238",
-            "02",
-            "03",
-        ],
+        &["06", "01", "056e6f727468", "01", "075b3a3a315d3a39", "05302e312e30", "01", "01027238", "02", "03"],
     );
     let model = ModelInfo {
         name: "m".into(),
@@ -366,14 +261,8 @@ fn short_replies_to_an_operator() {
         num_params: 22_713_216,
         bytes: 90_868_376,
     };
-    golden(
-        &Reply::Imported(model.clone()),
-        &["07", "016d", BLOB, "0462657274", "fc80935a01", "fc988a6a05"],
-    );
-    golden(
-        &Reply::Models(vec![model]),
-        &["0801", "016d", BLOB, "0462657274", "fc80935a01", "fc988a6a05"],
-    );
+    golden(&Reply::Imported(model.clone()), &["07", "016d", BLOB, "0462657274", "fc80935a01", "fc988a6a05"]);
+    golden(&Reply::Models(vec![model]), &["0801", "016d", BLOB, "0462657274", "fc80935a01", "fc988a6a05"]);
 }
 
 /// A run in its third round: one site of each kind of answer, one round completed and one attempt abandoned.
@@ -454,15 +343,8 @@ const STATUS: [&str; 22] = [
 #[test]
 fn long_replies_to_an_operator() {
     golden(&Reply::Run(Box::new(status())), &[&["04"], &STATUS[..]].concat());
-    let export = ExportPlan {
-        status: status(),
-        round: 3,
-        job: job(),
-    };
-    golden(
-        &Reply::Export(Box::new(export)),
-        &[&["09"], &STATUS[..], &["03"], &JOB[..]].concat(),
-    );
+    let export = ExportPlan { status: status(), round: 3, job: job() };
+    golden(&Reply::Export(Box::new(export)), &[&["09"], &STATUS[..], &["03"], &JOB[..]].concat());
 }
 
 #[test]
@@ -483,10 +365,7 @@ fn states_of_a_run() {
 
 #[test]
 fn a_frame_is_its_length_and_its_body() {
-    assert_eq!(
-        frame(&Request::Run("r8".parse().unwrap())).unwrap(),
-        [4, 0, 0, 0, 2, 2, b'r', b'8']
-    );
+    assert_eq!(frame(&Request::Run("r8".parse().unwrap())).unwrap(), [4, 0, 0, 0, 2, 2, b'r', b'8']);
 }
 
 #[test]

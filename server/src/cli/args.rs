@@ -10,12 +10,7 @@ use crate::pki::Host;
 
 /// Federated fine-tuning: steer a server, its runs, models and certificates.
 #[derive(Debug, Parser)]
-#[command(
-    name = "sheaf",
-    version,
-    propagate_version = true,
-    arg_required_else_help = true
-)]
+#[command(name = "sheaf", version, propagate_version = true, arg_required_else_help = true)]
 pub struct Args {
     /// Print JSON for programs instead of text for people.
     #[arg(long, global = true)]

@@ -63,11 +63,7 @@ pub(super) struct Exported {
 impl Exported {
     pub(super) fn text(&self) -> String {
         let Self { dir, run, round, .. } = self;
-        format!(
-            "wrote the model of {run} after round {round} to {} ({})",
-            dir.display(),
-            bytes(self.bytes)
-        )
+        format!("wrote the model of {run} after round {round} to {} ({})", dir.display(), bytes(self.bytes))
     }
 
     pub(super) fn json(&self) -> Value {
@@ -87,11 +83,7 @@ pub(super) async fn export(
     let workshop = workshop(out)?;
     let mut session = Session::open(settings).await?;
     let expect = |reply| {
-        if let Reply::Export(plan) = reply {
-            Some(plan)
-        } else {
-            None
-        }
+        if let Reply::Export(plan) = reply { Some(plan) } else { None }
     };
     let plan = session.ask(&Request::Export { run, round }, expect).await?;
 
@@ -101,25 +93,13 @@ pub(super) async fn export(
         None => None,
     };
     let global = plan.job.global;
-    fetch(
-        &session,
-        &blobs,
-        global,
-        plan.job.params.bytes(),
-        "trained parameters",
-    )
-    .await?;
+    fetch(&session, &blobs, global, plan.job.params.bytes(), "trained parameters").await?;
     session.close().await;
 
     let folder = workshop.path().join("model");
     let bytes = assemble(&plan, &blobs, manifest.as_ref(), &folder)?;
     fs::rename(&folder, out).map_err(|e| ExportFailed::Write(out.to_owned(), e))?;
-    Ok(Exported {
-        dir: out.to_owned(),
-        run: plan.status.summary.run.clone(),
-        round: plan.round,
-        bytes,
-    })
+    Ok(Exported { dir: out.to_owned(), run: plan.status.summary.run.clone(), round: plan.round, bytes })
 }
 
 /// A folder beside `out` that is gone when it is dropped.
@@ -127,20 +107,12 @@ fn workshop(out: &Path) -> Result<tempfile::TempDir, ExportFailed> {
     if fs::symlink_metadata(out).is_ok() {
         return Err(ExportFailed::AlreadyThere(out.to_owned()));
     }
-    let name = out
-        .file_name()
-        .ok_or_else(|| ExportFailed::NoName(out.to_owned()))?;
-    let parent = out
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let name = out.file_name().ok_or_else(|| ExportFailed::NoName(out.to_owned()))?;
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |e| ExportFailed::Write(parent.to_owned(), e);
     fs::create_dir_all(parent).map_err(failed)?;
     let prefix = format!(".{}.", name.to_string_lossy());
-    tempfile::Builder::new()
-        .prefix(&prefix)
-        .tempdir_in(parent)
-        .map_err(failed)
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(failed)
 }
 
 /// Fetches the imported model's list of files, and all of them that an export needs.
@@ -189,12 +161,7 @@ impl Base {
         let (config_json, config) = read_config(&path(CONFIG_FILE)?)?;
         let weights_path = path(WEIGHTS_FILE)?;
         let weights = read_weights(&weights_path)?;
-        Ok(Self {
-            config_json,
-            config,
-            weights,
-            weights_path,
-        })
+        Ok(Self { config_json, config, weights, weights_path })
     }
 }
 
@@ -211,10 +178,8 @@ fn assemble(
     let mut total = 0;
 
     let own = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE];
-    for file in manifest
-        .iter()
-        .flat_map(|manifest| &manifest.files)
-        .filter(|file| !own.contains(&file.path.as_str()))
+    for file in
+        manifest.iter().flat_map(|manifest| &manifest.files).filter(|file| !own.contains(&file.path.as_str()))
     {
         let path = folder.join(&file.path);
         total += fs::copy(blobs.path(file.blob), &path).map_err(|e| failed(&path, e))?;
@@ -225,19 +190,12 @@ fn assemble(
         fs::write(&path, &content).map_err(|e| failed(&path, e))?;
         total += content.len() as u64;
     }
-    let (config, weights) = (
-        base.as_ref().map(|base| &base.config),
-        base.as_ref().map(|base| &base.weights),
-    );
+    let (config, weights) = (base.as_ref().map(|base| &base.config), base.as_ref().map(|base| &base.weights));
     let pieces = model::export_weights(plan, config, weights)?;
     let global = blobs.reader(plan.job.global)?;
     let path = folder.join(WEIGHTS_FILE);
-    let written = write_weights(
-        &path,
-        &pieces,
-        base.as_ref().map(|base| base.weights_path.as_path()),
-        global,
-    );
+    let written =
+        write_weights(&path, &pieces, base.as_ref().map(|base| base.weights_path.as_path()), global);
     Ok(total + written.map_err(|e| failed(&path, e))?)
 }
 
@@ -256,15 +214,10 @@ fn write_weights(path: &Path, plan: &WeightsPlan, base: Option<&Path>, mut globa
         source.seek(SeekFrom::Start(offset))?;
         let copied = io::copy(&mut source.take(bytes), &mut out)?;
         if copied != bytes {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "a source ends before the tensor does",
-            ));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a source ends before the tensor does"));
         }
         total += copied;
     }
-    out.into_inner()
-        .map_err(io::IntoInnerError::into_error)?
-        .sync_all()?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     Ok(total)
 }

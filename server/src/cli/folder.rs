@@ -45,9 +45,6 @@ pub(super) fn read_weights(path: &Path) -> Result<Weights, FolderError> {
     let mut start = Vec::new();
     (&file).take(8).read_to_end(&mut start).map_err(unreadable)?;
     let header = Weights::header_bytes(&start).map_err(wrong)?;
-    (&file)
-        .take(header.saturating_sub(start.len() as u64))
-        .read_to_end(&mut start)
-        .map_err(unreadable)?;
+    (&file).take(header.saturating_sub(start.len() as u64)).read_to_end(&mut start).map_err(unreadable)?;
     Weights::parse(&start, length).map_err(wrong)
 }

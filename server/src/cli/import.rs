@@ -59,19 +59,11 @@ pub(super) fn read(dir: &Path, name: &str) -> Result<Model, ImportError> {
         return Err(ImportError::NoFolder(dir.to_owned()));
     }
     // The name is checked before a gigabyte is hashed.
-    let placeholder = ManifestFile {
-        path: CONFIG_FILE.to_owned(),
-        blob: BlobId::of(&[]),
-        bytes: 0,
-    };
+    let placeholder = ManifestFile { path: CONFIG_FILE.to_owned(), blob: BlobId::of(&[]), bytes: 0 };
     Manifest::new(name, vec![placeholder])?;
     let required = |file, hint| {
         let path = dir.join(file);
-        if path.is_file() {
-            Ok(path)
-        } else {
-            Err(ImportError::Missing(file, dir.to_owned(), hint))
-        }
+        if path.is_file() { Ok(path) } else { Err(ImportError::Missing(file, dir.to_owned(), hint)) }
     };
     let (_, config) = read_config(&required(CONFIG_FILE, "")?)?;
     let hint = ": save the model with `save_pretrained(…, safe_serialization=True)`";
@@ -79,26 +71,14 @@ pub(super) fn read(dir: &Path, name: &str) -> Result<Model, ImportError> {
     let weights = read_weights(&weights_path)?;
     let mut names = vec![CONFIG_FILE, WEIGHTS_FILE];
     if let ModelConfig::Bert(_) = config {
-        required(
-            TOKENIZER_FILE,
-            ": save the fast tokenizer beside the model with `save_pretrained`",
-        )?;
+        required(TOKENIZER_FILE, ": save the fast tokenizer beside the model with `save_pretrained`")?;
         names.push(TOKENIZER_FILE);
         names.extend(ALONG.into_iter().filter(|file| dir.join(file).is_file()));
     }
-    config
-        .check_weights(&weights)
-        .map_err(|e| FolderError::Weights(weights_path, e))?;
+    config.check_weights(&weights).map_err(|e| FolderError::Weights(weights_path, e))?;
     let trainable = settings(&config);
-    let files = names
-        .into_iter()
-        .map(|file| hash(dir, file))
-        .collect::<Result<_, _>>()?;
-    Ok(Model {
-        dir: dir.to_owned(),
-        manifest: Manifest::new(name, files)?,
-        trainable,
-    })
+    let files = names.into_iter().map(|file| hash(dir, file)).collect::<Result<_, _>>()?;
+    Ok(Model { dir: dir.to_owned(), manifest: Manifest::new(name, files)?, trainable })
 }
 
 /// Gives the server what it does not have yet, and the model's name. Returns the bytes that were sent.
@@ -113,16 +93,9 @@ pub(super) async fn send(model: &Model, settings: &Settings) -> Result<(ModelInf
     let manifest = model.manifest.to_json();
     let file = temporary(&manifest).map_err(|e| ImportError::Read("a temporary file".into(), e))?;
     sent += put(&session, file, model.manifest.id(), "manifest").await?;
-    let request = Request::ImportModel {
-        name: model.manifest.name.clone(),
-        manifest: model.manifest.id(),
-    };
+    let request = Request::ImportModel { name: model.manifest.name.clone(), manifest: model.manifest.id() };
     let expect = |reply| {
-        if let Reply::Imported(info) = reply {
-            Some(info)
-        } else {
-            None
-        }
+        if let Reply::Imported(info) = reply { Some(info) } else { None }
     };
     let info = session.ask(&request, expect).await?;
     session.close().await;
@@ -147,12 +120,7 @@ pub(super) fn card(model: &Model, info: &ModelInfo, sent: u64) -> String {
     } else {
         format!("{} sent", bytes(sent))
     };
-    let files: Vec<&str> = model
-        .manifest
-        .files
-        .iter()
-        .map(|file| file.path.as_str())
-        .collect();
+    let files: Vec<&str> = model.manifest.files.iter().map(|file| file.path.as_str()).collect();
     let travels: Vec<String> = model
         .trainable
         .iter()
@@ -168,10 +136,7 @@ pub(super) fn card(model: &Model, info: &ModelInfo, sent: u64) -> String {
         ("model", info.name.clone()),
         ("type", info.model_type.clone()),
         ("parameters", count(info.num_params)),
-        (
-            "files",
-            format!("{} ({}; {news})", files.join(", "), bytes(info.bytes)),
-        ),
+        ("files", format!("{} ({}; {news})", files.join(", "), bytes(info.bytes))),
         ("id", info.manifest.to_string()),
     ];
     if !travels.is_empty() {
@@ -204,11 +169,7 @@ fn hash(dir: &Path, file: &str) -> Result<ManifestFile, ImportError> {
         Ok((BlobId::from(hasher.finalize()), length))
     };
     let (blob, bytes) = hashed().map_err(|e| ImportError::Read(path.clone(), e))?;
-    Ok(ManifestFile {
-        path: file.to_owned(),
-        blob,
-        bytes,
-    })
+    Ok(ManifestFile { path: file.to_owned(), blob, bytes })
 }
 
 fn temporary(content: &[u8]) -> io::Result<File> {

@@ -124,9 +124,7 @@ fn member(member: &MemberStatus) -> Value {
     let (answer, reason) = answer(&member.answer);
     let (phase, done, total) = member
         .progress
-        .map_or((None, None, None), |(phase, done, total)| {
-            (Some(phase), Some(done), Some(total))
-        });
+        .map_or((None, None, None), |(phase, done, total)| (Some(phase), Some(done), Some(total)));
     json!({
         "site": member.site,
         "connected": member.connected,

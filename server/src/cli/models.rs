@@ -30,11 +30,7 @@ pub(super) async fn execute(
         ModelCommand::List => {
             let mut session = Session::open(&settings()?).await?;
             let expect = |reply| {
-                if let Reply::Models(models) = reply {
-                    Some(models)
-                } else {
-                    None
-                }
+                if let Reply::Models(models) = reply { Some(models) } else { None }
             };
             let models = session.ask(&Request::Models, expect).await?;
             session.close().await;

@@ -22,11 +22,7 @@ impl Output {
 
     /// Prints a result: `text` for people, `json` for programs.
     pub(super) fn print(self, text: impl fmt::Display, json: &Value) -> io::Result<()> {
-        if self.json {
-            line(format_args!("{json:#}"))
-        } else {
-            line(text)
-        }
+        if self.json { line(format_args!("{json:#}")) } else { line(text) }
     }
 
     /// Prints one of many results as they come: one line of text, or of JSON.

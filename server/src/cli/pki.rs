@@ -22,14 +22,7 @@ pub(super) fn execute(command: PkiCommand, out: Output) -> Result<(), CliError> 
             );
             out.print(text, &json!({ "federation": federation, "ca": ca, "key": key }))?;
         }
-        PkiCommand::Issue {
-            role,
-            name,
-            pki: dir,
-            hosts,
-            days,
-            out: to,
-        } => {
+        PkiCommand::Issue { role, name, pki: dir, hosts, days, out: to } => {
             let issued = pki::issue(&dir, role, &name, &IssueOptions { hosts, days, out: to })?;
             let card = Card::read(&issued.certificate)?;
             let text = format!(
@@ -62,14 +55,7 @@ fn text(certificate: &Card, now: OffsetDateTime) -> String {
     let mut lines = vec![
         ("identity", certificate.holder.to_string()),
         ("role", role(&certificate.holder).to_owned()),
-        (
-            "valid",
-            format!(
-                "{} to {} UTC ({left})",
-                date(certificate.from),
-                date(certificate.until)
-            ),
-        ),
+        ("valid", format!("{} to {} UTC ({left})", date(certificate.from), date(certificate.until))),
         ("issuer", certificate.issuer.clone()),
         ("sha256", hex(&certificate.fingerprint)),
     ];
@@ -99,9 +85,7 @@ fn days_left(card: &Card, now: OffsetDateTime) -> i64 {
 }
 
 fn role(holder: &Holder) -> &'static str {
-    holder
-        .role()
-        .map_or("certificate authority", |role| role.as_str())
+    holder.role().map_or("certificate authority", |role| role.as_str())
 }
 
 fn hex(bytes: &[u8]) -> String {

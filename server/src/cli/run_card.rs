@@ -34,10 +34,8 @@ fn rounds(status: &RunStatus) -> Option<String> {
         ("MACRO F1", Align::Right),
         ("AUC", Align::Right),
     ];
-    let completed = status
-        .history
-        .iter()
-        .filter(|record| matches!(record.outcome, RoundOutcome::Completed(_)));
+    let completed =
+        status.history.iter().filter(|record| matches!(record.outcome, RoundOutcome::Completed(_)));
     let mut rows: Vec<[String; 8]> = completed.map(round).collect();
     if rows.is_empty() {
         return None;
@@ -45,23 +43,10 @@ fn rounds(status: &RunStatus) -> Option<String> {
     if let Some(report) = &status.final_metrics {
         let nothing = || "-".to_owned();
         let [loss, accuracy, macro_f1, auc] = scores(Some(report));
-        rows.push([
-            "end".into(),
-            nothing(),
-            nothing(),
-            nothing(),
-            loss,
-            accuracy,
-            macro_f1,
-            auc,
-        ]);
+        rows.push(["end".into(), nothing(), nothing(), nothing(), loss, accuracy, macro_f1, auc]);
     }
     let table = table(&columns, rows);
-    if status
-        .history
-        .iter()
-        .all(|record| record.global_metrics.is_none())
-    {
+    if status.history.iter().all(|record| record.global_metrics.is_none()) {
         return Some(table);
     }
     let what = "loss to AUC: the global model that a round started from, on the sites' validation splits";
@@ -84,11 +69,7 @@ fn round(record: &RoundRecord) -> [String; 8] {
 
 /// `3/4`: updates counted, of those that were asked.
 pub(super) fn answered(record: &RoundRecord) -> String {
-    let counted = record
-        .participants
-        .iter()
-        .filter(|member| member.answer == Answer::Accepted)
-        .count();
+    let counted = record.participants.iter().filter(|member| member.answer == Answer::Accepted).count();
     format!("{counted}/{}", record.participants.len())
 }
 
@@ -106,22 +87,11 @@ fn number(value: Option<f64>) -> String {
 }
 
 fn members(round: &RoundStatus) -> String {
-    let again = if round.attempt > 1 {
-        format!(" (attempt {})", round.attempt)
-    } else {
-        String::new()
-    };
+    let again = if round.attempt > 1 { format!(" (attempt {})", round.attempt) } else { String::new() };
     let columns = [("SITE", Align::Left), ("DOES", Align::Left)];
-    let rows = round
-        .members
-        .iter()
-        .map(|member| [member.site.to_string(), doing(member)]);
+    let rows = round.members.iter().map(|member| [member.site.to_string(), doing(member)]);
     let left = coarse(round.time_left);
-    format!(
-        "round {}{again}, {left} until its deadline\n{}",
-        round.round,
-        table(&columns, rows)
-    )
+    format!("round {}{again}, {left} until its deadline\n{}", round.round, table(&columns, rows))
 }
 
 /// What a member does, in a few words.
@@ -134,11 +104,7 @@ pub(super) fn doing(member: &MemberStatus) -> String {
         (Answer::Pending, None) if member.connected => "has its task".to_owned(),
         (Answer::Pending, None) => return "away".to_owned(),
     };
-    if member.connected {
-        does
-    } else {
-        format!("{does} (away)")
-    }
+    if member.connected { does } else { format!("{does} (away)") }
 }
 
 fn progress(phase: Phase, done: u64, total: u64) -> String {

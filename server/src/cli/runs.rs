@@ -35,27 +35,16 @@ pub(super) async fn execute(
         RunCommand::List => {
             let mut session = Session::open(&settings).await?;
             let expect = |reply| {
-                if let Reply::Runs(runs) = reply {
-                    Some(runs)
-                } else {
-                    None
-                }
+                if let Reply::Runs(runs) = reply { Some(runs) } else { None }
             };
             let runs = session.ask(&Request::Runs, expect).await?;
             session.close().await;
-            out.print(
-                list(&runs, units::now()),
-                &runs.iter().map(json::summary).collect(),
-            )?;
+            out.print(list(&runs, units::now()), &runs.iter().map(json::summary).collect())?;
         }
         RunCommand::Show { run } => {
             let mut session = Session::open(&settings).await?;
             let expect = |reply| {
-                if let Reply::Run(status) = reply {
-                    Some(status)
-                } else {
-                    None
-                }
+                if let Reply::Run(status) = reply { Some(status) } else { None }
             };
             let status = session.ask(&Request::Run(run), expect).await?;
             session.close().await;
@@ -65,11 +54,7 @@ pub(super) async fn execute(
         RunCommand::Stop { run } => {
             let mut session = Session::open(&settings).await?;
             let expect = |reply| {
-                if let Reply::Stopping(run) = reply {
-                    Some(run)
-                } else {
-                    None
-                }
+                if let Reply::Stopping(run) = reply { Some(run) } else { None }
             };
             let run = session.ask(&Request::Stop(run), expect).await?;
             session.close().await;
@@ -89,11 +74,7 @@ async fn submit(path: &Path, settings: &Settings) -> Result<RunId, CliError> {
     RunSpec::parse(&file, &text)?;
     let mut session = Session::open(settings).await?;
     let expect = |reply| {
-        if let Reply::Submitted(run) = reply {
-            Some(run)
-        } else {
-            None
-        }
+        if let Reply::Submitted(run) = reply { Some(run) } else { None }
     };
     let run = session.ask(&Request::Submit { file, text }, expect).await?;
     session.close().await;

@@ -32,18 +32,13 @@ impl Screen {
         let rounds = all.add(ProgressBar::no_length());
         rounds.set_style(style("{prefix}  [{bar:24}] {pos}/{len} rounds  {elapsed} {msg}"));
         rounds.set_prefix(run.to_string());
-        Some(Self {
-            all,
-            rounds,
-            members: BTreeMap::new(),
-        })
+        Some(Self { all, rounds, members: BTreeMap::new() })
     }
 
     /// Shows the run as it is now.
     pub(super) fn show(&mut self, status: &RunStatus) {
         self.rounds.set_length(u64::from(status.summary.rounds));
-        self.rounds
-            .set_position(u64::from(status.summary.completed_rounds));
+        self.rounds.set_position(u64::from(status.summary.completed_rounds));
         self.rounds.set_message(headline(status));
         let members = status.current.as_ref().map_or(&[][..], |round| &round.members);
         let gone = |site: &ClientId| members.iter().all(|member| member.site != *site);
@@ -51,11 +46,7 @@ impl Screen {
             bar.finish_and_clear();
             self.all.remove(&bar);
         }
-        let width = members
-            .iter()
-            .map(|member| member.site.as_str().len())
-            .max()
-            .unwrap_or(0);
+        let width = members.iter().map(|member| member.site.as_str().len()).max().unwrap_or(0);
         for member in members {
             let bar = self
                 .members
@@ -117,27 +108,14 @@ fn headline(status: &RunStatus) -> String {
 /// Only the server's clock is read: how long the present round has taken follows from its deadline.
 pub(super) fn time_left(status: &RunStatus) -> Option<Duration> {
     let current = status.current.as_ref()?;
-    let completed = status
-        .history
-        .iter()
-        .rev()
-        .filter(|round| matches!(round.outcome, RoundOutcome::Completed(_)));
-    let took: Vec<Duration> = completed
-        .take(RECENT_ROUNDS)
-        .map(|round| round.ended.since(round.started))
-        .collect();
+    let completed =
+        status.history.iter().rev().filter(|round| matches!(round.outcome, RoundOutcome::Completed(_)));
+    let took: Vec<Duration> =
+        completed.take(RECENT_ROUNDS).map(|round| round.ended.since(round.started)).collect();
     let count = u32::try_from(took.len()).ok().filter(|count| *count > 0)?;
     let mean = took.iter().sum::<Duration>() / count;
-    let rounds = status
-        .summary
-        .rounds
-        .saturating_sub(status.summary.completed_rounds);
-    let spent = status
-        .spec
-        .cohort
-        .round_timeout
-        .saturating_sub(current.time_left)
-        .min(mean);
+    let rounds = status.summary.rounds.saturating_sub(status.summary.completed_rounds);
+    let spent = status.spec.cohort.round_timeout.saturating_sub(current.time_left).min(mean);
     Some(mean.saturating_mul(rounds).saturating_sub(spent))
 }
 
@@ -152,7 +130,5 @@ pub(super) fn transfer_bar(what: &str) -> ProgressBar {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template)
-        .expect("the templates are written above")
-        .progress_chars("=> ")
+    ProgressStyle::with_template(template).expect("the templates are written above").progress_chars("=> ")
 }

@@ -57,10 +57,9 @@ impl SessionError {
     /// Whether it may be gone when one tries again, as when a server restarts.
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            Self::Connect(error) => matches!(
-                error,
-                ConnectError::NoAnswer { .. } | ConnectError::Resolve { .. }
-            ),
+            Self::Connect(error) => {
+                matches!(error, ConnectError::NoAnswer { .. } | ConnectError::Resolve { .. })
+            }
             Self::Lost(_) | Self::Silent(_) => true,
             Self::Transfer(error) => matches!(error, TransferError::Lost { .. }),
             Self::Distrust(_)
@@ -84,34 +83,20 @@ pub(super) struct Session {
 impl Session {
     /// Connects, and says hello.
     pub(super) async fn open(settings: &Settings) -> Result<Self, SessionError> {
-        let link = endpoint::connect(&settings.server, &settings.credentials)
-            .await
-            .map_err(refused)?;
+        let link = endpoint::connect(&settings.server, &settings.credentials).await.map_err(refused)?;
         let (send, recv) = link.connection.open_bi().await.map_err(|error| ended(&error))?;
         let federation = settings.credentials.identity.federation.clone();
-        let mut session = Self {
-            link,
-            send,
-            recv,
-            federation,
-            patience: PATIENCE,
-        };
+        let mut session = Self { link, send, recv, federation, patience: PATIENCE };
         let hello = Hello {
             protocol: PROTOCOL_VERSION,
             software: concat!("sheaf ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let expect = |reply| {
-            if let Reply::Welcome { federation, .. } = reply {
-                Some(federation)
-            } else {
-                None
-            }
+            if let Reply::Welcome { federation, .. } = reply { Some(federation) } else { None }
         };
         match session.ask(&Open::Operator(hello), expect).await {
             Ok(federation) if federation == session.federation => Ok(session),
-            Ok(other) => Err(SessionError::Unwelcome(format!(
-                "it serves federation {other}, not yours"
-            ))),
+            Ok(other) => Err(SessionError::Unwelcome(format!("it serves federation {other}, not yours"))),
             Err(SessionError::Refused(why)) => Err(SessionError::Unwelcome(why)),
             Err(error) => Err(error),
         }
@@ -154,11 +139,9 @@ impl Session {
         match timeout(self.patience, exchange).await {
             Err(_) => Err(SessionError::Silent(self.patience)),
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error @ (FrameError::Closed | FrameError::Lost(_)))) => Err(self
-                .link
-                .connection
-                .close_reason()
-                .map_or_else(|| lost(&error), |reason| ended(&reason))),
+            Ok(Err(error @ (FrameError::Closed | FrameError::Lost(_)))) => {
+                Err(self.link.connection.close_reason().map_or_else(|| lost(&error), |reason| ended(&reason)))
+            }
             Ok(Err(FrameError::TooLong(_) | FrameError::Decode(_) | FrameError::Encode(_))) => {
                 Err(SessionError::OutOfTurn)
             }

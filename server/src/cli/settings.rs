@@ -74,9 +74,7 @@ impl Settings {
             Role::Operator | Role::Viewer => {}
             Role::Server | Role::Site => return Err(SettingsError::Role(paths.certificate, identity.role)),
         }
-        let expired_ms = u64::try_from(credentials.not_after)
-            .unwrap_or(0)
-            .saturating_mul(1000);
+        let expired_ms = u64::try_from(credentials.not_after).unwrap_or(0).saturating_mul(1000);
         let now = units::now();
         if now.0 > expired_ms {
             let ago = units::age(sheaf_common::time::Timestamp(expired_ms), now);
@@ -92,15 +90,8 @@ fn choose(args: &ConnectionArgs) -> Result<(String, CredentialPaths), SettingsEr
         flag.clone().or_else(|| written.map(|path| dir.join(path)))
     };
     let missing = |flag, key| move || SettingsError::Missing(flag, key);
-    let server = args
-        .server
-        .clone()
-        .or(file.server)
-        .ok_or_else(missing("server", "server"))?;
-    if !server
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-    {
+    let server = args.server.clone().or(file.server).ok_or_else(missing("server", "server"))?;
+    if !server.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
         return Err(SettingsError::Server(server));
     }
     let paths = CredentialPaths {
@@ -114,10 +105,7 @@ fn choose(args: &ConnectionArgs) -> Result<(String, CredentialPaths), SettingsEr
 /// The folder and the content of the first file that is there; a file that was asked for must be there.
 fn read(args: &ConnectionArgs) -> Result<(PathBuf, File), SettingsError> {
     if let Some(path) = &args.config {
-        return parse(
-            path,
-            &fs::read_to_string(path).map_err(|e| SettingsError::Read(path.clone(), e))?,
-        );
+        return parse(path, &fs::read_to_string(path).map_err(|e| SettingsError::Read(path.clone(), e))?);
     }
     for path in [Some(PathBuf::from(FILE)), user_file()].into_iter().flatten() {
         match fs::read_to_string(&path) {
@@ -146,11 +134,7 @@ impl TryFrom<File> for Checked {
 }
 
 fn user_file() -> Option<PathBuf> {
-    let set = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")))?;
     Some(base.join("sheaf").join(FILE))
 }
@@ -162,10 +146,7 @@ mod tests {
     fn args(dir: &Path, text: &str) -> ConnectionArgs {
         let config = dir.join(FILE);
         fs::write(&config, text).unwrap();
-        ConnectionArgs {
-            config: Some(config),
-            ..ConnectionArgs::default()
-        }
+        ConnectionArgs { config: Some(config), ..ConnectionArgs::default() }
     }
 
     const FULL: &str = "server = \"a:1\"\ncertificate = \"o.crt\"\nkey = \"/k/o.key\"\nca = \"ca.crt\"\n";
@@ -191,15 +172,7 @@ mod tests {
         );
         assert!(message(&FULL.replace("a:1", "a")).starts_with("`a` is not a server"));
         assert!(message("sever = \"a:1\"\n").contains("operator.toml:1: unknown field `sever`"));
-        let absent = ConnectionArgs {
-            config: Some("/no/such.toml".into()),
-            ..ConnectionArgs::default()
-        };
-        assert!(
-            choose(&absent)
-                .unwrap_err()
-                .to_string()
-                .starts_with("cannot read /no/such.toml")
-        );
+        let absent = ConnectionArgs { config: Some("/no/such.toml".into()), ..ConnectionArgs::default() };
+        assert!(choose(&absent).unwrap_err().to_string().starts_with("cannot read /no/such.toml"));
     }
 }

@@ -16,18 +16,11 @@ pub(super) async fn execute(command: &SiteCommand, settings: &Settings, out: Out
         SiteCommand::List => {
             let mut session = Session::open(settings).await?;
             let expect = |reply| {
-                if let Reply::Sites(sites) = reply {
-                    Some(sites)
-                } else {
-                    None
-                }
+                if let Reply::Sites(sites) = reply { Some(sites) } else { None }
             };
             let sites = session.ask(&Request::Sites, expect).await?;
             session.close().await;
-            out.print(
-                list(&sites, units::now()),
-                &sites.iter().map(json::site).collect(),
-            )?;
+            out.print(list(&sites, units::now()), &sites.iter().map(json::site).collect())?;
         }
     }
     Ok(())
@@ -53,9 +46,7 @@ pub(super) fn list(sites: &[SiteStatus], now: Timestamp) -> String {
             site.site.to_string(),
             if site.connected { "connected" } else { "away" }.to_owned(),
             units::age(site.since, now),
-            site.run
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), ToString::to_string),
+            site.run.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             units::bytes(site.bytes_down),
             units::bytes(site.bytes_up),
             site.software.clone(),

@@ -14,24 +14,15 @@ use super::units::{self, bytes, coarse, count, plural};
 /// The upper part of `sheaf run show`.
 pub(super) fn spec_card(status: &RunStatus, now: Timestamp) -> String {
     let (summary, spec) = (&status.summary, &status.spec);
-    let mut state = format!(
-        "{}, {} of {} rounds completed",
-        summary.state, summary.completed_rounds, summary.rounds
-    );
+    let mut state =
+        format!("{}, {} of {} rounds completed", summary.state, summary.completed_rounds, summary.rounds);
     if !summary.detail.is_empty() {
         state.push_str(&format!("\n{}", summary.detail));
     }
     card(&[
         ("run", summary.run.to_string()),
         ("state", state),
-        (
-            "submitted",
-            format!(
-                "by {}, {} ago",
-                summary.submitted_by,
-                units::age(summary.submitted_at, now)
-            ),
-        ),
+        ("submitted", format!("by {}, {} ago", summary.submitted_by, units::age(summary.submitted_at, now))),
         ("model", model(spec)),
         ("travels", travels(status.num_params)),
         ("task", task(spec)),
@@ -69,10 +60,7 @@ fn model(spec: &RunSpec) -> String {
 /// What goes over the network.
 fn travels(num_params: u64) -> String {
     let size = bytes(num_params.saturating_mul(VALUE_BYTES));
-    format!(
-        "{} parameters, {size} each way per site and round",
-        count(num_params)
-    )
+    format!("{} parameters, {size} each way per site and round", count(num_params))
 }
 
 fn task(spec: &RunSpec) -> String {
@@ -82,12 +70,7 @@ fn task(spec: &RunSpec) -> String {
         TaskInput::Table { features } => plural(features.len() as u64, "column"),
         TaskInput::Nothing => return "none".into(),
     };
-    format!(
-        "`{}` ({} labels) from {from}; data set {}",
-        task.label,
-        task.labels.len(),
-        task.dataset
-    )
+    format!("`{}` ({} labels) from {from}; data set {}", task.label, task.labels.len(), task.dataset)
 }
 
 fn training(spec: &RunSpec) -> String {

@@ -31,9 +31,7 @@ pub(super) fn table<R: Into<Row>>(columns: &[(&str, Align)], rows: impl IntoIter
 pub(super) fn card(lines: &[(&str, String)]) -> String {
     let width = lines.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
     let below = format!("\n{:width$}  ", "");
-    let lines = lines
-        .iter()
-        .map(|(key, value)| format!("{key:width$}  {}", value.replace('\n', &below)));
+    let lines = lines.iter().map(|(key, value)| format!("{key:width$}  {}", value.replace('\n', &below)));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -47,10 +45,7 @@ mod tests {
             &[("RUN", Align::Left), ("ROUNDS", Align::Right)],
             [["a", "1/10"], ["a-long-name", "10/10"]],
         );
-        assert_eq!(
-            text,
-            "RUN          ROUNDS\na              1/10\na-long-name   10/10"
-        );
+        assert_eq!(text, "RUN          ROUNDS\na              1/10\na-long-name   10/10");
     }
 
     #[test]

@@ -124,27 +124,13 @@ fn busy() -> RunStatus {
     status.summary.detail = "round 2, second attempt".into();
     let abandoned = RoundOutcome::Abandoned("1 of 2 updates at the deadline".into());
     status.history = vec![
-        record(
-            1,
-            1,
-            completed(),
-            &[("paris", Answer::Accepted), ("tokyo", Answer::Accepted)],
-        ),
-        record(
-            2,
-            1,
-            abandoned,
-            &[("paris", Answer::Accepted), ("tokyo", rejected())],
-        ),
+        record(1, 1, completed(), &[("paris", Answer::Accepted), ("tokyo", Answer::Accepted)]),
+        record(2, 1, abandoned, &[("paris", Answer::Accepted), ("tokyo", rejected())]),
     ];
     let declined = Answer::Declined("no data set newswire".into());
     let pending = Answer::Pending;
-    let answers = [
-        ("lima", declined),
-        ("oslo", pending.clone()),
-        ("paris", Answer::Accepted),
-        ("tokyo", pending),
-    ];
+    let answers =
+        [("lima", declined), ("oslo", pending.clone()), ("paris", Answer::Accepted), ("tokyo", pending)];
     let mut current = round(2, 2, &answers);
     current.members[1].connected = false;
     current.members[3].progress = Some((Phase::Training, 30, 120));
@@ -200,10 +186,7 @@ updates that were not counted
 fn the_final_model_ends_the_table() {
     let mut done = busy();
     done.current = None;
-    done.final_metrics = Some(Report {
-        roc_auc: Some(0.987_65),
-        ..report(0.95)
-    });
+    done.final_metrics = Some(Report { roc_auc: Some(0.987_65), ..report(0.95) });
     let text = run_card(&done, Timestamp(0));
     assert!(
         text.contains("\n  end      -         -           -  0.5000    0.9500    0.7500  0.9877\n"),
@@ -214,11 +197,7 @@ fn the_final_model_ends_the_table() {
 #[test]
 fn a_run_for_programs() {
     let value = json::status(&busy());
-    let at = |pointer| {
-        value
-            .pointer(pointer)
-            .unwrap_or_else(|| panic!("no {pointer} in {value:#}"))
-    };
+    let at = |pointer| value.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {value:#}"));
     assert_eq!(at("/run"), "news");
     assert_eq!(at("/state"), "running");
     assert_eq!(at("/secure_aggregation"), "off");
@@ -272,10 +251,7 @@ fn lines(old: Option<&RunStatus>, new: &RunStatus) -> Vec<String> {
 fn the_first_look_says_where_it_stands() {
     let mut waiting = status(RunState::Waiting);
     waiting.summary.detail = "1 of 2 sites are connected".into();
-    assert_eq!(
-        lines(None, &waiting),
-        ["news: waiting, 0 of 3 rounds completed: 1 of 2 sites are connected"]
-    );
+    assert_eq!(lines(None, &waiting), ["news: waiting, 0 of 3 rounds completed: 1 of 2 sites are connected"]);
     assert_eq!(lines(Some(&waiting), &waiting), [""; 0]);
     assert_eq!(
         lines(None, &busy()),
@@ -298,10 +274,7 @@ fn a_round_is_told_as_it_goes_on() {
         ..status(RunState::Running)
     };
     let started = with(&[("paris", Answer::Pending), ("tokyo", Answer::Pending)]);
-    assert_eq!(
-        lines(Some(&waiting), &started),
-        ["round 1/3: started with 2 sites: paris, tokyo"]
-    );
+    assert_eq!(lines(Some(&waiting), &started), ["round 1/3: started with 2 sites: paris, tokyo"]);
 
     let first = with(&[("paris", Answer::Pending), ("tokyo", Answer::Accepted)]);
     assert_eq!(lines(Some(&started), &first), ["round 1/3: tokyo answered (1/2)"]);
@@ -309,12 +282,8 @@ fn a_round_is_told_as_it_goes_on() {
     let mut next = with(&[]);
     next.current = Some(round(2, 1, &[("paris", Answer::Pending)]));
     next.summary.completed_rounds = 1;
-    next.history = vec![record(
-        1,
-        1,
-        completed(),
-        &[("paris", Answer::Accepted), ("tokyo", Answer::Accepted)],
-    )];
+    next.history =
+        vec![record(1, 1, completed(), &[("paris", Answer::Accepted), ("tokyo", Answer::Accepted)])];
     assert_eq!(
         lines(Some(&first), &next),
         [
@@ -332,12 +301,7 @@ fn a_round_between_two_looks_is_told_whole() {
     let mut done = status(RunState::Failed);
     done.summary.detail = "round 1 was abandoned 3 times".into();
     let abandoned = RoundOutcome::Abandoned("nobody answered".into());
-    done.history = vec![record(
-        1,
-        3,
-        abandoned,
-        &[("paris", rejected()), ("tokyo", Answer::Pending)],
-    )];
+    done.history = vec![record(1, 3, abandoned, &[("paris", rejected()), ("tokyo", Answer::Pending)])];
     assert_eq!(
         lines(Some(&waiting), &done),
         [
@@ -355,14 +319,8 @@ fn the_end_is_told_with_its_metrics() {
     done.final_metrics = Some(report(0.96));
     let end = "news completed; final model: accuracy 0.9600, macro F1 0.7500";
     assert_eq!(lines(Some(&status(RunState::Evaluating)), &done), [end]);
-    assert_eq!(
-        lines(None, &done),
-        ["news: completed, 0 of 3 rounds completed", end]
-    );
-    let lasting: Vec<bool> = changes(None, &done)
-        .iter()
-        .map(super::event::Event::is_lasting)
-        .collect();
+    assert_eq!(lines(None, &done), ["news: completed, 0 of 3 rounds completed", end]);
+    let lasting: Vec<bool> = changes(None, &done).iter().map(super::event::Event::is_lasting).collect();
     assert_eq!(lasting, [false, true]);
 }
 

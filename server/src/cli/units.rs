@@ -38,11 +38,7 @@ pub(super) fn count(number: u64) -> String {
 
 /// A number and its noun: `1 site`, `4 sites`.
 pub(super) fn plural(number: u64, noun: &str) -> String {
-    if number == 1 {
-        format!("1 {noun}")
-    } else {
-        format!("{} {noun}s", count(number))
-    }
+    if number == 1 { format!("1 {noun}") } else { format!("{} {noun}s", count(number)) }
 }
 
 /// How long something took: `0.4s`, `12.3s`, `4m10s`, `3h05m`, `2d04h`.
@@ -106,13 +102,8 @@ mod tests {
 
     #[test]
     fn bytes_as_people_read_them() {
-        let cases = [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.0 kB"),
-            (999_949, "999.9 kB"),
-            (999_950, "1.0 MB"),
-        ];
+        let cases =
+            [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB")];
         for (number, text) in cases {
             assert_eq!(bytes(number), text);
         }
@@ -121,30 +112,17 @@ mod tests {
 
     #[test]
     fn counts_as_people_read_them() {
-        let cases = [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (22_713_216, "22,713,216"),
-        ];
+        let cases = [(0, "0"), (999, "999"), (1000, "1,000"), (22_713_216, "22,713,216")];
         for (number, text) in cases {
             assert_eq!(count(number), text);
         }
-        assert_eq!(
-            (plural(1, "site"), plural(0, "site")),
-            ("1 site".into(), "0 sites".into())
-        );
+        assert_eq!((plural(1, "site"), plural(0, "site")), ("1 site".into(), "0 sites".into()));
     }
 
     #[test]
     fn durations_as_people_read_them() {
-        let cases = [
-            (400, "0.4s"),
-            (59_949, "59.9s"),
-            (59_999, "1m00s"),
-            (250_000, "4m10s"),
-            (11_100_000, "3h05m"),
-        ];
+        let cases =
+            [(400, "0.4s"), (59_949, "59.9s"), (59_999, "1m00s"), (250_000, "4m10s"), (11_100_000, "3h05m")];
         for (millis, text) in cases {
             assert_eq!(duration(Duration::from_millis(millis)), text);
         }

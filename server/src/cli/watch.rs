@@ -51,11 +51,7 @@ pub(super) async fn watch(run: RunId, settings: Settings, out: Output) -> Result
 
 async fn follow(run: RunId, settings: Settings, out: Output) -> Result<ExitCode, CliError> {
     let mut view = View::new(&run, out);
-    let mut source = Source {
-        run,
-        settings,
-        session: None,
-    };
+    let mut source = Source { run, settings, session: None };
     let mut seen: Option<Box<RunStatus>> = None;
     loop {
         let status = source.look(&view, seen.is_some()).await?;
@@ -70,11 +66,7 @@ async fn follow(run: RunId, settings: Settings, out: Output) -> Result<ExitCode,
 }
 
 fn verdict(state: &RunState) -> ExitCode {
-    if *state == RunState::Completed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if *state == RunState::Completed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Where the statuses come from: one connection, made anew when it is lost.
@@ -117,11 +109,7 @@ impl Source {
             none => none.insert(Session::open(&self.settings).await?.with_patience(PATIENCE)),
         };
         let expect = |reply| {
-            if let Reply::Run(status) = reply {
-                Some(status)
-            } else {
-                None
-            }
+            if let Reply::Run(status) = reply { Some(status) } else { None }
         };
         session.ask(&Request::Run(self.run.clone()), expect).await
     }
@@ -154,13 +142,9 @@ impl View {
             Self::Screen(screen) => {
                 screen.show(status);
                 let lasting = events.iter().filter(|event| event.is_lasting());
-                lasting
-                    .map(ToString::to_string)
-                    .try_for_each(|line| screen.line(&line))
+                lasting.map(ToString::to_string).try_for_each(|line| screen.line(&line))
             }
-            Self::Lines(out) => events
-                .iter()
-                .try_for_each(|event| out.print_line(event, &event.json())),
+            Self::Lines(out) => events.iter().try_for_each(|event| out.print_line(event, &event.json())),
         }
     }
 

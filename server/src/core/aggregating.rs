@@ -27,8 +27,7 @@ impl Aggregating {
                 self.complete(context, global, now)
             }
             Input::AggregationFailed { task, why } if task == *self.closed.task() => {
-                self.closed
-                    .abandon(context, format!("the updates could not be averaged: {why}"), now)
+                self.closed.abandon(context, format!("the updates could not be averaged: {why}"), now)
             }
             Input::Restarted => {
                 self.ask(context);
@@ -51,17 +50,9 @@ impl Aggregating {
     }
 
     fn ask(&self, context: &mut Context) {
-        let updates = self
-            .closed
-            .updates()
-            .map(|update| (update.delta, update.num_examples))
-            .collect();
+        let updates = self.closed.updates().map(|update| (update.delta, update.num_examples)).collect();
         let (task, global) = (self.closed.task().clone(), context.global);
-        context.emit(Effect::Aggregate(Aggregate {
-            task,
-            global,
-            updates,
-        }));
+        context.emit(Effect::Aggregate(Aggregate { task, global, updates }));
     }
 
     /// The round is done: the next one, or the end.
@@ -72,11 +63,7 @@ impl Aggregating {
         context.global = global;
         context.completed = self.closed.task().round;
         if context.completed < context.run.spec.rounds {
-            Waiting {
-                round: context.completed + 1,
-                attempt: 1,
-            }
-            .proceed(context, now)
+            Waiting { round: context.completed + 1, attempt: 1 }.proceed(context, now)
         } else {
             Evaluating::start(context, now)
         }

@@ -44,28 +44,15 @@ impl Collecting {
     ) -> Self {
         let deadline = now.after(context.run.spec.cohort.round_timeout);
         for site in &cohort {
-            context.emit(Effect::Train {
-                to: site.clone(),
-                task: task.clone(),
-                deadline,
-            });
+            context.emit(Effect::Train { to: site.clone(), task: task.clone(), deadline });
         }
         let members = cohort.into_iter().map(|site| (site, Member::Pending)).collect();
-        Self {
-            task,
-            started: now,
-            deadline,
-            members,
-        }
+        Self { task, started: now, deadline, members }
     }
 
     pub(super) fn handle(mut self, context: &mut Context, input: Input, now: Timestamp) -> State {
         match input {
-            Input::Update {
-                from,
-                update,
-                inspection,
-            } => self.take(context, from, *update, inspection),
+            Input::Update { from, update, inspection } => self.take(context, from, *update, inspection),
             Input::Declined { from, task, reason } => self.decline(&from, &task, reason),
             Input::Connected(site) => self.remind(context, &site),
             // Sites may have waited for the server in vain: the round's clock starts again.
@@ -85,11 +72,7 @@ impl Collecting {
     fn proceed(self, context: &mut Context, now: Timestamp) -> State {
         let needed = context.run.spec.cohort.min_updates as usize;
         let accepted = self.deltas().count();
-        let pending = self
-            .members
-            .values()
-            .filter(|member| **member == Member::Pending)
-            .count();
+        let pending = self.members.values().filter(|member| **member == Member::Pending).count();
         if pending > 0 && now < self.deadline && accepted + pending >= needed {
             return State::Collecting(self);
         }
@@ -113,26 +96,17 @@ impl Collecting {
         self.dismiss(context);
         let attempts = context.run.spec.cohort.max_attempts;
         if self.task.attempt >= attempts {
-            let why = format!(
-                "round {} was abandoned {attempts} times; the last time {why}",
-                self.task.round
-            );
+            let why =
+                format!("round {} was abandoned {attempts} times; the last time {why}", self.task.round);
             return Finished::failed(context, why);
         }
-        Waiting {
-            round: self.task.round,
-            attempt: self.task.attempt + 1,
-        }
-        .proceed(context, now)
+        Waiting { round: self.task.round, attempt: self.task.attempt + 1 }.proceed(context, now)
     }
 
     /// Tells the members that the attempt is over and lets go of their updates.
     pub(super) fn dismiss(&self, context: &mut Context) {
         for site in self.members.keys() {
-            context.emit(Effect::Over {
-                to: site.clone(),
-                task: self.task.clone(),
-            });
+            context.emit(Effect::Over { to: site.clone(), task: self.task.clone() });
         }
         context.emit(Effect::Forget(self.deltas().collect()));
     }
@@ -155,11 +129,7 @@ impl Collecting {
             verdict
         });
         if let Err(Rejected(reason)) = verdict {
-            context.emit(Effect::Reject {
-                to: from,
-                task,
-                reason,
-            });
+            context.emit(Effect::Reject { to: from, task, reason });
         }
     }
 
@@ -213,25 +183,13 @@ impl Collecting {
     }
 
     pub(super) fn view(&self) -> RoundView {
-        let members = self
-            .members
-            .iter()
-            .map(|(site, member)| (site.clone(), member.answer()))
-            .collect();
-        RoundView {
-            task: self.task.clone(),
-            started: self.started,
-            deadline: self.deadline,
-            members,
-        }
+        let members = self.members.iter().map(|(site, member)| (site.clone(), member.answer())).collect();
+        RoundView { task: self.task.clone(), started: self.started, deadline: self.deadline, members }
     }
 
     pub(super) fn record(&self, outcome: RoundOutcome, context: &Context, now: Timestamp) -> RoundRecord {
         let weight: u64 = self.updates().map(|update| update.num_examples).sum();
-        let loss: f64 = self
-            .updates()
-            .map(|update| update.train_loss * update.num_examples as f64)
-            .sum();
+        let loss: f64 = self.updates().map(|update| update.train_loss * update.num_examples as f64).sum();
         let labels = &context.run.spec.task.labels;
         RoundRecord {
             round: self.task.round,
@@ -240,14 +198,8 @@ impl Collecting {
             ended: now,
             outcome,
             participants: self.participants(),
-            global_metrics: pool(
-                labels,
-                self.updates().filter_map(|update| update.global_metrics.as_ref()),
-            ),
-            local_metrics: pool(
-                labels,
-                self.updates().filter_map(|update| update.local_metrics.as_ref()),
-            ),
+            global_metrics: pool(labels, self.updates().filter_map(|update| update.global_metrics.as_ref())),
+            local_metrics: pool(labels, self.updates().filter_map(|update| update.local_metrics.as_ref())),
             train_loss: (weight > 0).then(|| loss / weight as f64),
         }
     }

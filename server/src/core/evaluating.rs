@@ -34,11 +34,7 @@ impl Evaluating {
         let spec = &context.run.spec;
         let nothing = spec.task.input == TaskInput::Nothing || spec.training.validation_split == 0.0;
         let deadline = now.after(spec.cohort.round_timeout);
-        let sites = if nothing {
-            Vec::new()
-        } else {
-            context.connected.iter().cloned().collect()
-        };
+        let sites = if nothing { Vec::new() } else { context.connected.iter().cloned().collect() };
         let state = Self {
             started: now,
             deadline,
@@ -101,10 +97,7 @@ impl Evaluating {
     pub(super) fn dismiss(&self, context: &mut Context) {
         for site in self.members.keys() {
             let task = Self::task(context);
-            context.emit(Effect::Over {
-                to: site.clone(),
-                task,
-            });
+            context.emit(Effect::Over { to: site.clone(), task });
         }
     }
 
@@ -119,10 +112,7 @@ impl Evaluating {
 
     fn ask(&self, context: &mut Context, site: &ClientId) {
         let task = Self::task(context);
-        context.emit(Effect::Evaluate {
-            to: site.clone(),
-            task,
-        });
+        context.emit(Effect::Evaluate { to: site.clone(), task });
     }
 
     fn task(context: &Context) -> TaskId {
@@ -139,11 +129,7 @@ impl Evaluating {
             task: Self::task(context),
             started: self.started,
             deadline: self.deadline,
-            members: self
-                .members
-                .iter()
-                .map(|(site, member)| (site.clone(), answer(member)))
-                .collect(),
+            members: self.members.iter().map(|(site, member)| (site.clone(), answer(member))).collect(),
         }
     }
 }

@@ -238,10 +238,7 @@ impl Coordinator {
             connected: BTreeSet::new(),
             effects: VecDeque::new(),
         };
-        Self {
-            context,
-            state: State::Queued(Queued),
-        }
+        Self { context, state: State::Queued(Queued) }
     }
 
     /// Takes in something that happened at `now`.
@@ -309,13 +306,7 @@ impl Coordinator {
 
     /// Whether `site` may take part.
     pub fn admits(&self, site: &ClientId) -> bool {
-        self.context
-            .run
-            .spec
-            .cohort
-            .sites
-            .as_ref()
-            .is_none_or(|sites| sites.contains(site))
+        self.context.run.spec.cohort.sites.as_ref().is_none_or(|sites| sites.contains(site))
     }
 
     /// What a task is about.
@@ -390,11 +381,7 @@ impl Context {
     }
 
     fn task(&self, round: u32, attempt: u32) -> TaskId {
-        TaskId {
-            run: self.run.id.clone(),
-            round,
-            attempt,
-        }
+        TaskId { run: self.run.id.clone(), round, attempt }
     }
 
     /// Refuses an answer that no state waits for.
@@ -406,11 +393,7 @@ impl Context {
                 }
                 _ => format!("no update of {} is awaited now", update.task),
             };
-            self.emit(Effect::Reject {
-                to: from,
-                task: update.task,
-                reason,
-            });
+            self.emit(Effect::Reject { to: from, task: update.task, reason });
         }
     }
 }

@@ -65,19 +65,10 @@ mod tests {
     #[test]
     fn disjoint_cohorts_go_side_by_side_and_nobody_jumps_the_queue() {
         let (ab, c, bc, d) = (sites("a b"), sites("c"), sites("b c"), sites("d"));
-        let run = |sites, started| Waiting {
-            sites: Some(sites),
-            started,
-        };
+        let run = |sites, started| Waiting { sites: Some(sites), started };
         assert_eq!(startable(&[run(&ab, true), run(&c, false)]), [1]);
-        assert_eq!(
-            startable(&[run(&ab, true), run(&bc, false), run(&c, false), run(&d, false)]),
-            [3]
-        );
-        let everybody = Waiting {
-            sites: None,
-            started: false,
-        };
+        assert_eq!(startable(&[run(&ab, true), run(&bc, false), run(&c, false), run(&d, false)]), [3]);
+        let everybody = Waiting { sites: None, started: false };
         assert_eq!(startable(&[everybody.clone(), run(&d, false)]), [0]);
         assert_eq!(startable(&[run(&d, true), everybody]), [] as [usize; 0]);
     }

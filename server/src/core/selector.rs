@@ -23,9 +23,5 @@ pub(super) fn select(
     let mut sites: Vec<&ClientId> = connected.iter().collect();
     let labels = ["cohort", &task.round.to_string(), &task.attempt.to_string()];
     sites.shuffle(&mut seed::stream(seed, &labels));
-    sites
-        .into_iter()
-        .take(wanted.max(cohort.min_updates as usize))
-        .cloned()
-        .collect()
+    sites.into_iter().take(wanted.max(cohort.min_updates as usize)).cloned().collect()
 }

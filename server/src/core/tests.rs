@@ -42,12 +42,7 @@ fn run() -> Run {
         submitted_by: "op".parse().unwrap(),
         submitted_at: Timestamp(0),
         model: None,
-        params: ParamSpec {
-            tensors: vec![ParamTensor {
-                name: "weight".into(),
-                shape: vec![2, 2],
-            }],
-        },
+        params: ParamSpec { tensors: vec![ParamTensor { name: "weight".into(), shape: vec![2, 2] }] },
         initial: BlobId::of(b"initial"),
     }
 }
@@ -57,49 +52,21 @@ fn site(name: &str) -> ClientId {
 }
 
 fn task(round: u32, attempt: u32) -> TaskId {
-    TaskId {
-        run: "toy".parse().unwrap(),
-        round,
-        attempt,
-    }
+    TaskId { run: "toy".parse().unwrap(), round, attempt }
 }
 
 fn update(from: &str, task: TaskId) -> Input {
     let delta = BlobId::of(format!("{from} {task}").as_bytes());
-    let update = Update {
-        task,
-        delta,
-        num_examples: 10,
-        train_loss: 0.5,
-        global_metrics: None,
-        local_metrics: None,
-    };
-    let inspection = Some(Inspection {
-        length: 16,
-        finding: Finding::Sound,
-    });
-    Input::Update {
-        from: site(from),
-        update: Box::new(update),
-        inspection,
-    }
+    let update =
+        Update { task, delta, num_examples: 10, train_loss: 0.5, global_metrics: None, local_metrics: None };
+    let inspection = Some(Inspection { length: 16, finding: Finding::Sound });
+    Input::Update { from: site(from), update: Box::new(update), inspection }
 }
 
 fn altered(from: &str, task: TaskId, alter: impl FnOnce(&mut Update, &mut Option<Inspection>)) -> Input {
-    let Input::Update {
-        from,
-        mut update,
-        mut inspection,
-    } = update(from, task)
-    else {
-        unreachable!()
-    };
+    let Input::Update { from, mut update, mut inspection } = update(from, task) else { unreachable!() };
     alter(&mut update, &mut inspection);
-    Input::Update {
-        from,
-        update,
-        inspection,
-    }
+    Input::Update { from, update, inspection }
 }
 
 /// A coordinator, its clock, and everything that it did.
@@ -111,11 +78,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self {
-            coordinator: Coordinator::new(run()),
-            now: Timestamp(1_000),
-            effects: Vec::new(),
-        }
+        Self { coordinator: Coordinator::new(run()), now: Timestamp(1_000), effects: Vec::new() }
     }
 
     /// Round 1 in progress with all three sites.
@@ -181,27 +144,17 @@ fn a_round_closes_when_everybody_has_answered() {
     assert_eq!(rounds[0].global, BlobId::of(b"initial"));
 
     let global = BlobId::of(b"one");
-    bench.feed([Input::Aggregated {
-        task: task(1, 1),
-        global,
-    }]);
+    bench.feed([Input::Aggregated { task: task(1, 1), global }]);
     assert_eq!(bench.coordinator.completed(), 1);
     assert_eq!(bench.coordinator.global(), global);
-    let asked = bench
-        .effects
-        .iter()
-        .filter(|e| matches!(e, Effect::Train { task, .. } if task.round == 2));
+    let asked = bench.effects.iter().filter(|e| matches!(e, Effect::Train { task, .. } if task.round == 2));
     assert_eq!(asked.count(), 3);
 }
 
 #[test]
 fn a_run_waits_for_its_sites_and_its_turn() {
     let mut bench = Bench::new();
-    bench.feed([
-        Input::Connected(site("a")),
-        Input::Connected(site("b")),
-        Input::Connected(site("c")),
-    ]);
+    bench.feed([Input::Connected(site("a")), Input::Connected(site("b")), Input::Connected(site("c"))]);
     assert_eq!(bench.state(), RunState::Queued);
     bench.feed([Input::Disconnected(site("c")), Input::Start]);
     assert_eq!(bench.state(), RunState::Waiting);
@@ -219,102 +172,55 @@ fn the_deadline_closes_with_enough_updates() {
     bench.wait(Duration::from_secs(1));
     assert_eq!(bench.aggregations()[0].updates.len(), 2);
     bench.feed([update("c", task(1, 1))]);
-    assert_eq!(
-        bench.rejections(),
-        [("c", "no update of toy round 1 is awaited now")]
-    );
+    assert_eq!(bench.rejections(), [("c", "no update of toy round 1 is awaited now")]);
 }
 
 #[test]
 fn below_min_updates_a_round_is_tried_again_a_bounded_number_of_times() {
     let mut bench = Bench::collecting();
-    bench
-        .feed([update("a", task(1, 1))])
-        .wait(Duration::from_secs(60));
+    bench.feed([update("a", task(1, 1))]).wait(Duration::from_secs(60));
     let why = "the deadline passed with 1 of 2 needed updates";
     assert_eq!(bench.records()[0].outcome, RoundOutcome::Abandoned(why.into()));
     assert_eq!(bench.coordinator.round().unwrap().task, task(1, 2));
     bench.wait(Duration::from_secs(60));
     assert_eq!(bench.state(), RunState::Failed);
-    assert!(
-        bench
-            .coordinator
-            .state()
-            .1
-            .starts_with("round 1 was abandoned 2 times")
-    );
+    assert!(bench.coordinator.state().1.starts_with("round 1 was abandoned 2 times"));
     assert!(bench.aggregations().is_empty());
 }
 
 #[test]
 fn a_round_that_cannot_succeed_is_not_waited_for() {
     let mut bench = Bench::collecting();
-    let decline = |name| Input::Declined {
-        from: site(name),
-        task: task(1, 1),
-        reason: "no data".into(),
-    };
+    let decline = |name| Input::Declined { from: site(name), task: task(1, 1), reason: "no data".into() };
     bench.feed([decline("a"), decline("b")]);
     let why = "too many sites fell out with 0 of 2 needed updates";
     assert_eq!(bench.records()[0].outcome, RoundOutcome::Abandoned(why.into()));
-    assert_eq!(
-        bench.records()[0].participants[0].answer,
-        Answer::Declined("no data".into())
-    );
+    assert_eq!(bench.records()[0].participants[0].answer, Answer::Declined("no data".into()));
 }
 
 #[test]
 fn every_bad_update_costs_its_sender_and_not_the_round() {
-    let other_length = Some(Inspection {
-        length: 12,
-        finding: Finding::Sound,
-    });
-    let nan = Some(Inspection {
-        length: 16,
-        finding: Finding::NotFinite,
-    });
-    let huge = Some(Inspection {
-        length: 16,
-        finding: Finding::TooLarge,
-    });
+    let other_length = Some(Inspection { length: 12, finding: Finding::Sound });
+    let nan = Some(Inspection { length: 16, finding: Finding::NotFinite });
+    let huge = Some(Inspection { length: 16, finding: Finding::TooLarge });
     let foreign_counts = Counts::new(3);
     let cases: [(Input, &str); 9] = [
-        (
-            altered("c", task(1, 1), |_, i| *i = other_length),
-            "it has 12 bytes where the model has 16",
-        ),
-        (
-            altered("c", task(1, 1), |_, i| *i = nan),
-            "it holds a NaN or an infinity",
-        ),
-        (
-            altered("c", task(1, 1), |_, i| *i = huge),
-            "it holds a value far beyond any weight",
-        ),
-        (
-            altered("c", task(1, 1), |_, i| *i = None),
-            "its blob never arrived",
-        ),
+        (altered("c", task(1, 1), |_, i| *i = other_length), "it has 12 bytes where the model has 16"),
+        (altered("c", task(1, 1), |_, i| *i = nan), "it holds a NaN or an infinity"),
+        (altered("c", task(1, 1), |_, i| *i = huge), "it holds a value far beyond any weight"),
+        (altered("c", task(1, 1), |_, i| *i = None), "its blob never arrived"),
         (
             altered("c", task(1, 1), |u, _| u.num_examples = u64::MAX),
             "it claims 18446744073709551615 examples; 1 to 1000 are believed",
         ),
-        (
-            altered("c", task(1, 1), |u, _| u.num_examples = 0),
-            "it claims 0 examples; 1 to 1000 are believed",
-        ),
+        (altered("c", task(1, 1), |u, _| u.num_examples = 0), "it claims 0 examples; 1 to 1000 are believed"),
         (
             altered("c", task(1, 1), |u, _| u.train_loss = f64::NAN),
             "its training loss is NaN; 0 to 1000000 are believed",
         ),
+        (update("c", task(2, 1)), "it answers toy round 2, but toy round 1 is in progress"),
         (
-            update("c", task(2, 1)),
-            "it answers toy round 2, but toy round 1 is in progress",
-        ),
-        (
-            altered("c", task(1, 1), move |u, _| {
-                u.local_metrics = Some(foreign_counts)
-            }),
+            altered("c", task(1, 1), move |u, _| u.local_metrics = Some(foreign_counts)),
             "its metrics do not add up",
         ),
     ];
@@ -324,14 +230,8 @@ fn every_bad_update_costs_its_sender_and_not_the_round() {
         let rejections = bench.rejections();
         assert_eq!(rejections.len(), 1, "{reason}");
         assert_eq!(rejections[0].0, "c");
-        assert!(
-            rejections[0].1.starts_with(reason),
-            "{} / {reason}",
-            rejections[0].1
-        );
-        bench
-            .feed(["a", "b"].map(|name| update(name, task(1, 1))))
-            .wait(Duration::from_secs(60));
+        assert!(rejections[0].1.starts_with(reason), "{} / {reason}", rejections[0].1);
+        bench.feed(["a", "b"].map(|name| update(name, task(1, 1)))).wait(Duration::from_secs(60));
         assert_eq!(bench.aggregations()[0].updates.len(), 2, "{reason}");
     }
 }
@@ -339,17 +239,10 @@ fn every_bad_update_costs_its_sender_and_not_the_round() {
 #[test]
 fn who_answers_twice_or_was_not_asked_is_refused() {
     let mut bench = Bench::collecting();
-    bench.feed([
-        update("a", task(1, 1)),
-        update("a", task(1, 1)),
-        update("z", task(1, 1)),
-    ]);
+    bench.feed([update("a", task(1, 1)), update("a", task(1, 1)), update("z", task(1, 1))]);
     assert_eq!(
         bench.rejections(),
-        [
-            ("a", "a has already answered toy round 1"),
-            ("z", "z is not in the cohort of toy round 1")
-        ]
+        [("a", "a has already answered toy round 1"), ("z", "z is not in the cohort of toy round 1")]
     );
 }
 
@@ -365,14 +258,7 @@ fn a_site_that_comes_back_gets_its_task_again() {
         Input::Connected(site("b")),
     ]);
     let deadline = Timestamp(1_000).after(Duration::from_secs(60));
-    assert_eq!(
-        bench.effects,
-        [Effect::Train {
-            to: site("b"),
-            task: task(1, 1),
-            deadline
-        }]
-    );
+    assert_eq!(bench.effects, [Effect::Train { to: site("b"), task: task(1, 1), deadline }]);
 }
 
 #[test]
@@ -389,15 +275,8 @@ fn a_restart_asks_again_for_what_was_under_way() {
 fn a_stopped_run_lets_its_sites_go() {
     let mut bench = Bench::collecting();
     bench.feed([update("a", task(1, 1)), Input::Stop("op".parse().unwrap())]);
-    assert_eq!(
-        bench.coordinator.state(),
-        (RunState::Stopped, "by operator op".into())
-    );
-    let over = bench
-        .effects
-        .iter()
-        .filter(|effect| matches!(effect, Effect::Over { .. }))
-        .count();
+    assert_eq!(bench.coordinator.state(), (RunState::Stopped, "by operator op".into()));
+    let over = bench.effects.iter().filter(|effect| matches!(effect, Effect::Over { .. })).count();
     assert_eq!(over, 3);
     bench.feed([update("b", task(1, 1))]);
     assert_eq!(bench.rejections().len(), 1);
@@ -451,19 +330,14 @@ impl Op {
             Self::Connect(at) => Input::Connected(site(NAMES[at % 3])),
             Self::Disconnect(at) => Input::Disconnected(site(NAMES[at % 3])),
             Self::Answer(at, round, attempt) => update(NAMES[*at], task(*round, *attempt)),
-            Self::Decline(at) => Input::Declined {
-                from: site(NAMES[*at]),
-                task: current.clone(),
-                reason: "no".into(),
-            },
+            Self::Decline(at) => {
+                Input::Declined { from: site(NAMES[*at]), task: current.clone(), reason: "no".into() }
+            }
             Self::Aggregate => Input::Aggregated {
                 task: current.clone(),
                 global: BlobId::of(current.to_string().as_bytes()),
             },
-            Self::FailToAggregate => Input::AggregationFailed {
-                task: current.clone(),
-                why: "disk".into(),
-            },
+            Self::FailToAggregate => Input::AggregationFailed { task: current.clone(), why: "disk".into() },
             Self::Pass(_) => Input::Tick,
             Self::Crash => Input::Restarted,
         }

@@ -37,10 +37,7 @@ pub(super) fn judge(
     };
     let expected = context.run.params.bytes();
     if inspection.length != expected {
-        return reject(format!(
-            "it has {} bytes where the model has {expected}",
-            inspection.length
-        ));
+        return reject(format!("it has {} bytes where the model has {expected}", inspection.length));
     }
     match inspection.finding {
         Finding::Sound => {}
@@ -49,18 +46,12 @@ pub(super) fn judge(
     }
     let most = context.run.spec.cohort.max_examples;
     if !(1..=most).contains(&update.num_examples) {
-        return reject(format!(
-            "it claims {} examples; 1 to {most} are believed",
-            update.num_examples
-        ));
+        return reject(format!("it claims {} examples; 1 to {most} are believed", update.num_examples));
     }
     if !(0.0..=LOSS_MAX).contains(&update.train_loss) {
         return reject(format!("its training loss is {}; 0 to {LOSS_MAX} are believed", update.train_loss));
     }
-    for counts in [&update.global_metrics, &update.local_metrics]
-        .into_iter()
-        .flatten()
-    {
+    for counts in [&update.global_metrics, &update.local_metrics].into_iter().flatten() {
         if let Err(why) = counts.is_sound(context.run.spec.num_labels()) {
             return reject(format!("its metrics do not add up: {why}"));
         }

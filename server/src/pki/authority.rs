@@ -23,22 +23,15 @@ pub fn init(dir: &Path, federation: &Federation) -> Result<PathBuf, PkiError> {
     let certificate = params(federation, OffsetDateTime::now_utc())?.self_signed(&key)?;
     files::make_private_dir(dir)?;
     let path = dir.join(CA_CERTIFICATE);
-    files::write_pair(
-        (&dir.join(CA_KEY), &key.serialize_pem()),
-        (&path, &certificate.pem()),
-    )?;
+    files::write_pair((&dir.join(CA_KEY), &key.serialize_pem()), (&path, &certificate.pem()))?;
     Ok(path)
 }
 
 fn params(federation: &Federation, now: OffsetDateTime) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, federation.as_str());
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "certificate authority");
+    params.distinguished_name.push(DnType::OrganizationName, federation.as_str());
+    params.distinguished_name.push(DnType::CommonName, "certificate authority");
     params.subject_alt_names = vec![SanType::URI(format!("{AUTHORITY_URI}{federation}").try_into()?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -70,12 +63,7 @@ impl Authority {
             return Err(PkiError::ForeignKey(dir.join(CA_KEY)));
         }
         let issuer = Issuer::from_ca_cert_pem(&certificate, key)?;
-        Ok(Self {
-            federation,
-            until: card.until,
-            certificate,
-            issuer,
-        })
+        Ok(Self { federation, until: card.until, certificate, issuer })
     }
 
     /// The federation whose authority it is.

@@ -99,15 +99,9 @@ impl Card {
         })?;
         let (_, x509) = X509Certificate::from_der(&der)
             .map_err(|e| ReadError::Damaged(path.to_owned(), e.to_string()))?;
-        let names = x509
-            .subject_alternative_name()
-            .ok()
-            .flatten()
-            .map_or(&[][..], |san| &san.value.general_names);
-        let holder = names
-            .iter()
-            .find_map(holder)
-            .ok_or_else(|| ReadError::Foreign(path.to_owned()))?;
+        let names =
+            x509.subject_alternative_name().ok().flatten().map_or(&[][..], |san| &san.value.general_names);
+        let holder = names.iter().find_map(holder).ok_or_else(|| ReadError::Foreign(path.to_owned()))?;
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest::digest(&digest::SHA256, &der).as_ref());
         Ok(Self {
@@ -132,10 +126,7 @@ fn holder(name: &GeneralName<'_>) -> Option<Holder> {
     if let Ok(identity) = uri.parse() {
         return Some(Holder::Party(identity));
     }
-    uri.strip_prefix(AUTHORITY_URI)?
-        .parse()
-        .ok()
-        .map(Holder::Authority)
+    uri.strip_prefix(AUTHORITY_URI)?.parse().ok().map(Holder::Authority)
 }
 
 fn host(name: &GeneralName<'_>) -> Option<String> {

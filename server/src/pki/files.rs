@@ -23,11 +23,7 @@ pub enum WriteError {
 
 /// Makes a folder that only its owner can look into; one that exists stays as it is.
 pub(super) fn make_private_dir(dir: &Path) -> Result<(), WriteError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|e| WriteError::Io(dir.to_owned(), e))
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| WriteError::Io(dir.to_owned(), e))
 }
 
 /// Writes a key and its certificate, or neither of them.
@@ -68,16 +64,10 @@ impl<'a> Fresh<'a> {
                 WriteError::Io(path.to_owned(), e)
             }
         };
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)
-            .map_err(failed)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
         let fresh = Self { path, kept: false };
-        file.write_all(content.as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(failed)?;
+        file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         Ok(fresh)
     }
 

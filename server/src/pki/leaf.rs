@@ -93,11 +93,7 @@ pub(super) fn issue_at(
     if role != Role::Server && !options.hosts.is_empty() {
         return Err(PkiError::Hosts(role));
     }
-    let identity = Identity {
-        federation: authority.federation.clone(),
-        role,
-        name: name.clone(),
-    };
+    let identity = Identity { federation: authority.federation.clone(), role, name: name.clone() };
     let mut params = params(&identity, &options.hosts)?;
     params.not_before = now - BACKDATED;
     params.not_after = expiry(now, &authority, options.days)?;
@@ -106,32 +102,19 @@ pub(super) fn issue_at(
 
     let out = options.out.as_deref().unwrap_or(dir);
     let file = |extension: &str| out.join(format!("{role}-{name}.{extension}"));
-    let issued = Issued {
-        certificate: file("crt"),
-        key: file("key"),
-        ca: out.join(CA_CERTIFICATE),
-    };
+    let issued = Issued { certificate: file("crt"), key: file("key"), ca: out.join(CA_CERTIFICATE) };
     files::make_private_dir(out)?;
     files::ensure(&issued.ca, &authority.certificate)?;
-    files::write_pair(
-        (&issued.key, &key.serialize_pem()),
-        (&issued.certificate, &certificate.pem()),
-    )?;
+    files::write_pair((&issued.key, &key.serialize_pem()), (&issued.certificate, &certificate.pem()))?;
     Ok(issued)
 }
 
 fn params(identity: &Identity, hosts: &[Host]) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, identity.federation.as_str());
-    params
-        .distinguished_name
-        .push(DnType::OrganizationalUnitName, identity.role.as_str());
-    params
-        .distinguished_name
-        .push(DnType::CommonName, identity.name.as_str());
+    params.distinguished_name.push(DnType::OrganizationName, identity.federation.as_str());
+    params.distinguished_name.push(DnType::OrganizationalUnitName, identity.role.as_str());
+    params.distinguished_name.push(DnType::CommonName, identity.name.as_str());
     params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
@@ -164,10 +147,7 @@ fn expiry(now: OffsetDateTime, authority: &Authority, days: Option<u32>) -> Resu
     };
     let lifetime = Duration::days(i64::from(days));
     if days == 0 || lifetime > left {
-        return Err(PkiError::Lifetime {
-            asked: days,
-            most: left.whole_days(),
-        });
+        return Err(PkiError::Lifetime { asked: days, most: left.whole_days() });
     }
     Ok(now + lifetime)
 }

@@ -45,16 +45,12 @@ fn roots(ca: &Path) -> Arc<RootCertStore> {
 fn handshake(server: &Issued, client: &Issued, dialled: &str) -> Result<Identity, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls13 = &[&rustls::version::TLS13];
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(&server.ca), provider.clone())
-        .build()
-        .unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots(&server.ca), provider.clone()).build().unwrap();
     let server_config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(tls13)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(
-            chain(&server.certificate),
-            PrivateKeyDer::from_pem_file(&server.key).unwrap(),
-        )?;
+        .with_single_cert(chain(&server.certificate), PrivateKeyDer::from_pem_file(&server.key).unwrap())?;
     let client_config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(tls13)?
         .with_root_certificates(roots(&client.ca))
@@ -93,14 +89,7 @@ fn every_client_role_is_accepted_by_the_server() {
     for role in [Role::Site, Role::Operator, Role::Viewer] {
         let client = party(dir.path(), role, "st-mary");
         let seen = handshake(&server, &client, SERVER).unwrap();
-        assert_eq!(
-            seen,
-            Identity {
-                federation: federation.clone(),
-                role,
-                name: name("st-mary")
-            }
-        );
+        assert_eq!(seen, Identity { federation: federation.clone(), role, name: name("st-mary") });
     }
 }
 
@@ -127,10 +116,7 @@ fn another_federation_is_a_stranger() {
     let (theirs, _) = federation();
     let error = handshake(
         &party(ours.path(), Role::Server, "main"),
-        &Issued {
-            ca: ours.path().join(CA_CERTIFICATE),
-            ..party(theirs.path(), Role::Site, "st-mary")
-        },
+        &Issued { ca: ours.path().join(CA_CERTIFICATE), ..party(theirs.path(), Role::Site, "st-mary") },
         SERVER,
     )
     .unwrap_err();
@@ -141,9 +127,7 @@ fn another_federation_is_a_stranger() {
 fn a_server_is_known_by_its_hosts_too() {
     let (dir, _) = federation();
     let options = IssueOptions {
-        hosts: ["Fl.Example.org", "127.0.0.1", "::1"]
-            .map(|host| host.parse().unwrap())
-            .to_vec(),
+        hosts: ["Fl.Example.org", "127.0.0.1", "::1"].map(|host| host.parse().unwrap()).to_vec(),
         ..IssueOptions::default()
     };
     let server = issue(dir.path(), Role::Server, &name("main"), &options).unwrap();
@@ -171,12 +155,7 @@ fn keys_are_for_their_owner_alone() {
     let (dir, _) = federation();
     let site = party(dir.path(), Role::Site, "st-mary");
     for key in [site.key, dir.path().join(CA_KEY)] {
-        assert_eq!(
-            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
-            0o600,
-            "{}",
-            key.display()
-        );
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600, "{}", key.display());
     }
 }
 
@@ -186,15 +165,9 @@ fn nothing_is_overwritten_and_no_half_is_left() {
     let site = party(dir.path(), Role::Site, "st-mary");
     let before = [CA_KEY, CA_CERTIFICATE, "site-st-mary.key", "site-st-mary.crt"]
         .map(|file| (file, fs::read(dir.path().join(file)).unwrap()));
-    assert!(matches!(
-        init(dir.path(), &federation),
-        Err(PkiError::Write(WriteError::AlreadyThere(_)))
-    ));
+    assert!(matches!(init(dir.path(), &federation), Err(PkiError::Write(WriteError::AlreadyThere(_)))));
     let again = || issue(dir.path(), Role::Site, &name("st-mary"), &IssueOptions::default());
-    assert!(matches!(
-        again(),
-        Err(PkiError::Write(WriteError::AlreadyThere(_)))
-    ));
+    assert!(matches!(again(), Err(PkiError::Write(WriteError::AlreadyThere(_)))));
     for (file, content) in before {
         assert_eq!(fs::read(dir.path().join(file)).unwrap(), content, "{file}");
     }
@@ -202,32 +175,21 @@ fn nothing_is_overwritten_and_no_half_is_left() {
     fs::remove_file(&site.key).unwrap();
     let error = again().unwrap_err().to_string();
     assert!(error.contains("site-st-mary.crt is already there"), "{error}");
-    assert!(
-        !site.key.exists(),
-        "a key without its certificate was left behind"
-    );
+    assert!(!site.key.exists(), "a key without its certificate was left behind");
 }
 
 #[test]
 fn a_party_can_get_a_folder_of_its_own() {
     let (dir, _) = federation();
     let out = dir.path().join("to/st-mary");
-    let options = IssueOptions {
-        out: Some(out.clone()),
-        ..IssueOptions::default()
-    };
+    let options = IssueOptions { out: Some(out.clone()), ..IssueOptions::default() };
     let issued = issue(dir.path(), Role::Site, &name("st-mary"), &options).unwrap();
     assert_eq!(issued.ca, out.join("ca.crt"));
-    assert_eq!(
-        fs::read(&issued.ca).unwrap(),
-        fs::read(dir.path().join("ca.crt")).unwrap()
-    );
+    assert_eq!(fs::read(&issued.ca).unwrap(), fs::read(dir.path().join("ca.crt")).unwrap());
     assert!(!out.join(CA_KEY).exists());
 
     let (other, _) = federation();
-    let error = issue(other.path(), Role::Site, &name("st-john"), &options)
-        .unwrap_err()
-        .to_string();
+    let error = issue(other.path(), Role::Site, &name("st-john"), &options).unwrap_err().to_string();
     assert!(error.contains("ca.crt is already there"), "{error}");
 }
 
@@ -242,36 +204,15 @@ fn lifetimes() {
     assert!(site.from <= now - Duration::minutes(59) && site.until > now + Duration::days(364));
 
     let for_days = |at, text: &str, days| {
-        issue_at(
-            at,
-            dir.path(),
-            Role::Site,
-            &name(text),
-            &IssueOptions {
-                days,
-                ..IssueOptions::default()
-            },
-        )
+        issue_at(at, dir.path(), Role::Site, &name(text), &IssueOptions { days, ..IssueOptions::default() })
     };
     let short = Card::read(&for_days(now, "b", Some(3)).unwrap().certificate).unwrap();
-    assert_eq!(
-        (short.until - now).whole_hours() / 24,
-        2,
-        "three days but for what passed since"
-    );
+    assert_eq!((short.until - now).whole_hours() / 24, 2, "three days but for what passed since");
     for days in [0, 40_000, u32::MAX] {
-        assert!(
-            matches!(for_days(now, "c", Some(days)), Err(PkiError::Lifetime { .. })),
-            "{days}"
-        );
+        assert!(matches!(for_days(now, "c", Some(days)), Err(PkiError::Lifetime { .. })), "{days}");
     }
     let late = ca.until - Duration::days(9);
-    assert_eq!(
-        Card::read(&for_days(late, "d", None).unwrap().certificate)
-            .unwrap()
-            .until,
-        ca.until
-    );
+    assert_eq!(Card::read(&for_days(late, "d", None).unwrap().certificate).unwrap().until, ca.until);
     assert!(matches!(for_days(ca.until, "e", None), Err(PkiError::Expired(_))));
 }
 
@@ -282,25 +223,14 @@ fn the_right_folder_and_the_right_key_are_needed() {
     let site = party(dir.path(), Role::Site, "a");
 
     fs::copy(other.path().join(CA_KEY), dir.path().join(CA_KEY)).unwrap();
-    assert!(matches!(
-        Authority::open(dir.path()),
-        Err(PkiError::ForeignKey(_))
-    ));
+    assert!(matches!(Authority::open(dir.path()), Err(PkiError::ForeignKey(_))));
 
     fs::copy(&site.certificate, dir.path().join(CA_CERTIFICATE)).unwrap();
-    assert!(matches!(
-        Authority::open(dir.path()),
-        Err(PkiError::NoAuthority(..))
-    ));
+    assert!(matches!(Authority::open(dir.path()), Err(PkiError::NoAuthority(..))));
 
     fs::remove_file(other.path().join(CA_KEY)).unwrap();
-    let Err(error) = Authority::open(other.path()) else {
-        panic!("opened without a key")
-    };
-    assert!(
-        error.to_string().starts_with("cannot read the authority's key"),
-        "{error}"
-    );
+    let Err(error) = Authority::open(other.path()) else { panic!("opened without a key") };
+    assert!(error.to_string().starts_with("cannot read the authority's key"), "{error}");
 }
 
 #[test]
@@ -316,15 +246,7 @@ fn what_is_no_certificate_is_named() {
     let damaged = b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
     assert!(reading(damaged).contains("holds a damaged certificate"));
     assert!(reading(&fs::read(dir.path().join(CA_KEY)).unwrap()).contains("is a private key"));
-    let foreign = rcgen::generate_simple_self_signed(["example.org".to_owned()])
-        .unwrap()
-        .cert
-        .pem();
+    let foreign = rcgen::generate_simple_self_signed(["example.org".to_owned()]).unwrap().cert.pem();
     assert!(reading(foreign.as_bytes()).contains("was not made by `sheaf pki`"));
-    assert!(
-        Card::read(&dir.path().join("none.crt"))
-            .unwrap_err()
-            .to_string()
-            .starts_with("cannot read")
-    );
+    assert!(Card::read(&dir.path().join("none.crt")).unwrap_err().to_string().starts_with("cannot read"));
 }

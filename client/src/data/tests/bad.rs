@@ -13,9 +13,7 @@ fn said_of(file: &TestFile, task: &Task) -> (String, String) {
     let site = error.to_string();
     let operator = error.for_operator();
     let site = site.strip_prefix(&start).unwrap_or_else(|| panic!("{site}"));
-    let operator = operator
-        .strip_prefix("data set `heart`: ")
-        .unwrap_or_else(|| panic!("{operator}"));
+    let operator = operator.strip_prefix("data set `heart`: ").unwrap_or_else(|| panic!("{operator}"));
     (site.to_owned(), operator.to_owned())
 }
 
@@ -35,12 +33,7 @@ fn a_file_that_cannot_be_read() {
 #[test]
 fn a_file_without_examples() {
     check("", &heart(), " is empty", "its file is empty");
-    check(
-        "age,cp,disease\n",
-        &heart(),
-        " holds no example below its header",
-        "its file holds no example",
-    );
+    check("age,cp,disease\n", &heart(), " holds no example below its header", "its file holds no example");
 }
 
 #[test]
@@ -57,10 +50,7 @@ fn a_missing_column() {
 fn a_missing_header_does_not_tell_the_operator_the_first_example() {
     let (site, operator) = sentences("63,none,yes\n71,typical,no\n", &heart());
     assert!(site.contains("it has `63`, `none` and `yes`"), "{site}");
-    assert_eq!(
-        operator,
-        "it has none of the run's columns `disease`, `age` and `cp`"
-    );
+    assert_eq!(operator, "it has none of the run's columns `disease`, `age` and `cp`");
 }
 
 #[test]
@@ -145,14 +135,8 @@ fn what_is_no_number() {
 #[test]
 fn a_number_beyond_single_precision() {
     let (site, operator) = sentences("age,cp,disease\n1e300,none,yes\n", &heart());
-    assert_eq!(
-        site,
-        ", line 2, column `age`: \"1e300\" is too large a number; correct it"
-    );
-    assert_eq!(
-        operator,
-        "line 2, column `age` holds a value that is too large a number"
-    );
+    assert_eq!(site, ", line 2, column `age`: \"1e300\" is too large a number; correct it");
+    assert_eq!(operator, "line 2, column `age` holds a value that is too large a number");
 }
 
 #[test]
@@ -179,10 +163,7 @@ fn the_sites_own_name_of_a_column_is_used_at_the_site() {
     let mut file = TestFile::new("age,cp,num\n63,none,4\n");
     file.config.rename = [("disease".to_owned(), "num".to_owned())].into();
     let (site, operator) = said_of(&file, &heart());
-    assert!(
-        site.starts_with(", line 2, column `num`: \"4\" is none"),
-        "{site}"
-    );
+    assert!(site.starts_with(", line 2, column `num`: \"4\" is none"), "{site}");
     assert!(operator.starts_with("column `disease` holds"), "{operator}");
 }
 

@@ -47,40 +47,18 @@ proptest! {
 fn texts_are_read_as_they_are() {
     let file = TestFile::new("\u{feff}words,disease\n\" the \"\"heart\"\",\n ok\",no\nümläut,yes\n,no\n");
     let texts = [" the \"heart\",\n ok", "ümläut", ""].map(str::to_owned).to_vec();
-    assert_eq!(
-        file.load(&text()).unwrap(),
-        Dataset {
-            inputs: Inputs::Text(texts),
-            labels: vec![0, 1, 0]
-        }
-    );
+    assert_eq!(file.load(&text()).unwrap(), Dataset { inputs: Inputs::Text(texts), labels: vec![0, 1, 0] });
 }
 
 #[test]
 fn columns_may_have_other_names() {
     let mut file = TestFile::new("num,alter,cp,age\nyes,60,none,1\n");
-    file.config.rename = [("disease", "num"), ("age", "alter")]
-        .map(|(a, b)| (a.to_owned(), b.to_owned()))
-        .into();
-    let inputs = Inputs::Table {
-        width: 4,
-        values: vec![1.0, 0.0, 0.0, 1.0],
-    };
-    assert_eq!(
-        file.load(&heart()).unwrap(),
-        Dataset {
-            inputs,
-            labels: vec![1]
-        }
-    );
+    file.config.rename =
+        [("disease", "num"), ("age", "alter")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+    let inputs = Inputs::Table { width: 4, values: vec![1.0, 0.0, 0.0, 1.0] };
+    assert_eq!(file.load(&heart()).unwrap(), Dataset { inputs, labels: vec![1] });
     let survey = survey(&file.config, "heart").unwrap();
-    assert_eq!(
-        survey,
-        Survey {
-            rows: 1,
-            columns: owned(&["disease", "age", "cp", "age"])
-        }
-    );
+    assert_eq!(survey, Survey { rows: 1, columns: owned(&["disease", "age", "cp", "age"]) });
 }
 
 #[test]
@@ -88,17 +66,8 @@ fn a_file_without_a_header_is_named_by_the_configuration() {
     let mut file = TestFile::new("yes;60;none\nno;;typical\n");
     file.config.header = Header::Named(owned(&["disease", "age", "cp"]));
     file.config.delimiter = b';';
-    let inputs = Inputs::Table {
-        width: 4,
-        values: vec![1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0],
-    };
-    assert_eq!(
-        file.load(&heart()).unwrap(),
-        Dataset {
-            inputs,
-            labels: vec![1, 0]
-        }
-    );
+    let inputs = Inputs::Table { width: 4, values: vec![1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0] };
+    assert_eq!(file.load(&heart()).unwrap(), Dataset { inputs, labels: vec![1, 0] });
 }
 
 #[test]
@@ -106,23 +75,14 @@ fn the_three_headers_of_orange_are_one_and_two_to_skip() {
     let mut file = TestFile::new("words\tdisease\nstring\tdiscrete\nmeta\tclass\na \"quoted\" word\tyes\n");
     (file.config.delimiter, file.config.skip_rows) = (b'\t', 2);
     let inputs = Inputs::Text(owned(&["a \"quoted\" word"]));
-    assert_eq!(
-        file.load(&text()).unwrap(),
-        Dataset {
-            inputs,
-            labels: vec![1]
-        }
-    );
+    assert_eq!(file.load(&text()).unwrap(), Dataset { inputs, labels: vec![1] });
 }
 
 #[test]
 fn quotes_may_be_ordinary_characters() {
     let mut file = TestFile::new("words,disease\n\"open,yes\n");
     file.config.quotes = false;
-    assert_eq!(
-        file.load(&text()).unwrap().inputs,
-        Inputs::Text(owned(&["\"open"]))
-    );
+    assert_eq!(file.load(&text()).unwrap().inputs, Inputs::Text(owned(&["\"open"])));
 }
 
 #[test]
@@ -139,9 +99,6 @@ fn a_run_without_data_reads_none() {
 
 #[test]
 fn classes_are_counted() {
-    let dataset = Dataset {
-        inputs: Inputs::Text(Vec::new()),
-        labels: vec![2, 0, 2, 9],
-    };
+    let dataset = Dataset { inputs: Inputs::Text(Vec::new()), labels: vec![2, 0, 2, 9] };
     assert_eq!(dataset.class_counts(3), [1, 0, 2]);
 }

@@ -31,10 +31,7 @@ impl TestFile {
             skip_rows: 0,
             rename: [].into(),
         };
-        Self {
-            config,
-            _folder: folder,
-        }
+        Self { config, _folder: folder }
     }
 
     fn load(&self, task: &Task) -> Result<Dataset, ContractError> {
@@ -43,22 +40,12 @@ impl TestFile {
 }
 
 fn numeric(column: &str, mean: f64, std: f64, missing: &[&str]) -> Feature {
-    Feature {
-        column: column.to_owned(),
-        kind: FeatureKind::Numeric { mean, std },
-        missing: owned(missing),
-    }
+    Feature { column: column.to_owned(), kind: FeatureKind::Numeric { mean, std }, missing: owned(missing) }
 }
 
 fn categorical(column: &str, categories: &[&str], missing: &[&str]) -> Feature {
-    let kind = FeatureKind::Categorical {
-        categories: owned(categories),
-    };
-    Feature {
-        column: column.to_owned(),
-        kind,
-        missing: owned(missing),
-    }
+    let kind = FeatureKind::Categorical { categories: owned(categories) };
+    Feature { column: column.to_owned(), kind, missing: owned(missing) }
 }
 
 fn owned(words: &[&str]) -> Vec<String> {
@@ -66,12 +53,7 @@ fn owned(words: &[&str]) -> Vec<String> {
 }
 
 fn task(input: TaskInput) -> Task {
-    Task {
-        dataset: "heart".to_owned(),
-        label: "disease".to_owned(),
-        labels: owned(&["no", "yes"]),
-        input,
-    }
+    Task { dataset: "heart".to_owned(), label: "disease".to_owned(), labels: owned(&["no", "yes"]), input }
 }
 
 fn table(features: Vec<Feature>) -> Task {
@@ -79,15 +61,9 @@ fn table(features: Vec<Feature>) -> Task {
 }
 
 fn heart() -> Task {
-    table(vec![
-        numeric("age", 50.0, 10.0, &["0"]),
-        categorical("cp", &["typical", "none"], &["?"]),
-    ])
+    table(vec![numeric("age", 50.0, 10.0, &["0"]), categorical("cp", &["typical", "none"], &["?"])])
 }
 
 fn text() -> Task {
-    task(TaskInput::Text {
-        column: "words".to_owned(),
-        max_length: 128,
-    })
+    task(TaskInput::Text { column: "words".to_owned(), max_length: 128 })
 }

@@ -70,11 +70,7 @@ fn seed_and_site_fix_it() {
 
 #[test]
 fn nothing_is_held_out_of_little() {
-    assert!(
-        split(numbered(vec![0, 1, 2, 3]), 0.9, 1, "a")
-            .validation
-            .is_empty()
-    );
+    assert!(split(numbered(vec![0, 1, 2, 3]), 0.9, 1, "a").validation.is_empty());
     assert!(split(numbered(vec![0, 0, 0]), 0.1, 1, "a").validation.is_empty());
     assert!(split(numbered(Vec::new()), 0.5, 1, "a").train.is_empty());
     assert!(split(numbered(vec![0; 10]), 0.0, 1, "a").validation.is_empty());

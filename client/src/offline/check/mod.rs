@@ -93,11 +93,7 @@ pub struct ClassCount {
 
 /// Looks at everything that the site of `site_toml` needs.
 pub fn check(site_toml: &Path, args: &CheckArgs) -> CheckReport {
-    let mut report = CheckReport {
-        passed: true,
-        findings: Vec::new(),
-        cost: None,
-    };
+    let mut report = CheckReport { passed: true, findings: Vec::new(), cost: None };
     match SiteConfig::load(site_toml) {
         Err(error) => report.add("configuration", Err(error.to_string())),
         Ok(config) => {
@@ -116,11 +112,7 @@ impl CheckReport {
         let passed = found.is_ok();
         let detail = found.unwrap_or_else(|problem| problem);
         self.passed &= passed;
-        self.findings.push(Finding {
-            what: what.into(),
-            passed,
-            detail,
-        });
+        self.findings.push(Finding { what: what.into(), passed, detail });
     }
 
     /// Prints lines, or JSON.
@@ -129,18 +121,9 @@ impl CheckReport {
             serde_json::to_writer_pretty(&mut *out, self)?;
             return writeln!(out);
         }
-        let width = self
-            .findings
-            .iter()
-            .map(|finding| finding.what.chars().count())
-            .max()
-            .unwrap_or(0);
+        let width = self.findings.iter().map(|finding| finding.what.chars().count()).max().unwrap_or(0);
         for Finding { what, passed, detail } in &self.findings {
-            writeln!(
-                out,
-                "{}  {what:width$}  {detail}",
-                if *passed { "ok  " } else { "FAIL" }
-            )?;
+            writeln!(out, "{}  {what:width$}  {detail}", if *passed { "ok  " } else { "FAIL" })?;
         }
         if let Some(cost) = &self.cost {
             writeln!(out)?;
@@ -163,18 +146,8 @@ impl Cost {
             "examples    {} to train on, {} held out",
             self.train_examples, self.validation_examples
         )?;
-        let width = self
-            .classes
-            .iter()
-            .map(|class| class.label.chars().count())
-            .max()
-            .unwrap_or(0);
-        for ClassCount {
-            label,
-            train,
-            validation,
-        } in &self.classes
-        {
+        let width = self.classes.iter().map(|class| class.label.chars().count()).max().unwrap_or(0);
+        for ClassCount { label, train, validation } in &self.classes {
             writeln!(out, "              {label:width$}  {train:>7} {validation:>7}")?;
         }
         writeln!(
@@ -193,10 +166,6 @@ impl Cost {
             bytes(self.bytes_up_per_round)
         )?;
         let memory = self.peak_memory_bytes.map_or_else(|| "unknown".to_owned(), bytes);
-        writeln!(
-            out,
-            "memory      {memory} at most so far, {} trained parameters",
-            self.parameters
-        )
+        writeln!(out, "memory      {memory} at most so far, {} trained parameters", self.parameters)
     }
 }

@@ -25,10 +25,7 @@ pub(super) fn check(config: &SiteConfig, report: &mut CheckReport) {
         report.add(format!("data set {name}"), found);
     }
     if config.datasets.is_empty() {
-        report.add(
-            "data sets",
-            Err("there is none: add a [datasets.NAME] to site.toml".to_owned()),
-        );
+        report.add("data sets", Err("there is none: add a [datasets.NAME] to site.toml".to_owned()));
     }
 }
 
@@ -38,21 +35,15 @@ fn certificate(paths: &CredentialPaths) -> Result<String, String> {
     credentials.client_config().map_err(|error| error.to_string())?;
     let identity = &credentials.identity;
     if identity.role != Role::Site {
-        return Err(format!(
-            "it is that of {identity}: issue a site's with `sheaf pki issue site NAME`"
-        ));
+        return Err(format!("it is that of {identity}: issue a site's with `sheaf pki issue site NAME`"));
     }
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let left = credentials
-        .not_after
-        .saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let left = credentials.not_after.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
     let days = left / 86_400;
     match left {
-        ..=0 => Err(format!(
-            "that of {identity} has expired: issue a new one with `sheaf pki issue site NAME`"
-        )),
+        ..=0 => {
+            Err(format!("that of {identity} has expired: issue a new one with `sheaf pki issue site NAME`"))
+        }
         _ if days < SOON_DAYS => Ok(format!("{identity}, expires in {days} days: ask for a new one")),
         _ => Ok(format!("{identity}, valid for {days} days")),
     }
@@ -60,23 +51,12 @@ fn certificate(paths: &CredentialPaths) -> Result<String, String> {
 
 /// Whether the daemon could write there. Its nearest ancestor counts where it is not there yet.
 fn state_dir(path: &Path) -> Result<String, String> {
-    let existing = path
-        .ancestors()
-        .find(|ancestor| ancestor.exists())
-        .unwrap_or(Path::new("."));
-    let existing = if existing.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        existing
-    };
+    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
+    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
     tempfile::tempfile_in(existing)
         .and_then(|_| fs::metadata(existing))
         .map_err(|reason| format!("{} cannot be written to: {reason}", existing.display()))?;
-    let made = if existing == path {
-        "can be written to"
-    } else {
-        "will be made"
-    };
+    let made = if existing == path { "can be written to" } else { "will be made" };
     Ok(format!("{} {made}", path.display()))
 }
 

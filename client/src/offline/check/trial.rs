@@ -43,10 +43,7 @@ pub(super) fn check(config: &SiteConfig, run: &Path, model: Option<&Path>, repor
         Ok(split) => split,
         Err(error) => return report.add("contract", Err(error.to_string())),
     };
-    report.add(
-        "contract",
-        Ok(format!("data set `{}` meets it", spec.task.dataset)),
-    );
+    report.add("contract", Ok(format!("data set `{}` meets it", spec.task.dataset)));
     match cost(&run, split, &site, config) {
         Ok(cost) => {
             report.add("training step", Ok(format!("{STEPS} of them measured")));
@@ -64,16 +61,12 @@ fn cost(run: &LocalRun, split: Split, site: &str, config: &SiteConfig) -> Result
     let started = Instant::now();
     let mut trainer = on_split(&job, run.model_dir(), split, site, config.device)?;
     let params = run.initial_params()?;
-    let params = trainer
-        .train(params, Round { number: 1, of: 2 }, &Unwatched)?
-        .params;
+    let params = trainer.train(params, Round { number: 1, of: 2 }, &Unwatched)?.params;
     trainer.evaluate(&params, &Unwatched)?;
     let seconds_to_prepare = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
-    let params = trainer
-        .train(params, Round { number: 2, of: 2 }, &Unwatched)?
-        .params;
+    let params = trainer.train(params, Round { number: 2, of: 2 }, &Unwatched)?.params;
     // Without data a round is one step, whatever the run says.
     let has_data = job.spec.task.input != TaskInput::Nothing;
     let seconds_per_step = started.elapsed().as_secs_f64() / if has_data { f64::from(STEPS) } else { 1.0 };
@@ -107,33 +100,21 @@ fn classes(job: &Job, split: &Split) -> Vec<ClassCount> {
     let train = split.train.class_counts(labels.len());
     let validation = split.validation.class_counts(labels.len());
     let counts = train.into_iter().zip(validation);
-    let class = |(label, (train, validation)): (&String, _)| ClassCount {
-        label: label.clone(),
-        train,
-        validation,
-    };
+    let class =
+        |(label, (train, validation)): (&String, _)| ClassCount { label: label.clone(), train, validation };
     labels.iter().zip(counts).map(class).collect()
 }
 
 /// Bytes of the files that a site fetches of a model.
 fn model_bytes(folder: Option<&Path>) -> u64 {
     let names = [CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE];
-    let files = folder
-        .into_iter()
-        .flat_map(|folder| names.map(|name| folder.join(name)));
-    files
-        .filter_map(|file| fs::metadata(file).ok())
-        .map(|file| file.len())
-        .sum()
+    let files = folder.into_iter().flat_map(|folder| names.map(|name| folder.join(name)));
+    files.filter_map(|file| fs::metadata(file).ok()).map(|file| file.len()).sum()
 }
 
 /// The most main memory that this process has had, as Linux counts it.
 fn peak_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim()
-        .strip_suffix(" kB")?
-        .parse::<u64>()
-        .ok()
-        .map(|kilobytes| kilobytes * 1024)
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }

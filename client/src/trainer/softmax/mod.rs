@@ -46,10 +46,7 @@ impl SoftmaxTrainer {
     /// # Errors
     /// When the data is no table of the job's width, or the job's parameters are not softmax regression's.
     pub fn open(job: &Job, site_label: &str, split: Split) -> Result<Self, TrainError> {
-        let model = Model {
-            inputs: job.spec.num_inputs() as usize,
-            labels: job.spec.num_labels(),
-        };
+        let model = Model { inputs: job.spec.num_inputs() as usize, labels: job.spec.num_labels() };
         if job.params != model.param_spec() {
             return Err(TrainError::Failed(
                 "the run's parameters are not those of softmax regression on its features: server and site \
@@ -98,17 +95,9 @@ impl Trainer for SoftmaxTrainer {
             let examples = batch.iter().map(|example| self.train.example(*example));
             let loss = self.model.loss_and_gradient(&params, examples, &mut gradient);
             if !loss.is_finite() {
-                return Err(TrainError::Diverged {
-                    loss,
-                    step: step + 1,
-                    round: round.number,
-                });
+                return Err(TrainError::Diverged { loss, step: step + 1, round: round.number });
             }
-            optimizer.step(
-                &mut params,
-                &mut gradient,
-                batches.learning_rate(&self.training, round, step),
-            );
+            optimizer.step(&mut params, &mut gradient, batches.learning_rate(&self.training, round, step));
             if batches.is_last_epoch(step) {
                 loss_sum += loss * batch.len() as f64;
                 loss_examples += batch.len();
@@ -124,10 +113,7 @@ impl Trainer for SoftmaxTrainer {
                 round: round.number,
             });
         }
-        Ok(Trained {
-            params,
-            train_loss: loss_sum / loss_examples.max(1) as f64,
-        })
+        Ok(Trained { params, train_loss: loss_sum / loss_examples.max(1) as f64 })
     }
 
     fn evaluate(&mut self, params: &[f32], watch: &dyn Watch) -> Result<Option<Counts>, TrainError> {
@@ -144,11 +130,7 @@ impl Trainer for SoftmaxTrainer {
             }
             let end = examples.min(start + EVALUATED_AT_ONCE);
             for (row, label) in (start..end).map(|example| self.validation.example(example)) {
-                let logits: Vec<f32> = self
-                    .model
-                    .logits(&params, row)
-                    .map(|logit| logit as f32)
-                    .collect();
+                let logits: Vec<f32> = self.model.logits(&params, row).map(|logit| logit as f32).collect();
                 counts.observe(label, &logits);
             }
             watch.progress(Phase::Evaluating, end as u64, examples as u64);
@@ -160,16 +142,8 @@ impl Trainer for SoftmaxTrainer {
 impl Model {
     fn param_spec(&self) -> ParamSpec {
         let (labels, inputs) = (self.labels as u64, self.inputs as u64);
-        let tensor = |name: &str, shape: Vec<u64>| ParamTensor {
-            name: name.to_owned(),
-            shape,
-        };
-        ParamSpec {
-            tensors: vec![
-                tensor("weight", vec![labels, inputs]),
-                tensor("bias", vec![labels]),
-            ],
-        }
+        let tensor = |name: &str, shape: Vec<u64>| ParamTensor { name: name.to_owned(), shape };
+        ParamSpec { tensors: vec![tensor("weight", vec![labels, inputs]), tensor("bias", vec![labels])] }
     }
 }
 
@@ -184,11 +158,7 @@ impl Table {
                 if labels.iter().any(|label| *label as usize >= model.labels) {
                     return failed("a label of the data is none of the run's labels");
                 }
-                Ok(Self {
-                    width,
-                    values,
-                    labels,
-                })
+                Ok(Self { width, values, labels })
             }
             Inputs::Table { .. } => failed("the data's rows are not as wide as the run's features"),
             Inputs::Text(_) => failed("softmax regression reads tables, not texts"),
@@ -198,9 +168,6 @@ impl Table {
     /// The inputs and the label of one example.
     fn example(&self, index: usize) -> (&[f32], usize) {
         let start = index * self.width;
-        (
-            &self.values[start..start + self.width],
-            self.labels[index] as usize,
-        )
+        (&self.values[start..start + self.width], self.labels[index] as usize)
     }
 }

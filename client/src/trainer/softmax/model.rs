@@ -27,12 +27,7 @@ impl Model {
         let (weight, bias) = params.split_at(self.num_weights());
         (0..self.labels).map(move |label| {
             let weights = &weight[label * self.inputs..(label + 1) * self.inputs];
-            bias[label]
-                + weights
-                    .iter()
-                    .zip(row)
-                    .map(|(w, x)| w * f64::from(*x))
-                    .sum::<f64>()
+            bias[label] + weights.iter().zip(row).map(|(w, x)| w * f64::from(*x)).sum::<f64>()
         })
     }
 

@@ -73,20 +73,12 @@ impl Optimizer {
         self.first.resize(gradient.len(), 0.0);
         for (slope, buffer) in gradient.iter_mut().zip(&mut self.first) {
             *buffer = momentum * *buffer + *slope;
-            *slope = if nesterov {
-                *slope + momentum * *buffer
-            } else {
-                *buffer
-            };
+            *slope = if nesterov { *slope + momentum * *buffer } else { *buffer };
         }
     }
 
     fn adam(&mut self, params: &mut [f64], gradient: &[f64], adam: AdamSpec, learning_rate: f64) {
-        let AdamSpec {
-            beta1,
-            beta2,
-            epsilon,
-        } = adam;
+        let AdamSpec { beta1, beta2, epsilon } = adam;
         self.first.resize(gradient.len(), 0.0);
         self.second.resize(gradient.len(), 0.0);
         let rate = learning_rate / (1.0 - beta1.powi(self.steps));

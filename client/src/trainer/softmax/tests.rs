@@ -34,12 +34,7 @@ fn job(training: &str) -> Job {
     );
     let spec = RunSpec::parse("run.toml", &text).unwrap();
     let params = Model { inputs: 2, labels: 3 }.param_spec();
-    Job {
-        spec,
-        model: None,
-        params,
-        global: BlobId::of(b""),
-    }
+    Job { spec, model: None, params, global: BlobId::of(b"") }
 }
 
 fn plane(examples: usize) -> Dataset {
@@ -47,20 +42,11 @@ fn plane(examples: usize) -> Dataset {
     let wobble = |i: usize| (i as f32 * 0.7).sin() * 0.4;
     let rows = (0..examples).flat_map(|i| centres[i % 3].map(|centre| centre + wobble(i)));
     let labels = (0..examples).map(|i| (i % 3) as u32).collect();
-    Dataset {
-        inputs: Inputs::Table {
-            width: 2,
-            values: rows.collect(),
-        },
-        labels,
-    }
+    Dataset { inputs: Inputs::Table { width: 2, values: rows.collect() }, labels }
 }
 
 fn trainer(training: &str) -> SoftmaxTrainer {
-    let split = Split {
-        train: plane(31),
-        validation: plane(12),
-    };
+    let split = Split { train: plane(31), validation: plane(12) };
     SoftmaxTrainer::open(&job(training), "site", split).unwrap()
 }
 
@@ -103,10 +89,7 @@ fn moved(kind: Kind, weight_decay: f64, max_grad_norm: Option<f64>) -> Vec<[f64;
         weight_decay,
         batch_size: 1,
         local: LocalWork::Steps(3),
-        schedule: Schedule {
-            kind: ScheduleKind::Constant,
-            warmup_steps: 0,
-        },
+        schedule: Schedule { kind: ScheduleKind::Constant, warmup_steps: 0 },
         max_grad_norm,
         validation_split: 0.0,
     };
@@ -131,23 +114,9 @@ fn assert_close(found: &[[f64; 2]], expected: &[[f64; 2]]) {
 
 #[test]
 fn sgd_walks_down_the_gradient() {
-    let plain = moved(
-        Kind::Sgd {
-            momentum: 0.0,
-            nesterov: false,
-        },
-        0.0,
-        None,
-    );
+    let plain = moved(Kind::Sgd { momentum: 0.0, nesterov: false }, 0.0, None);
     assert_close(&plain, &[[0.95, -0.8], [0.975, -0.9], [0.875, -0.9]]);
-    let decayed = moved(
-        Kind::Sgd {
-            momentum: 0.0,
-            nesterov: false,
-        },
-        0.5,
-        None,
-    );
+    let decayed = moved(Kind::Sgd { momentum: 0.0, nesterov: false }, 0.5, None);
     assert_close(&decayed[..1], &[[1.0 - 0.1 * (0.5 + 0.5), -0.8]]);
 }
 
@@ -155,22 +124,8 @@ fn sgd_walks_down_the_gradient() {
 fn momentum_accumulates() {
     let (m, lr) = (0.9, 0.1);
     let buffers = [0.5, m * 0.5 - 0.25, m * (m * 0.5 - 0.25) + 1.0];
-    let heavy = moved(
-        Kind::Sgd {
-            momentum: m,
-            nesterov: false,
-        },
-        0.0,
-        None,
-    );
-    let nesterov = moved(
-        Kind::Sgd {
-            momentum: m,
-            nesterov: true,
-        },
-        0.0,
-        None,
-    );
+    let heavy = moved(Kind::Sgd { momentum: m, nesterov: false }, 0.0, None);
+    let nesterov = moved(Kind::Sgd { momentum: m, nesterov: true }, 0.0, None);
     let (mut x, mut y) = (1.0, 1.0);
     for (step, buffer) in buffers.into_iter().enumerate() {
         x -= lr * buffer;
@@ -182,11 +137,7 @@ fn momentum_accumulates() {
 
 #[test]
 fn adam_is_the_papers() {
-    let adam = AdamSpec {
-        beta1: 0.8,
-        beta2: 0.9,
-        epsilon: 1e-8,
-    };
+    let adam = AdamSpec { beta1: 0.8, beta2: 0.9, epsilon: 1e-8 };
     for (kind, coupled, decoupled) in [(Kind::Adam(adam), 0.5, 0.0), (Kind::AdamW(adam), 0.0, 0.5)] {
         let found = moved(kind, 0.5, None);
         let (mut x, mut m, mut v) = (1.0f64, 0.0, 0.0);
@@ -197,21 +148,14 @@ fn adam_is_the_papers() {
             v = 0.9 * v + (1.0 - 0.9) * slope * slope;
             let (m_hat, v_hat): (f64, f64) = (m / (1.0 - 0.8f64.powi(t)), v / (1.0 - 0.9f64.powi(t)));
             x = x - 0.1 * decoupled * x - 0.1 * m_hat / (v_hat.sqrt() + 1e-8);
-            assert!(
-                (found[step][0] - x).abs() < 1e-9,
-                "{kind:?} step {step}: {} {x}",
-                found[step][0]
-            );
+            assert!((found[step][0] - x).abs() < 1e-9, "{kind:?} step {step}: {} {x}", found[step][0]);
         }
     }
 }
 
 #[test]
 fn a_long_gradient_is_cut() {
-    let sgd = Kind::Sgd {
-        momentum: 0.0,
-        nesterov: false,
-    };
+    let sgd = Kind::Sgd { momentum: 0.0, nesterov: false };
     let norm = (0.25f64 + 4.0).sqrt();
     let cut = moved(sgd, 0.0, Some(1.0));
     assert!((cut[0][0] - (1.0 - 0.1 * 0.5 / (norm + 1e-6))).abs() < 1e-12);
@@ -220,18 +164,14 @@ fn a_long_gradient_is_cut() {
 
 #[test]
 fn it_learns_and_the_seed_fixes_every_bit() {
-    for optimizer in [
-        "optimizer = \"sgd\"\nlearning_rate = 0.5",
-        "optimizer = \"adamw\"\nlearning_rate = 0.1",
-    ] {
+    for optimizer in
+        ["optimizer = \"sgd\"\nlearning_rate = 0.5", "optimizer = \"adamw\"\nlearning_rate = 0.1"]
+    {
         let training = format!("{optimizer}\nlocal_epochs = 20");
         let trained = train(&training, ONE_ROUND);
         assert_eq!(trained, train(&training, ONE_ROUND));
         assert!(trained.train_loss < 0.3, "{}", trained.train_loss);
-        let counts = trainer(&training)
-            .evaluate(&trained.params, &Unwatched)
-            .unwrap()
-            .unwrap();
+        let counts = trainer(&training).evaluate(&trained.params, &Unwatched).unwrap().unwrap();
         assert_eq!(counts.num_examples(), 12);
         let names = ["a", "b", "c"].map(str::to_owned);
         assert_eq!(counts.report(&names).accuracy, 1.0);
@@ -248,19 +188,13 @@ fn a_round_is_trained_in_its_own_order() {
 #[test]
 fn what_leaves_the_finite_numbers_is_said() {
     let mut trainer = trainer("optimizer = \"sgd\"\nlearning_rate = 1e300");
-    let error = trainer
-        .train(vec![0.0; 9], ONE_ROUND, &Unwatched)
-        .unwrap_err()
-        .to_string();
+    let error = trainer.train(vec![0.0; 9], ONE_ROUND, &Unwatched).unwrap_err().to_string();
     assert!(error.contains("lower training.learning_rate"), "{error}");
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let split = || Split {
-        train: plane(3),
-        validation: plane(3),
-    };
+    let split = || Split { train: plane(3), validation: plane(3) };
     let mut other = job("");
     other.params.tensors.pop();
     assert!(SoftmaxTrainer::open(&other, "site", split()).is_err());
@@ -280,10 +214,7 @@ fn what_does_not_fit_is_refused() {
 
 #[test]
 fn without_a_validation_split_there_are_no_metrics() {
-    let split = Split {
-        validation: plane(0),
-        train: plane(3),
-    };
+    let split = Split { validation: plane(0), train: plane(3) };
     let mut trainer = SoftmaxTrainer::open(&job(""), "site", split).unwrap();
     assert_eq!(trainer.evaluate(&[0.0; 9], &Unwatched).unwrap(), None);
 }
@@ -297,8 +228,6 @@ fn it_stops_when_it_is_called_off() {
             true
         }
     }
-    let error = trainer("")
-        .train(vec![0.0; 9], ONE_ROUND, &CalledOff)
-        .unwrap_err();
+    let error = trainer("").train(vec![0.0; 9], ONE_ROUND, &CalledOff).unwrap_err();
     assert!(matches!(error, TrainError::Cancelled));
 }

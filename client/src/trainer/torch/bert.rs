@@ -28,12 +28,7 @@ pub(super) fn stages(
         Pooling::Mean => Box::new(MeanPooling),
         Pooling::Cls => Box::new(ClsPooling(Linear::open(source, "pooler.dense", hidden, hidden)?)),
     });
-    stages.push(Box::new(Head(Linear::open(
-        source,
-        "classifier",
-        hidden,
-        num_labels,
-    )?)));
+    stages.push(Box::new(Head(Linear::open(source, "classifier", hidden, num_labels)?)));
     Ok(stages)
 }
 
@@ -51,10 +46,7 @@ struct Embeddings {
 impl Embeddings {
     fn open(source: &mut Source<'_>, config: &BertConfig) -> Result<Self, TrainError> {
         let mut table = |name, rows| {
-            source.take(
-                &format!("embeddings.{name}_embeddings.weight"),
-                &[rows, config.hidden_size],
-            )
+            source.take(&format!("embeddings.{name}_embeddings.weight"), &[rows, config.hidden_size])
         };
         Ok(Self {
             words: table("word", config.vocab_size)?,
@@ -67,19 +59,13 @@ impl Embeddings {
 
 impl Stage for Embeddings {
     fn parameters(&self) -> Vec<&Tensor> {
-        [&self.words, &self.positions, &self.segments]
-            .into_iter()
-            .chain(self.norm.parameters())
-            .collect()
+        [&self.words, &self.positions, &self.segments].into_iter().chain(self.norm.parameters()).collect()
     }
 
     fn apply(&self, ids: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
         let (_, length) = ids.size2()?;
         let words = Tensor::f_embedding(&self.words, ids, -1, false, false)?;
-        let places = self
-            .positions
-            .f_narrow(0, 0, length)?
-            .f_add(&self.segments.f_narrow(0, 0, 1)?)?;
+        let places = self.positions.f_narrow(0, 0, length)?.f_add(&self.segments.f_narrow(0, 0, 1)?)?;
         drop_some(self.norm.apply(&words.f_add(&places)?)?, dropout)
     }
 }
@@ -111,17 +97,7 @@ impl Layer {
         let attention_norm = LayerNorm::open(source, &name("attention.output.LayerNorm"), config)?;
         let norm = LayerNorm::open(source, &name("output.LayerNorm"), config)?;
         let heads = config.num_attention_heads as i64;
-        Ok(Self {
-            query,
-            key,
-            value,
-            output,
-            attention_norm,
-            up,
-            down,
-            norm,
-            heads,
-        })
+        Ok(Self { query, key, value, output, attention_norm, up, down, norm, heads })
     }
 
     /// Multi-head attention of every token to all tokens that are not padding.
@@ -136,8 +112,7 @@ impl Layer {
         let mask = real.map(|real| real.f_view([batch, 1, 1, length])).transpose()?;
         let context =
             Tensor::f_scaled_dot_product_attention(&query, &key, &value, mask, dropout, false, None, false)?;
-        self.output
-            .apply(&context.f_transpose(1, 2)?.f_reshape([batch, length, hidden])?)
+        self.output.apply(&context.f_transpose(1, 2)?.f_reshape([batch, length, hidden])?)
     }
 
     fn feed_forward(&self, states: &Tensor) -> Result<Tensor, TchError> {
@@ -147,14 +122,7 @@ impl Layer {
 
 impl Stage for Layer {
     fn parameters(&self) -> Vec<&Tensor> {
-        let linears = [
-            &self.query,
-            &self.key,
-            &self.value,
-            &self.output,
-            &self.up,
-            &self.down,
-        ];
+        let linears = [&self.query, &self.key, &self.value, &self.output, &self.up, &self.down];
         let norms = [&self.attention_norm, &self.norm];
         linears
             .iter()
@@ -232,11 +200,7 @@ struct LayerNorm {
 impl LayerNorm {
     fn open(source: &mut Source<'_>, name: &str, config: &BertConfig) -> Result<Self, TrainError> {
         let mut part = |part| source.take(&format!("{name}.{part}"), &[config.hidden_size]);
-        Ok(Self {
-            weight: part("weight")?,
-            bias: part("bias")?,
-            epsilon: config.layer_norm_eps,
-        })
+        Ok(Self { weight: part("weight")?, bias: part("bias")?, epsilon: config.layer_norm_eps })
     }
 
     fn parameters(&self) -> [&Tensor; 2] {
@@ -244,12 +208,6 @@ impl LayerNorm {
     }
 
     fn apply(&self, values: &Tensor) -> Result<Tensor, TchError> {
-        values.f_layer_norm(
-            self.weight.size(),
-            Some(&self.weight),
-            Some(&self.bias),
-            self.epsilon,
-            true,
-        )
+        values.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)
     }
 }

@@ -18,10 +18,7 @@ pub(super) fn stages(
     let mut width = inputs;
     for (layer, outputs) in hidden.iter().copied().chain([num_labels]).enumerate() {
         let linear = Linear::open(source, &format!("layers.{layer}"), width, outputs)?;
-        stages.push(Box::new(Dense {
-            linear,
-            is_hidden: layer < hidden.len(),
-        }));
+        stages.push(Box::new(Dense { linear, is_hidden: layer < hidden.len() }));
         width = outputs;
     }
     Ok(stages)
@@ -41,10 +38,6 @@ impl Stage for Dense {
 
     fn apply(&self, values: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
         let values = self.linear.apply(values)?;
-        if self.is_hidden {
-            drop_some(values.f_relu()?, dropout)
-        } else {
-            Ok(values)
-        }
+        if self.is_hidden { drop_some(values.f_relu()?, dropout) } else { Ok(values) }
     }
 }

@@ -74,43 +74,22 @@ impl TorchTrainer {
         let planned =
             plan(&spec, config.as_ref()).map_err(|reason| TrainError::Failed(reason.to_string()))?;
         if planned != job.params {
-            return Err(TrainError::Failed(
-                "the task's parameters are not those that its run trains".into(),
-            ));
+            return Err(TrainError::Failed("the task's parameters are not those that its run trains".into()));
         }
         let parameters = Parameters::zeros(planned, device)?;
         let mut source = Source::open(&parameters, model_dir, device)?;
         let num_labels = spec.num_labels() as u64;
         let (stages, tokens) = match Kind::of(&spec, config, model_dir)? {
-            Kind::Bert {
-                config,
-                model_dir,
-                max_length,
-            } => {
+            Kind::Bert { config, model_dir, max_length } => {
                 let stages = bert::stages(&mut source, &config, spec.model.pooling, num_labels)?;
-                (
-                    stages,
-                    Some(Tokens::open(model_dir, max_length, config.vocab_size)?),
-                )
+                (stages, Some(Tokens::open(model_dir, max_length, config.vocab_size)?))
             }
-            Kind::Mlp { hidden } => (
-                mlp::stages(&mut source, spec.num_inputs(), &hidden, num_labels)?,
-                None,
-            ),
+            Kind::Mlp { hidden } => (mlp::stages(&mut source, spec.num_inputs(), &hidden, num_labels)?, None),
         };
         let network = Network::new(stages, device);
         let train = Prepared::new(&spec, tokens.as_ref(), &split.train)?;
         let validation = Prepared::new(&spec, tokens.as_ref(), &split.validation)?;
-        Ok(Self {
-            spec,
-            site: site_label.to_owned(),
-            device,
-            parameters,
-            network,
-            tokens,
-            train,
-            validation,
-        })
+        Ok(Self { spec, site: site_label.to_owned(), device, parameters, network, tokens, train, validation })
     }
 
     /// Brings another data set, a test set for instance, into the form that [`TorchTrainer::evaluate_on`] takes.
@@ -197,14 +176,8 @@ fn step(watch: &dyn Watch, phase: Phase, done: usize, total: usize) -> Result<()
 
 /// What kind of model a run trains.
 enum Kind<'a> {
-    Bert {
-        config: BertConfig,
-        model_dir: &'a Path,
-        max_length: u32,
-    },
-    Mlp {
-        hidden: Vec<u64>,
-    },
+    Bert { config: BertConfig, model_dir: &'a Path, max_length: u32 },
+    Mlp { hidden: Vec<u64> },
 }
 
 impl<'a> Kind<'a> {
@@ -215,19 +188,13 @@ impl<'a> Kind<'a> {
     ) -> Result<Self, TrainError> {
         match (config, model_dir, &spec.model.source, &spec.task.input) {
             (Some(ModelConfig::Bert(config)), Some(model_dir), _, TaskInput::Text { max_length, .. }) => {
-                Ok(Self::Bert {
-                    config,
-                    model_dir,
-                    max_length: *max_length,
-                })
+                Ok(Self::Bert { config, model_dir, max_length: *max_length })
             }
-            (Some(ModelConfig::Mlp(config)), _, _, TaskInput::Table { .. }) => Ok(Self::Mlp {
-                hidden: config.hidden,
-            }),
+            (Some(ModelConfig::Mlp(config)), _, _, TaskInput::Table { .. }) => {
+                Ok(Self::Mlp { hidden: config.hidden })
+            }
             (None, _, ModelSource::Fresh(Architecture::Mlp(hidden)), TaskInput::Table { .. }) => {
-                Ok(Self::Mlp {
-                    hidden: hidden.clone(),
-                })
+                Ok(Self::Mlp { hidden: hidden.clone() })
             }
             _ => Err(TrainError::Failed(
                 "libtorch trains BERT encoders on texts and perceptrons on tables, and this run is neither"

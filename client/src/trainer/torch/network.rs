@@ -58,15 +58,8 @@ impl Network {
     /// A network of at least one stage, on `device`.
     pub(super) fn new(stages: Vec<Box<dyn Stage>>, device: Device) -> Self {
         let is_trained = |stage: &dyn Stage| stage.parameters().iter().any(|tensor| tensor.requires_grad());
-        let first_trained = stages
-            .iter()
-            .position(|stage| is_trained(&**stage))
-            .unwrap_or(stages.len() - 1);
-        Self {
-            stages,
-            first_trained,
-            device,
-        }
+        let first_trained = stages.iter().position(|stage| is_trained(&**stage)).unwrap_or(stages.len() - 1);
+        Self { stages, first_trained, device }
     }
 
     /// Takes `data` through the frozen stages, unless that was done before.
@@ -127,10 +120,7 @@ impl Network {
 fn empty(lengths: &[usize], sample: &Tensor) -> Result<Ragged, TchError> {
     let mut shape = sample.size().split_off(1);
     shape[0] = lengths.iter().sum::<usize>() as i64;
-    Ok(Ragged::new(
-        Tensor::f_empty(shape, (Kind::Float, Device::Cpu))?,
-        lengths.iter().copied(),
-    ))
+    Ok(Ragged::new(Tensor::f_empty(shape, (Kind::Float, Device::Cpu))?, lengths.iter().copied()))
 }
 
 /// Runs `forward` with libtorch's random numbers beginning at `seed`. There is one generator for the whole
@@ -176,9 +166,5 @@ impl Linear {
 
 /// Dropout as in training; with probability 0 the values as they are.
 pub(super) fn drop_some(values: Tensor, dropout: f64) -> Result<Tensor, TchError> {
-    if dropout > 0.0 {
-        values.f_dropout(dropout, true)
-    } else {
-        Ok(values)
-    }
+    if dropout > 0.0 { values.f_dropout(dropout, true) } else { Ok(values) }
 }

@@ -92,11 +92,8 @@ impl Optimizer {
             Some(mut buffer) => buffer.f_mul_scalar_(momentum)?.f_add_(&grad)?,
             None => grad.shallow_clone(),
         };
-        let direction = if nesterov {
-            grad.f_add(&buffer.f_mul_scalar(momentum)?)?
-        } else {
-            buffer.shallow_clone()
-        };
+        let direction =
+            if nesterov { grad.f_add(&buffer.f_mul_scalar(momentum)?)? } else { buffer.shallow_clone() };
         self.first = Some(buffer);
         Ok(direction)
     }
@@ -108,11 +105,7 @@ impl Optimizer {
         adam: AdamSpec,
         rate: f64,
     ) -> Result<(), TchError> {
-        let AdamSpec {
-            beta1,
-            beta2,
-            epsilon,
-        } = adam;
+        let AdamSpec { beta1, beta2, epsilon } = adam;
         let moment = |kept: Option<Tensor>| kept.map_or_else(|| grad.f_zeros_like(), Ok);
         let mut first = moment(self.first.take())?;
         let mut second = moment(self.second.take())?;
@@ -122,9 +115,7 @@ impl Optimizer {
         let correction1 = 1.0 - beta1.powi(self.steps);
         let correction2 = 1.0 - beta2.powi(self.steps);
         let mut denominator = second.f_sqrt()?;
-        let denominator = denominator
-            .f_div_scalar_(correction2.sqrt())?
-            .f_add_scalar_(epsilon)?;
+        let denominator = denominator.f_div_scalar_(correction2.sqrt())?.f_add_scalar_(epsilon)?;
         let direction = first.f_div(&denominator)?;
 
         (self.first, self.second) = (Some(first), Some(second));

@@ -23,9 +23,7 @@ impl Parameters {
         let mut start = 0;
         for tensor in &spec.tensors {
             let shape: Vec<i64> = tensor.shape.iter().map(|size| *size as i64).collect();
-            let part = flat
-                .f_narrow(0, start, tensor.numel() as i64)?
-                .f_view(shape.as_slice())?;
+            let part = flat.f_narrow(0, start, tensor.numel() as i64)?.f_view(shape.as_slice())?;
             leaves.push(part.f_detach()?.f_set_requires_grad(true)?);
             start += tensor.numel() as i64;
         }
@@ -39,11 +37,7 @@ impl Parameters {
 
     /// The trained tensors by name.
     pub(super) fn leaves(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.spec
-            .tensors
-            .iter()
-            .map(|tensor| tensor.name.as_str())
-            .zip(&self.leaves)
+        self.spec.tensors.iter().map(|tensor| tensor.name.as_str()).zip(&self.leaves)
     }
 
     /// All values, `[numel]`, to be changed in place.
@@ -76,10 +70,7 @@ impl Parameters {
     /// The gradient of `loss`, a scalar, in the layout of [`Parameters::flat`].
     pub(super) fn gradient(&self, loss: &Tensor) -> Result<Tensor, TchError> {
         let gradients = Tensor::f_run_backward(&[loss], &self.leaves, false, false)?;
-        let flattened = gradients
-            .iter()
-            .map(|part| part.f_flatten(0, -1))
-            .collect::<Result<Vec<_>, _>>()?;
+        let flattened = gradients.iter().map(|part| part.f_flatten(0, -1)).collect::<Result<Vec<_>, _>>()?;
         Tensor::f_cat(&flattened, 0)
     }
 }

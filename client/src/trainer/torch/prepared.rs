@@ -25,11 +25,7 @@ impl Prepared {
     /// # Errors
     /// When the data are not what the run's contract promises.
     pub(super) fn new(spec: &RunSpec, tokens: Option<&Tokens>, data: &Dataset) -> Result<Self, TrainError> {
-        if let Some(label) = data
-            .labels
-            .iter()
-            .find(|label| **label as usize >= spec.num_labels())
-        {
+        if let Some(label) = data.labels.iter().find(|label| **label as usize >= spec.num_labels()) {
             return Err(TrainError::Failed(format!(
                 "there is no label {label} among the run's {}",
                 spec.num_labels()
@@ -49,11 +45,7 @@ impl Prepared {
                 data.labels.len()
             )));
         }
-        Ok(Self {
-            features,
-            stage: 0,
-            labels: data.labels.iter().map(|label| i64::from(*label)).collect(),
-        })
+        Ok(Self { features, stage: 0, labels: data.labels.iter().map(|label| i64::from(*label)).collect() })
     }
 
     /// Number of examples.
@@ -69,10 +61,7 @@ impl Prepared {
 
 fn from_texts(texts: &[String], tokens: &Tokens) -> Result<Ragged, TrainError> {
     let ids = tokens.encode(texts)?;
-    Ok(Ragged::new(
-        Tensor::f_from_slice(&ids.concat())?,
-        ids.iter().map(Vec::len),
-    ))
+    Ok(Ragged::new(Tensor::f_from_slice(&ids.concat())?, ids.iter().map(Vec::len)))
 }
 
 fn from_table(width: usize, values: &[f32], inputs: u64) -> Result<Ragged, TrainError> {
@@ -83,9 +72,8 @@ fn from_table(width: usize, values: &[f32], inputs: u64) -> Result<Ragged, Train
         )));
     }
     let examples = values.len() / width;
-    let rows = Tensor::f_from_slice(values)?
-        .f_view([examples as i64, width as i64])?
-        .f_to_kind(Kind::Float)?;
+    let rows =
+        Tensor::f_from_slice(values)?.f_view([examples as i64, width as i64])?.f_to_kind(Kind::Float)?;
     Ok(Ragged::new(rows, std::iter::repeat_n(1, examples)))
 }
 
@@ -95,7 +83,5 @@ fn wrong_kind(input: &TaskInput) -> TrainError {
         TaskInput::Table { .. } => "rows of a table",
         TaskInput::Nothing => "nothing",
     };
-    TrainError::Failed(format!(
-        "the run learns from {wanted}, and the data set is something else"
-    ))
+    TrainError::Failed(format!("the run learns from {wanted}, and the data set is something else"))
 }

@@ -63,13 +63,9 @@ impl Ragged {
         let mut index = Vec::with_capacity(examples.len() * length);
         for example in examples {
             let (start, end) = (self.starts[*example], self.starts[*example + 1]);
-            index.extend((0..length).map(|row| {
-                if start + row < end {
-                    (start + row) as i64
-                } else {
-                    start as i64
-                }
-            }));
+            index.extend(
+                (0..length).map(|row| if start + row < end { (start + row) as i64 } else { start as i64 }),
+            );
         }
         let values = self.rows.f_index_select(0, &Tensor::f_from_slice(&index)?)?;
         let mut shape = vec![examples.len() as i64, length as i64];
@@ -77,46 +73,28 @@ impl Ragged {
         let real = if padded as usize == self.total(examples) {
             None
         } else {
-            Some(
-                Tensor::f_from_slice(&self.real(examples, length))?
-                    .f_view(&shape[..2])?
-                    .f_to(device)?,
-            )
+            Some(Tensor::f_from_slice(&self.real(examples, length))?.f_view(&shape[..2])?.f_to(device)?)
         };
-        Ok(Batch {
-            values: values.f_view(shape.as_slice())?.f_to(device)?,
-            real,
-        })
+        Ok(Batch { values: values.f_view(shape.as_slice())?.f_to(device)?, real })
     }
 
     /// Writes the rows of a padded batch of these examples, `[batch, length, ...]`, to where they belong.
     pub(super) fn put(&mut self, examples: &[usize], values: &Tensor) -> Result<(), TchError> {
         let length = self.longest(examples);
         let real = self.real(examples, length);
-        let from: Vec<i64> = (0..real.len())
-            .filter(|row| real[*row])
-            .map(|row| row as i64)
-            .collect();
+        let from: Vec<i64> = (0..real.len()).filter(|row| real[*row]).map(|row| row as i64).collect();
         let to: Vec<i64> = examples
             .iter()
             .flat_map(|example| self.starts[*example]..self.starts[*example + 1])
             .map(|row| row as i64)
             .collect();
-        let rows = values
-            .f_to(Device::Cpu)?
-            .f_flatten(0, 1)?
-            .f_index_select(0, &Tensor::f_from_slice(&from)?)?;
-        self.rows
-            .f_index_copy_(0, &Tensor::f_from_slice(&to)?, &rows)
-            .map(drop)
+        let rows =
+            values.f_to(Device::Cpu)?.f_flatten(0, 1)?.f_index_select(0, &Tensor::f_from_slice(&from)?)?;
+        self.rows.f_index_copy_(0, &Tensor::f_from_slice(&to)?, &rows).map(drop)
     }
 
     fn longest(&self, examples: &[usize]) -> usize {
-        examples
-            .iter()
-            .map(|example| self.length(*example))
-            .max()
-            .unwrap_or(0)
+        examples.iter().map(|example| self.length(*example)).max().unwrap_or(0)
     }
 
     fn total(&self, examples: &[usize]) -> usize {
@@ -125,9 +103,6 @@ impl Ragged {
 
     /// Row by row of the padded batch: whether it is none of the padding.
     fn real(&self, examples: &[usize], length: usize) -> Vec<bool> {
-        examples
-            .iter()
-            .flat_map(|example| (0..length).map(|row| row < self.length(*example)))
-            .collect()
+        examples.iter().flat_map(|example| (0..length).map(|row| row < self.length(*example))).collect()
     }
 }

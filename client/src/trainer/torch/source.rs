@@ -30,11 +30,7 @@ impl<'a> Source<'a> {
         device: Device,
     ) -> Result<Self, TrainError> {
         let pretrained = model_dir.map(Pretrained::open).transpose()?;
-        Ok(Self {
-            trained: parameters.leaves().collect(),
-            pretrained,
-            device,
-        })
+        Ok(Self { trained: parameters.leaves().collect(), pretrained, device })
     }
 
     /// The tensor of this name and shape.
@@ -81,10 +77,8 @@ impl Pretrained {
     }
 
     fn read(&mut self, name: &str, shape: &[u64]) -> Result<Tensor, TrainError> {
-        let stored = self
-            .weights
-            .require(name, shape)
-            .map_err(|reason| TrainError::Failed(reason.to_string()))?;
+        let stored =
+            self.weights.require(name, shape).map_err(|reason| TrainError::Failed(reason.to_string()))?;
         let values = read(&mut self.file, stored.offset, stored.bytes).map_err(unreadable)?;
         let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
         Ok(Tensor::f_from_data_size(&values, &shape, Kind::Float)?)

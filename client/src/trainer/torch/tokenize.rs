@@ -27,9 +27,7 @@ impl Tokens {
         let unusable =
             |reason| TrainError::Failed(format!("the model's {TOKENIZER_FILE} cannot be used: {reason}"));
         let mut tokenizer = Tokenizer::from_file(model_dir.join(TOKENIZER_FILE)).map_err(unusable)?;
-        let special = tokenizer
-            .get_post_processor()
-            .map_or(0, |processor| processor.added_tokens(false));
+        let special = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
         let max_length = max_length as usize;
         // Checked here because the library would subtract one from the other.
         if max_length <= special {
@@ -40,16 +38,9 @@ impl Tokens {
         }
         tokenizer.with_padding(None);
         tokenizer
-            .with_truncation(Some(TruncationParams {
-                max_length,
-                stride: 0,
-                ..TruncationParams::default()
-            }))
+            .with_truncation(Some(TruncationParams { max_length, stride: 0, ..TruncationParams::default() }))
             .map_err(unusable)?;
-        Ok(Self {
-            tokenizer,
-            vocab_size,
-        })
+        Ok(Self { tokenizer, vocab_size })
     }
 
     /// The token ids of each text.

@@ -17,15 +17,7 @@ pub(super) fn train(
     round: Round,
     watch: &dyn Watch,
 ) -> Result<Trained, TrainError> {
-    let TorchTrainer {
-        spec,
-        site,
-        device,
-        parameters,
-        network,
-        train: data,
-        ..
-    } = trainer;
+    let TorchTrainer { spec, site, device, parameters, network, train: data, .. } = trainer;
     if data.is_empty() {
         return Err(TrainError::Failed("the site has no example to train on".into()));
     }
@@ -39,14 +31,7 @@ pub(super) fn train(
     for (done, examples) in (0..).zip(batches.of_round(spec.seed, site, round.number)) {
         step(watch, Phase::Training, done as usize, batches.steps as usize)?;
         let seed = seed::integer(spec.seed, &["dropout", site, &number, &done.to_string()]);
-        let logits = network.logits(
-            data,
-            &examples,
-            Mode::Training {
-                dropout: spec.model.dropout,
-                seed,
-            },
-        )?;
+        let logits = network.logits(data, &examples, Mode::Training { dropout: spec.model.dropout, seed })?;
         let labels: Vec<i64> = examples.iter().map(|example| data.labels[*example]).collect();
         let labels = Tensor::f_from_slice(&labels)?.f_to(*device)?;
         // -100 is the label that PyTorch leaves out; no example has it.
@@ -57,32 +42,17 @@ pub(super) fn train(
         if batches.is_last_epoch(done) {
             last_epoch.add(loss, labels.numel());
         }
-        optimizer.step(
-            parameters.flat(),
-            gradient,
-            batches.learning_rate(&spec.training, round, done),
-        )?;
+        optimizer.step(parameters.flat(), gradient, batches.learning_rate(&spec.training, round, done))?;
     }
     // The last step can leave the finite numbers, too.
     let sum = parameters.flat().f_sum(None)?.f_double_value(&[])?;
     finite(sum, batches.steps, round)?;
     step(watch, Phase::Training, batches.steps as usize, batches.steps as usize)?;
-    Ok(Trained {
-        params: parameters.values()?,
-        train_loss: last_epoch.mean(),
-    })
+    Ok(Trained { params: parameters.values()?, train_loss: last_epoch.mean() })
 }
 
 fn finite(loss: f64, step: u64, round: Round) -> Result<f64, TrainError> {
-    if loss.is_finite() {
-        Ok(loss)
-    } else {
-        Err(TrainError::Diverged {
-            loss,
-            step,
-            round: round.number,
-        })
-    }
+    if loss.is_finite() { Ok(loss) } else { Err(TrainError::Diverged { loss, step, round: round.number }) }
 }
 
 /// A mean over examples, from means over batches.

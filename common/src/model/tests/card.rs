@@ -6,11 +6,8 @@ use crate::status::{Answer, Participant, RoundOutcome, RoundRecord};
 use crate::time::Timestamp;
 
 fn record(round: u32, sites: &[&str]) -> RoundRecord {
-    let accepted = |site: &&str| Participant {
-        site: site.parse().unwrap(),
-        answer: Answer::Accepted,
-        num_examples: 10,
-    };
+    let accepted =
+        |site: &&str| Participant { site: site.parse().unwrap(), answer: Answer::Accepted, num_examples: 10 };
     RoundRecord {
         round,
         attempt: 1,
@@ -37,10 +34,7 @@ fn it_counts_the_sites_and_says_what_is_off() {
     let card = card(&plan);
     assert!(card.contains("# trial-2\n"), "{card}");
     assert!(card.contains("- Sites: 4 in all, 2 to 3 per round\n"), "{card}");
-    assert!(
-        card.contains("- Trained: the classification head, 15 values\n"),
-        "{card}"
-    );
+    assert!(card.contains("- Trained: the classification head, 15 values\n"), "{card}");
     assert!(card.contains("**Secure aggregation was off: the server saw the update of every single site.**"));
     assert!(card.contains("The model was not evaluated at the sites."));
 }
@@ -67,16 +61,10 @@ fn its_metrics_are_those_of_the_exported_round() {
 #[test]
 fn its_snippet_pools_as_the_run_did() {
     let mean = card(&text_plan("pooling = \"mean\""));
-    assert!(
-        mean.contains("    logits = model.classifier((hidden * mask).sum(1) / mask.sum(1))\n"),
-        "{mean}"
-    );
+    assert!(mean.contains("    logits = model.classifier((hidden * mask).sum(1) / mask.sum(1))\n"), "{mean}");
     assert!(mean.contains("max_length=16"), "{mean}");
     let cls = card(&text_plan("pooling = \"cls\""));
-    assert!(
-        cls.contains("    logits = model(**batch).logits\n") && !cls.contains("nonsense"),
-        "{cls}"
-    );
+    assert!(cls.contains("    logits = model(**batch).logits\n") && !cls.contains("nonsense"), "{cls}");
 }
 
 #[test]

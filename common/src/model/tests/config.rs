@@ -14,30 +14,15 @@ fn sentence(base: &str, key: &str, value: Value) -> String {
     } else {
         json.insert(key.into(), value);
     }
-    ModelConfig::parse(Value::Object(json).to_string().as_bytes())
-        .unwrap_err()
-        .to_string()
+    ModelConfig::parse(Value::Object(json).to_string().as_bytes()).unwrap_err().to_string()
 }
 
 #[test]
 fn a_bert_is_read() {
     let bert = bert_config();
-    assert_eq!(
-        (bert.vocab_size, bert.hidden_size, bert.num_hidden_layers),
-        (11, 4, 2)
-    );
-    assert_eq!(
-        (
-            bert.num_attention_heads,
-            bert.intermediate_size,
-            bert.max_position_embeddings
-        ),
-        (2, 6, 16)
-    );
-    assert_eq!(
-        (bert.type_vocab_size, bert.layer_norm_eps, bert.pad_token_id),
-        (2, 1e-12, 0)
-    );
+    assert_eq!((bert.vocab_size, bert.hidden_size, bert.num_hidden_layers), (11, 4, 2));
+    assert_eq!((bert.num_attention_heads, bert.intermediate_size, bert.max_position_embeddings), (2, 6, 16));
+    assert_eq!((bert.type_vocab_size, bert.layer_norm_eps, bert.pad_token_id), (2, 1e-12, 0));
     assert_eq!(config(TINY_BERT).model_type(), "bert");
 }
 
@@ -48,55 +33,30 @@ fn labels_are_read_in_the_order_of_their_numbers() {
         json.insert("id2label".into(), labels);
         config(&Value::Object(json).to_string()).labels().to_vec()
     };
-    let many: serde_json::Map<_, _> = (0..12)
-        .map(|id| (id.to_string(), json!(format!("l{id}"))))
-        .collect();
-    assert_eq!(
-        with(Value::Object(many)),
-        (0..12).map(|id| format!("l{id}")).collect::<Vec<_>>()
-    );
+    let many: serde_json::Map<_, _> = (0..12).map(|id| (id.to_string(), json!(format!("l{id}")))).collect();
+    assert_eq!(with(Value::Object(many)), (0..12).map(|id| format!("l{id}")).collect::<Vec<_>>());
     assert_eq!(with(json!({"1": "b"})), Vec::<String>::new());
 }
 
 #[test]
 fn an_mlp_is_read() {
-    let ModelConfig::Mlp(mlp) = config(TINY_MLP) else {
-        panic!("TINY_MLP is an MLP")
-    };
-    assert_eq!(
-        (mlp.num_inputs(), mlp.hidden, mlp.labels.len()),
-        (5, vec![5, 3], 2)
-    );
-    assert_eq!(
-        mlp.features[0].kind,
-        FeatureKind::Numeric { mean: 54.5, std: 9.0 }
-    );
+    let ModelConfig::Mlp(mlp) = config(TINY_MLP) else { panic!("TINY_MLP is an MLP") };
+    assert_eq!((mlp.num_inputs(), mlp.hidden, mlp.labels.len()), (5, vec![5, 3], 2));
+    assert_eq!(mlp.features[0].kind, FeatureKind::Numeric { mean: 54.5, std: 9.0 });
     assert_eq!(mlp.features[0].missing, ["?"]);
 }
 
 #[test]
 fn each_wrong_bert_has_its_sentence() {
     let cases = [
-        (
-            "vocab_size",
-            json!(0),
-            "config.json: `vocab_size` 0 is not between 1 and 16777216",
-        ),
-        (
-            "num_hidden_layers",
-            json!(1000),
-            "config.json: `num_hidden_layers` 1000 is not between 1 and 256",
-        ),
+        ("vocab_size", json!(0), "config.json: `vocab_size` 0 is not between 1 and 16777216"),
+        ("num_hidden_layers", json!(1000), "config.json: `num_hidden_layers` 1000 is not between 1 and 256"),
         (
             "num_attention_heads",
             json!(3),
             "config.json: `hidden_size` 4 is not a multiple of `num_attention_heads` 3",
         ),
-        (
-            "layer_norm_eps",
-            json!(0.0),
-            "config.json: `layer_norm_eps` 0 is not between 0 and 1",
-        ),
+        ("layer_norm_eps", json!(0.0), "config.json: `layer_norm_eps` 0 is not between 0 and 1"),
         (
             "hidden_act",
             json!("gelu_new"),
@@ -108,16 +68,8 @@ fn each_wrong_bert_has_its_sentence() {
             "config.json: `position_embedding_type` is \"relative_key\"; Sheaf computes \"absolute\" only, so import \
              another model",
         ),
-        (
-            "is_decoder",
-            json!(true),
-            "config.json: `is_decoder` is true; Sheaf trains encoders only",
-        ),
-        (
-            "pad_token_id",
-            json!(11),
-            "config.json: `pad_token_id` 11 is not between 0 and 10",
-        ),
+        ("is_decoder", json!(true), "config.json: `is_decoder` is true; Sheaf trains encoders only"),
+        ("pad_token_id", json!(11), "config.json: `pad_token_id` 11 is not between 0 and 10"),
         (
             "model_type",
             json!("gpt2"),
@@ -143,21 +95,9 @@ fn each_wrong_bert_has_its_sentence() {
 #[test]
 fn each_wrong_mlp_has_its_sentence() {
     let cases = [
-        (
-            "inputs",
-            json!(6),
-            "config.json: `inputs` is 6, but `features` make 5",
-        ),
-        (
-            "hidden",
-            json!([0]),
-            "config.json: `hidden` 0 is not between 1 and 65536",
-        ),
-        (
-            "labels",
-            json!(["one"]),
-            "config.json: `labels` 1 is not between 2 and 64",
-        ),
+        ("inputs", json!(6), "config.json: `inputs` is 6, but `features` make 5"),
+        ("hidden", json!([0]), "config.json: `hidden` 0 is not between 1 and 65536"),
+        ("labels", json!(["one"]), "config.json: `labels` 1 is not between 2 and 64"),
         (
             "features",
             json!([]),

@@ -33,65 +33,37 @@ fn trained_tensors_are_the_global_ones_and_the_rest_is_the_base() {
     let config = config(TINY_BERT);
     let params = plan(&spec, Some(&config)).unwrap();
     let (base, global) = (bert_file("", None), counting(&params));
-    let export = export_weights(
-        &export_plan(&spec, params.clone()),
-        Some(&config),
-        Some(&weights(&base)),
-    )
-    .unwrap();
+    let export =
+        export_weights(&export_plan(&spec, params.clone()), Some(&config), Some(&weights(&base))).unwrap();
     let file = written(&export, &base, &global);
 
     let mut offset = 0;
     for tensor in &params.tensors {
         let bytes = tensor.numel() as usize * 4;
-        assert_eq!(
-            tensor_bytes(&file, &tensor.name),
-            &global[offset..offset + bytes],
-            "{}",
-            tensor.name
-        );
+        assert_eq!(tensor_bytes(&file, &tensor.name), &global[offset..offset + bytes], "{}", tensor.name);
         offset += bytes;
     }
-    for frozen in [
-        "embeddings.LayerNorm.bias",
-        "encoder.layer.0.output.dense.weight",
-        "pooler.dense.weight",
-    ] {
-        assert_eq!(
-            tensor_bytes(&file, frozen),
-            tensor_bytes(&base, frozen),
-            "{frozen}"
-        );
+    for frozen in ["embeddings.LayerNorm.bias", "encoder.layer.0.output.dense.weight", "pooler.dense.weight"]
+    {
+        assert_eq!(tensor_bytes(&file, frozen), tensor_bytes(&base, frozen), "{frozen}");
     }
     let opened = safetensors::SafeTensors::deserialize(&file).unwrap();
     assert_eq!(opened.names().len(), params.tensors.len() + 5 + 16 + 2);
-    assert!(
-        opened
-            .names()
-            .iter()
-            .all(|name| name.starts_with("bert.") || name.starts_with("classifier."))
-    );
+    assert!(opened.names().iter().all(|name| name.starts_with("bert.") || name.starts_with("classifier.")));
     assert_eq!(export.header.len() % 8, 0);
 }
 
 #[test]
 fn what_is_no_part_of_the_model_is_left_behind() {
     let blocks = tensors::bert(&bert_config(), false, None);
-    let mut tensors: Vec<_> = blocks
-        .all()
-        .map(|t| (format!("bert.{}", t.name), t.shape.clone()))
-        .collect();
+    let mut tensors: Vec<_> = blocks.all().map(|t| (format!("bert.{}", t.name), t.shape.clone())).collect();
     tensors.push(("cls.predictions.bias".into(), vec![11]));
     let base = safetensors(&tensors);
     let spec = text_spec("trainable = \"head\"");
     let config = config(TINY_BERT);
     let params = plan(&spec, Some(&config)).unwrap();
-    let export = export_weights(
-        &export_plan(&spec, params.clone()),
-        Some(&config),
-        Some(&weights(&base)),
-    )
-    .unwrap();
+    let export =
+        export_weights(&export_plan(&spec, params.clone()), Some(&config), Some(&weights(&base))).unwrap();
     let file = written(&export, &base, &counting(&params));
     assert!(weights(&file).tensor("cls.predictions.bias").is_none());
     assert!(weights(&file).tensor("pooler.dense.weight").is_none());
@@ -115,13 +87,7 @@ fn the_config_of_a_text_model_is_hugging_faces() {
         json!({"run": "trial-2", "round": 3, "dataset": "news", "base_model": "tiny", "pooling": "mean", "max_length": 16})
     );
     let again = ModelConfig::parse(&bytes).unwrap();
-    assert_eq!(
-        again,
-        ModelConfig::Bert(BertConfig {
-            labels: spec.task.labels.clone(),
-            ..bert_config()
-        })
-    );
+    assert_eq!(again, ModelConfig::Bert(BertConfig { labels: spec.task.labels.clone(), ..bert_config() }));
 }
 
 #[test]
@@ -172,19 +138,10 @@ fn the_other_models_are_described() {
         serde_json::from_slice(&export_config(&export_plan(spec, params), None).unwrap()).unwrap()
     };
     let softmax = json(&table_spec("architecture = \"softmax\""));
-    assert_eq!(
-        (&softmax["model_type"], &softmax["inputs"]),
-        (&json!("softmax"), &json!(5))
-    );
+    assert_eq!((&softmax["model_type"], &softmax["inputs"]), (&json!("softmax"), &json!(5)));
     assert_eq!(softmax["features"][1]["categories"], json!(["f", "m", "x"]));
-    let constant = json(&spec(
-        "architecture = \"constant\"\nparameters = 9",
-        "type = \"none\"",
-    ));
-    assert_eq!(
-        (&constant["model_type"], &constant["parameters"]),
-        (&json!("constant"), &json!(9))
-    );
+    let constant = json(&spec("architecture = \"constant\"\nparameters = 9", "type = \"none\""));
+    assert_eq!((&constant["model_type"], &constant["parameters"]), (&json!("constant"), &json!(9)));
 }
 
 #[test]
@@ -192,10 +149,7 @@ fn an_export_without_its_base_is_refused() {
     let spec = text_spec("trainable = \"head\"");
     let model = config(TINY_BERT);
     let export = export_plan(&spec, plan(&spec, Some(&model)).unwrap());
-    assert!(matches!(
-        export_config(&export, None),
-        Err(ExportError::Plan(PlanError::NoModel(_)))
-    ));
+    assert!(matches!(export_config(&export, None), Err(ExportError::Plan(PlanError::NoModel(_)))));
     assert_eq!(export_config(&export, Some(b"[]")), Err(ExportError::Config));
     assert!(matches!(
         export_weights(&export, Some(&model), None),

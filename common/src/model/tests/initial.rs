@@ -17,10 +17,8 @@ fn bert_with_labels(labels: [&str; 3]) -> String {
     )
 }
 
-const FRESH_HEAD: [Initial; 2] = [
-    Initial::Fresh(Distribution::Normal { std: 0.02 }),
-    Initial::Fresh(Distribution::Zeros),
-];
+const FRESH_HEAD: [Initial; 2] =
+    [Initial::Fresh(Distribution::Normal { std: 0.02 }), Initial::Fresh(Distribution::Zeros)];
 
 #[test]
 fn an_encoder_comes_from_its_weights_and_its_head_from_the_seed() {
@@ -28,39 +26,18 @@ fn an_encoder_comes_from_its_weights_and_its_head_from_the_seed() {
     let values = starts(&text_spec(""), TINY_BERT, &file).unwrap();
     let (encoder, head) = values.split_at(values.len() - 2);
     assert_eq!(head, FRESH_HEAD);
-    let word = weights(&file)
-        .tensor("embeddings.word_embeddings.weight")
-        .unwrap()
-        .clone();
-    assert_eq!(
-        encoder[0],
-        Initial::FromWeights {
-            offset: word.offset,
-            bytes: word.bytes
-        }
-    );
-    assert!(
-        encoder
-            .iter()
-            .all(|value| matches!(value, Initial::FromWeights { .. }))
-    );
+    let word = weights(&file).tensor("embeddings.word_embeddings.weight").unwrap().clone();
+    assert_eq!(encoder[0], Initial::FromWeights { offset: word.offset, bytes: word.bytes });
+    assert!(encoder.iter().all(|value| matches!(value, Initial::FromWeights { .. })));
 }
 
 #[test]
 fn a_head_is_kept_only_for_the_same_labels_in_the_same_order() {
     let head = |labels, num_labels| {
         let spec = text_spec("trainable = \"head\"");
-        starts(
-            &spec,
-            &bert_with_labels(labels),
-            &bert_file("bert.", Some(num_labels)),
-        )
-        .unwrap()
+        starts(&spec, &bert_with_labels(labels), &bert_file("bert.", Some(num_labels))).unwrap()
     };
-    assert!(matches!(
-        head(["earn", "acq", "ship"], 3)[..],
-        [Initial::FromWeights { bytes: 48, .. }, _]
-    ));
+    assert!(matches!(head(["earn", "acq", "ship"], 3)[..], [Initial::FromWeights { bytes: 48, .. }, _]));
     assert_eq!(head(["acq", "earn", "ship"], 3), FRESH_HEAD);
     assert_eq!(head(["earn", "acq", "ship"], 2), FRESH_HEAD);
 }
@@ -68,19 +45,9 @@ fn a_head_is_kept_only_for_the_same_labels_in_the_same_order() {
 #[test]
 fn a_missing_pooler_is_a_matter_only_of_runs_that_use_it() {
     let blocks = tensors::bert(&bert_config(), false, None);
-    let file = safetensors(
-        &blocks
-            .all()
-            .map(|t| (t.name.clone(), t.shape.clone()))
-            .collect::<Vec<_>>(),
-    );
+    let file = safetensors(&blocks.all().map(|t| (t.name.clone(), t.shape.clone())).collect::<Vec<_>>());
     assert!(starts(&text_spec("pooling = \"mean\""), TINY_BERT, &file).is_ok());
-    let error = starts(
-        &text_spec("pooling = \"cls\"\ntrainable = \"head\""),
-        TINY_BERT,
-        &file,
-    )
-    .unwrap_err();
+    let error = starts(&text_spec("pooling = \"cls\"\ntrainable = \"head\""), TINY_BERT, &file).unwrap_err();
     assert_eq!(
         error.to_string(),
         "model.safetensors has no pooler: write pooling = \"mean\", or import a model with `pooler.dense.weight`"
@@ -91,11 +58,7 @@ fn a_missing_pooler_is_a_matter_only_of_runs_that_use_it() {
 fn a_fresh_perceptron_starts_as_in_pytorch() {
     let spec = table_spec("architecture = \"mlp\"\nhidden = [4]");
     let params = plan(&spec, None).unwrap();
-    let uniform = |inputs: f64| {
-        Initial::Fresh(Distribution::Uniform {
-            bound: 1.0 / inputs.sqrt(),
-        })
-    };
+    let uniform = |inputs: f64| Initial::Fresh(Distribution::Uniform { bound: 1.0 / inputs.sqrt() });
     assert_eq!(
         initial(&spec, None, None, &params).unwrap(),
         [uniform(5.0), uniform(5.0), uniform(4.0), uniform(4.0)]
@@ -110,11 +73,7 @@ fn models_without_layers_start_at_zero() {
     ] {
         let params = plan(&spec, None).unwrap();
         let values = initial(&spec, None, None, &params).unwrap();
-        assert!(
-            values
-                .iter()
-                .all(|value| *value == Initial::Fresh(Distribution::Zeros))
-        );
+        assert!(values.iter().all(|value| *value == Initial::Fresh(Distribution::Zeros)));
         assert_eq!(values.len(), params.tensors.len());
     }
 }
@@ -122,37 +81,20 @@ fn models_without_layers_start_at_zero() {
 #[test]
 fn a_perceptron_for_other_labels_gets_a_fresh_head() {
     let blocks = tensors::mlp(5, &[5, 3], 2);
-    let file = safetensors(
-        &blocks
-            .all()
-            .map(|t| (t.name.clone(), t.shape.clone()))
-            .collect::<Vec<_>>(),
-    );
+    let file = safetensors(&blocks.all().map(|t| (t.name.clone(), t.shape.clone())).collect::<Vec<_>>());
     let spec = table_spec("name = \"tiny\"");
     let from_weights = |values: &[Initial]| {
-        values
-            .iter()
-            .map(|value| matches!(value, Initial::FromWeights { .. }))
-            .collect::<Vec<_>>()
+        values.iter().map(|value| matches!(value, Initial::FromWeights { .. })).collect::<Vec<_>>()
     };
     assert_eq!(from_weights(&starts(&spec, TINY_MLP, &file).unwrap()), [true; 6]);
     let other = TINY_MLP.replace("\"ill\"", "\"sick\"");
-    assert_eq!(
-        from_weights(&starts(&spec, &other, &file).unwrap()),
-        [true, true, true, true, false, false]
-    );
+    assert_eq!(from_weights(&starts(&spec, &other, &file).unwrap()), [true, true, true, true, false, false]);
 }
 
 #[test]
 fn a_stream_depends_on_seed_and_name_alone() {
     let normal = Distribution::Normal { std: 1.0 };
-    let take = |seed, name| {
-        normal
-            .values(seed, name)
-            .take(5)
-            .map(f32::to_bits)
-            .collect::<Vec<_>>()
-    };
+    let take = |seed, name| normal.values(seed, name).take(5).map(f32::to_bits).collect::<Vec<_>>();
     assert_eq!(take(7, "a"), take(7, "a"));
     assert_ne!(take(7, "a"), take(8, "a"));
     assert_ne!(take(7, "a"), take(7, "b"));

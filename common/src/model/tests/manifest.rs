@@ -6,11 +6,7 @@ use crate::blob::BlobId;
 use crate::model::manifest::{BadManifest, Manifest, ManifestFile};
 
 fn file(path: &str) -> ManifestFile {
-    ManifestFile {
-        path: path.into(),
-        blob: BlobId::of(path.as_bytes()),
-        bytes: 3,
-    }
+    ManifestFile { path: path.into(), blob: BlobId::of(path.as_bytes()), bytes: 3 }
 }
 
 #[test]
@@ -29,28 +25,14 @@ fn the_written_form_is_fixed() {
                 \"a29bd7dd5bf7af74f393accd8d95a7552c495914ff798c7965f88079e4508f91\",\n      \"bytes\": 3\n    }\n  ]\n}\n";
     assert_eq!(String::from_utf8(manifest.to_json()).unwrap(), json);
     assert_eq!(Manifest::parse(json.as_bytes()), Ok(manifest));
-    assert_eq!(
-        Manifest::parse(json.trim_end().as_bytes()),
-        Err(BadManifest::NotCanonical)
-    );
+    assert_eq!(Manifest::parse(json.trim_end().as_bytes()), Err(BadManifest::NotCanonical));
 }
 
 #[test]
 fn no_file_leaves_the_folder() {
-    for path in [
-        "",
-        ".",
-        "..",
-        "../x",
-        "a/b",
-        "a\\b",
-        "/etc/passwd",
-        ".hidden",
-        "a b",
-        "ü",
-        "x\0",
-        &"x".repeat(129),
-    ] {
+    for path in
+        ["", ".", "..", "../x", "a/b", "a\\b", "/etc/passwd", ".hidden", "a b", "ü", "x\0", &"x".repeat(129)]
+    {
         let error = Manifest::new("tiny", vec![file(path)]).unwrap_err();
         assert!(matches!(error, BadManifest::Path(_)), "{path}: {error}");
     }
@@ -59,28 +41,13 @@ fn no_file_leaves_the_folder() {
 #[test]
 fn what_is_no_folder_is_refused() {
     let refused = |name: &str, files: Vec<ManifestFile>| Manifest::new(name, files).unwrap_err();
-    assert!(matches!(
-        refused("../tiny", vec![file("a")]),
-        BadManifest::Name(_)
-    ));
+    assert!(matches!(refused("../tiny", vec![file("a")]), BadManifest::Name(_)));
     assert_eq!(refused("tiny", vec![]), BadManifest::Files(0));
-    assert_eq!(
-        refused("tiny", (0..65).map(|i| file(&format!("f{i}"))).collect()),
-        BadManifest::Files(65)
-    );
-    assert_eq!(
-        refused("tiny", vec![file("a"), file("b"), file("a")]),
-        BadManifest::Duplicate("a".into())
-    );
-    let endless = ManifestFile {
-        bytes: u64::MAX,
-        ..file("a")
-    };
+    assert_eq!(refused("tiny", (0..65).map(|i| file(&format!("f{i}"))).collect()), BadManifest::Files(65));
+    assert_eq!(refused("tiny", vec![file("a"), file("b"), file("a")]), BadManifest::Duplicate("a".into()));
+    let endless = ManifestFile { bytes: u64::MAX, ..file("a") };
     assert_eq!(refused("tiny", vec![endless, file("b")]), BadManifest::Bytes);
-    assert_eq!(
-        Manifest::parse(&[b' '; 70_000]),
-        Err(BadManifest::TooLong(70_000))
-    );
+    assert_eq!(Manifest::parse(&[b' '; 70_000]), Err(BadManifest::TooLong(70_000)));
 }
 
 proptest! {

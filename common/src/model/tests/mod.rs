@@ -76,19 +76,12 @@ fn safetensors(tensors: &[(String, Vec<u64>)]) -> Vec<u8> {
         .enumerate()
         .map(|(index, (_, shape))| {
             let count = shape.iter().product::<u64>();
-            crate::params::to_bytes(
-                &(0..count)
-                    .map(|i| index as f32 + i as f32 / 1024.0)
-                    .collect::<Vec<_>>(),
-            )
+            crate::params::to_bytes(&(0..count).map(|i| index as f32 + i as f32 / 1024.0).collect::<Vec<_>>())
         })
         .collect();
     let views = tensors.iter().zip(&values).map(|((name, shape), values)| {
         let shape = shape.iter().map(|size| *size as usize).collect();
-        (
-            name.as_str(),
-            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, values).unwrap(),
-        )
+        (name.as_str(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, values).unwrap())
     });
     safetensors::serialize(views, None).unwrap()
 }
@@ -97,18 +90,9 @@ fn safetensors(tensors: &[(String, Vec<u64>)]) -> Vec<u8> {
 fn bert_file(prefix: &str, num_labels: Option<u64>) -> Vec<u8> {
     let blocks = tensors::bert(&bert_config(), true, num_labels);
     let name = |name: &str| {
-        if name.starts_with("classifier.") {
-            name.to_owned()
-        } else {
-            format!("{prefix}{name}")
-        }
+        if name.starts_with("classifier.") { name.to_owned() } else { format!("{prefix}{name}") }
     };
-    safetensors(
-        &blocks
-            .all()
-            .map(|tensor| (name(&tensor.name), tensor.shape.clone()))
-            .collect::<Vec<_>>(),
-    )
+    safetensors(&blocks.all().map(|tensor| (name(&tensor.name), tensor.shape.clone())).collect::<Vec<_>>())
 }
 
 fn weights(file: &[u8]) -> Weights {
@@ -141,14 +125,5 @@ fn export_plan(spec: &RunSpec, params: ParamSpec) -> ExportPlan {
         final_metrics: None,
         global,
     };
-    ExportPlan {
-        status,
-        round: 3,
-        job: Job {
-            spec: spec.clone(),
-            model: None,
-            params,
-            global,
-        },
-    }
+    ExportPlan { status, round: 3, job: Job { spec: spec.clone(), model: None, params, global } }
 }

@@ -20,21 +20,12 @@ fn the_last_layers_with_the_pooler_only_when_it_is_used() {
     assert_eq!(names(&cls)[0], "encoder.layer.1.attention.self.query.weight");
     assert_eq!(
         names(&cls)[16..],
-        [
-            "pooler.dense.weight",
-            "pooler.dense.bias",
-            "classifier.weight",
-            "classifier.bias"
-        ]
+        ["pooler.dense.weight", "pooler.dense.bias", "classifier.weight", "classifier.bias"]
     );
     let mean = planned("trainable = \"last:1\"\npooling = \"mean\"").unwrap();
     assert_eq!(
         names(&mean)[15..],
-        [
-            "encoder.layer.1.output.LayerNorm.bias",
-            "classifier.weight",
-            "classifier.bias"
-        ]
+        ["encoder.layer.1.output.LayerNorm.bias", "classifier.weight", "classifier.bias"]
     );
 }
 
@@ -56,20 +47,8 @@ fn a_perceptron() {
     assert_eq!(all, fresh);
     let shapes: Vec<&[u64]> = all.tensors.iter().map(|tensor| tensor.shape.as_slice()).collect();
     assert_eq!(shapes, [&[5, 5][..], &[5], &[3, 5], &[3], &[2, 3], &[2]]);
-    let last = plan(
-        &table_spec("name = \"tiny\"\ntrainable = \"last:1\""),
-        Some(&model),
-    )
-    .unwrap();
-    assert_eq!(
-        names(&last),
-        [
-            "layers.1.weight",
-            "layers.1.bias",
-            "layers.2.weight",
-            "layers.2.bias"
-        ]
-    );
+    let last = plan(&table_spec("name = \"tiny\"\ntrainable = \"last:1\""), Some(&model)).unwrap();
+    assert_eq!(names(&last), ["layers.1.weight", "layers.1.bias", "layers.2.weight", "layers.2.bias"]);
     let head = plan(&table_spec("name = \"tiny\"\ntrainable = \"head\""), Some(&model)).unwrap();
     assert_eq!(names(&head), ["layers.2.weight", "layers.2.bias"]);
 }
@@ -79,14 +58,8 @@ fn models_without_layers() {
     let softmax = plan(&table_spec("architecture = \"softmax\""), None).unwrap();
     assert_eq!(names(&softmax), ["weight", "bias"]);
     assert_eq!(softmax.numel(), 2 * 5 + 2);
-    let constant = plan(
-        &spec(
-            "architecture = \"constant\"\nparameters = 1000",
-            "type = \"none\"",
-        ),
-        None,
-    )
-    .unwrap();
+    let constant =
+        plan(&spec("architecture = \"constant\"\nparameters = 1000", "type = \"none\""), None).unwrap();
     assert_eq!((names(&constant), constant.bytes()), (vec!["values"], 4000));
 }
 
@@ -104,10 +77,7 @@ fn each_mismatch_has_its_sentence_and_key() {
          \"all\""
     );
     let mut long = text_spec("");
-    long.task.input = crate::run::TaskInput::Text {
-        column: "body".into(),
-        max_length: 17,
-    };
+    long.task.input = crate::run::TaskInput::Text { column: "body".into(), max_length: 17 };
     assert_eq!(
         of(&long, Some(&bert)),
         "task.max_length: 17 tokens are more than the model's 16; write at most 16"
@@ -120,10 +90,7 @@ fn each_mismatch_has_its_sentence_and_key() {
         of(&table_spec("name = \"tiny\""), Some(&bert)),
         "task.type: a model of the type \"bert\" cannot do this task; use \"text-classification\""
     );
-    assert_eq!(
-        of(&text_spec(""), None),
-        "model.name: the run needs the imported model `tiny`"
-    );
+    assert_eq!(of(&text_spec(""), None), "model.name: the run needs the imported model `tiny`");
 }
 
 #[test]
@@ -132,10 +99,7 @@ fn other_columns_are_refused_with_the_difference() {
         let changed = config(&TINY_MLP.replace(change.0, change.1));
         plan(&table_spec("name = \"tiny\""), Some(&changed)).map_err(|error| error.to_string())
     };
-    assert!(
-        with(("\"?\"", "\"-9\"")).is_ok(),
-        "what stands for missing is a matter of files"
-    );
+    assert!(with(("\"?\"", "\"-9\"")).is_ok(), "what stands for missing is a matter of files");
     assert_eq!(
         with(("54.5", "50.0")).unwrap_err(),
         "the model was trained with mean = 50 and std = 9 for `age`; write the same"

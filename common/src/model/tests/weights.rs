@@ -23,10 +23,7 @@ fn a_tensor_is_found_where_it_lies() {
     let start = usize::try_from(Weights::header_bytes(&file[..8]).unwrap()).unwrap();
     let weights = Weights::parse(&file[..start], file.len() as u64).unwrap();
     let blocks = tensors::bert(&bert_config(), true, Some(3));
-    assert_eq!(
-        weights.num_params(),
-        blocks.all().map(|tensor| tensor.numel()).sum::<u64>()
-    );
+    assert_eq!(weights.num_params(), blocks.all().map(|tensor| tensor.numel()).sum::<u64>());
     for (index, tensor) in blocks.all().enumerate() {
         let stored = weights.require(&tensor.name, &tensor.shape).unwrap();
         let from = stored.offset as usize;
@@ -40,12 +37,7 @@ fn a_tensor_is_found_where_it_lies() {
 fn the_prefix_and_the_oldest_names_are_understood() {
     let plain = weights(&bert_file("", Some(3)));
     let prefixed = weights(&bert_file("bert.", Some(3)));
-    let names = |weights: &Weights| {
-        weights
-            .tensors()
-            .map(|(name, _)| name.to_owned())
-            .collect::<Vec<_>>()
-    };
+    let names = |weights: &Weights| weights.tensors().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
     assert_eq!(names(&plain), names(&prefixed));
     let old = [
         ("bert.embeddings.LayerNorm.gamma".to_owned(), vec![4]),
@@ -57,29 +49,19 @@ fn the_prefix_and_the_oldest_names_are_understood() {
     );
     let twice = [("bert.a".to_owned(), vec![1]), ("a".to_owned(), vec![1])];
     let file = safetensors(&twice);
-    assert_eq!(
-        Weights::parse(&file, file.len() as u64),
-        Err(BadWeights::Duplicate("a".into()))
-    );
+    assert_eq!(Weights::parse(&file, file.len() as u64), Err(BadWeights::Duplicate("a".into())));
 }
 
 #[test]
 fn weights_are_checked_against_the_config() {
-    assert_eq!(
-        config(TINY_BERT).check_weights(&weights(&bert_file("bert.", None))),
-        Ok(())
-    );
+    assert_eq!(config(TINY_BERT).check_weights(&weights(&bert_file("bert.", None))), Ok(()));
     let one = [("layers.0.weight".to_owned(), vec![5, 4])];
-    let error = config(TINY_MLP)
-        .check_weights(&weights(&safetensors(&one)))
-        .unwrap_err();
+    let error = config(TINY_MLP).check_weights(&weights(&safetensors(&one))).unwrap_err();
     assert_eq!(
         error.to_string(),
         "`layers.0.weight` in model.safetensors has the shape [5, 4] where config.json makes it [5, 5]"
     );
-    let error = config(TINY_BERT)
-        .check_weights(&weights(&safetensors(&one)))
-        .unwrap_err();
+    let error = config(TINY_BERT).check_weights(&weights(&safetensors(&one))).unwrap_err();
     assert_eq!(
         error.to_string(),
         "model.safetensors has no tensor `embeddings.word_embeddings.weight`: the file and its config.json do not \
@@ -110,23 +92,14 @@ fn what_is_no_whole_file_is_refused() {
         (r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8),
         (r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4),
         (r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#, 4),
-        (
-            r#"{"w":{"dtype":"F32","shape":[18446744073709551615,2],"data_offsets":[0,4]}}"#,
-            4,
-        ),
+        (r#"{"w":{"dtype":"F32","shape":[18446744073709551615,2],"data_offsets":[0,4]}}"#, 4),
         (r#"{"w":{"dtype":"F33","shape":[1],"data_offsets":[0,4]}}"#, 4),
     ] {
-        assert!(
-            matches!(parsed(json, data), Err(BadWeights::Format(_))),
-            "{json} and {data} bytes"
-        );
+        assert!(matches!(parsed(json, data), Err(BadWeights::Format(_))), "{json} and {data} bytes");
     }
     assert!(matches!(Weights::parse(&[0; 7], 7), Err(BadWeights::Format(_))));
     let long = (HEADER_MAX + 1).to_le_bytes();
-    assert_eq!(
-        Weights::header_bytes(&long),
-        Err(BadWeights::HeaderTooLong(HEADER_MAX + 1))
-    );
+    assert_eq!(Weights::header_bytes(&long), Err(BadWeights::HeaderTooLong(HEADER_MAX + 1)));
     let cut = 100u64.to_le_bytes();
     assert!(matches!(Weights::parse(&cut, 1000), Err(BadWeights::Format(_))));
 }

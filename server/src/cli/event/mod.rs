@@ -10,35 +10,19 @@ use sheaf_common::status::{Answer, RoundRecord, RunState, RunStatus};
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Event {
     /// It is seen for the first time.
-    Found {
-        run: RunId,
-        state: RunState,
-        detail: String,
-        completed: u32,
-        rounds: u32,
-    },
+    Found { run: RunId, state: RunState, detail: String, completed: u32, rounds: u32 },
     /// It waits, or goes on, for this reason.
     State { state: RunState, detail: String },
     /// An attempt at a round began.
     Started { at: At, sites: Vec<ClientId> },
     /// A site's update was counted; so many of the cohort's were by then.
-    Answered {
-        at: At,
-        site: ClientId,
-        answered: usize,
-        of: usize,
-    },
+    Answered { at: At, site: ClientId, answered: usize, of: usize },
     /// A site's update was refused, or the site declined.
     Refused { at: At, site: ClientId, answer: Answer },
     /// An attempt at a round is over.
     Over { at: At, record: Box<RoundRecord> },
     /// Nothing more will happen.
-    Ended {
-        run: RunId,
-        state: RunState,
-        detail: String,
-        metrics: Option<Box<Report>>,
-    },
+    Ended { run: RunId, state: RunState, detail: String, metrics: Option<Box<Report>> },
 }
 
 /// An attempt at a round.
@@ -63,10 +47,7 @@ pub(super) fn changes(old: Option<&RunStatus>, new: &RunStatus) -> Vec<Event> {
         if old.is_some() {
             attempt.progress_since(before.as_ref(), &mut events);
         }
-        events.push(Event::Over {
-            at: attempt.at,
-            record: Box::new(record.clone()),
-        });
+        events.push(Event::Over { at: attempt.at, record: Box::new(record.clone()) });
     }
     if let Some(attempt) = Attempt::current(new) {
         attempt.progress_since(before.as_ref(), &mut events);
@@ -80,11 +61,7 @@ fn found(status: &RunStatus) -> Event {
     Event::Found {
         run: summary.run.clone(),
         state: summary.state.clone(),
-        detail: if summary.state.is_final() {
-            String::new()
-        } else {
-            summary.detail.clone()
-        },
+        detail: if summary.state.is_final() { String::new() } else { summary.detail.clone() },
         completed: summary.completed_rounds,
         rounds: summary.rounds,
     }
@@ -95,12 +72,7 @@ fn state_change(old: Option<&RunStatus>, new: &RunStatus) -> Option<Event> {
     let (state, detail) = (summary.state.clone(), summary.detail.clone());
     if state.is_final() {
         let metrics = new.final_metrics.clone().map(Box::new);
-        return Some(Event::Ended {
-            run: summary.run.clone(),
-            state,
-            detail,
-            metrics,
-        });
+        return Some(Event::Ended { run: summary.run.clone(), state, detail, metrics });
     }
     let old = &old?.summary;
     let same = old.state == state && old.detail == detail;
@@ -118,31 +90,15 @@ impl<'a> Attempt<'a> {
     fn current(status: &'a RunStatus) -> Option<Self> {
         let current = status.current.as_ref()?;
         Some(Self {
-            at: At {
-                round: current.round,
-                rounds: status.summary.rounds,
-                attempt: current.attempt,
-            },
-            answers: current
-                .members
-                .iter()
-                .map(|member| (&member.site, &member.answer))
-                .collect(),
+            at: At { round: current.round, rounds: status.summary.rounds, attempt: current.attempt },
+            answers: current.members.iter().map(|member| (&member.site, &member.answer)).collect(),
         })
     }
 
     fn over(status: &RunStatus, record: &'a RoundRecord) -> Self {
         Self {
-            at: At {
-                round: record.round,
-                rounds: status.summary.rounds,
-                attempt: record.attempt,
-            },
-            answers: record
-                .participants
-                .iter()
-                .map(|member| (&member.site, &member.answer))
-                .collect(),
+            at: At { round: record.round, rounds: status.summary.rounds, attempt: record.attempt },
+            answers: record.participants.iter().map(|member| (&member.site, &member.answer)).collect(),
         }
     }
 
@@ -155,40 +111,20 @@ impl<'a> Attempt<'a> {
         }
         let known = |site: &ClientId| {
             let answers = before.map_or(&[][..], |before| &before.answers);
-            answers
-                .iter()
-                .find(|(member, _)| *member == site)
-                .map_or(&Answer::Pending, |(_, answer)| *answer)
+            answers.iter().find(|(member, _)| *member == site).map_or(&Answer::Pending, |(_, answer)| *answer)
         };
         let (of, counted) = (self.answers.len(), |answer: &Answer| *answer == Answer::Accepted);
-        let mut answered = self
-            .answers
-            .iter()
-            .filter(|(site, _)| counted(known(site)))
-            .count();
-        for (site, answer) in self
-            .answers
-            .iter()
-            .filter(|(site, answer)| known(site) != *answer)
-        {
+        let mut answered = self.answers.iter().filter(|(site, _)| counted(known(site))).count();
+        for (site, answer) in self.answers.iter().filter(|(site, answer)| known(site) != *answer) {
             let (at, site) = (self.at, (*site).clone());
             match answer {
                 Answer::Pending => {}
                 Answer::Accepted => {
                     answered += 1;
-                    events.push(Event::Answered {
-                        at,
-                        site,
-                        answered,
-                        of,
-                    });
+                    events.push(Event::Answered { at, site, answered, of });
                 }
                 Answer::Rejected(_) | Answer::Declined(_) => {
-                    events.push(Event::Refused {
-                        at,
-                        site,
-                        answer: (*answer).clone(),
-                    });
+                    events.push(Event::Refused { at, site, answer: (*answer).clone() });
                 }
             }
         }

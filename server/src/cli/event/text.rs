@@ -16,13 +16,7 @@ impl Event {
     /// The event for programs.
     pub(in super::super) fn json(&self) -> Value {
         match self {
-            Self::Found {
-                run,
-                state,
-                detail,
-                completed,
-                rounds,
-            } => json!({
+            Self::Found { run, state, detail, completed, rounds } => json!({
                 "event": "found", "run": run, "state": state, "detail": detail,
                 "completed_rounds": completed, "rounds": rounds,
             }),
@@ -30,12 +24,7 @@ impl Event {
             Self::Started { at, sites } => json!({
                 "event": "round_started", "round": at.round, "attempt": at.attempt, "sites": sites,
             }),
-            Self::Answered {
-                at,
-                site,
-                answered,
-                of,
-            } => json!({
+            Self::Answered { at, site, answered, of } => json!({
                 "event": "answered", "round": at.round, "attempt": at.attempt, "site": site,
                 "answered": answered, "of": of,
             }),
@@ -51,12 +40,7 @@ impl Event {
                 value["event"] = "round_over".into();
                 value
             }
-            Self::Ended {
-                run,
-                state,
-                detail,
-                metrics,
-            } => json!({
+            Self::Ended { run, state, detail, metrics } => json!({
                 "event": "ended", "run": run, "state": state, "detail": detail,
                 "final_metrics": as_json::metrics(metrics.as_deref()),
             }),
@@ -67,61 +51,30 @@ impl Event {
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "round {}/{}", self.round, self.rounds)?;
-        if self.attempt > 1 {
-            write!(f, ", attempt {}", self.attempt)
-        } else {
-            Ok(())
-        }
+        if self.attempt > 1 { write!(f, ", attempt {}", self.attempt) } else { Ok(()) }
     }
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Found {
-                run,
-                state,
-                detail,
-                completed,
-                rounds,
-            } => {
-                write!(
-                    f,
-                    "{run}: {state}, {completed} of {rounds} rounds completed{}",
-                    Because(detail)
-                )
+            Self::Found { run, state, detail, completed, rounds } => {
+                write!(f, "{run}: {state}, {completed} of {rounds} rounds completed{}", Because(detail))
             }
             Self::State { state, detail } => write!(f, "{state}{}", Because(detail)),
             Self::Started { at, sites } => {
                 let names: Vec<&str> = sites.iter().map(ClientId::as_str).collect();
-                write!(
-                    f,
-                    "{at}: started with {}: {}",
-                    plural(names.len() as u64, "site"),
-                    names.join(", ")
-                )
+                write!(f, "{at}: started with {}: {}", plural(names.len() as u64, "site"), names.join(", "))
             }
-            Self::Answered {
-                at,
-                site,
-                answered,
-                of,
-            } => write!(f, "{at}: {site} answered ({answered}/{of})"),
+            Self::Answered { at, site, answered, of } => write!(f, "{at}: {site} answered ({answered}/{of})"),
             Self::Refused { at, site, answer } => {
                 let (word, reason) = as_json::answer(answer);
                 write!(f, "{at}: {site} {word}{}", Because(reason.unwrap_or_default()))
             }
             Self::Over { at, record } => over(f, *at, record),
-            Self::Ended {
-                run,
-                state,
-                detail,
-                metrics,
-            } => {
+            Self::Ended { run, state, detail, metrics } => {
                 write!(f, "{run} {state}{}", Because(detail))?;
-                metrics
-                    .as_ref()
-                    .map_or(Ok(()), |metrics| write!(f, "; final model: {}", Scores(metrics)))
+                metrics.as_ref().map_or(Ok(()), |metrics| write!(f, "; final model: {}", Scores(metrics)))
             }
         }
     }
@@ -139,9 +92,10 @@ fn over(f: &mut fmt::Formatter<'_>, at: At, record: &RoundRecord) -> fmt::Result
     if let Some(loss) = record.train_loss {
         write!(f, ", train loss {loss:.4}")?;
     }
-    record.global_metrics.as_ref().map_or(Ok(()), |metrics| {
-        write!(f, "; model before it: {}", Scores(metrics))
-    })
+    record
+        .global_metrics
+        .as_ref()
+        .map_or(Ok(()), |metrics| write!(f, "; model before it: {}", Scores(metrics)))
 }
 
 /// A reason behind a colon, or nothing.
@@ -149,11 +103,7 @@ struct Because<'a>(&'a str);
 
 impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ": {}", self.0)
-        }
+        if self.0.is_empty() { Ok(()) } else { write!(f, ": {}", self.0) }
     }
 }
 
@@ -163,11 +113,7 @@ struct Scores<'a>(&'a Report);
 impl fmt::Display for Scores<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(report) = self;
-        write!(
-            f,
-            "accuracy {:.4}, macro F1 {:.4}",
-            report.accuracy, report.macro_f1
-        )?;
+        write!(f, "accuracy {:.4}, macro F1 {:.4}", report.accuracy, report.macro_f1)?;
         report.roc_auc.map_or(Ok(()), |area| write!(f, ", AUC {area:.4}"))
     }
 }

@@ -7,10 +7,7 @@ use crate::trainer::torch::values;
 
 /// Examples of 2, 1 and 3 rows of one value each: 0, 1 | 2 | 3, 4, 5.
 fn ragged() -> Ragged {
-    Ragged::new(
-        Tensor::arange(6, (Kind::Float, Device::Cpu)).view([6, 1]),
-        [2, 1, 3],
-    )
+    Ragged::new(Tensor::arange(6, (Kind::Float, Device::Cpu)).view([6, 1]), [2, 1, 3])
 }
 
 #[test]
@@ -27,8 +24,7 @@ fn a_batch_is_padded_to_its_longest_example() {
 fn rows_of_a_padded_batch_return_to_their_places() {
     let mut copy = Ragged::new(Tensor::zeros([6, 1], (Kind::Float, Device::Cpu)), [2, 1, 3]);
     for examples in [[2, 0].as_slice(), &[1]] {
-        copy.put(examples, &ragged().batch(examples, Device::Cpu).unwrap().values)
-            .unwrap();
+        copy.put(examples, &ragged().batch(examples, Device::Cpu).unwrap().values).unwrap();
     }
     for example in 0..3 {
         let rows = |from: &Ragged| values(&from.batch(&[example], Device::Cpu).unwrap().values).unwrap();
@@ -41,8 +37,5 @@ fn buckets_keep_similar_lengths_together_within_the_limit() {
     let lengths = [5, 1, 9, 4, 5, 20, 2];
     let rows = lengths.iter().sum::<usize>() as i64;
     let ragged = Ragged::new(Tensor::zeros([rows, 1], (Kind::Float, Device::Cpu)), lengths);
-    assert_eq!(
-        ragged.by_length(10),
-        [vec![5], vec![2], vec![0, 4], vec![3, 6], vec![1]]
-    );
+    assert_eq!(ragged.by_length(10), [vec![5], vec![2], vec![0, 4], vec![3, 6], vec![1]]);
 }

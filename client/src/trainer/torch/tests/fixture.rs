@@ -26,19 +26,14 @@ use crate::trainer::{TrainError, Watch};
 /// Values and shapes by canonical name.
 pub(super) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-pub(super) const ADAM: AdamSpec = AdamSpec {
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-8,
-};
+pub(super) const ADAM: AdamSpec = AdamSpec { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 pub(super) const HIDDEN: usize = 32;
 pub(super) const HEADS: usize = 4;
 pub(super) const LAYERS: usize = 2;
 pub(super) const EPSILON: f64 = 1e-6;
 const INNER: usize = 48;
-const WORDS: [&str; 12] = [
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "oil", "rises", "wheat", "falls", "bank", "profit", "ship", "trade",
-];
+const WORDS: [&str; 12] =
+    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "oil", "rises", "wheat", "falls", "bank", "profit", "ship", "trade"];
 
 /// A model folder and what is in it.
 pub(super) struct TinyBert {
@@ -57,16 +52,10 @@ impl TinyBert {
         write(folder.path(), "tokenizer.json", &tokenizer());
         let bytes: Vec<_> = tensors.values().map(|(_, values)| to_bytes(values)).collect();
         let views = tensors.iter().zip(&bytes).map(|((name, (shape, _)), bytes)| {
-            (
-                format!("{prefix}{name}"),
-                TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
-            )
+            (format!("{prefix}{name}"), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
         });
-        fs::write(
-            folder.path().join("model.safetensors"),
-            safetensors::serialize(views, None).unwrap(),
-        )
-        .unwrap();
+        fs::write(folder.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap())
+            .unwrap();
         Self { folder, tensors }
     }
 
@@ -84,9 +73,7 @@ impl TinyBert {
             .iter()
             .flat_map(|tensor| match self.tensors.get(&tensor.name) {
                 Some((_, values)) => values.clone(),
-                None => (0..tensor.numel())
-                    .map(|_| random.random_range(-0.5..0.5))
-                    .collect(),
+                None => (0..tensor.numel()).map(|_| random.random_range(-0.5..0.5)).collect(),
             })
             .collect()
     }
@@ -145,29 +132,13 @@ fn tokenizer() -> serde_json::Value {
 
 fn random_tensors() -> Tensors {
     let mut shapes = vec![
-        (
-            "embeddings.word_embeddings.weight".to_owned(),
-            vec![WORDS.len(), HIDDEN],
-        ),
-        (
-            "embeddings.position_embeddings.weight".to_owned(),
-            vec![16, HIDDEN],
-        ),
-        (
-            "embeddings.token_type_embeddings.weight".to_owned(),
-            vec![2, HIDDEN],
-        ),
+        ("embeddings.word_embeddings.weight".to_owned(), vec![WORDS.len(), HIDDEN]),
+        ("embeddings.position_embeddings.weight".to_owned(), vec![16, HIDDEN]),
+        ("embeddings.token_type_embeddings.weight".to_owned(), vec![2, HIDDEN]),
     ];
     let mut linear = |name: String, outputs: usize, inputs: usize| {
-        let weight = if inputs == 1 {
-            vec![outputs]
-        } else {
-            vec![outputs, inputs]
-        };
-        shapes.extend([
-            (format!("{name}.weight"), weight),
-            (format!("{name}.bias"), vec![outputs]),
-        ]);
+        let weight = if inputs == 1 { vec![outputs] } else { vec![outputs, inputs] };
+        shapes.extend([(format!("{name}.weight"), weight), (format!("{name}.bias"), vec![outputs])]);
     };
     linear("embeddings.LayerNorm".into(), HIDDEN, 1);
     linear("pooler.dense".into(), HIDDEN, HIDDEN);
@@ -183,19 +154,10 @@ fn random_tensors() -> Tensors {
     }
     let mut random = seed::stream(4, &["tiny"]);
     let mut values = |name: &str, shape: &[usize]| {
-        let centre = if name.ends_with("LayerNorm.weight") {
-            1.0
-        } else {
-            0.0
-        };
-        (0..shape.iter().product())
-            .map(|_| centre + random.random_range(-0.3..0.3))
-            .collect()
+        let centre = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
+        (0..shape.iter().product()).map(|_| centre + random.random_range(-0.3..0.3)).collect()
     };
-    shapes
-        .into_iter()
-        .map(|(name, shape)| (name.clone(), (shape.clone(), values(&name, &shape))))
-        .collect()
+    shapes.into_iter().map(|(name, shape)| (name.clone(), (shape.clone(), values(&name, &shape)))).collect()
 }
 
 fn write(folder: &Path, file: &str, value: &serde_json::Value) {
@@ -205,20 +167,12 @@ fn write(folder: &Path, file: &str, value: &serde_json::Value) {
 /// A run that trains `trainable` of an imported text model.
 pub(super) fn text_spec(trainable: Trainable, pooling: Pooling) -> RunSpec {
     RunSpec {
-        model: ModelSpec {
-            source: ModelSource::Imported("tiny".into()),
-            trainable,
-            pooling,
-            dropout: 0.1,
-        },
+        model: ModelSpec { source: ModelSource::Imported("tiny".into()), trainable, pooling, dropout: 0.1 },
         task: Task {
             dataset: "news".into(),
             label: "topic".into(),
             labels: ["crude", "grain", "other"].map(str::to_owned).into(),
-            input: TaskInput::Text {
-                column: "text".into(),
-                max_length: 8,
-            },
+            input: TaskInput::Text { column: "text".into(), max_length: 8 },
         },
         ..table_spec(Vec::new(), Vec::new())
     }
@@ -249,10 +203,7 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
             weight_decay: 0.01,
             batch_size: 2,
             local: LocalWork::Epochs(2),
-            schedule: Schedule {
-                kind: ScheduleKind::Linear,
-                warmup_steps: 2,
-            },
+            schedule: Schedule { kind: ScheduleKind::Linear, warmup_steps: 2 },
             max_grad_norm: Some(1.0),
             validation_split: 0.0,
         },
@@ -272,12 +223,7 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
 /// The job of `spec` on a model with this `config`.
 pub(super) fn job(spec: RunSpec, config: Option<&ModelConfig>) -> Job {
     let params = plan(&spec, config).unwrap();
-    Job {
-        spec,
-        model: None,
-        params,
-        global: BlobId::of(b""),
-    }
+    Job { spec, model: None, params, global: BlobId::of(b"") }
 }
 
 /// Texts of four different lengths, one of them too long for the run, one with a word that the model lacks.
@@ -289,18 +235,12 @@ pub(super) fn news() -> Dataset {
         "bank strike profit falls trade",
         "ship oil",
     ];
-    Dataset {
-        inputs: Inputs::Text(texts.map(str::to_owned).into()),
-        labels: vec![0, 1, 2, 2, 0],
-    }
+    Dataset { inputs: Inputs::Text(texts.map(str::to_owned).into()), labels: vec![0, 1, 2, 2, 0] }
 }
 
 /// Trained on and validated on the same.
 pub(super) fn both(data: Dataset) -> Split {
-    Split {
-        train: data.clone(),
-        validation: data,
-    }
+    Split { train: data.clone(), validation: data }
 }
 
 /// Writes down what it is told, and calls the task off after so many reports.
@@ -311,20 +251,13 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn new(patience: usize) -> Self {
-        Self {
-            reports: RefCell::default(),
-            patience: Cell::new(patience),
-        }
+        Self { reports: RefCell::default(), patience: Cell::new(patience) }
     }
 
     /// The reports of one phase.
     pub(super) fn of(&self, phase: Phase) -> Vec<(u64, u64)> {
         let reports = self.reports.borrow();
-        reports
-            .iter()
-            .filter(|report| report.0 == phase)
-            .map(|report| (report.1, report.2))
-            .collect()
+        reports.iter().filter(|report| report.0 == phase).map(|report| (report.1, report.2)).collect()
     }
 }
 

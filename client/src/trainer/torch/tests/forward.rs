@@ -23,24 +23,14 @@ fn ids() -> Vec<Vec<usize>> {
 fn logits(trainer: &mut TorchTrainer, params: &[f32]) -> Tensor {
     trainer.parameters.set(params).unwrap();
     trainer.network.freeze(&mut trainer.train, &Unwatched).unwrap();
-    trainer
-        .network
-        .logits(&trainer.train, &[0, 1, 2, 3, 4], Mode::Inference)
-        .unwrap()
+    trainer.network.logits(&trainer.train, &[0, 1, 2, 3, 4], Mode::Inference).unwrap()
 }
 
 fn all_specs() -> impl Iterator<Item = RunSpec> {
-    let trainables = [
-        Trainable::Head,
-        Trainable::Last(0),
-        Trainable::Last(1),
-        Trainable::Last(2),
-        Trainable::All,
-    ];
+    let trainables =
+        [Trainable::Head, Trainable::Last(0), Trainable::Last(1), Trainable::Last(2), Trainable::All];
     let poolings = [Pooling::Mean, Pooling::Cls];
-    trainables
-        .into_iter()
-        .flat_map(move |part| poolings.map(|pooling| text_spec(part, pooling)))
+    trainables.into_iter().flat_map(move |part| poolings.map(|pooling| text_spec(part, pooling)))
 }
 
 #[test]
@@ -52,16 +42,11 @@ fn logits_are_those_of_nested_loops_whatever_is_frozen() {
         let mut trainer = tiny.open(&job, "desk", both(news())).unwrap();
         let found = values(&logits(&mut trainer, &params)).unwrap();
         let tensors = tiny.with(&job, &params);
-        let expected: Vec<f64> = ids()
-            .iter()
-            .flat_map(|ids| reference::logits(&tensors, ids, job.spec.model.pooling))
-            .collect();
+        let expected: Vec<f64> =
+            ids().iter().flat_map(|ids| reference::logits(&tensors, ids, job.spec.model.pooling)).collect();
         let model = &job.spec.model;
         for (found, expected) in found.iter().zip(&expected) {
-            assert!(
-                (f64::from(*found) - expected).abs() < 2e-5,
-                "{model:?}: {found} is not {expected}"
-            );
+            assert!((f64::from(*found) - expected).abs() < 2e-5, "{model:?}: {found} is not {expected}");
         }
         assert_eq!(found.len(), expected.len());
     }
@@ -71,19 +56,15 @@ fn logits_are_those_of_nested_loops_whatever_is_frozen() {
 #[test]
 fn the_frozen_part_is_kept_without_padding() {
     let tiny = TinyBert::new("");
-    for (trainable, rows, width) in [
-        (Trainable::Head, vec![1; 5], 32),
-        (Trainable::Last(1), vec![4, 8, 3, 7, 4], 32),
-    ] {
+    for (trainable, rows, width) in
+        [(Trainable::Head, vec![1; 5], 32), (Trainable::Last(1), vec![4, 8, 3, 7, 4], 32)]
+    {
         let job = tiny.job(text_spec(trainable, Pooling::Mean));
         let mut trainer = tiny.open(&job, "desk", both(news())).unwrap();
         trainer.parameters.set(&tiny.start(&job)).unwrap();
         trainer.network.freeze(&mut trainer.train, &Unwatched).unwrap();
         let features = &trainer.train.features;
-        assert_eq!(
-            (0..5).map(|example| features.length(example)).collect::<Vec<_>>(),
-            rows
-        );
+        assert_eq!((0..5).map(|example| features.length(example)).collect::<Vec<_>>(), rows);
         let batch = features.batch(&[0], tch::Device::Cpu).unwrap();
         assert_eq!(batch.values.size(), [1, rows[0] as i64, width]);
     }
@@ -112,19 +93,14 @@ fn gradients_are_those_of_central_differences() {
             let numel = tensor.numel() as usize;
             // The one with the steepest gradient, and one picked blindly.
             let part = &gradient[start..start + numel];
-            let steepest = (0..numel)
-                .max_by(|a, b| part[*a].abs().total_cmp(&part[*b].abs()))
-                .unwrap();
+            let steepest = (0..numel).max_by(|a, b| part[*a].abs().total_cmp(&part[*b].abs())).unwrap();
             for at in [start + steepest, start + numel / 3] {
                 let change = 2e-3_f32;
                 let shifted = |by: f32| {
                     let mut params = params.clone();
                     params[at] += by;
                     let applied = f64::from(params[at]);
-                    (
-                        applied,
-                        reference::loss(&tiny.with(&job, &params), &ids(), &news().labels, pooling),
-                    )
+                    (applied, reference::loss(&tiny.with(&job, &params), &ids(), &news().labels, pooling))
                 };
                 let ((above, loss_above), (below, loss_below)) = (shifted(change), shifted(-change));
                 let expected = (loss_above - loss_below) / (above - below);

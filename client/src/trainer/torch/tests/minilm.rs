@@ -29,18 +29,10 @@ struct Text {
 
 /// MiniLM in the cache that all checkouts share.
 fn minilm() -> PathBuf {
-    let cache = env::var_os("XDG_CACHE_HOME")
-        .filter(|folder| !folder.is_empty())
-        .map(PathBuf::from);
-    let cache = cache
-        .or_else(|| Some(env::home_dir()?.join(".cache")))
-        .unwrap_or_default();
+    let cache = env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let cache = cache.or_else(|| Some(env::home_dir()?.join(".cache"))).unwrap_or_default();
     let folder = cache.join("sheaf/data/minilm");
-    assert!(
-        folder.is_dir(),
-        "MiniLM is not in {}: run `make test`, which fetches it",
-        folder.display()
-    );
+    assert!(folder.is_dir(), "MiniLM is not in {}: run `make test`, which fetches it", folder.display());
     folder
 }
 
@@ -51,53 +43,25 @@ fn embeddings_of_the_real_model_are_those_of_numpy() {
     let folder = minilm();
     let config = ModelConfig::parse(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
     let texts: Vec<String> = reference.texts.iter().map(|text| text.text.clone()).collect();
-    let data = Dataset {
-        labels: vec![0; texts.len()],
-        inputs: Inputs::Text(texts),
-    };
+    let data = Dataset { labels: vec![0; texts.len()], inputs: Inputs::Text(texts) };
     for pooling in [Pooling::Mean, Pooling::Cls] {
         let mut spec = text_spec(Trainable::Head, pooling);
-        spec.task.input = TaskInput::Text {
-            column: "text".into(),
-            max_length: reference.max_length,
-        };
+        spec.task.input = TaskInput::Text { column: "text".into(), max_length: reference.max_length };
         let job = job(spec, Some(&config));
         let mut trainer =
             TorchTrainer::open(&job, Some(&folder), "site", both(data.clone()), Device::Cpu).unwrap();
         for (example, text) in reference.texts.iter().enumerate() {
             let batch = trainer.train.features.batch(&[example], Device::Cpu).unwrap();
-            assert_eq!(
-                Vec::<i64>::try_from(batch.values.flatten(0, -1)).unwrap(),
-                text.tokens
-            );
+            assert_eq!(Vec::<i64>::try_from(batch.values.flatten(0, -1)).unwrap(), text.tokens);
         }
         trainer.network.freeze(&mut trainer.train, &Unwatched).unwrap();
         for (example, text) in reference.texts.iter().enumerate() {
-            let found = values(
-                &trainer
-                    .train
-                    .features
-                    .batch(&[example], Device::Cpu)
-                    .unwrap()
-                    .values,
-            )
-            .unwrap();
-            let expected = if pooling == Pooling::Mean {
-                &text.mean
-            } else {
-                &text.cls
-            };
-            let furthest = found
-                .iter()
-                .zip(expected)
-                .map(|(a, b)| (a - b).abs())
-                .fold(0.0, f32::max);
+            let found =
+                values(&trainer.train.features.batch(&[example], Device::Cpu).unwrap().values).unwrap();
+            let expected = if pooling == Pooling::Mean { &text.mean } else { &text.cls };
+            let furthest = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert_eq!(found.len(), expected.len());
-            assert!(
-                furthest < 1e-5,
-                "{pooling:?} of {:?} is off by {furthest}",
-                text.text
-            );
+            assert!(furthest < 1e-5, "{pooling:?} of {:?} is off by {furthest}", text.text);
         }
     }
 }

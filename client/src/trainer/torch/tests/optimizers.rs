@@ -12,34 +12,20 @@ use crate::trainer::torch::values;
 
 const STEPS: usize = 6;
 /// A matrix, a bias, a matrix: only the bias does not decay.
-const DECAYS: [bool; 12] = [
-    true, true, true, true, true, true, false, false, false, true, true, true,
-];
+const DECAYS: [bool; 12] = [true, true, true, true, true, true, false, false, false, true, true, true];
 
 fn spec() -> ParamSpec {
-    let tensor = |name: &str, shape: &[u64]| ParamTensor {
-        name: name.into(),
-        shape: shape.into(),
-    };
-    ParamSpec {
-        tensors: vec![tensor("a", &[2, 3]), tensor("b", &[3]), tensor("c", &[1, 3])],
-    }
+    let tensor = |name: &str, shape: &[u64]| ParamTensor { name: name.into(), shape: shape.into() };
+    ParamSpec { tensors: vec![tensor("a", &[2, 3]), tensor("b", &[3]), tensor("c", &[1, 3])] }
 }
 
 fn training(optimizer: Kind, weight_decay: f64, max_grad_norm: Option<f64>) -> Training {
-    Training {
-        optimizer,
-        weight_decay,
-        max_grad_norm,
-        ..table_spec(Vec::new(), Vec::new()).training
-    }
+    Training { optimizer, weight_decay, max_grad_norm, ..table_spec(Vec::new(), Vec::new()).training }
 }
 
 fn random(label: &str, step: usize) -> Vec<f32> {
     let mut random = seed::stream(1, &[label, &step.to_string()]);
-    (0..DECAYS.len())
-        .map(|_| random.random_range(-2.0..2.0))
-        .collect()
+    (0..DECAYS.len()).map(|_| random.random_range(-2.0..2.0)).collect()
 }
 
 fn rate(step: usize) -> f64 {
@@ -51,13 +37,7 @@ fn found(training: &Training) -> Vec<f32> {
     let mut params = Tensor::from_slice(&random("params", 0));
     let mut optimizer = Optimizer::new(training, &spec());
     for step in 0..STEPS {
-        optimizer
-            .step(
-                &mut params,
-                Tensor::from_slice(&random("gradient", step)),
-                rate(step),
-            )
-            .unwrap();
+        optimizer.step(&mut params, Tensor::from_slice(&random("gradient", step)), rate(step)).unwrap();
     }
     values(&params).unwrap()
 }
@@ -67,13 +47,7 @@ fn expected(mut update: impl FnMut(usize, i32, f64, f64, f64) -> f64) -> Vec<f64
     let mut params: Vec<f64> = random("params", 0).into_iter().map(f64::from).collect();
     for step in 0..STEPS {
         for (index, gradient) in random("gradient", step).into_iter().enumerate() {
-            params[index] = update(
-                index,
-                step as i32 + 1,
-                params[index],
-                f64::from(gradient),
-                rate(step),
-            );
+            params[index] = update(index, step as i32 + 1, params[index], f64::from(gradient), rate(step));
         }
     }
     params
@@ -81,10 +55,7 @@ fn expected(mut update: impl FnMut(usize, i32, f64, f64, f64) -> f64) -> Vec<f64
 
 fn assert_same(found: &[f32], expected: &[f64]) {
     for (found, expected) in found.iter().zip(expected) {
-        assert!(
-            (f64::from(*found) - expected).abs() < 2e-6,
-            "{found} is not {expected}"
-        );
+        assert!((f64::from(*found) - expected).abs() < 2e-6, "{found} is not {expected}");
     }
     assert_eq!(found.len(), expected.len());
 }
@@ -96,17 +67,9 @@ fn sgd() {
         for decay in [0.0, 0.1] {
             let mut buffers = [0.0; DECAYS.len()];
             let expected = expected(|index, step, param, gradient, rate| {
-                let gradient = if DECAYS[index] {
-                    gradient + decay * param
-                } else {
-                    gradient
-                };
+                let gradient = if DECAYS[index] { gradient + decay * param } else { gradient };
                 let buffer = &mut buffers[index];
-                *buffer = if step == 1 {
-                    gradient
-                } else {
-                    momentum * *buffer + gradient
-                };
+                *buffer = if step == 1 { gradient } else { momentum * *buffer + gradient };
                 let direction = match (momentum, nesterov) {
                     (0.0, _) => gradient,
                     (_, true) => gradient + momentum * *buffer,
@@ -114,10 +77,7 @@ fn sgd() {
                 };
                 param - rate * direction
             });
-            assert_same(
-                &found(&training(Kind::Sgd { momentum, nesterov }, decay, None)),
-                &expected,
-            );
+            assert_same(&found(&training(Kind::Sgd { momentum, nesterov }, decay, None)), &expected);
         }
     }
 }
@@ -140,21 +100,10 @@ fn adam_step(
 /// `torch.optim.Adam`: the decay is part of the gradient.
 #[test]
 fn adam() {
-    for adam in [
-        ADAM,
-        AdamSpec {
-            beta1: 0.5,
-            beta2: 0.9,
-            epsilon: 0.1,
-        },
-    ] {
+    for adam in [ADAM, AdamSpec { beta1: 0.5, beta2: 0.9, epsilon: 0.1 }] {
         let mut moments = [(0.0, 0.0); DECAYS.len()];
         let expected = expected(|index, step, param, gradient, rate| {
-            let gradient = if DECAYS[index] {
-                gradient + 0.1 * param
-            } else {
-                gradient
-            };
+            let gradient = if DECAYS[index] { gradient + 0.1 * param } else { gradient };
             adam_step(&mut moments[index], adam, step, param, gradient, rate)
         });
         assert_same(&found(&training(Kind::Adam(adam), 0.1, None)), &expected);
@@ -166,11 +115,7 @@ fn adam() {
 fn adamw() {
     let mut moments = [(0.0, 0.0); DECAYS.len()];
     let expected = expected(|index, step, param, gradient, rate| {
-        let param = if DECAYS[index] {
-            param * (1.0 - rate * 0.1)
-        } else {
-            param
-        };
+        let param = if DECAYS[index] { param * (1.0 - rate * 0.1) } else { param };
         adam_step(&mut moments[index], ADAM, step, param, gradient, rate)
     });
     assert_same(&found(&training(Kind::AdamW(ADAM), 0.1, None)), &expected);
@@ -179,18 +124,11 @@ fn adamw() {
 /// `torch.nn.utils.clip_grad_norm_`: a long gradient is cut to the limit, a short one left alone.
 #[test]
 fn clipping() {
-    let plain = Kind::Sgd {
-        momentum: 0.0,
-        nesterov: false,
-    };
+    let plain = Kind::Sgd { momentum: 0.0, nesterov: false };
     for limit in [0.5, 2.0, 100.0] {
         let expected = {
             let norm = |step: usize| {
-                random("gradient", step)
-                    .iter()
-                    .map(|value| f64::from(*value).powi(2))
-                    .sum::<f64>()
-                    .sqrt()
+                random("gradient", step).iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt()
             };
             expected(|_, step, param, gradient, rate| {
                 let factor = (limit / (norm(step as usize - 1) + 1e-6)).min(1.0);

@@ -39,24 +39,14 @@ fn encode(tensors: &Tensors, ids: &[usize]) -> Rows {
     for (position, id) in ids.iter().enumerate() {
         let (word, place, segment) = (row("word", *id), row("position", position), row("token_type", 0));
         states.push(
-            (0..HIDDEN)
-                .map(|c| f64::from(word[c]) + f64::from(place[c]) + f64::from(segment[c]))
-                .collect(),
+            (0..HIDDEN).map(|c| f64::from(word[c]) + f64::from(place[c]) + f64::from(segment[c])).collect(),
         );
     }
     states = norm(tensors, "embeddings.LayerNorm", &states);
     for layer in 0..LAYERS {
         let name = |part: &str| format!("encoder.layer.{layer}.{part}");
-        let attended = linear(
-            tensors,
-            &name("attention.output.dense"),
-            &attend(tensors, &name, &states),
-        );
-        states = norm(
-            tensors,
-            &name("attention.output.LayerNorm"),
-            &add(&attended, &states),
-        );
+        let attended = linear(tensors, &name("attention.output.dense"), &attend(tensors, &name, &states));
+        states = norm(tensors, &name("attention.output.LayerNorm"), &add(&attended, &states));
         let mut inner = linear(tensors, &name("intermediate.dense"), &states);
         inner.iter_mut().flatten().for_each(|value| *value = gelu(*value));
         let fed = linear(tensors, &name("output.dense"), &inner);
@@ -81,9 +71,8 @@ fn attend(tensors: &Tensors, name: &impl Fn(&str) -> String, states: &Rows) -> R
                 .collect();
             let total: f64 = scores.iter().sum();
             for column in columns.clone() {
-                context[column] = (0..states.len())
-                    .map(|asked| scores[asked] / total * value[asked][column])
-                    .sum();
+                context[column] =
+                    (0..states.len()).map(|asked| scores[asked] / total * value[asked][column]).sum();
             }
         }
     }
@@ -94,41 +83,26 @@ fn linear(tensors: &Tensors, name: &str, rows: &[Vec<f64>]) -> Rows {
     let (shape, weight) = &tensors[&format!("{name}.weight")];
     let bias = &tensors[&format!("{name}.bias")].1;
     let one = |row: &Vec<f64>, output: usize| {
-        let products = row
-            .iter()
-            .enumerate()
-            .map(|(c, value)| value * f64::from(weight[output * shape[1] + c]));
+        let products =
+            row.iter().enumerate().map(|(c, value)| value * f64::from(weight[output * shape[1] + c]));
         f64::from(bias[output]) + products.sum::<f64>()
     };
-    rows.iter()
-        .map(|row| (0..shape[0]).map(|output| one(row, output)).collect())
-        .collect()
+    rows.iter().map(|row| (0..shape[0]).map(|output| one(row, output)).collect()).collect()
 }
 
 fn norm(tensors: &Tensors, name: &str, rows: &[Vec<f64>]) -> Rows {
-    let (weight, bias) = (
-        &tensors[&format!("{name}.weight")].1,
-        &tensors[&format!("{name}.bias")].1,
-    );
+    let (weight, bias) = (&tensors[&format!("{name}.weight")].1, &tensors[&format!("{name}.bias")].1);
     let one = |row: &Vec<f64>| {
         let mean = row.iter().sum::<f64>() / HIDDEN as f64;
         let variance = row.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / HIDDEN as f64;
-        let scaled = row
-            .iter()
-            .map(|value| (value - mean) / (variance + EPSILON).sqrt());
-        scaled
-            .enumerate()
-            .map(|(c, value)| value * f64::from(weight[c]) + f64::from(bias[c]))
-            .collect()
+        let scaled = row.iter().map(|value| (value - mean) / (variance + EPSILON).sqrt());
+        scaled.enumerate().map(|(c, value)| value * f64::from(weight[c]) + f64::from(bias[c])).collect()
     };
     rows.iter().map(one).collect()
 }
 
 fn add(a: &Rows, b: &Rows) -> Rows {
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| a.iter().zip(b).map(|(a, b)| a + b).collect())
-        .collect()
+    a.iter().zip(b).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a + b).collect()).collect()
 }
 
 fn gelu(value: f64) -> f64 {

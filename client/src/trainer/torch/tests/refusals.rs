@@ -11,16 +11,10 @@ use crate::trainer::{Round, Trainer, Unwatched};
 fn refusal(change: impl FnOnce(&TinyBert), max_length: u32, data: Dataset) -> String {
     let tiny = TinyBert::new("");
     let mut spec = text_spec(Trainable::Last(1), Pooling::Mean);
-    spec.task.input = TaskInput::Text {
-        column: "text".into(),
-        max_length,
-    };
+    spec.task.input = TaskInput::Text { column: "text".into(), max_length };
     let job = tiny.job(spec);
     change(&tiny);
-    tiny.open(&job, "desk", both(data))
-        .map(drop)
-        .unwrap_err()
-        .to_string()
+    tiny.open(&job, "desk", both(data)).map(drop).unwrap_err().to_string()
 }
 
 fn edit(tiny: &TinyBert, file: &str, from: &str, to: &str) {
@@ -39,18 +33,9 @@ fn assert_said(sentence: &str, parts: &[&str]) {
 fn a_broken_model_folder() {
     let remove =
         |file: &'static str| move |tiny: &TinyBert| fs::remove_file(tiny.folder.path().join(file)).unwrap();
-    assert_said(
-        &refusal(remove("config.json"), 8, news()),
-        &["config.json", "cannot be read"],
-    );
-    assert_said(
-        &refusal(remove("tokenizer.json"), 8, news()),
-        &["tokenizer.json", "cannot be used"],
-    );
-    assert_said(
-        &refusal(remove("model.safetensors"), 8, news()),
-        &["model.safetensors", "cannot be read"],
-    );
+    assert_said(&refusal(remove("config.json"), 8, news()), &["config.json", "cannot be read"]);
+    assert_said(&refusal(remove("tokenizer.json"), 8, news()), &["tokenizer.json", "cannot be used"]);
+    assert_said(&refusal(remove("model.safetensors"), 8, news()), &["model.safetensors", "cannot be read"]);
     let cut = |tiny: &TinyBert| {
         let path = tiny.folder.path().join("model.safetensors");
         let bytes = fs::read(&path).unwrap();
@@ -65,39 +50,21 @@ fn a_broken_model_folder() {
 fn a_tokenizer_of_another_vocabulary() {
     let grow = |tiny: &TinyBert| edit(tiny, "tokenizer.json", "\"oil\":4", "\"oil\":12");
     assert_said(&refusal(grow, 8, news()), &["token id 12", "vocab_size 12"]);
-    assert_said(
-        &refusal(|_| {}, 2, news()),
-        &["task.max_length is 2", "2 special tokens"],
-    );
+    assert_said(&refusal(|_| {}, 2, news()), &["task.max_length is 2", "2 special tokens"]);
 }
 
 #[test]
 fn a_config_that_does_not_fit_its_weights() {
     let shrink = |tiny: &TinyBert| edit(tiny, "config.json", "\"vocab_size\":12", "\"vocab_size\":11");
-    assert_said(
-        &refusal(shrink, 8, news()),
-        &["embeddings.word_embeddings.weight"],
-    );
-    let deepen = |tiny: &TinyBert| {
-        edit(
-            tiny,
-            "config.json",
-            "\"num_hidden_layers\":2",
-            "\"num_hidden_layers\":3",
-        )
-    };
+    assert_said(&refusal(shrink, 8, news()), &["embeddings.word_embeddings.weight"]);
+    let deepen =
+        |tiny: &TinyBert| edit(tiny, "config.json", "\"num_hidden_layers\":2", "\"num_hidden_layers\":3");
     assert_said(&refusal(deepen, 8, news()), &["parameters are not those"]);
 }
 
 #[test]
 fn data_of_another_kind() {
-    let table = Dataset {
-        inputs: Inputs::Table {
-            width: 1,
-            values: vec![0.0],
-        },
-        labels: vec![0],
-    };
+    let table = Dataset { inputs: Inputs::Table { width: 1, values: vec![0.0] }, labels: vec![0] };
     assert_said(&refusal(|_| {}, 8, table), &["learns from texts"]);
     let mut data = news();
     data.labels[2] = 3;
@@ -111,17 +78,10 @@ fn data_of_another_kind() {
 fn parameters_of_another_length_and_no_examples() {
     let tiny = TinyBert::new("");
     let job = tiny.job(text_spec(Trainable::Head, Pooling::Mean));
-    let nothing = Dataset {
-        inputs: Inputs::Text(Vec::new()),
-        labels: Vec::new(),
-    };
+    let nothing = Dataset { inputs: Inputs::Text(Vec::new()), labels: Vec::new() };
     let mut trainer = tiny.open(&job, "desk", both(nothing)).unwrap();
-    let mut train = |params| {
-        trainer
-            .train(params, Round { number: 1, of: 1 }, &Unwatched)
-            .unwrap_err()
-            .to_string()
-    };
+    let mut train =
+        |params| trainer.train(params, Round { number: 1, of: 1 }, &Unwatched).unwrap_err().to_string();
     assert_said(&train(vec![0.0; 3]), &["3 values", "parameters are 99"]);
     assert_said(&train(tiny.start(&job)), &["no example to train on"]);
 }

@@ -12,10 +12,7 @@ const FIRST: Round = Round { number: 1, of: 4 };
 
 fn round(tiny: &TinyBert, spec: RunSpec, site: &str, round: Round) -> Trained {
     let job = tiny.job(spec);
-    tiny.open(&job, site, both(news()))
-        .unwrap()
-        .train(tiny.start(&job), round, &Unwatched)
-        .unwrap()
+    tiny.open(&job, site, both(news())).unwrap().train(tiny.start(&job), round, &Unwatched).unwrap()
 }
 
 fn bits(trained: &Trained) -> Vec<u32> {
@@ -47,10 +44,7 @@ fn site_round_and_seed_change_what_is_drawn() {
     spec.training.schedule.warmup_steps = 0;
     let first = bits(&round(&tiny, spec.clone(), "desk", FIRST));
     assert_ne!(bits(&round(&tiny, spec.clone(), "other", FIRST)), first);
-    assert_ne!(
-        bits(&round(&tiny, spec.clone(), "desk", Round { number: 2, of: 4 })),
-        first
-    );
+    assert_ne!(bits(&round(&tiny, spec.clone(), "desk", Round { number: 2, of: 4 })), first);
     spec.seed += 1;
     assert_ne!(bits(&round(&tiny, spec, "desk", FIRST)), first);
 }
@@ -71,19 +65,10 @@ fn a_round_does_not_depend_on_the_one_before() {
 #[test]
 fn every_part_of_an_encoder_learns() {
     let tiny = TinyBert::new("");
-    for (trainable, rate) in [
-        (Trainable::Head, 0.1),
-        (Trainable::Last(1), 0.01),
-        (Trainable::All, 0.005),
-    ] {
-        for optimizer in [
-            Optimizer::AdamW(ADAM),
-            Optimizer::Adam(ADAM),
-            Optimizer::Sgd {
-                momentum: 0.9,
-                nesterov: true,
-            },
-        ] {
+    for (trainable, rate) in [(Trainable::Head, 0.1), (Trainable::Last(1), 0.01), (Trainable::All, 0.005)] {
+        for optimizer in
+            [Optimizer::AdamW(ADAM), Optimizer::Adam(ADAM), Optimizer::Sgd { momentum: 0.9, nesterov: true }]
+        {
             let mut spec = text_spec(trainable, Pooling::Mean);
             spec.training.optimizer = optimizer;
             spec.training.learning_rate = rate;
@@ -93,20 +78,14 @@ fn every_part_of_an_encoder_learns() {
             let before = tiny.start(&job);
             let mut params = before.clone();
             for number in 1..=4 {
-                params = trainer
-                    .train(params, Round { number, of: 4 }, &Unwatched)
-                    .unwrap()
-                    .params;
+                params = trainer.train(params, Round { number, of: 4 }, &Unwatched).unwrap().params;
             }
             let mut loss = |params: &[f32]| {
                 let counts = trainer.evaluate(params, &Unwatched).unwrap().unwrap();
                 counts.report(&job.spec.task.labels).loss
             };
             let (after, before) = (loss(&params), loss(&before));
-            assert!(
-                after < 0.6 * before,
-                "{trainable:?} {optimizer:?}: {before} to {after}"
-            );
+            assert!(after < 0.6 * before, "{trainable:?} {optimizer:?}: {before} to {after}");
         }
     }
 }
@@ -149,10 +128,7 @@ fn a_perceptron_learns_what_can_be_separated() {
     assert_eq!(trainer.num_examples(), 60);
     let mut params = fresh(job.params.numel());
     for number in 1..=4 {
-        params = trainer
-            .train(params, Round { number, of: 4 }, &Unwatched)
-            .unwrap()
-            .params;
+        params = trainer.train(params, Round { number, of: 4 }, &Unwatched).unwrap().params;
     }
     let mut prepared = trainer.prepare(&points()).unwrap();
     let counts = trainer.evaluate_on(&params, &mut prepared, &Unwatched).unwrap();
@@ -164,18 +140,9 @@ fn a_perceptron_learns_what_can_be_separated() {
 fn without_held_out_examples_there_is_nothing_to_evaluate() {
     let job = job(points_spec(), None);
     let mut split = both(points());
-    split.validation = Dataset {
-        inputs: Inputs::Table {
-            width: 4,
-            values: Vec::new(),
-        },
-        labels: Vec::new(),
-    };
+    split.validation = Dataset { inputs: Inputs::Table { width: 4, values: Vec::new() }, labels: Vec::new() };
     let mut trainer = TorchTrainer::open(&job, None, "site", split, tch::Device::Cpu).unwrap();
-    assert_eq!(
-        trainer.evaluate(&fresh(job.params.numel()), &Unwatched).unwrap(),
-        None
-    );
+    assert_eq!(trainer.evaluate(&fresh(job.params.numel()), &Unwatched).unwrap(), None);
 }
 
 #[test]
@@ -188,10 +155,7 @@ fn progress_is_told_step_by_step() {
     let watch = Recorder::new(usize::MAX);
     trainer.train(tiny.start(&job), FIRST, &watch).unwrap();
     trainer.evaluate(&tiny.start(&job), &watch).unwrap();
-    assert_eq!(
-        watch.of(Phase::Training),
-        [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
-    );
+    assert_eq!(watch.of(Phase::Training), [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]);
     assert_eq!(watch.of(Phase::Evaluating).last(), Some(&(5, 5)));
     assert!(!watch.of(Phase::Preparing).is_empty());
 }
@@ -205,25 +169,18 @@ fn a_task_called_off_stops_at_the_next_step() {
     let error = trainer.train(tiny.start(&job), FIRST, &watch).unwrap_err();
     assert!(matches!(error, TrainError::Cancelled), "{error}");
     assert_eq!(watch.of(Phase::Training), [(0, 6), (1, 6), (2, 6)]);
-    let error = trainer
-        .evaluate(&tiny.start(&job), &Recorder::new(0))
-        .unwrap_err();
+    let error = trainer.evaluate(&tiny.start(&job), &Recorder::new(0)).unwrap_err();
     assert!(matches!(error, TrainError::Cancelled), "{error}");
 }
 
 #[test]
 fn a_loss_that_leaves_the_numbers_is_said() {
     let mut spec = points_spec();
-    spec.training.optimizer = Optimizer::Sgd {
-        momentum: 0.0,
-        nesterov: false,
-    };
+    spec.training.optimizer = Optimizer::Sgd { momentum: 0.0, nesterov: false };
     spec.training.learning_rate = 1e30;
     spec.training.max_grad_norm = None;
     let job = job(spec, None);
     let mut trainer = TorchTrainer::open(&job, None, "site", both(points()), tch::Device::Cpu).unwrap();
-    let error = trainer
-        .train(fresh(job.params.numel()), FIRST, &Unwatched)
-        .unwrap_err();
+    let error = trainer.train(fresh(job.params.numel()), FIRST, &Unwatched).unwrap_err();
     assert!(matches!(error, TrainError::Diverged { round: 1, .. }), "{error}");
 }
