@@ -2,6 +2,7 @@
 //!
 //! * [`core`]: every decision about a run, as a state machine without IO. Read this first.
 //! * [`server`]: the shell around it, with the one `select!`: events in, effects out.
+//! * `state`: what the shell owns, and what each event does to it.
 //! * [`connection`]: one task per connection, turning streams into events.
 //! * [`registry`]: who is connected and what they may fetch.
 //! * [`submit`]: from `run.toml` to a run whose initial parameters are a blob.
@@ -19,5 +20,6 @@ pub mod pki;
 pub mod registry;
 mod report;
 pub mod server;
+mod state;
 pub mod store;
 pub mod submit;

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::core::Coordinator;
 use crate::registry::PeerId;
-use crate::server::State;
+use crate::state::State;
 use crate::store::StoreError;
 
 impl State {

@@ -1,0 +1,336 @@
+//! What the server's loop owns, and what each event does to it: inputs to coordinators, durable writes, effects.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::{ClientId, Name, RunId};
+use sheaf_common::message::{EvaluateTask, Reply, ServerMessage, SiteMessage, TaskId, TrainTask};
+use sheaf_common::model::{Manifest, ModelInfo};
+use sheaf_common::status::{Phase, RunState};
+use sheaf_common::time::Timestamp;
+use sheaf_transport::blobs::BlobDir;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::connection::{Event, Joined};
+use crate::core::queue::{Waiting, startable};
+use crate::core::{Coordinator, Effect, Input, Inspection, Run};
+use crate::registry::Registry;
+use crate::server::now;
+use crate::store::{SeenSite, Store, StoreError, Write};
+use crate::submit::{Prepared, SubmitError};
+
+/// What a background job came to.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Aggregated(TaskId, Result<BlobId, String>),
+    Prepared(Name, oneshot::Sender<Reply>, Result<Box<Prepared>, SubmitError>),
+    Described(oneshot::Sender<Reply>, Result<ModelInfo, SubmitError>),
+}
+
+/// Everything that the loop owns.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) store: Store,
+    /// Models and global parameters.
+    pub(crate) blobs: BlobDir,
+    /// Sites' updates.
+    pub(crate) updates: BlobDir,
+    pub(crate) registry: Registry,
+    /// All runs, in the order of submission.
+    pub(crate) runs: Vec<Coordinator>,
+    pub(crate) models: Vec<ModelInfo>,
+    /// What members of rounds in progress are doing.
+    pub(crate) progress: BTreeMap<(RunId, ClientId), (Phase, u64, u64)>,
+    /// Durable writes of the batch in hand.
+    pub(crate) writes: Vec<Write>,
+    /// Effects of the batch in hand, with the run that each belongs to.
+    pub(crate) effects: VecDeque<(usize, Effect)>,
+    /// Replies to operators that must wait until the batch is durable.
+    pub(crate) replies: Vec<(oneshot::Sender<Reply>, Reply)>,
+}
+
+impl State {
+    /// Every run as the store tells it; nobody is connected yet.
+    pub(crate) fn open(store: Store, blobs: BlobDir, updates: BlobDir) -> Result<Self, StoreError> {
+        Ok(Self {
+            runs: store.runs()?,
+            models: store.models()?,
+            store,
+            blobs,
+            updates,
+            registry: Registry::default(),
+            progress: BTreeMap::new(),
+            writes: Vec::new(),
+            effects: VecDeque::new(),
+            replies: Vec::new(),
+        })
+    }
+
+    /// Gives an input to a run: the journal first, then what the coordinator makes of it.
+    pub(crate) fn feed(&mut self, index: usize, input: Input, at: Timestamp) {
+        let coordinator = &mut self.runs[index];
+        let run = coordinator.run().id.clone();
+        self.writes.push(Write::Input { run: run.clone(), at, input: Box::new(input.clone()) });
+        coordinator.handle(input, at);
+        let mut round_over = false;
+        while let Some(effect) = coordinator.poll_effect() {
+            match effect {
+                Effect::Record(record) => {
+                    round_over = true;
+                    crate::report::round(&run, &record);
+                    self.writes.push(Write::Round { run: run.clone(), record });
+                }
+                Effect::FinalMetrics(report) => {
+                    self.writes.push(Write::FinalMetrics { run: run.clone(), report });
+                }
+                Effect::Ended(ref state) => {
+                    round_over = true;
+                    self.progress.retain(|(of, _), _| *of != run);
+                    crate::report::ended(&run, state, &coordinator.state().1);
+                }
+                Effect::Train { .. }
+                | Effect::Evaluate { .. }
+                | Effect::Reject { .. }
+                | Effect::Over { .. }
+                | Effect::Aggregate(_)
+                | Effect::Forget(_) => self.effects.push_back((index, effect)),
+            }
+        }
+        if round_over && coordinator.is_between_rounds() {
+            self.writes.push(Write::Snapshot(Box::new(coordinator.clone())));
+        }
+    }
+
+    /// Gives the same input to every unfinished run that admits `site`.
+    fn feed_admitting(&mut self, site: &ClientId, input: &Input) {
+        let at = now();
+        for index in 0..self.runs.len() {
+            let run = &self.runs[index];
+            if run.admits(site) && !run.state().0.is_final() {
+                self.feed(index, input.clone(), at);
+            }
+        }
+    }
+
+    fn find(&self, run: &RunId) -> Option<usize> {
+        self.runs.iter().position(|coordinator| coordinator.run().id == *run)
+    }
+
+    pub(crate) fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Opened(peer, identity) => self.registry.add(peer, identity),
+            Event::Joined(joined) => self.on_joined(joined),
+            Event::Message(peer, site, message, inspection) if self.registry.is_current(&site, peer) => {
+                self.on_message(&site, message, inspection);
+            }
+            Event::Access(peer, access, reply) => _ = reply.send(self.registry.permits(peer, access)),
+            Event::Moved(peer, down, up) => self.registry.count(peer, down, up),
+            Event::Closed(peer) => {
+                if let Some(site) = self.registry.remove(peer) {
+                    info!(%site, "site disconnected");
+                    self.feed_admitting(&site, &Input::Disconnected(site.clone()));
+                }
+            }
+            Event::Message(..) | Event::Request(..) => {}
+        }
+    }
+
+    fn on_joined(&mut self, joined: Joined) {
+        let Joined { peer, site, software, outbox, connection } = joined;
+        let (address, at) = (connection.remote_address().to_string(), now());
+        info!(%site, %address, %software, "site connected");
+        self.writes.push(Write::Site(SeenSite {
+            site: site.clone(),
+            address: address.clone(),
+            software: software.clone(),
+            seen: at,
+        }));
+        self.registry.join(site.clone(), peer, (address, software), at, outbox, connection);
+        self.feed_admitting(&site, &Input::Connected(site.clone()));
+    }
+
+    fn on_message(&mut self, site: &ClientId, message: SiteMessage, inspection: Option<Inspection>) {
+        let from = site.clone();
+        let (task, input) = match message {
+            SiteMessage::Progress { task, phase, done, total } => {
+                if self.find(&task.run).is_some() {
+                    self.progress.insert((task.run, from), (phase, done, total));
+                }
+                return;
+            }
+            SiteMessage::Update(update) => (update.task.clone(), Input::Update { from, update, inspection }),
+            SiteMessage::Evaluated { task, metrics } => {
+                (task.clone(), Input::Evaluated { from, task, metrics })
+            }
+            SiteMessage::Declined { task, reason } => {
+                warn!(%site, %task, %reason, "site declined");
+                (task.clone(), Input::Declined { from, task, reason })
+            }
+        };
+        match self.find(&task.run) {
+            Some(index) => self.feed(index, input, now()),
+            None => {
+                let reason = format!("there is no run {}", task.run);
+                self.registry.send(site, ServerMessage::Rejected { task, reason });
+            }
+        }
+    }
+
+    pub(crate) fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Aggregated(task, result) => {
+                let Some(index) = self.find(&task.run) else { return };
+                let input = match result {
+                    Ok(global) => Input::Aggregated { task, global },
+                    Err(why) => Input::AggregationFailed { task, why },
+                };
+                self.feed(index, input, now());
+            }
+            Done::Prepared(by, reply, result) => {
+                let answer = match result {
+                    Ok(prepared) => Reply::Submitted(self.queue(*prepared, by)),
+                    Err(error) => Reply::Refused(error.to_string()),
+                };
+                self.replies.push((reply, answer));
+            }
+            Done::Described(reply, result) => {
+                let answer = match result {
+                    Ok(info) => {
+                        info!(name = info.name, manifest = %info.manifest.short(), "model imported");
+                        self.models.retain(|model| model.name != info.name);
+                        self.models.push(info.clone());
+                        self.models.sort_by(|a, b| a.name.cmp(&b.name));
+                        self.writes.push(Write::Model(info.clone()));
+                        Reply::Imported(info)
+                    }
+                    Err(error) => Reply::Refused(error.to_string()),
+                };
+                self.replies.push((reply, answer));
+            }
+        }
+    }
+
+    /// Queues a run under a name that is free.
+    fn queue(&mut self, prepared: Prepared, by: Name) -> RunId {
+        let Prepared { spec, model, params, initial } = prepared;
+        let id = self.free_name(&spec.name);
+        info!(run = %id, %by, "run submitted");
+        let run = Run { id: id.clone(), spec, submitted_by: by, submitted_at: now(), model, params, initial };
+        let coordinator = Coordinator::new(run);
+        self.writes.push(Write::Run(Box::new(coordinator.clone())));
+        self.runs.push(coordinator);
+        let index = self.runs.len() - 1;
+        let sites: Vec<ClientId> = self.registry.sites().keys().cloned().collect();
+        for site in sites.into_iter().filter(|site| self.runs[index].admits(site)).collect::<Vec<_>>() {
+            self.feed(index, Input::Connected(site), now());
+        }
+        id
+    }
+
+    /// `name`, or `name-2`, `name-3` … when it is taken.
+    fn free_name(&self, name: &Name) -> RunId {
+        let taken: BTreeSet<&str> = self.runs.iter().map(|run| run.run().id.as_str()).collect();
+        if !taken.contains(name.as_str()) {
+            return RunId(name.clone());
+        }
+        let numbered = |number: u64| {
+            let suffix = format!("-{number}");
+            let stem = &name.as_str()[..name.as_str().len().min(sheaf_common::id::NAME_MAX - suffix.len())];
+            format!("{}{suffix}", stem.trim_end_matches('-'))
+        };
+        (2..)
+            .map(numbered)
+            .filter(|candidate| !taken.contains(candidate.as_str()))
+            .find_map(|candidate| candidate.parse().ok())
+            .unwrap_or_else(|| RunId(name.clone()))
+    }
+
+    pub(crate) fn stop(&mut self, run: &RunId, by: &Name) -> Reply {
+        match self.find(run) {
+            None => Reply::Refused(format!("there is no run {run}")),
+            Some(index) if self.runs[index].state().0.is_final() => {
+                Reply::Refused(format!("run {run} is over already: {}", self.runs[index].state().0))
+            }
+            Some(index) => {
+                self.feed(index, Input::Stop(by.clone()), now());
+                Reply::Stopping(run.clone())
+            }
+        }
+    }
+
+    /// Lets queued runs go whose sites are free.
+    pub(crate) fn start_runs(&mut self) {
+        let (indices, waiting): (Vec<usize>, Vec<Waiting<'_>>) = self
+            .runs
+            .iter()
+            .enumerate()
+            .filter(|(_, run)| !run.state().0.is_final())
+            .map(|(index, run)| {
+                let sites = run.run().spec.cohort.sites.as_deref();
+                (index, Waiting { sites, started: run.state().0 != RunState::Queued })
+            })
+            .unzip();
+        for index in startable(&waiting).into_iter().map(|at| indices[at]).collect::<Vec<_>>() {
+            info!(run = %self.runs[index].run().id, "run starts");
+            self.feed(index, Input::Start, now());
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
+        self.runs.iter().filter_map(Coordinator::poll_timeout).min()
+    }
+
+    pub(crate) fn on_timeout(&mut self) {
+        let at = now();
+        for index in 0..self.runs.len() {
+            if self.runs[index].poll_timeout().is_some_and(|due| due <= at) {
+                self.feed(index, Input::Tick, at);
+            }
+        }
+    }
+
+    /// Does what a coordinator wants done outside.
+    pub(crate) fn perform(&mut self, index: usize, effect: Effect) {
+        match effect {
+            Effect::Train { to, task, deadline } => {
+                let job = self.runs[index].job();
+                let get = self.blobs_of(job.model, job.global);
+                self.progress.remove(&(task.run.clone(), to.clone()));
+                self.registry.grant_site(&to, &get, Some(job.params.bytes()));
+                let time_left_ms = deadline.0.saturating_sub(now().0);
+                self.registry
+                    .send(&to, ServerMessage::Train(Box::new(TrainTask { id: task, job, time_left_ms })));
+            }
+            Effect::Evaluate { to, task } => {
+                let job = self.runs[index].job();
+                let get = self.blobs_of(job.model, job.global);
+                self.progress.remove(&(task.run.clone(), to.clone()));
+                self.registry.grant_site(&to, &get, None);
+                self.registry.send(&to, ServerMessage::Evaluate(Box::new(EvaluateTask { id: task, job })));
+            }
+            Effect::Reject { to, task, reason } => {
+                warn!(site = %to, %task, %reason, "update refused");
+                self.registry.send(&to, ServerMessage::Rejected { task, reason });
+            }
+            Effect::Over { to, task } => self.registry.send(&to, ServerMessage::Over(task)),
+            Effect::Forget(blobs) => {
+                for blob in blobs.into_iter().filter(|blob| !self.runs.iter().any(|run| run.holds(*blob))) {
+                    if let Err(error) = self.updates.remove(blob) {
+                        warn!(%error, "an update that is no longer needed stays on disk");
+                    }
+                }
+            }
+            // These were dealt with when they were made: they are writes, or jobs.
+            Effect::Aggregate(_) | Effect::Record(_) | Effect::FinalMetrics(_) | Effect::Ended(_) => {}
+        }
+    }
+
+    /// Every blob that a task names.
+    pub(crate) fn blobs_of(&self, model: Option<BlobId>, global: BlobId) -> Vec<BlobId> {
+        let manifest =
+            model.and_then(|id| self.blobs.read(id).ok()).and_then(|json| Manifest::parse(&json).ok());
+        let files = manifest.into_iter().flat_map(|manifest| manifest.files).map(|file| file.blob);
+        files.chain(model).chain([global]).collect()
+    }
+}
