@@ -304,7 +304,7 @@ fn status() -> RunStatus {
                 member("d", Answer::Declined("y".into())),
             ],
         }),
-        earlier_records: 0,
+        earlier_records: 7,
         history: vec![
             record(1, RoundOutcome::Completed(blob())),
             record(2, RoundOutcome::Abandoned("z".into())),
@@ -315,7 +315,7 @@ fn status() -> RunStatus {
 }
 
 /// The bytes of [`status`], in pieces.
-const STATUS: [&str; 22] = [
+const STATUS: [&str; 23] = [
     SUMMARY,
     SPEC,
     "fb0003",
@@ -324,6 +324,7 @@ const STATUS: [&str; 22] = [
     "0162 01 01 01030102",
     "0163 01 020178 01030102",
     "0164 01 030179 01030102",
+    "07",
     "02",
     "01 01 01 02",
     "00",

@@ -1,0 +1,113 @@
+//! `run.toml` as it is written, and how it becomes a [`RunSpec`] or one sentence: a file for each table.
+
+mod cohort;
+mod model;
+mod task;
+mod training;
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use self::cohort::{CohortFile, cohort};
+use self::model::{ModelFile, model};
+use self::task::{TaskFile, task};
+use self::training::{TrainingFile, training};
+use super::{RunSpec, SecureAggregation, ServerSpec};
+use crate::config::Invalid;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RunFile {
+    name: String,
+    rounds: u32,
+    #[serde(default)]
+    seed: u64,
+    secure_aggregation: String,
+    model: ModelFile,
+    task: TaskFile,
+    #[serde(default)]
+    training: TrainingFile,
+    #[serde(default)]
+    cohort: CohortFile,
+    #[serde(default)]
+    server: ServerFile,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct ServerFile {
+    learning_rate: Option<f64>,
+}
+
+impl TryFrom<RunFile> for RunSpec {
+    type Error = Invalid;
+
+    fn try_from(file: RunFile) -> Result<Self, Invalid> {
+        let name = file.name.parse().map_err(|e| invalid("name", e))?;
+        within("rounds", u64::from(file.rounds), 1, 100_000)?;
+        let secure_aggregation = secure_aggregation(&file.secure_aggregation)?;
+        let task = task(file.task)?;
+        let model = model(file.model, &task)?;
+        let training = training(&file.training)?;
+        let cohort = cohort(file.cohort)?;
+        let learning_rate = file.server.learning_rate.unwrap_or(1.0);
+        positive("server.learning_rate", learning_rate)?;
+        Ok(Self {
+            name,
+            rounds: file.rounds,
+            seed: file.seed,
+            secure_aggregation,
+            model,
+            task,
+            training,
+            cohort,
+            server: ServerSpec { learning_rate },
+        })
+    }
+}
+
+fn secure_aggregation(written: &str) -> Result<SecureAggregation, Invalid> {
+    match written {
+        "off" => Ok(SecureAggregation::Off),
+        "required" => Err(Invalid::new(
+            "secure_aggregation",
+            "this version cannot encrypt updates yet; write \"off\" to let the server see each site's update",
+        )),
+        other => Err(Invalid::new("secure_aggregation", format!("`{other}` is unknown; write \"off\""))),
+    }
+}
+
+fn invalid(key: &str, problem: impl ToString) -> Invalid {
+    Invalid::new(key, problem.to_string())
+}
+
+fn within(key: &str, value: u64, least: u64, most: u64) -> Result<(), Invalid> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(Invalid::new(key, format!("{value} is not between {least} and {most}")))
+    }
+}
+
+fn positive(key: &str, value: f64) -> Result<(), Invalid> {
+    if value.is_finite() && value > 0.0 {
+        Ok(())
+    } else {
+        Err(Invalid::new(key, format!("{value} is not a finite number above 0")))
+    }
+}
+
+fn forbid(key: &str, present: bool, why: &str) -> Result<(), Invalid> {
+    if present { Err(Invalid::new(key, why)) } else { Ok(()) }
+}
+
+fn no_duplicates<'a>(key: &str, values: impl Iterator<Item = &'a str>) -> Result<(), Invalid> {
+    let mut seen = BTreeSet::new();
+    for value in values {
+        if !seen.insert(value) {
+            return Err(Invalid::new(key, format!("`{value}` is listed twice")));
+        }
+    }
+    Ok(())
+}

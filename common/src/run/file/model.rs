@@ -1,0 +1,129 @@
+//! The table `[model]`.
+
+use serde::Deserialize;
+
+use super::{forbid, within};
+use crate::config::Invalid;
+use crate::run::{Architecture, ModelSource, ModelSpec, Pooling, Task, TaskInput, Trainable};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ModelFile {
+    name: Option<String>,
+    architecture: Option<String>,
+    hidden: Option<Vec<u64>>,
+    parameters: Option<u64>,
+    trainable: Option<String>,
+    pooling: Option<Pooling>,
+    dropout: Option<f64>,
+}
+
+pub(super) fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> {
+    let source = match (file.name, file.architecture.as_deref()) {
+        (Some(name), None) => {
+            forbid("model.hidden", file.hidden.is_some(), "an imported model brings its own layers")?;
+            ModelSource::Imported(name)
+        }
+        (None, Some(architecture)) => ModelSource::Fresh(fresh(architecture, file.hidden, file.parameters)?),
+        (Some(_), Some(_)) => {
+            return Err(Invalid::new(
+                "model",
+                "give either `name` (an imported model) or `architecture`, not both",
+            ));
+        }
+        (None, None) => {
+            return Err(Invalid::new(
+                "model",
+                "give `name` (an imported model) or `architecture` (\"mlp\", \"softmax\")",
+            ));
+        }
+    };
+    check_model_fits_task(&source, task)?;
+    let trainable = trainable(file.trainable.as_deref().unwrap_or("all"))?;
+    if matches!(source, ModelSource::Fresh(_)) && trainable != Trainable::All {
+        return Err(Invalid::new(
+            "model.trainable",
+            "a model that starts from the seed must be trained whole: write \"all\"",
+        ));
+    }
+    let dropout = file.dropout.unwrap_or(match task.input {
+        TaskInput::Text { .. } => 0.1,
+        TaskInput::Table { .. } | TaskInput::Nothing => 0.0,
+    });
+    if !(0.0..1.0).contains(&dropout) {
+        return Err(Invalid::new("model.dropout", format!("{dropout} is not in [0, 1)")));
+    }
+    Ok(ModelSpec { source, trainable, pooling: file.pooling.unwrap_or(Pooling::Mean), dropout })
+}
+
+fn fresh(
+    architecture: &str,
+    hidden: Option<Vec<u64>>,
+    parameters: Option<u64>,
+) -> Result<Architecture, Invalid> {
+    forbid("model.hidden", hidden.is_some() && architecture != "mlp", "only \"mlp\" has hidden layers")?;
+    forbid(
+        "model.parameters",
+        parameters.is_some() && architecture != "constant",
+        "only \"constant\" has it",
+    )?;
+    match architecture {
+        "mlp" => {
+            let hidden = hidden.unwrap_or_else(|| vec![64]);
+            if hidden.len() > 16 || hidden.iter().any(|width| !(1..=65_536).contains(width)) {
+                return Err(Invalid::new("model.hidden", "give at most 16 layers of 1 to 65536 units each"));
+            }
+            Ok(Architecture::Mlp(hidden))
+        }
+        "softmax" => Ok(Architecture::Softmax),
+        "constant" => {
+            let parameters =
+                parameters.ok_or_else(|| Invalid::new("model.parameters", "say how many values"))?;
+            within("model.parameters", parameters, 1, 1 << 36)?;
+            Ok(Architecture::Constant(parameters))
+        }
+        other => Err(Invalid::new(
+            "model.architecture",
+            format!(
+                "`{other}` is unknown; use \"mlp\", \"softmax\" or \"constant\", or `name` for an imported model"
+            ),
+        )),
+    }
+}
+
+fn check_model_fits_task(source: &ModelSource, task: &Task) -> Result<(), Invalid> {
+    let fits = match source {
+        ModelSource::Imported(_) => !matches!(task.input, TaskInput::Nothing),
+        ModelSource::Fresh(Architecture::Mlp(_) | Architecture::Softmax) => {
+            matches!(task.input, TaskInput::Table { .. })
+        }
+        ModelSource::Fresh(Architecture::Constant(_)) => matches!(task.input, TaskInput::Nothing),
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(Invalid::new(
+            "task.type",
+            "does not fit the model: text-classification needs an imported encoder, tabular-classification an mlp or softmax, \
+             none the \"constant\" architecture",
+        ))
+    }
+}
+
+fn trainable(written: &str) -> Result<Trainable, Invalid> {
+    match written {
+        "head" => Ok(Trainable::Head),
+        "all" => Ok(Trainable::All),
+        other => other
+            .strip_prefix("last:")
+            .and_then(|count| count.parse().ok())
+            .filter(|count| *count >= 1)
+            .map(Trainable::Last)
+            .ok_or_else(|| {
+                Invalid::new(
+                    "model.trainable",
+                    format!("`{other}` is unknown; use \"head\", \"last:K\" with K from 1, or \"all\""),
+                )
+            }),
+    }
+}
