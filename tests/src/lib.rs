@@ -175,6 +175,8 @@ impl Federation {
         let child = Command::new(binary(program)?)
             .arg("--config")
             .arg(config)
+            // Several trainers on few cores get in each other's way with libtorch's default of a thread per core.
+            .env("OMP_NUM_THREADS", "1")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
