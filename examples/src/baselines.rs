@@ -1,15 +1,15 @@
 //! What the federation is measured against: each site alone and all data in one place, with the same run, and
 //! the scores of all models on the common test set.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::example::Example;
-use crate::federation::{Federated, StepError, say};
+use crate::federation::{Federated, StepError, cores, say};
 use crate::line::Line;
 use crate::settings;
-use crate::shell::Shell;
+use crate::shell::{Job, Shell};
 use crate::work::Work;
 
 /// How good a model is on the common test set.
@@ -56,6 +56,8 @@ struct Scored {
 
 /// Where all data lies for comparison.
 const CONFIG: &str = "scoring/site.toml";
+/// The baseline that has all of it.
+const POOLED: &str = "pooled";
 const SCORES_FILE: &str = "scoring/scores.json";
 
 /// Trains the baselines and scores all models.
@@ -65,23 +67,18 @@ pub(crate) fn run(
     work: &Work,
     shell: &mut Shell,
 ) -> Result<Baselines, StepError> {
-    let mut trained = Vec::new();
-    for site in &example.sites {
-        say(&format!("For comparison: {} alone, with the same run", site.name));
-        trained.push(train(&site.config(), &site.name, federated, shell)?);
-    }
-
-    say("For comparison: all data in one place, with the same run");
-    let pooled_file = format!("pooled.{}", example.test.format.extension());
+    let extension = example.test.format.extension();
+    let (pooled_file, test_file) = (format!("pooled.{extension}"), format!("test.{extension}"));
     work.table(&format!("scoring/{pooled_file}"), &example.pooled())?;
-    let test_file = format!("test.{}", example.test.format.extension());
     work.write(CONFIG, &settings::scoring(example, &pooled_file, &test_file))?;
-    trained.push(train(CONFIG, "pooled", federated, shell)?);
 
-    say(&format!(
-        "All models on the common test set of {} examples",
-        example.test.rows.len()
-    ));
+    say(
+        "For comparison, the same run without the others: each site alone, and all data in one place (pooled)",
+    );
+    let trained = train_all(example, federated, shell)?;
+
+    let examples = example.test.rows.len();
+    say(&format!("All models on the common test set of {examples} examples"));
     let scores = score(&trained, federated, work, shell)?;
     put_together(trained, scores)
 }
@@ -93,19 +90,37 @@ struct Trained {
     time: Duration,
 }
 
-fn train(config: &str, name: &str, federated: &Federated, shell: &mut Shell) -> Result<Trained, StepError> {
-    let folder = format!("baselines/{name}");
-    let line = Line::new("sheaf-client", "train --config")
+/// Trains the baselines side by side. The pooled one takes as long as all others together, so it goes first.
+fn train_all(example: &Example, federated: &Federated, shell: &mut Shell) -> Result<Vec<Trained>, StepError> {
+    let sites = example.sites.iter().map(|site| (site.name.clone(), site.config()));
+    let all: Vec<(String, String)> =
+        [(POOLED.to_owned(), CONFIG.to_owned())].into_iter().chain(sites).collect();
+    let at_a_time = cores().min(all.len());
+    let widest = all.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let job = |(name, config): &(String, String)| Job {
+        name: format!("{name:widest$}"),
+        line: train(name, config, federated).variable("OMP_NUM_THREADS", cores() / at_a_time),
+    };
+    let times = shell.run_together(all.iter().map(job).collect(), at_a_time)?;
+    let trained = all.into_iter().zip(times);
+    Ok(trained.map(|((name, _), time)| Trained { folder: folder(&name), name, time }).collect())
+}
+
+fn train(name: &str, config: &str, federated: &Federated) -> Line {
+    let folder = folder(name);
+    Line::new("sheaf-client", "train --config")
         .argument(config)
-        .words("--run run.toml --model");
-    let line = line.argument(&federated.base).words("--out").argument(&folder);
-    let started = Instant::now();
-    shell.run(line.log_to(format!("baselines/{name}.log")))?;
-    Ok(Trained {
-        name: name.to_owned(),
-        folder,
-        time: started.elapsed(),
-    })
+        .words("--run run.toml --model")
+        .argument(&federated.base)
+        .words("--out")
+        .argument(&folder)
+        .output_to(format!("{folder}.txt"))
+        .log_to(format!("{folder}.log"))
+}
+
+/// Where a baseline's model goes.
+fn folder(name: &str) -> String {
+    format!("baselines/{name}")
 }
 
 /// The scores of the baselines, and of the federation's model after them.
@@ -115,19 +130,12 @@ fn score(
     work: &Work,
     shell: &mut Shell,
 ) -> Result<Vec<Score>, StepError> {
-    let folders = trained
-        .iter()
-        .map(|model| &model.folder)
-        .chain([&federated.model]);
+    let folders = trained.iter().map(|model| &model.folder).chain([&federated.model]);
     let line = Line::new("sheaf-client", "evaluate --config")
         .argument(CONFIG)
         .words("--run run.toml --dataset test");
     let line = folders.fold(line, |line, folder| line.words("--model").argument(folder));
-    shell.run(
-        line.words("--json")
-            .output_to(SCORES_FILE)
-            .log_to("scoring/scores.log"),
-    )?;
+    shell.run(line.words("--json").output_to(SCORES_FILE).log_to("scoring/scores.log"))?;
     let evaluation: Evaluation = work.json(SCORES_FILE)?;
     Ok(evaluation.models.into_iter().map(|model| model.metrics).collect())
 }
@@ -139,17 +147,6 @@ fn put_together(trained: Vec<Trained>, mut scores: Vec<Score>) -> Result<Baselin
         return Err(few());
     }
     let scored = trained.into_iter().zip(scores);
-    let mut alone: Vec<Baseline> = scored
-        .map(|(model, score)| Baseline {
-            name: model.name,
-            score,
-            time: model.time,
-        })
-        .collect();
-    let pooled = alone.pop().ok_or_else(few)?;
-    Ok(Baselines {
-        alone,
-        pooled,
-        federated,
-    })
+    let mut baselines = scored.map(|(model, score)| Baseline { name: model.name, score, time: model.time });
+    Ok(Baselines { pooled: baselines.next().ok_or_else(few)?, alone: baselines.collect(), federated })
 }

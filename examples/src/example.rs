@@ -100,20 +100,10 @@ impl Example {
         let row = |name: &str, table: &Table| {
             let counts = table.label_counts();
             let mut cells = vec![name.to_owned(), table.rows.len().to_string()];
-            cells.extend(
-                labels
-                    .iter()
-                    .map(|label| counts.get(label).copied().unwrap_or(0).to_string()),
-            );
+            cells.extend(labels.iter().map(|label| counts.get(label).copied().unwrap_or(0).to_string()));
             cells
         };
-        let mut lines = vec![
-            ["", "examples"]
-                .iter()
-                .chain(&labels)
-                .map(ToString::to_string)
-                .collect(),
-        ];
+        let mut lines = vec![["", "examples"].iter().chain(&labels).map(ToString::to_string).collect()];
         for site in &self.sites {
             work.table(&format!("{}/{}", site.folder(), site.data_file()), &site.train)?;
             lines.push(row(&site.name, &site.train));

@@ -1,6 +1,7 @@
 //! The federation, step by step: certificates, a server, sites, a model, a run.
 
 use std::fs;
+use std::num::NonZero;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -88,18 +89,8 @@ pub(crate) fn run(example: &Example, work: &Work, shell: &mut Shell) -> Result<F
     let time = started.elapsed();
 
     say("What came of it");
-    shell.run(
-        Line::new("sheaf", "model export")
-            .argument(&run)
-            .words("--out")
-            .argument(MODEL),
-    )?;
-    shell.run(
-        Line::new("sheaf", "run show")
-            .argument(&run)
-            .words("--json")
-            .output_to(RUN_FILE),
-    )?;
+    shell.run(Line::new("sheaf", "model export").argument(&run).words("--out").argument(MODEL))?;
+    shell.run(Line::new("sheaf", "run show").argument(&run).words("--json").output_to(RUN_FILE))?;
     shell.run(Line::new("sheaf", "site list --json").output_to(SITES_FILE))?;
     shell.run(Line::new("sheaf", "site list"))?;
     let history = History::new(&work.json(RUN_FILE)?);
@@ -123,11 +114,7 @@ pub(crate) fn say(what: &str) {
 }
 
 fn certificates(example: &Example, shell: &mut Shell) -> Result<(), StepError> {
-    shell.run(
-        Line::new("sheaf", "pki init --federation")
-            .argument(example.name)
-            .words("--out pki"),
-    )?;
+    shell.run(Line::new("sheaf", "pki init --federation").argument(example.name).words("--out pki"))?;
     let mut issue = |role: &str, name: &str, folder: &str| {
         let line = Line::new("sheaf", "pki issue").argument(role).argument(name);
         shell.run(line.words("--pki pki --out").argument(folder))
@@ -159,7 +146,7 @@ fn sites(example: &Example, address: &str, work: &Work, shell: &mut Shell) -> Re
     for site in &example.sites {
         work.write(&site.config(), &settings::site(example, site, address))?;
         let line = Line::new("sheaf-client", "--config").argument(site.config());
-        let line = line.variable("OMP_NUM_THREADS", threads(example.sites.len()));
+        let line = line.variable("OMP_NUM_THREADS", (cores() / example.sites.len()).max(1));
         shell.start_in_background(line.log_to(format!("{}/client.log", site.folder())))?;
     }
     shell.wait_for("the connection of all sites", Duration::from_secs(60), |shell| {
@@ -173,10 +160,9 @@ fn listed(work: &Work, shell: &mut Shell) -> Result<Vec<ListedSite>, StepError> 
     Ok(work.json(SITES_FILE)?)
 }
 
-/// A site's share of this machine's cores; with more threads the sites would only wait for one another.
-fn threads(sites: usize) -> usize {
-    let cores = available_parallelism().map_or(1, std::num::NonZero::get);
-    (cores / sites).max(1)
+/// Cores of this machine. With more threads than that, programs would only wait for one another.
+pub(crate) fn cores() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Gives the server the model that the run starts from. Returns its folder.
@@ -185,12 +171,7 @@ fn import(example: &Example, work: &Work, shell: &mut Shell) -> Result<String, S
         Base::Folder { name, dir } => (dir.display().to_string(), *name),
         Base::FirstSite { name, run } => (pretrain(example, run, work, shell)?, *name),
     };
-    shell.run(
-        Line::new("sheaf", "model import")
-            .argument(&dir)
-            .words("--name")
-            .argument(name),
-    )?;
+    shell.run(Line::new("sheaf", "model import").argument(&dir).words("--name").argument(name))?;
     Ok(dir)
 }
 
@@ -201,10 +182,7 @@ fn pretrain(example: &Example, run: &str, work: &Work, shell: &mut Shell) -> Res
     };
     work.write("pretrain.toml", &settings::pretrain(run, example.choice)?)?;
     let line = Line::new("sheaf-client", "train --config").argument(site.config());
-    shell.run(
-        line.words("--run pretrain.toml --out pretrained")
-            .log_to("pretrain.log"),
-    )?;
+    shell.run(line.words("--run pretrain.toml --out pretrained").log_to("pretrain.log"))?;
     Ok("pretrained".to_owned())
 }
 

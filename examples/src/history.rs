@@ -53,26 +53,16 @@ struct Record {
 impl History {
     /// What was measured in a round is the model that it started from: the one after the round before.
     pub(crate) fn new(shown: &Shown) -> Self {
-        let completed = || {
-            shown
-                .history
-                .iter()
-                .filter(|record| record.outcome == "completed")
-        };
+        let completed = || shown.history.iter().filter(|record| record.outcome == "completed");
         let started = completed().filter_map(|record| {
             let round = record.round.saturating_sub(1);
             record.global_metrics.map(|metrics| Point { round, metrics })
         });
-        let last = shown.final_metrics.map(|metrics| Point {
-            round: shown.completed_rounds,
-            metrics,
-        });
+        let last = shown.final_metrics.map(|metrics| Point { round: shown.completed_rounds, metrics });
         Self {
             secure_aggregation: shown.secure_aggregation.clone(),
             global: started.chain(last).collect(),
-            train_loss: completed()
-                .filter_map(|record| Some((record.round, record.train_loss?)))
-                .collect(),
+            train_loss: completed().filter_map(|record| Some((record.round, record.train_loss?))).collect(),
         }
     }
 }
@@ -99,11 +89,8 @@ mod tests {
             metrics(0.75)
         );
         let history = History::new(&serde_json::from_str(&shown).unwrap());
-        let points: Vec<_> = history
-            .global
-            .iter()
-            .map(|point| (point.round, point.metrics.accuracy))
-            .collect();
+        let points: Vec<_> =
+            history.global.iter().map(|point| (point.round, point.metrics.accuracy)).collect();
         assert_eq!(points, [(0, 0.25), (1, 0.5), (2, 0.75)]);
         assert_eq!(history.train_loss, [(1, 2.5), (2, 2.5)]);
     }

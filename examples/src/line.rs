@@ -21,14 +21,7 @@ impl Line {
     /// A program and its arguments, separated by spaces.
     pub(crate) fn new(program: &'static str, words: &str) -> Self {
         let (variables, output, log) = (Vec::new(), None, None);
-        Self {
-            program,
-            arguments: Vec::new(),
-            variables,
-            output,
-            log,
-        }
-        .words(words)
+        Self { program, arguments: Vec::new(), variables, output, log }.words(words)
     }
 
     /// More arguments, separated by spaces.

@@ -6,8 +6,8 @@
 //!
 //! * [`example`]: what an example is; [`newswire`] and [`heart`] are the two, with their partitions;
 //!   [`table`](mod@table) holds their rows, [`cache`] finds the files that they are made of.
-//! * [`shell`]: runs commands in the work folder ([`line`](mod@line) is one of them) and lets no process outlive
-//!   it ([`mortal`]).
+//! * [`shell`]: runs commands in the work folder. [`line`](mod@line) is one of them, [`running`] is one that was
+//!   started, and none of them outlives this process ([`mortal`]).
 //! * [`federation`], then [`baselines`]: the steps, in the order in which they happen; [`settings`] are the
 //!   configuration files that they write.
 //! * [`outcome`]: what was measured, as `result.json` and as a table; [`history`] and [`plot`]: metrics by round.
@@ -23,6 +23,7 @@ mod mortal;
 mod newswire;
 mod outcome;
 mod plot;
+mod running;
 mod settings;
 mod shell;
 mod table;
@@ -81,10 +82,7 @@ fn main() -> ExitCode {
 
 fn demo(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
-    let choice = Choice {
-        seed: arguments.seed,
-        sites: arguments.sites,
-    };
+    let choice = Choice { seed: arguments.seed, sites: arguments.sites };
     let example = match arguments.example {
         Name::Newswire => newswire::example(choice),
         Name::Heart => heart::example(choice),

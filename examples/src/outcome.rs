@@ -59,11 +59,7 @@ impl Outcome {
         baselines: Baselines,
         time: Duration,
     ) -> Self {
-        let Baselines {
-            alone,
-            pooled,
-            federated: score,
-        } = baselines;
+        let Baselines { alone, pooled, federated: score } = baselines;
         let result = Report {
             example: example.name,
             seed: example.choice.seed,
@@ -71,10 +67,7 @@ impl Outcome {
             alone: alone.iter().map(|site| (site.name.clone(), site.score)).collect(),
             federated: score,
             pooled: pooled.score,
-            bytes: Bytes {
-                up: federated.bytes_up,
-                down: federated.bytes_down,
-            },
+            bytes: Bytes { up: federated.bytes_up, down: federated.bytes_down },
             seconds: (time.as_secs_f64() * 10.0).round() / 10.0,
         };
         let mut rows: Vec<Row> = alone
@@ -87,23 +80,9 @@ impl Outcome {
             })
             .collect();
         let moved = Some((federated.bytes_up, federated.bytes_down));
-        rows.push(Row {
-            name: "federated".into(),
-            score,
-            moved,
-            time: federated.time,
-        });
-        rows.push(Row {
-            name: "pooled".into(),
-            score: pooled.score,
-            moved: None,
-            time: pooled.time,
-        });
-        Self {
-            result,
-            rows,
-            model: federated.model.clone(),
-        }
+        rows.push(Row { name: "federated".into(), score, moved, time: federated.time });
+        rows.push(Row { name: "pooled".into(), score: pooled.score, moved: None, time: pooled.time });
+        Self { result, rows, model: federated.model.clone() }
     }
 
     /// Writes `result.json`.
@@ -123,25 +102,15 @@ impl Outcome {
     }
 
     fn table(&self) -> String {
-        let header = [
-            "", "accuracy", "macro F1", "ROC AUC", "sent", "fetched", "seconds",
-        ];
+        let header = ["", "accuracy", "macro F1", "ROC AUC", "sent", "fetched", "seconds"];
         let mut lines = vec![header.map(str::to_owned).to_vec()];
-        for Row {
-            name,
-            score,
-            moved,
-            time,
-        } in &self.rows
-        {
+        for Row { name, score, moved, time } in &self.rows {
             let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), megabytes);
             lines.push(vec![
                 name.clone(),
                 format!("{:.4}", score.accuracy),
                 format!("{:.4}", score.macro_f1),
-                score
-                    .roc_auc
-                    .map_or_else(|| "-".to_owned(), |area| format!("{area:.4}")),
+                score.roc_auc.map_or_else(|| "-".to_owned(), |area| format!("{area:.4}")),
                 bytes(moved.map(|(up, _)| up)),
                 bytes(moved.map(|(_, down)| down)),
                 format!("{:.1}", time.as_secs_f64()),
@@ -159,11 +128,7 @@ fn megabytes(bytes: u64) -> String {
 pub(crate) fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column| {
-        lines
-            .iter()
-            .filter_map(|line| line.get(column))
-            .map(|cell: &String| cell.chars().count())
-            .max()
+        lines.iter().filter_map(|line| line.get(column)).map(|cell: &String| cell.chars().count()).max()
     };
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let cell = |(column, cell): (usize, &String)| match widths[column] {
@@ -180,11 +145,7 @@ mod tests {
 
     use super::*;
 
-    const SCORE: Score = Score {
-        accuracy: 0.75,
-        macro_f1: 0.5,
-        roc_auc: None,
-    };
+    const SCORE: Score = Score { accuracy: 0.75, macro_f1: 0.5, roc_auc: None };
 
     #[test]
     fn the_result_has_the_form_that_was_promised() {
@@ -193,10 +154,7 @@ mod tests {
             seed: 1,
             secure_aggregation: "off".into(),
             alone: BTreeMap::from([("desk-1".to_owned(), SCORE)]),
-            federated: Score {
-                roc_auc: Some(0.875),
-                ..SCORE
-            },
+            federated: Score { roc_auc: Some(0.875), ..SCORE },
             pooled: SCORE,
             bytes: Bytes { up: 1, down: 2 },
             seconds: 3.5,

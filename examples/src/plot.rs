@@ -52,41 +52,20 @@ fn both(history: &History, example: &Example, area: &Area<'_>) -> Result<(), Box
     let global = |name, color, value: fn(&crate::history::Metrics) -> f64| Series {
         name,
         color,
-        points: history
-            .global
-            .iter()
-            .map(|point| (f64::from(point.round), value(&point.metrics)))
-            .collect(),
+        points: history.global.iter().map(|point| (f64::from(point.round), value(&point.metrics))).collect(),
     };
     let rising = [
         global("accuracy", BLUE, |metrics| metrics.accuracy),
         global("macro F1", ORANGE, |metrics| metrics.macro_f1),
     ];
-    let train_loss = history
-        .train_loss
-        .iter()
-        .map(|(round, loss)| (f64::from(*round), *loss));
+    let train_loss = history.train_loss.iter().map(|(round, loss)| (f64::from(*round), *loss));
     let falling = [
         global("validation loss", BLUE, |metrics| metrics.loss),
-        Series {
-            name: "training loss at the sites",
-            color: ORANGE,
-            points: train_loss.collect(),
-        },
+        Series { name: "training loss at the sites", color: ORANGE, points: train_loss.collect() },
     ];
-    let highest = falling
-        .iter()
-        .flat_map(|series| &series.points)
-        .map(|point| point.1)
-        .fold(0.1, f64::max);
+    let highest = falling.iter().flat_map(|series| &series.points).map(|point| point.1).fold(0.1, f64::max);
     chart(&left, "share", &rising, 0.0..1.0, SeriesLabelPosition::LowerRight)?;
-    chart(
-        &right,
-        "nats",
-        &falling,
-        0.0..highest * 1.05,
-        SeriesLabelPosition::UpperRight,
-    )?;
+    chart(&right, "nats", &falling, 0.0..highest * 1.05, SeriesLabelPosition::LowerLeft)?;
     Ok(area.present()?)
 }
 
@@ -97,11 +76,7 @@ fn chart(
     heights: Range<f64>,
     legend: SeriesLabelPosition,
 ) -> Result<(), Box<dyn Error>> {
-    let last = lines
-        .iter()
-        .flat_map(|line| &line.points)
-        .map(|point| point.0)
-        .fold(1.0, f64::max);
+    let last = lines.iter().flat_map(|line| &line.points).map(|point| point.0).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .x_label_area_size(42)

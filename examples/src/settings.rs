@@ -97,13 +97,9 @@ fn set(text: &str, key: &'static str, value: &str) -> Result<String, NoSuchKey> 
     if !text.lines().any(is_key) {
         return Err(NoSuchKey(key));
     }
-    let lines = text.lines().map(|line| {
-        if is_key(line) {
-            format!("{key} = {value}\n")
-        } else {
-            format!("{line}\n")
-        }
-    });
+    let lines = text
+        .lines()
+        .map(|line| if is_key(line) { format!("{key} = {value}\n") } else { format!("{line}\n") });
     Ok(lines.collect())
 }
 
@@ -117,19 +113,10 @@ mod tests {
 
     #[test]
     fn the_examples_are_runs_and_take_what_was_chosen() {
-        let choice = Choice {
-            seed: 42,
-            sites: NonZeroUsize::new(6).unwrap(),
-        };
-        for written in [
-            include_str!("../newswire/run.toml"),
-            include_str!("../heart/run.toml"),
-        ] {
+        let choice = Choice { seed: 42, sites: NonZeroUsize::new(6).unwrap() };
+        for written in [include_str!("../newswire/run.toml"), include_str!("../heart/run.toml")] {
             let spec = RunSpec::parse("run.toml", &run(written, choice).unwrap()).unwrap();
-            assert_eq!(
-                (spec.seed, spec.cohort.min_sites, spec.cohort.min_updates),
-                (42, 6, 6)
-            );
+            assert_eq!((spec.seed, spec.cohort.min_sites, spec.cohort.min_updates), (42, 6, 6));
         }
         let written = pretrain(include_str!("../heart/pretrain.toml"), choice).unwrap();
         assert_eq!(RunSpec::parse("pretrain.toml", &written).unwrap().seed, 42);

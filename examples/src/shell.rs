@@ -1,19 +1,18 @@
 //! Runs commands in the work folder and shows them. Programs that serve run in the background; when one of them
-//! ends before it was asked to, the command that waits for it fails with the end of its log.
+//! ends before it was asked to, whatever waits for it fails with the end of its log.
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::line::Line;
 use crate::mortal;
+use crate::running::{Follower, Running};
 use crate::work::Work;
 
-/// Lines of a log that are worth showing when its program failed.
-const TAIL: usize = 20;
 /// How long a program may take to stop when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(10);
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -25,11 +24,12 @@ pub(crate) struct Shell {
     background: Vec<Running>,
 }
 
-/// A program that has been started. It does not survive this value.
-struct Running {
-    line: Line,
-    child: Child,
-    log: Option<PathBuf>,
+/// A command that runs beside others, and the name that its output is shown with.
+pub(crate) struct Job {
+    /// The name.
+    pub(crate) name: String,
+    /// The command. Its output must go to a file.
+    pub(crate) line: Line,
 }
 
 /// A command did not do what it should.
@@ -38,22 +38,12 @@ pub(crate) enum ShellError {
     /// A program is not beside this one.
     #[error("{0} is missing: build all programs with `cargo build --workspace`")]
     Missing(PathBuf),
-    /// It cannot be started.
-    #[error("`{0}` cannot be started: {1}")]
-    Start(String, io::Error),
+    /// It cannot be started or looked after.
+    #[error("`{0}` cannot be run: {1}")]
+    Run(String, io::Error),
     /// It said that it failed.
     #[error("`{line}` failed ({status}){tail}")]
     Failed {
-        /// The command.
-        line: String,
-        /// What it said.
-        status: ExitStatus,
-        /// The end of its log.
-        tail: String,
-    },
-    /// It ended although it should go on.
-    #[error("`{line}` ended ({status}) while it was needed{tail}")]
-    Ended {
         /// The command.
         line: String,
         /// What it said.
@@ -68,7 +58,7 @@ pub(crate) enum ShellError {
         what: String,
         /// In which time.
         within: Duration,
-        /// The ends of the logs.
+        /// The ends of all logs.
         tail: String,
     },
 }
@@ -83,11 +73,7 @@ impl Shell {
                 return Err(ShellError::Missing(path));
             }
         }
-        Ok(Self {
-            programs,
-            folder: work.root().to_owned(),
-            background: Vec::new(),
-        })
+        Ok(Self { programs, folder: work.root().to_owned(), background: Vec::new() })
     }
 
     /// Runs a command to its end, which must be a good one.
@@ -99,27 +85,48 @@ impl Shell {
     /// Runs a command without showing it.
     pub(crate) fn run_quietly(&mut self, line: Line) -> Result<(), ShellError> {
         let mut running = self.start(line, Stdio::inherit())?;
-        loop {
-            if let Some(status) = running.ended()? {
-                return if status.success() {
-                    Ok(())
-                } else {
-                    Err(ShellError::Failed {
-                        line: running.line.to_string(),
-                        status,
-                        tail: running.tail(),
-                    })
-                };
-            }
+        while !succeeded(&mut running).map_err(|error| self.with_logs(error))? {
             self.check()?;
             sleep(INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// Runs commands side by side, so many at a time and in their order, and returns how long each took.
+    pub(crate) fn run_together(
+        &mut self,
+        jobs: Vec<Job>,
+        at_a_time: usize,
+    ) -> Result<Vec<Duration>, ShellError> {
+        let mut times = vec![Duration::ZERO; jobs.len()];
+        let mut waiting = jobs.into_iter().enumerate();
+        let mut active = Vec::<(usize, Running, Follower)>::new();
+        loop {
+            for (number, job) in waiting.by_ref().take(at_a_time.saturating_sub(active.len())) {
+                let output = self.folder.join(job.line.output.as_deref().unwrap_or_default());
+                active.push((number, self.start_beside(job.line)?, Follower::new(job.name, output)));
+            }
+            if active.is_empty() {
+                return Ok(times);
+            }
+            sleep(INTERVAL);
+            let mut going_on = Vec::new();
+            for (number, mut running, mut follower) in active {
+                let ended = succeeded(&mut running)?;
+                follower.show().map_err(|error| ShellError::Run(running.line.to_string(), error))?;
+                if ended {
+                    times[number] = running.time();
+                } else {
+                    going_on.push((number, running, follower));
+                }
+            }
+            active = going_on;
         }
     }
 
     /// Starts a program that goes on in the background.
     pub(crate) fn start_in_background(&mut self, line: Line) -> Result<(), ShellError> {
-        println!("$ {line} &");
-        let running = self.start(line, Stdio::null())?;
+        let running = self.start_beside(line)?;
         self.background.push(running);
         Ok(())
     }
@@ -139,12 +146,7 @@ impl Shell {
             self.check()?;
             if Instant::now() > deadline {
                 let tail = self.background.iter().map(Running::tail).collect();
-                return Err(ShellError::Late {
-                    what: what.to_owned(),
-                    within,
-                    tail,
-                }
-                .into());
+                return Err(ShellError::Late { what: what.to_owned(), within, tail }.into());
             }
             sleep(INTERVAL * 5);
         }
@@ -153,9 +155,9 @@ impl Shell {
     /// Asks all programs in the background to stop, the last started first, and waits for them.
     pub(crate) fn stop_all(&mut self) -> Result<(), ShellError> {
         while let Some(mut running) = self.background.pop() {
-            mortal::terminate(&running.child);
+            running.terminate();
             let deadline = Instant::now() + PATIENCE;
-            while running.ended()?.is_none() && Instant::now() < deadline {
+            while ended(&mut running)?.is_none() && Instant::now() < deadline {
                 sleep(INTERVAL);
             }
             // One that takes longer is killed when it is dropped here.
@@ -166,45 +168,46 @@ impl Shell {
     /// Whether all programs in the background go on.
     fn check(&mut self) -> Result<(), ShellError> {
         for running in &mut self.background {
-            if let Some(status) = running.ended()? {
-                return Err(ShellError::Ended {
-                    line: running.line.to_string(),
-                    status,
-                    tail: running.tail(),
-                });
+            if let Some(status) = ended(running)? {
+                return Err(failed(running, status));
             }
         }
         Ok(())
     }
 
+    /// A command that has no log itself may have failed for what a program in the background met.
+    fn with_logs(&self, mut error: ShellError) -> ShellError {
+        if let ShellError::Failed { tail, .. } = &mut error
+            && tail.is_empty()
+        {
+            *tail = self.background.iter().map(Running::tail).collect();
+        }
+        error
+    }
+
+    fn start_beside(&self, line: Line) -> Result<Running, ShellError> {
+        println!("$ {line} &");
+        self.start(line, Stdio::null())
+    }
+
     fn start(&self, line: Line, output: Stdio) -> Result<Running, ShellError> {
-        let failed = |error| ShellError::Start(line.to_string(), error);
-        let output = line
-            .output
-            .as_ref()
-            .map_or(Ok(output), |file| self.file(file))
-            .map_err(failed)?;
-        let log = line
-            .log
-            .as_ref()
-            .map_or(Ok(Stdio::inherit()), |file| self.file(file))
-            .map_err(failed)?;
+        let cannot = |error| ShellError::Run(line.to_string(), error);
+        let file =
+            |file: &Option<String>, otherwise| file.as_ref().map_or(Ok(otherwise), |file| self.file(file));
         let mut command = Command::new(self.programs.join(line.program));
         command
             .args(&line.arguments)
-            .envs(line.variables.iter().map(|(name, value)| (name, value)));
-        command
+            .envs(line.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder)
             .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(log);
+            .stdout(file(&line.output, output).map_err(cannot)?)
+            .stderr(file(&line.log, Stdio::inherit()).map_err(cannot)?);
         if line.log.is_some() {
             // Nobody wants a terminal's colours in a file.
             command.env("NO_COLOR", "1");
         }
-        let child = mortal::spawn(&mut command).map_err(failed)?;
-        let log = line.log.as_ref().map(|file| self.folder.join(file));
-        Ok(Running { line, child, log })
+        let child = mortal::spawn(&mut command).map_err(cannot)?;
+        Ok(Running::new(line, child, &self.folder))
     }
 
     fn file(&self, file: &str) -> io::Result<Stdio> {
@@ -214,41 +217,19 @@ impl Shell {
     }
 }
 
-impl Running {
-    fn ended(&mut self) -> Result<Option<ExitStatus>, ShellError> {
-        self.child
-            .try_wait()
-            .map_err(|error| ShellError::Start(self.line.to_string(), error))
-    }
-
-    fn tail(&self) -> String {
-        self.log.as_deref().map(tail).unwrap_or_default()
+/// Whether a program has come to a good end; an error if to a bad one.
+fn succeeded(running: &mut Running) -> Result<bool, ShellError> {
+    match ended(running)? {
+        None => Ok(false),
+        Some(status) if status.success() => Ok(true),
+        Some(status) => Err(failed(running, status)),
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both fail only for a process that has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn ended(running: &mut Running) -> Result<Option<ExitStatus>, ShellError> {
+    running.ended().map_err(|error| ShellError::Run(running.line.to_string(), error))
 }
 
-/// The end of a log, to be put behind a sentence.
-fn tail(log: &Path) -> String {
-    let content = fs::read(log).unwrap_or_default();
-    let content = String::from_utf8_lossy(&content);
-    let lines: Vec<&str> = content.lines().collect();
-    let last = lines.len().saturating_sub(TAIL);
-    if lines.is_empty() {
-        return String::new();
-    }
-    format!(
-        "; the end of {}:\n{}",
-        log.display(),
-        lines[last..]
-            .iter()
-            .map(|l| format!("  {l}\n"))
-            .collect::<String>()
-    )
+fn failed(running: &Running, status: ExitStatus) -> ShellError {
+    ShellError::Failed { line: running.line.to_string(), status, tail: running.tail() }
 }

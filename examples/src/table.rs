@@ -40,12 +40,7 @@ impl Format {
 impl Table {
     /// A table of the same columns with other rows.
     pub(crate) fn with_rows(&self, rows: Vec<Vec<String>>) -> Self {
-        Self {
-            format: self.format,
-            columns: self.columns.clone(),
-            label: self.label,
-            rows,
-        }
+        Self { format: self.format, columns: self.columns.clone(), label: self.label, rows }
     }
 
     /// The label of a row.

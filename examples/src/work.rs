@@ -31,9 +31,7 @@ pub(crate) struct WriteError(PathBuf, Box<dyn std::error::Error + Send + Sync>);
 impl Work {
     /// Empties the example's work folder. It lies beside the folder of the programs, `target/debug` as a rule.
     pub(crate) fn make(example: &str) -> Result<Self, MakeError> {
-        let own = std::env::current_exe()
-            .and_then(fs::canonicalize)
-            .map_err(MakeError::Programs)?;
+        let own = std::env::current_exe().and_then(fs::canonicalize).map_err(MakeError::Programs)?;
         let programs = own.parent().unwrap_or(Path::new("/")).to_owned();
         let root = programs.parent().unwrap_or(&programs).join("demo").join(example);
         match fs::remove_dir_all(&root) {

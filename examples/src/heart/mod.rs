@@ -44,10 +44,7 @@ pub(crate) fn example(choice: Choice) -> Result<Example, ExampleError> {
         ),
         choice,
         run: include_str!("../../heart/run.toml"),
-        base: Base::FirstSite {
-            name: "cleveland-mlp",
-            run: include_str!("../../heart/pretrain.toml"),
-        },
+        base: Base::FirstSite { name: "cleveland-mlp", run: include_str!("../../heart/pretrain.toml") },
         sites,
         test: table(test),
     })
@@ -64,10 +61,7 @@ fn read(path: &Path) -> Result<Vec<Hospital>, ExampleError> {
         place.ok_or_else(|| unexpected(format!("has no column `{column}`: fetch it again")))
     };
     let (hospital, grade) = (place(HOSPITAL)?, place(GRADE)?);
-    let places = COLUMNS
-        .iter()
-        .map(|column| place(column))
-        .collect::<Result<Vec<_>, _>>()?;
+    let places = COLUMNS.iter().map(|column| place(column)).collect::<Result<Vec<_>, _>>()?;
     let mut hospitals = Vec::<Hospital>::new();
     for record in reader.records() {
         let record = record.map_err(unreadable)?;
@@ -75,17 +69,11 @@ fn read(path: &Path) -> Result<Vec<Hospital>, ExampleError> {
         let row = patient(&record, &places, grade);
         match hospitals.iter_mut().find(|hospital| hospital.name == name) {
             Some(hospital) => hospital.patients.rows.push(row),
-            None => hospitals.push(Hospital {
-                name,
-                patients: table(vec![row]),
-            }),
+            None => hospitals.push(Hospital { name, patients: table(vec![row]) }),
         }
     }
     hospitals.sort_by_key(|hospital| {
-        (
-            hospital.name != "cleveland",
-            std::cmp::Reverse(hospital.patients.rows.len()),
-        )
+        (hospital.name != "cleveland", std::cmp::Reverse(hospital.patients.rows.len()))
     });
     Ok(hospitals)
 }
@@ -98,12 +86,7 @@ fn patient(record: &StringRecord, places: &[usize], grade: usize) -> Vec<String>
 
 fn table(rows: Vec<Vec<String>>) -> Table {
     let columns = COLUMNS.into_iter().chain([LABEL]).collect();
-    Table {
-        format: Format::Csv,
-        columns,
-        label: COLUMNS.len(),
-        rows,
-    }
+    Table { format: Format::Csv, columns, label: COLUMNS.len(), rows }
 }
 
 /// `VA Long Beach` becomes `va-long-beach`: names are part of certificates.
@@ -121,15 +104,8 @@ mod tests {
         let run = RunSpec::parse("run.toml", include_str!("../../heart/run.toml")).unwrap();
         let pretrain = RunSpec::parse("pretrain.toml", include_str!("../../heart/pretrain.toml")).unwrap();
         assert_eq!(run.task, pretrain.task);
-        let TaskInput::Table { features } = &run.task.input else {
-            panic!("{:?}", run.task.input)
-        };
-        assert!(
-            features
-                .iter()
-                .map(|feature| feature.column.as_str())
-                .eq(super::COLUMNS)
-        );
+        let TaskInput::Table { features } = &run.task.input else { panic!("{:?}", run.task.input) };
+        assert!(features.iter().map(|feature| feature.column.as_str()).eq(super::COLUMNS));
         assert_eq!(run.task.label, super::LABEL);
     }
 }

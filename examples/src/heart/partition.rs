@@ -26,10 +26,7 @@ pub(super) fn partition(hospitals: Vec<Hospital>, choice: Choice) -> (Vec<Site>,
     for Hospital { name, patients } in hospitals {
         let (train, tested) = split(&patients, choice.seed, &name);
         test.extend(tested);
-        sites.push(Site {
-            name,
-            train: patients.with_rows(train),
-        });
+        sites.push(Site { name, train: patients.with_rows(train) });
     }
     (sites, test)
 }
@@ -39,10 +36,8 @@ fn as_many(mut hospitals: Vec<Hospital>, choice: Choice) -> Vec<Hospital> {
     let sites = choice.sites.get();
     hospitals.truncate(sites);
     while hospitals.len() < sites {
-        let sizes = hospitals
-            .iter()
-            .enumerate()
-            .map(|(place, hospital)| (hospital.patients.rows.len(), place));
+        let sizes =
+            hospitals.iter().enumerate().map(|(place, hospital)| (hospital.patients.rows.len(), place));
         let Some((_, largest)) = sizes.max_by_key(|(size, place)| (*size, std::cmp::Reverse(*place))) else {
             break;
         };
@@ -102,35 +97,16 @@ mod tests {
             ("switzerland", 8, 115),
         ];
         let hospital = |(name, no, yes): (&str, usize, usize)| {
-            let row = |i| {
-                vec![
-                    format!("{name} {i}"),
-                    if i < no { "no" } else { "yes" }.to_owned(),
-                ]
-            };
+            let row = |i| vec![format!("{name} {i}"), if i < no { "no" } else { "yes" }.to_owned()];
             let rows = (0..no + yes).map(row).collect();
-            let patients = Table {
-                format: Format::Csv,
-                columns: vec!["id", "disease"],
-                label: 1,
-                rows,
-            };
-            Hospital {
-                name: name.to_owned(),
-                patients,
-            }
+            let patients = Table { format: Format::Csv, columns: vec!["id", "disease"], label: 1, rows };
+            Hospital { name: name.to_owned(), patients }
         };
         sizes.map(hospital).to_vec()
     }
 
     fn dealt(seed: u64, sites: usize) -> (Vec<Site>, Vec<Vec<String>>) {
-        partition(
-            hospitals(),
-            Choice {
-                seed,
-                sites: NonZeroUsize::new(sites).unwrap(),
-            },
-        )
+        partition(hospitals(), Choice { seed, sites: NonZeroUsize::new(sites).unwrap() })
     }
 
     #[test]
@@ -150,9 +126,7 @@ mod tests {
     fn a_quarter_of_each_hospital_is_tested_on_with_its_share_of_the_disease() {
         let (_, test) = dealt(1, 4);
         let of = |name: &str, label: &str| {
-            test.iter()
-                .filter(|row| row[0].starts_with(name) && row[1] == label)
-                .count()
+            test.iter().filter(|row| row[0].starts_with(name) && row[1] == label).count()
         };
         assert_eq!([of("cleveland", "no"), of("cleveland", "yes")], [41, 34]);
         assert_eq!([of("switzerland", "no"), of("switzerland", "yes")], [2, 28]);
@@ -161,24 +135,9 @@ mod tests {
 
     #[test]
     fn other_numbers_of_sites_leave_out_or_divide_hospitals() {
-        let names = |sites| {
-            dealt(1, sites)
-                .0
-                .into_iter()
-                .map(|site| site.name)
-                .collect::<Vec<_>>()
-        };
+        let names = |sites| dealt(1, sites).0.into_iter().map(|site| site.name).collect::<Vec<_>>();
         assert_eq!(names(2), ["cleveland", "hungary"]);
-        assert_eq!(
-            names(5),
-            [
-                "cleveland-a",
-                "cleveland-b",
-                "hungary",
-                "va-long-beach",
-                "switzerland"
-            ]
-        );
+        assert_eq!(names(5), ["cleveland-a", "cleveland-b", "hungary", "va-long-beach", "switzerland"]);
         for sites in 2..=16 {
             let (dealt, test) = dealt(3, sites);
             assert_eq!(dealt.len(), sites);

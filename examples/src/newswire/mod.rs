@@ -26,16 +26,13 @@ pub(crate) fn example(choice: Choice) -> Result<Example, ExampleError> {
         name: "newswire",
         about: format!(
             "{desks} desks of a newsroom learn the topics of Reuters R8 together, each from {DESK_SIZE} documents \
-             of its own.\nThe partition is simulated: a desk gets most of its documents from its own topics, drawn \
-             with seed {}.",
+             of its own.\nThe partition is simulated: four in five of a desk's documents are of its own topics, \
+             drawn with seed {}.",
             choice.seed
         ),
         choice,
         run: include_str!("../../newswire/run.toml"),
-        base: Base::Folder {
-            name: "minilm",
-            dir: cache::find("minilm")?,
-        },
+        base: Base::Folder { name: "minilm", dir: cache::find("minilm")? },
         sites: partition(&documents, choice),
         test,
     })
@@ -64,10 +61,5 @@ fn read(path: &Path) -> Result<Table, ExampleError> {
             }
         }
     }
-    Ok(Table {
-        format: Format::Tsv,
-        columns: vec!["topic", "text"],
-        label: 0,
-        rows,
-    })
+    Ok(Table { format: Format::Tsv, columns: vec!["topic", "text"], label: 0, rows })
 }
