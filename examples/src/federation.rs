@@ -133,8 +133,8 @@ fn server(work: &Work, shell: &mut Shell) -> Result<String, StepError> {
     let line = Line::new("sheaf-server", "--config server/server.toml").log_to("server/server.log");
     shell.start_in_background(line)?;
     let file = work.path("server/data/address");
-    // The address is whole when its line is.
-    let address = |_: &mut Shell| Ok(fs::read_to_string(&file).ok().filter(|text| text.contains(':')));
+    // It is whole when its line is.
+    let address = |_: &mut Shell| Ok(fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n')));
     let address: String =
         shell.wait_for::<_, StepError>("the server's start", Duration::from_secs(30), address)?;
     println!("the server listens on {}", address.trim());
