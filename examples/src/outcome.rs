@@ -87,7 +87,7 @@ impl Outcome {
 
     /// Writes `result.json`.
     pub(crate) fn write(&self, work: &Work) -> Result<(), WriteError> {
-        work.write(FILE, &format!("{:#}\n", serde_json::json!(self.result)))
+        work.write_json(FILE, &self.result)
     }
 
     /// Prints the table and says where everything is.

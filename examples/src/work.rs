@@ -82,6 +82,14 @@ impl Work {
         serde_json::from_str(&self.read(file)?).map_err(|error| WriteError(self.path(file), error.into()))
     }
 
+    /// Writes a JSON file.
+    pub(crate) fn write_json(&self, file: &str, value: &impl serde::Serialize) -> Result<(), WriteError> {
+        match serde_json::to_string_pretty(value) {
+            Ok(text) => self.write(file, &format!("{text}\n")),
+            Err(error) => Err(WriteError(self.path(file), error.into())),
+        }
+    }
+
     fn parent_made(&self, file: &str) -> Result<PathBuf, WriteError> {
         let path = self.path(file);
         let parent = path.parent().unwrap_or(&self.root);
