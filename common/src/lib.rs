@@ -9,7 +9,8 @@
 //! 4. [`model`]: pretrained models as folders, and which of their parameters travel.
 //! 5. [`metrics`]: counts that can be added over sites without losing anything.
 //! 6. [`aggregate`]: the exact sum of updates and what the server makes of it.
-//! 7. [`status`]: what an operator sees.
+//! 7. [`secagg`]: the same sum without anybody seeing one site's update.
+//! 8. [`status`]: what an operator sees.
 
 pub mod aggregate;
 pub mod blob;
@@ -20,6 +21,7 @@ pub mod metrics;
 pub mod model;
 pub mod params;
 pub mod run;
+pub mod secagg;
 pub mod seed;
 pub mod status;
 pub mod time;
