@@ -2,3 +2,10 @@
 //!
 //! Bonawitz et al. 2017, with signed keys and a signed set of survivors. Read the primitives in this order:
 //! [`secret`], [`shamir`], [`keys`], [`seal`], [`prg`], [`ring`], [`quantize`], [`check`], [`graph`], [`kem`].
+
+pub mod keys;
+pub mod prg;
+pub mod ring;
+pub mod seal;
+pub mod secret;
+pub mod shamir;
