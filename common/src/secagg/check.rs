@@ -1,13 +1,13 @@
-//! A linear check on a sum: each site adds the check of its own vector, and the sum of the checks must be the check
-//! of the sum.
+//! A linear check on a sum: each site adds the check of its own vector, and the sum of the checks must be the
+//! check of the sum.
 //!
-//! Against whoever does not know the key, a forged sum passes with probability at most 2^-32 for each independent
-//! key, so 2^-64 for two. Coefficients are uniform words of 32 bits and the check is modulo 2^64. Take one place
-//! where the forged sum is wrong by e, with 0 < |e| < 2^33, and fix the coefficients of all others: the check holds
-//! for those r with r * e = const modulo 2^64. With e = 2^s * odd and s <= 32 this fixes r modulo 2^(64 - s), that
-//! is modulo at least 2^32, so at most one of the 2^32 coefficients passes. A sum of ring elements is an integer
-//! below 2^32 and so is every error in it; a 64-bit slot must be bounded by other means, since an error of 2^63 in
-//! one is missed by every other key.
+//! Against whoever does not know the key, a forged sum passes with probability at most 2^-32 for each
+//! independent key, so 2^-64 for two. Coefficients are uniform words of 32 bits and the check is modulo 2^64.
+//! Take one place where the forged sum is wrong by e, with 0 < |e| < 2^33, and fix the coefficients of all
+//! others: the check holds for those r with r * e = const modulo 2^64. With e = 2^s * odd and s <= 32 this
+//! fixes r modulo 2^(64 - s), that is modulo at least 2^32, so at most one of the 2^32 coefficients passes. A
+//! sum of ring elements is an integer below 2^32 and so is every error in it; a 64-bit slot must be bounded
+//! by other means, since an error of 2^63 in one is missed by every other key.
 
 use zeroize::Zeroizing;
 
@@ -25,8 +25,8 @@ impl LinearCheck {
         Self { key: Zeroizing::new(*key) }
     }
 
-    /// The sum of coefficient times value, for the values at places `start..`, modulo 2^64. The folds of chunks add
-    /// up to the fold of the whole.
+    /// The sum of coefficient times value, for the values at places `start..`, modulo 2^64. The folds of
+    /// chunks add up to the fold of the whole.
     pub fn fold(&self, start: u64, values: &[u32]) -> u64 {
         self.sum(start, values, |value| u64::from(*value))
     }

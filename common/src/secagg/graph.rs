@@ -1,19 +1,20 @@
 //! Who shares masks with whom, and how many shares bring a secret back.
 //!
-//! On the complete graph everybody does with everybody, and a malicious server with `max_colluding` sites on its side
-//! learns only the sum (Bonawitz et al. 2017). On the regular graph a site has few neighbours, so that thousands can
-//! take part (Bell et al. 2020); it holds against a server that follows the protocol, because one that chooses
-//! who drops out could cut a site off from all its neighbours.
+//! On the complete graph everybody does with everybody, and a malicious server with `max_colluding` sites on
+//! its side learns only the sum (Bonawitz et al. 2017). On the regular graph a site has few neighbours, so
+//! that thousands can take part (Bell et al. 2020); it holds against a server that follows the protocol,
+//! because one that chooses who drops out could cut a site off from all its neighbours.
 
 pub mod finder;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::finder::{Assumptions, Degree};
 use super::prg::Stream;
 
 /// The graph over the ranks 0 to n-1.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Graph {
     /// Everybody with everybody.
     Complete {
@@ -34,8 +35,9 @@ pub enum Graph {
 }
 
 impl Graph {
-    /// The complete graph over `sites` sites, of which so many may collude with the server: just under a third when
-    /// not given. `None` when there is no one to share with, or when so many collude that nothing can be promised.
+    /// The complete graph over `sites` sites, of which so many may collude with the server: just under a
+    /// third when not given. `None` when there is no one to share with, or when so many collude that nothing
+    /// can be promised.
     pub fn complete(sites: u32, max_colluding: Option<u32>) -> Option<Self> {
         let colluding = max_colluding.unwrap_or(sites.saturating_sub(1) / 3);
         if sites < 2 || colluding >= sites {
@@ -45,8 +47,8 @@ impl Graph {
         (threshold <= sites).then_some(Self::Complete { sites, threshold })
     }
 
-    /// The regular graph over `sites` sites, the same for everybody who knows the seed. A third may be corrupt and a
-    /// tenth may drop out. `None` when no such graph is better than the complete one.
+    /// The regular graph over `sites` sites, the same for everybody who knows the seed. A third may be
+    /// corrupt and a tenth may drop out. `None` when no such graph is better than the complete one.
     pub fn regular(sites: u32, seed: &[u8; 32]) -> Option<Self> {
         let Degree { degree, threshold } =
             Assumptions { corrupt: 0.33, dropouts: 0.1 }.least_degree(sites)?;
@@ -78,8 +80,8 @@ impl Graph {
     }
 }
 
-/// More than half of the honest sites together with all that collude: two sets of that size have an honest site in
-/// common, which never gives both of a site's secrets away, nor signs two sets of survivors.
+/// More than half of the honest sites together with all that collude: two sets of that size have an honest
+/// site in common, which never gives both of a site's secrets away, nor signs two sets of survivors.
 pub fn quorum(sites: u32, colluding: u32) -> u32 {
     // At most 2^32 - 1 / 2 + 2^32 - 1 / 2 + 1 + 1, which saturates to a quorum that no one reaches.
     (sites / 2 + colluding / 2 + (sites & colluding & 1)).saturating_add(1)

@@ -1,7 +1,7 @@
 //! Key agreement that a quantum computer does not undo later: ML-KEM-768 (FIPS 203), next to X25519.
 //!
-//! Everything is derived from secrets that are shared out anyway, so that whoever gets a dropout's secret back can
-//! redo both sides of its exchanges.
+//! Everything is derived from secrets that are shared out anyway, so that whoever gets a dropout's secret
+//! back can redo both sides of its exchanges.
 
 use ml_kem::array::Array;
 use ml_kem::ml_kem_768::{Ciphertext, DecapsulationKey, EncapsulationKey};
@@ -36,17 +36,17 @@ impl KemKeys {
         self.0.encapsulation_key().to_bytes().to_vec()
     }
 
-    /// The secret that was encapsulated; `None` when the length is wrong. A forged one gives a secret that nobody
-    /// knows.
+    /// The secret that was encapsulated; `None` when the length is wrong. A forged one gives a secret that
+    /// nobody knows.
     pub fn decapsulate(&self, encapsulated: &[u8]) -> Option<Secret> {
         let encapsulated = Ciphertext::try_from(encapsulated).ok()?;
         Some(Secret::new(self.0.decapsulate(&encapsulated).into()))
     }
 }
 
-/// A secret for the holder of a public key: as it travels ([`CIPHERTEXT_BYTES`]), and itself. `None` when that is no
-/// public key. The same seed and key give the same secret. One seed may serve for several keys, since what a holder
-/// learns is derived from the seed for its key alone.
+/// A secret for the holder of a public key: as it travels ([`CIPHERTEXT_BYTES`]), and itself. `None` when
+/// that is no public key. The same seed and key give the same secret. One seed may serve for several keys,
+/// since what a holder learns is derived from the seed for its key alone.
 pub fn encapsulate(public: &[u8], seed: &Secret) -> Option<(Vec<u8>, Secret)> {
     let key = EncapsulationKey::new(&public.try_into().ok()?).ok()?;
     let holder = Secret::new(Sha256::digest(public).into());

@@ -49,8 +49,8 @@ impl AgreementKey for Secret {
     }
 }
 
-/// The key pair that pairwise masks come from. It is derived from a scalar because scalars can be shared out: a
-/// clamped key is not uniform among them.
+/// The key pair that pairwise masks come from. It is derived from a scalar because scalars can be shared out:
+/// a clamped key is not uniform among them.
 pub fn mask_key_pair(sigma: &Secret) -> (StaticSecret, [u8; 32]) {
     let secret = StaticSecret::from(*expand(&[sigma], None, "mask-sk", &[]));
     let public = PublicKey::from(&secret).to_bytes();
@@ -62,7 +62,8 @@ pub fn public(secret: &Secret) -> [u8; 32] {
     PublicKey::from(&secret.to_static()).to_bytes()
 }
 
-/// What two sites agree on; `None` when the other's key would force the result, as a point of small order does.
+/// What two sites agree on; `None` when the other's key would force the result, as a point of small order
+/// does.
 pub fn agree(secret: &impl AgreementKey, public: &[u8; 32]) -> Option<Secret> {
     let shared = secret.to_static().diffie_hellman(&PublicKey::from(*public));
     shared.was_contributory().then(|| Secret::new(shared.to_bytes()))

@@ -1,8 +1,8 @@
 //! Masks out of keys: AES-128 in counter mode, the same stream on every machine.
 //!
-//! Element j of a stream is its bytes 4j to 4j+3 (8j to 8j+7 for wide elements), little-endian, so any chunk can
-//! be made by itself. Many masks over one vector are applied a block at a time, all masks to a block while it is
-//! in the cache: this is where a site and the server spend their time.
+//! Element j of a stream is its bytes 4j to 4j+3 (8j to 8j+7 for wide elements), little-endian, so any chunk
+//! can be made by itself. Many masks over one vector are applied a block at a time, all masks to a block
+//! while it is in the cache: this is where a site and the server spend their time.
 
 use aes::Aes128;
 use ctr::Ctr64LE;

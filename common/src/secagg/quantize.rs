@@ -1,16 +1,16 @@
 //! From real numbers to integers that can be summed without anybody seeing them, and back.
 //!
-//! A value is clamped to its range, weighted, and rounded at random to one of 2^bits levels, so that it is right on
-//! average: the error of the mean of n sites is step * sqrt(n / 6) / (sum of the weights), rms. The ring is wide
-//! enough for the sum of all sites.
+//! A value is clamped to its range, weighted, and rounded at random to one of 2^bits levels, so that it is
+//! right on average: the error of the mean of n sites is step * sqrt(n / 6) / (sum of the weights), rms. The
+//! ring is wide enough for the sum of all sites.
 
 use serde::{Deserialize, Serialize};
 
 /// Bits of a value.
 const BITS: std::ops::RangeInclusive<u8> = 8..=24;
 
-/// Adding it to a number of magnitude below 2^51 rounds that to an integer, which is then in the low bits: the
-/// conversions of the language saturate, which the compiler cannot do for several numbers at once.
+/// Adding it to a number of magnitude below 2^51 rounds that to an integer, which is then in the low bits:
+/// the conversions of the language saturate, which the compiler cannot do for several numbers at once.
 const MAGIC: f64 = (1u64 << 52) as f64;
 
 /// Values counted at a time, few enough for a 32-bit count.
@@ -93,9 +93,9 @@ impl Encoding {
         2.0 * f64::from(range) / f64::from(self.top())
     }
 
-    /// The integers of `factor * value`, each value first clamped to plus or minus `range`, into `out`; how many
-    /// were clamped. `noise` is uniform, a word for each value; the three slices are of one length. The factor is
-    /// above 0 and at most 1, and the range is finite and above 0.
+    /// The integers of `factor * value`, each value first clamped to plus or minus `range`, into `out`; how
+    /// many were clamped. `noise` is uniform, a word for each value; the three slices are of one length. The
+    /// factor is 0 to 1, and the range is finite and above 0.
     pub fn quantize(
         &self,
         values: &[f32],
@@ -105,7 +105,7 @@ impl Encoding {
         out: &mut [u32],
     ) -> Result<u64, NotFinite> {
         debug_assert!(values.len() == noise.len() && values.len() == out.len(), "a word for each value");
-        debug_assert!(factor > 0.0 && factor <= 1.0, "a weight is a share of the cap");
+        debug_assert!((0.0..=1.0).contains(&factor), "a weight is a share of the cap");
         let levels = Levels {
             factor,
             range,

@@ -68,7 +68,8 @@ mod tests {
             ring_bytes in 1u8..=4,
         ) {
             let mut sums = vec![0; pairs.len()];
-            for column in [pairs.iter().map(|p| p.0).collect::<Vec<_>>(), pairs.iter().map(|p| p.1).collect()] {
+            let (first, second): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
+            for column in [first, second] {
                 let mut bytes = Vec::new();
                 pack(&column, ring_bytes, &mut bytes);
                 prop_assert_eq!(bytes.len(), column.len() * usize::from(ring_bytes));

@@ -1,7 +1,7 @@
 //! Seals what one site says to another through the server: AES-256-GCM.
 //!
-//! The key is for one message in one direction, so the nonce is 0. The attempt and both ranks are authenticated,
-//! so that a message reflected or sent to somebody else does not open.
+//! The key is for one message in one direction, so the nonce is 0. The attempt and both ranks are
+//! authenticated, so that a message reflected or sent to somebody else does not open.
 
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce};

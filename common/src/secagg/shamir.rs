@@ -1,7 +1,7 @@
 //! Shamir's secret sharing over the scalars of Curve25519.
 //!
-//! `threshold` shares give the secret back; fewer say nothing about it, because every candidate secret fits them
-//! with exactly one polynomial. The field comes with the curve's crate, in constant time.
+//! `threshold` shares give the secret back; fewer say nothing about it, because every candidate secret fits
+//! them with exactly one polynomial. The field comes with the curve's crate, in constant time.
 
 use curve25519_dalek::Scalar;
 use rand::CryptoRng;
@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 
 use super::secret::{Secret, random_scalar};
 
-/// One share for each of `xs`, any `threshold` of which give the secret back. No x may be 0: the share there is
-/// the secret itself. A threshold of 0 counts as 1.
+/// One share for each of `xs`, any `threshold` of which give the secret back. No x may be 0: the share there
+/// is the secret itself. A threshold of 0 counts as 1.
 pub fn split(secret: &Secret, threshold: usize, xs: &[u32], rng: &mut impl CryptoRng) -> Vec<Secret> {
     debug_assert!(!xs.contains(&0), "the share at 0 is the secret");
     let random = (1..threshold).map(|_| random_scalar(rng));
@@ -25,13 +25,14 @@ fn evaluate(coefficients: &[Scalar], x: u32) -> Scalar {
     coefficients.iter().rev().fold(Scalar::ZERO, |sum, coefficient| sum * x + coefficient)
 }
 
-/// The weights with which the shares at some x add up to the secret. They depend on nothing secret, so one basis
-/// serves all secrets that were split at the same x.
+/// The weights with which the shares at some x add up to the secret. They depend on nothing secret, so one
+/// basis serves all secrets that were split at the same x.
 #[derive(Clone, Debug)]
 pub struct Basis(Vec<Scalar>);
 
 impl Basis {
-    /// For shares at `xs`, in this order; `None` when there are none, when one is 0, or when two are the same.
+    /// For shares at `xs`, in this order; `None` when there are none, when one is 0, or when two are the
+    /// same.
     pub fn new(xs: &[u32]) -> Option<Self> {
         let mut sorted = xs.to_vec();
         sorted.sort_unstable();
@@ -40,7 +41,8 @@ impl Basis {
             return None;
         }
         let points: Vec<_> = xs.iter().map(|x| Scalar::from(*x)).collect();
-        // Lagrange at 0: the product of all other x_j over that of all x_j - x_i, as (product of all x) / divisor.
+        // Lagrange at 0: the product of all other x_j over that of all x_j - x_i, as (product of all x) /
+        // divisor.
         let mut weights: Vec<_> = points.iter().map(|point| divisor(point, &points)).collect();
         Scalar::invert_batch_alloc(&mut weights);
         let product: Scalar = points.iter().product();
@@ -48,9 +50,9 @@ impl Basis {
         Some(Self(weights))
     }
 
-    /// The secret behind these shares, one for each x in the order of [`Basis::new`]; `None` when there are more
-    /// or fewer, or when one is not a canonical scalar. Too few for the threshold give a wrong secret, which only
-    /// a commitment to the right one can tell.
+    /// The secret behind these shares, one for each x in the order of [`Basis::new`]; `None` when there are
+    /// more or fewer, or when one is not a canonical scalar. Too few for the threshold give a wrong secret,
+    /// which only a commitment to the right one can tell.
     pub fn combine(&self, shares: &[Secret]) -> Option<Secret> {
         if shares.len() != self.0.len() {
             return None;

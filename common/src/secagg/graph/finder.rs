@@ -1,8 +1,8 @@
-//! How few neighbours are enough: the parameters of Bell et al. 2020, as Google's `graph_parameter_finder` has them,
-//! for a server that follows the protocol.
+//! How few neighbours are enough: the parameters of Bell et al. 2020, as Google's `graph_parameter_finder`
+//! has them, for a server that follows the protocol.
 //!
-//! Chances are computed in floating point, whose last bits differ between machines; the degree is an integer with
-//! room to both sides, so that this does not show.
+//! Chances are computed in floating point, whose last bits differ between machines; the degree is an integer
+//! with room to both sides, so that this does not show.
 
 use std::f64::consts::LN_2;
 
@@ -62,7 +62,8 @@ impl Chances {
         Self { sites, corrupt: part(assumptions.corrupt), dropouts: part(assumptions.dropouts), factorial }
     }
 
-    /// Whether, corrupt and dropped sites taken away, the rest hangs together but for a chance of 2^-(sigma + 1).
+    /// Whether, corrupt and dropped sites taken away, the rest hangs together but for a chance of
+    /// 2^-(sigma + 1).
     fn is_connected(&self, degree: u32) -> bool {
         let gone = self.corrupt.saturating_add(self.dropouts).min(self.sites);
         if degree > gone || degree + 1 >= self.sites {

@@ -96,6 +96,14 @@ fn a_sealed_share_is_golden() {
 }
 
 #[test]
+fn a_commitment_is_golden() {
+    assert_eq!(
+        hex::encode(commitment(&digest("u2-test"), &scalar(1))),
+        "8a0ece3d899fed4138a022ad849d0644dff38a48f7d00ee50f2b34dc886ed8b2"
+    );
+}
+
+#[test]
 fn each_key_is_for_one_thing() {
     let (dh, kem, t) = (shared(), scalar(3), digest("u2-test"));
     let pair = pair_mask(&dh, None, &t, 0, 1);

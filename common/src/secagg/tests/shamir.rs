@@ -72,8 +72,8 @@ proptest! {
         prop_assert_eq!(Basis::new(&xs).unwrap().combine(&shares), Some(secret));
     }
 
-    /// Fewer shares than the threshold, with any secret at all, lie on exactly one polynomial of the right degree.
-    /// Its other coefficients are as likely as any, so the shares say nothing about the secret.
+    /// Fewer shares than the threshold, with any secret at all, lie on exactly one polynomial of the right
+    /// degree. Its other coefficients are as likely as any, so the shares say nothing about the secret.
     #[test]
     fn one_share_too_few_fits_every_secret(threshold in 2usize..12, seed: u64) {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
@@ -91,8 +91,8 @@ proptest! {
         };
         prop_assert_eq!(&rest(&truth), &shares[threshold - 1..]);
 
-        // With the candidate in the truth's place, the shares that were not seen would be others, and would with
-        // those that were seen give back the candidate.
+        // With the candidate in the truth's place, the shares that were not seen would be others, and would
+        // with those that were seen give back the candidate.
         let imagined = rest(&candidate);
         for (at, share) in imagined.iter().enumerate() {
             let x = xs[threshold - 1 + at];
