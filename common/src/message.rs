@@ -10,7 +10,10 @@ use crate::metrics::Counts;
 use crate::model::ModelInfo;
 use crate::params::ParamSpec;
 use crate::run::RunSpec;
+use crate::secagg::message::{Answer, Ask};
 use crate::status::{Phase, RunStatus, RunSummary, SiteStatus};
+use crate::time::Timestamp;
+use crate::wire;
 
 /// The first frame on every stream that a client opens: what the stream is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +116,18 @@ pub struct Job {
     pub params: ParamSpec,
     /// Their global values.
     pub global: BlobId,
+    /// When the run was submitted: tells two runs of one name apart.
+    pub submitted_at: Timestamp,
+}
+
+impl Job {
+    /// Hash of all that is fixed for the run's whole life. Sites that were told different runs have different
+    /// ones, and so no masks in common.
+    pub fn origin(&self) -> BlobId {
+        let fixed = (&self.spec, self.model, &self.params, self.submitted_at);
+        // It came in a message, so it is short enough to be encoded.
+        BlobId::of(&wire::encode_record(&fixed).unwrap_or_default())
+    }
 }
 
 /// A site's answer to a [`TrainTask`].
@@ -148,6 +163,15 @@ pub enum SiteMessage {
     },
     /// A round's answer.
     Update(Box<Update>),
+    /// With secure aggregation: the work is done and stays here until everybody's is summed.
+    Ready(TaskId),
+    /// A stage's answer in a secure sum.
+    Secure {
+        /// The task whose results are summed.
+        task: TaskId,
+        /// The answer.
+        answer: Answer,
+    },
     /// The answer to an [`EvaluateTask`].
     Evaluated {
         /// The task.
@@ -180,6 +204,13 @@ pub enum ServerMessage {
     Train(Box<TrainTask>),
     /// The final model's evaluation.
     Evaluate(Box<EvaluateTask>),
+    /// A stage of a secure sum.
+    Secure {
+        /// The task whose results are summed.
+        task: TaskId,
+        /// What is asked.
+        ask: Ask,
+    },
     /// The update was not counted, and why.
     Rejected {
         /// The task.
@@ -239,8 +270,13 @@ pub enum Reply {
     },
     /// It was not done, and why: one sentence.
     Refused(String),
-    /// The run was queued under this name.
-    Submitted(RunId),
+    /// The run was queued.
+    Submitted {
+        /// Under this name.
+        run: RunId,
+        /// What whoever submitted it should know of its privacy.
+        warnings: Vec<String>,
+    },
     /// To [`Request::Runs`].
     Runs(Vec<RunSummary>),
     /// To [`Request::Run`].

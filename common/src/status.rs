@@ -118,6 +118,8 @@ pub struct RoundStatus {
     pub started: Timestamp,
     /// Time until its deadline.
     pub time_left: Duration,
+    /// What it waits for.
+    pub stage: String,
     /// Its cohort.
     pub members: Vec<MemberStatus>,
 }
@@ -143,6 +145,8 @@ pub enum Answer {
     Pending,
     /// Counted.
     Accepted,
+    /// Done at the site, and not yet in the sum.
+    Ready,
     /// The update was refused, and why.
     Rejected(String),
     /// The site declined, and why.
@@ -170,6 +174,22 @@ pub struct RoundRecord {
     pub local_metrics: Option<Report>,
     /// Mean training loss, weighted by examples, in nats.
     pub train_loss: Option<f64>,
+    /// What secure aggregation came to; `None` without it.
+    pub secure: Option<SecureSum>,
+}
+
+/// What is known of a secure sum besides the sum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SecureSum {
+    /// Sites whose updates are in the sum.
+    pub sites: u64,
+    /// Their examples, each site's capped.
+    pub num_examples: u64,
+    /// Share of all values that were clamped to their range.
+    pub clamped: f64,
+    /// Root mean square of the error that quantization adds to a value of the mean, over the root mean square of
+    /// the mean itself.
+    pub rounding_error: f64,
 }
 
 /// How an attempt at a round ended.
@@ -189,8 +209,8 @@ pub struct Participant {
     pub site: ClientId,
     /// Its answer; `Pending` means that none came in time.
     pub answer: Answer,
-    /// Its weight in the mean; 0 when it was not counted.
-    pub num_examples: u64,
+    /// Its weight in the mean; 0 when it was not counted, `None` when secure aggregation hides it.
+    pub num_examples: Option<u64>,
 }
 
 /// A site in a list.

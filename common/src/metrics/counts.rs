@@ -19,20 +19,20 @@ const LOSS_UNITS: f64 = (1u64 << 40) as f64;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Confusion matrix, row-major: true label by predicted label.
-    confusion: Vec<u64>,
+    pub(super) confusion: Vec<u64>,
     /// Sum of the cross-entropy in units of 2^-40 nats.
-    loss: u128,
+    pub(super) loss: u128,
     /// One-vs-rest scores of each class.
-    scores: Vec<ClassScores>,
+    pub(super) scores: Vec<ClassScores>,
 }
 
 /// The one-vs-rest scores of one class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct ClassScores {
+pub(super) struct ClassScores {
     /// Over the examples of the class.
-    positives: Histogram,
+    pub(super) positives: Histogram,
     /// Over the others.
-    negatives: Histogram,
+    pub(super) negatives: Histogram,
 }
 
 /// Two sites' counts cannot be added.

@@ -54,6 +54,25 @@ impl Histogram {
         self.bins.iter().all(|(bin, count)| *bin < num_bins && *count > 0)
     }
 
+    /// Counts per `width` bins, without gaps.
+    pub(super) fn coarse(&self, width: u16, bins: usize) -> Vec<u64> {
+        let mut coarse = vec![0u64; bins];
+        for (bin, count) in &self.bins {
+            if let Some(slot) = coarse.get_mut(usize::from(bin / width)) {
+                *slot = slot.saturating_add(*count);
+            }
+        }
+        coarse
+    }
+
+    /// The inverse, with every count in the middle of its `width` bins, of which `most` is the last.
+    pub(super) fn from_coarse(slots: &[u64], width: u16, most: u16) -> Self {
+        let bin = |at: usize| u16::try_from(at).unwrap_or(u16::MAX).saturating_mul(width);
+        let middle = |at: usize| bin(at).saturating_add(width / 2).min(most);
+        let counts = slots.iter().enumerate().filter(|(_, count)| **count > 0);
+        Self { bins: counts.map(|(at, count)| (middle(at), *count)).collect() }
+    }
+
     fn at(&self, bin: u16) -> u64 {
         self.bins.get(&bin).copied().unwrap_or(0)
     }

@@ -9,6 +9,7 @@
 mod counts;
 mod histogram;
 mod report;
+mod slots;
 #[cfg(test)]
 mod tests;
 

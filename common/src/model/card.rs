@@ -5,7 +5,10 @@ use std::fmt::Write;
 
 use crate::message::ExportPlan;
 use crate::metrics::Report;
-use crate::run::{Architecture, ModelSource, Pooling, RunSpec, SecureAggregation, TaskInput, Trainable};
+use crate::run::{
+    Architecture, GraphKind, ModelSource, Pooling, RunSpec, SecAggSpec, SecureAggregation, TaskInput,
+    Trainable,
+};
 use crate::status::{Answer, RoundOutcome, RoundRecord, RunStatus};
 
 /// The card of the exported model, in Markdown.
@@ -101,6 +104,16 @@ fn privacy(spec: &RunSpec) -> String {
             "## Privacy\n\n**Secure aggregation was off: the server saw the update of every single site.** No noise \
              was added to the updates. What a model has learned can be asked of it: treat it as confidential as the \
              data that it was trained on, unless you have reason not to.\n"
+        }
+        SecureAggregation::Required(SecAggSpec { graph: GraphKind::Complete, .. }) => {
+            "## Privacy\n\nSecure aggregation was required: updates were encrypted, and the server learned only \
+             their sum, even had it lied. No noise was added: what a model has learned can be asked of it, so treat \
+             it as confidential as the data that it was trained on, unless you have reason not to.\n"
+        }
+        SecureAggregation::Required(SecAggSpec { graph: GraphKind::Regular, .. }) => {
+            "## Privacy\n\nSecure aggregation was required on a regular graph: a server that follows the protocol \
+             learned only the sum of the updates. **A server that lies could have learned more.** No noise was added: \
+             treat the model as confidential as the data that it was trained on, unless you have reason not to.\n"
         }
     }
     .to_owned()

@@ -39,11 +39,50 @@ pub struct RunSpec {
 }
 
 /// Whether updates are encrypted so that the server learns only their sum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SecureAggregation {
     /// The server sees each site's update. Must be written out.
     Off,
+    /// The server sees the sum over at least `min_updates` sites, and nothing else.
+    Required(SecAggSpec),
+}
+
+/// How updates are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SecAggSpec {
+    /// Bits of a value of an update.
+    pub quantization_bits: u8,
+    /// In the first round a value beyond plus or minus this is clamped; later ranges follow the updates.
+    pub clipping_range: f32,
+    /// So many sites may collude with the server without learning more than the sum; a third when not given.
+    pub max_colluding: Option<u32>,
+    /// How long a stage of the exchange waits for a site.
+    pub stage_timeout: Duration,
+    /// Who shares masks with whom.
+    pub graph: GraphKind,
+}
+
+/// Who shares masks with whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GraphKind {
+    /// Every site with every other: holds against a server that lies.
+    Complete,
+    /// Every site with a few: for large cohorts and a server that is curious but follows the protocol.
+    Regular,
+}
+
+impl std::fmt::Display for SecureAggregation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Required(SecAggSpec { graph: GraphKind::Complete, .. }) => "required",
+            Self::Required(SecAggSpec { graph: GraphKind::Regular, .. }) => {
+                "required (regular graph: against a semi-honest server)"
+            }
+        })
+    }
 }
 
 /// The model of a run.
@@ -306,6 +345,20 @@ impl RunSpec {
     /// Reads `run.toml`. `file` is its name for the message.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         config::read::<file::RunFile, Self>(file, text)
+    }
+
+    /// What whoever submits the run should know of its privacy.
+    pub fn warnings(&self) -> Vec<String> {
+        let named = self.cohort.sites.as_ref().map(Vec::len);
+        match self.secure_aggregation {
+            SecureAggregation::Off => {
+                vec!["secure_aggregation is \"off\": the server sees each site's update".into()]
+            }
+            SecureAggregation::Required(_) if named == Some(2) || self.cohort.min_updates == 2 => vec![
+                "with two sites in a sum each learns the other's update: both must agree to it with policy.min_updates = 2 in site.toml".into(),
+            ],
+            SecureAggregation::Required(_) => Vec::new(),
+        }
     }
 
     /// Number of model outputs.

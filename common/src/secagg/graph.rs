@@ -39,7 +39,7 @@ impl Graph {
     /// third when not given. `None` when there is no one to share with, or when so many collude that nothing
     /// can be promised.
     pub fn complete(sites: u32, max_colluding: Option<u32>) -> Option<Self> {
-        let colluding = max_colluding.unwrap_or(sites.saturating_sub(1) / 3);
+        let colluding = max_colluding.unwrap_or(sites / 3);
         if sites < 2 || colluding >= sites {
             return None;
         }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{invalid, no_duplicates, within};
 use crate::config::Invalid;
 use crate::id::ClientId;
-use crate::run::{CohortSpec, Selection};
+use crate::run::{CohortSpec, SecureAggregation, Selection};
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -22,7 +22,8 @@ pub(super) struct CohortFile {
     max_examples: Option<u64>,
 }
 
-pub(super) fn cohort(file: CohortFile) -> Result<CohortSpec, Invalid> {
+pub(super) fn cohort(file: CohortFile, secure: SecureAggregation) -> Result<CohortSpec, Invalid> {
+    let secure = secure != SecureAggregation::Off;
     let sites = file.sites.map(|sites| client_ids(&sites)).transpose()?;
     let selection = match (file.fraction, file.count) {
         (None, None) => Selection::All,
@@ -39,7 +40,7 @@ pub(super) fn cohort(file: CohortFile) -> Result<CohortSpec, Invalid> {
         }
     };
     let named = sites.as_ref().map(|sites| u32::try_from(sites.len()).unwrap_or(u32::MAX));
-    let min_updates = file.min_updates.unwrap_or_else(|| named.unwrap_or(1));
+    let min_updates = file.min_updates.unwrap_or_else(|| named.unwrap_or(if secure { 3 } else { 1 }));
     within("cohort.min_updates", u64::from(min_updates), 1, u64::from(named.unwrap_or(1_000_000)))?;
     let min_sites = file.min_sites.unwrap_or_else(|| named.unwrap_or(min_updates));
     within(
@@ -70,7 +71,8 @@ pub(super) fn cohort(file: CohortFile) -> Result<CohortSpec, Invalid> {
     }
     let max_attempts = file.max_attempts.unwrap_or(3);
     within("cohort.max_attempts", u64::from(max_attempts), 1, 1000)?;
-    let max_examples = file.max_examples.unwrap_or(10_000_000);
+    // A hidden weight is encoded relative to the cap: one far above the sites' sizes costs precision.
+    let max_examples = file.max_examples.unwrap_or(if secure { 10_000 } else { 10_000_000 });
     within("cohort.max_examples", max_examples, 1, 1 << 40)?;
     Ok(CohortSpec { sites, selection, min_sites, min_updates, round_timeout, max_attempts, max_examples })
 }

@@ -2,6 +2,7 @@
 
 mod cohort;
 mod model;
+mod secagg;
 mod task;
 mod training;
 
@@ -11,9 +12,10 @@ use serde::Deserialize;
 
 use self::cohort::{CohortFile, cohort};
 use self::model::{ModelFile, model};
+use self::secagg::{SecAggFile, secure_aggregation};
 use self::task::{TaskFile, task};
 use self::training::{TrainingFile, training};
-use super::{RunSpec, SecureAggregation, ServerSpec};
+use super::{RunSpec, ServerSpec};
 use crate::config::Invalid;
 
 #[derive(Deserialize)]
@@ -23,7 +25,8 @@ pub(super) struct RunFile {
     rounds: u32,
     #[serde(default)]
     seed: u64,
-    secure_aggregation: String,
+    secure_aggregation: Option<String>,
+    secagg: Option<SecAggFile>,
     model: ModelFile,
     task: TaskFile,
     #[serde(default)]
@@ -46,11 +49,12 @@ impl TryFrom<RunFile> for RunSpec {
     fn try_from(file: RunFile) -> Result<Self, Invalid> {
         let name = file.name.parse().map_err(|e| invalid("name", e))?;
         within("rounds", u64::from(file.rounds), 1, 100_000)?;
-        let secure_aggregation = secure_aggregation(&file.secure_aggregation)?;
+        let secure_aggregation = secure_aggregation(file.secure_aggregation.as_deref(), file.secagg)?;
         let task = task(file.task)?;
         let model = model(file.model, &task)?;
         let training = training(&file.training)?;
-        let cohort = cohort(file.cohort)?;
+        let cohort = cohort(file.cohort, secure_aggregation)?;
+        secagg::check(secure_aggregation, &cohort)?;
         let learning_rate = file.server.learning_rate.unwrap_or(1.0);
         positive("server.learning_rate", learning_rate)?;
         Ok(Self {
@@ -64,17 +68,6 @@ impl TryFrom<RunFile> for RunSpec {
             cohort,
             server: ServerSpec { learning_rate },
         })
-    }
-}
-
-fn secure_aggregation(written: &str) -> Result<SecureAggregation, Invalid> {
-    match written {
-        "off" => Ok(SecureAggregation::Off),
-        "required" => Err(Invalid::new(
-            "secure_aggregation",
-            "this version cannot encrypt updates yet; write \"off\" to let the server see each site's update",
-        )),
-        other => Err(Invalid::new("secure_aggregation", format!("`{other}` is unknown; write \"off\""))),
     }
 }
 

@@ -1,0 +1,111 @@
+//! The key `secure_aggregation` and the table `[secagg]`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{forbid, invalid, positive, within};
+use crate::config::Invalid;
+use crate::run::{CohortSpec, GraphKind, SecAggSpec, SecureAggregation, Selection};
+use crate::secagg::quantize::Encoding;
+
+/// Sites over which every one may share with every other.
+const COMPLETE_MAX: u32 = 256;
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SecAggFile {
+    quantization_bits: Option<u8>,
+    clipping_range: Option<f32>,
+    max_colluding: Option<u32>,
+    stage_timeout: Option<String>,
+    graph: Option<String>,
+}
+
+/// Whether updates are encrypted: yes, unless `"off"` is written out.
+pub(super) fn secure_aggregation(
+    written: Option<&str>,
+    file: Option<SecAggFile>,
+) -> Result<SecureAggregation, Invalid> {
+    match written {
+        None | Some("required") => Ok(SecureAggregation::Required(spec(&file.unwrap_or_default())?)),
+        Some("off") => {
+            forbid("secagg", file.is_some(), "sets up what `secure_aggregation = \"off\"` turns off")?;
+            Ok(SecureAggregation::Off)
+        }
+        Some(other) => Err(Invalid::new(
+            "secure_aggregation",
+            format!(
+                "`{other}` is unknown; write \"required\", or \"off\" to let the server see each site's update"
+            ),
+        )),
+    }
+}
+
+fn spec(file: &SecAggFile) -> Result<SecAggSpec, Invalid> {
+    let quantization_bits = file.quantization_bits.unwrap_or(16);
+    within("secagg.quantization_bits", u64::from(quantization_bits), 8, 24)?;
+    let clipping_range = file.clipping_range.unwrap_or(1.0);
+    positive("secagg.clipping_range", f64::from(clipping_range))?;
+    let stage_timeout = match &file.stage_timeout {
+        None => Duration::from_secs(60),
+        Some(text) => humantime::parse_duration(text).map_err(|_| {
+            invalid("secagg.stage_timeout", format!("`{text}` is no duration; write \"60s\" or \"5m\""))
+        })?,
+    };
+    if !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&stage_timeout) {
+        return Err(Invalid::new("secagg.stage_timeout", "must be between 1 second and 1 day"));
+    }
+    let graph = match file.graph.as_deref() {
+        None | Some("complete") => GraphKind::Complete,
+        Some("regular") => GraphKind::Regular,
+        Some(other) => {
+            return Err(Invalid::new(
+                "secagg.graph",
+                format!(
+                    "`{other}` is unknown; write \"complete\", or \"regular\" for large cohorts and an honest server"
+                ),
+            ));
+        }
+    };
+    Ok(SecAggSpec {
+        quantization_bits,
+        clipping_range,
+        max_colluding: file.max_colluding,
+        stage_timeout,
+        graph,
+    })
+}
+
+/// Whether the cohort can be summed securely at all.
+pub(super) fn check(secure: SecureAggregation, cohort: &CohortSpec) -> Result<(), Invalid> {
+    let SecureAggregation::Required(spec) = secure else { return Ok(()) };
+    if cohort.min_updates < 2 {
+        return Err(Invalid::new(
+            "cohort.min_updates",
+            "must be at least 2 with secure aggregation: the sum over one site is its update; name more sites, or write secure_aggregation = \"off\"",
+        ));
+    }
+    let named = cohort.sites.as_ref().map(|sites| u32::try_from(sites.len()).unwrap_or(u32::MAX));
+    let most = match cohort.selection {
+        Selection::Count(count) => Some(named.map_or(count, |named| named.min(count))),
+        Selection::All | Selection::Fraction(_) => named,
+    };
+    let Some(most) = most else { return Ok(()) };
+    if most > COMPLETE_MAX && spec.graph == GraphKind::Complete {
+        return Err(Invalid::new(
+            "secagg.graph",
+            format!(
+                "a complete graph is for up to {COMPLETE_MAX} sites, not {most}: write graph = \"regular\", which trusts the server to follow the protocol"
+            ),
+        ));
+    }
+    Encoding::new(spec.quantization_bits, most.max(2)).map_err(|e| invalid("secagg.quantization_bits", e))?;
+    if spec.max_colluding.is_some_and(|colluding| colluding >= most) {
+        return Err(Invalid::new(
+            "secagg.max_colluding",
+            format!("must be below the {most} sites of the cohort"),
+        ));
+    }
+    Ok(())
+}

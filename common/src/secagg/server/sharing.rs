@@ -1,0 +1,84 @@
+//! Everybody's sealed shares are awaited; the server routes what it cannot read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::masking::Masking;
+use super::{Aborted, Rejected, enough};
+use crate::id::ClientId;
+use crate::secagg::graph::Graph;
+use crate::secagg::message::{Ask, SealedShare, SignedAdvertisement};
+use crate::secagg::params::RoundParams;
+use crate::secagg::transcript::Digest;
+
+/// U1: its sites, keys and graph. A site's rank is its index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Roster {
+    pub(super) params: RoundParams,
+    pub(super) entries: Vec<SignedAdvertisement>,
+    pub(super) verifying_keys: Vec<[u8; 32]>,
+    pub(super) t1: Digest,
+    pub(super) graph: Graph,
+    /// Sites over which the sum must at least be formed.
+    pub(super) needed: usize,
+    /// Signatures over the survivors that must at least agree.
+    pub(super) quorum: usize,
+}
+
+impl Roster {
+    pub(super) fn rank_of(&self, site: &ClientId) -> Option<u32> {
+        self.entries.binary_search_by(|entry| entry.body.site.cmp(site)).ok().map(|rank| rank as u32)
+    }
+
+    pub(super) fn site(&self, rank: u32) -> &ClientId {
+        &self.entries[rank as usize].body.site
+    }
+}
+
+/// Who sent what for whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sharing {
+    pub(super) awaited: BTreeSet<ClientId>,
+    roster: Roster,
+    /// By sender, then by receiver.
+    sealed: BTreeMap<ClientId, BTreeMap<ClientId, Vec<u8>>>,
+}
+
+impl Sharing {
+    pub(super) fn new(
+        params: RoundParams,
+        entries: Vec<SignedAdvertisement>,
+        verifying_keys: Vec<[u8; 32]>,
+        t1: Digest,
+        graph: Graph,
+        (needed, quorum): (usize, usize),
+    ) -> Self {
+        let awaited = entries.iter().map(|entry| entry.body.site.clone()).collect();
+        let roster = Roster { params, entries, verifying_keys, t1, graph, needed, quorum };
+        Self { awaited, roster, sealed: BTreeMap::new() }
+    }
+
+    pub(super) fn ask(&self) -> Ask {
+        Ask::ShareKeys(self.roster.entries.clone())
+    }
+
+    pub(super) fn take(&mut self, from: &ClientId, shares: Vec<SealedShare>) -> Result<(), Rejected> {
+        let rank = self.roster.rank_of(from).ok_or(Rejected::NotAwaited)?;
+        let neighbours = self.roster.graph.neighbours(rank);
+        let due: BTreeSet<&ClientId> = neighbours.iter().map(|rank| self.roster.site(*rank)).collect();
+        let count = shares.len();
+        let shares: BTreeMap<ClientId, Vec<u8>> =
+            shares.into_iter().map(|share| (share.peer, share.sealed)).collect();
+        if count != due.len() || !shares.keys().eq(due) {
+            return Err(Rejected::Shares);
+        }
+        self.sealed.insert(from.clone(), shares);
+        Ok(())
+    }
+
+    pub(super) fn proceed(self) -> Result<Masking, Aborted> {
+        enough(self.sealed.len(), self.roster.needed, "shared their secrets")?;
+        Ok(Masking::new(self.roster, self.sealed))
+    }
+}
