@@ -1,12 +1,14 @@
 //! What the server, the sites and the operator's command line share of the network.
 //!
 //! * [`tls`]: who we are and who the peer is, from certificates.
+//! * [`authority`]: whom certificates that come in messages belong to; signing with our own.
 //! * [`endpoint`]: QUIC with settings for long trainings behind firewalls.
 //! * [`frames`]: control messages on a stream.
 //! * [`blobs`]: files named by their hash, on disk; [`transfer`] moves them, resumable at any offset.
 //!
 //! It decides nothing about rounds: it turns bytes into messages and back.
 
+pub mod authority;
 pub mod blobs;
 pub mod endpoint;
 pub mod frames;

@@ -13,6 +13,8 @@ use sheaf_common::id::Identity;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::authority::{self, Authority, NotOurs};
+
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"sheaf/1";
 
@@ -31,7 +33,7 @@ pub struct CredentialPaths {
 pub struct Credentials {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    roots: Arc<RootCertStore>,
+    pub(crate) roots: Arc<RootCertStore>,
     /// Who the certificate says that we are.
     pub identity: Identity,
     /// End of the certificate's validity, seconds since the Unix epoch.
@@ -125,18 +127,34 @@ impl Credentials {
         Ok(config)
     }
 
+    /// Our certificate, DER.
+    pub fn certificate(&self) -> &[u8] {
+        // A chain without a leaf does not load.
+        self.chain.first().map_or(&[], |leaf| leaf.as_ref())
+    }
+
+    /// Our Ed25519 signature over `message`.
+    pub fn sign(&self, message: &[u8]) -> Result<[u8; 64], NotOurs> {
+        authority::sign(&self.key, message)
+    }
+
+    /// The federation's CA as a judge of certificates that come in messages.
+    pub fn authority(&self) -> Result<Authority, CredentialError> {
+        Authority::new(self)
+    }
+
     /// A secret that a restarted endpoint has again, for its stateless resets.
     pub(crate) fn reset_secret(&self) -> [u8; 32] {
         blake3::derive_key("sheaf 2026 stateless reset v1", self.key.secret_der())
     }
 
-    fn unusable(&self, why: impl std::fmt::Display) -> CredentialError {
+    pub(crate) fn unusable(&self, why: impl std::fmt::Display) -> CredentialError {
         CredentialError::Unusable { identity: self.identity.to_string(), why: why.to_string() }
     }
 }
 
 /// aws-lc-rs, whose first key exchange is the hybrid X25519MLKEM768.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 

@@ -1,0 +1,76 @@
+//! The federation's CA as a judge of certificates that come in messages, and our own key as a pen.
+//!
+//! TLS proves who is at the other end of a connection. In a secure sum sites must believe each other although
+//! only the server is connected to them: they show each other certificates and sign with their keys.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use sheaf_common::id::{Federation, Identity};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::tls::{CredentialError, Credentials, identity_of, provider};
+
+/// Length of an Ed25519 public key.
+const KEY: usize = 32;
+
+/// Says whose a certificate is.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    verifier: Arc<dyn ClientCertVerifier>,
+    federation: Federation,
+}
+
+/// A certificate is no good here.
+#[derive(Debug, thiserror::Error)]
+pub enum NotOurs {
+    /// The federation's CA did not sign it, or it is not valid now.
+    #[error("the federation's CA does not vouch for it: {0}")]
+    Untrusted(String),
+    /// It names no party, or one of another federation.
+    #[error("it names no party of this federation: {0}")]
+    Stranger(String),
+    /// Its key is not an Ed25519 key.
+    #[error("its key is not an Ed25519 key: issue a new one with `sheaf pki issue`")]
+    Key,
+}
+
+impl Authority {
+    pub(crate) fn new(credentials: &Credentials) -> Result<Self, CredentialError> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(credentials.roots.clone(), provider())
+            .build()
+            .map_err(|e| credentials.unusable(e))?;
+        Ok(Self { verifier, federation: credentials.identity.federation.clone() })
+    }
+
+    /// The party whose certificate (DER) this is, and its Ed25519 key.
+    pub fn verify(&self, certificate: &[u8], now: SystemTime) -> Result<(Identity, [u8; KEY]), NotOurs> {
+        let certificate = CertificateDer::from(certificate);
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.verifier
+            .verify_client_cert(&certificate, &[], UnixTime::since_unix_epoch(since))
+            .map_err(|e| NotOurs::Untrusted(e.to_string()))?;
+        let identity = identity_of(&certificate).map_err(|e| NotOurs::Stranger(e.to_string()))?;
+        if identity.federation != self.federation {
+            return Err(NotOurs::Stranger(format!("it is of federation {}", identity.federation)));
+        }
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| NotOurs::Key)?;
+        let info = parsed.public_key();
+        // RFC 8410: 1.3.101.112 is Ed25519.
+        if info.algorithm.algorithm.to_id_string() != "1.3.101.112" {
+            return Err(NotOurs::Key);
+        }
+        let key = info.subject_public_key.data.as_ref().try_into().map_err(|_| NotOurs::Key)?;
+        Ok((identity, key))
+    }
+}
+
+/// Signs with a certificate's key.
+pub(crate) fn sign(key: &PrivateKeyDer<'_>, message: &[u8]) -> Result<[u8; 64], NotOurs> {
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.secret_der()).map_err(|_| NotOurs::Key)?;
+    pair.sign(message).as_ref().try_into().map_err(|_| NotOurs::Key)
+}
