@@ -1,4 +1,4 @@
-//! The mean of a round's updates: read from their blobs, chunk by chunk, into the next global parameters.
+//! The mean of a round's updates that are not encrypted: read from their blobs, chunk by chunk, into the next global parameters.
 //!
 //! Memory is a few chunks per core, whatever the number of sites and the size of the model. The result depends
 //! on neither the order of arrival nor the number of cores.
@@ -11,30 +11,13 @@ use std::thread;
 use sheaf_common::aggregate::{Aggregate as Sum, FedAvg, Finding, ServerOptimizer};
 use sheaf_common::blob::BlobId;
 use sheaf_common::params::VALUE_BYTES;
-use sheaf_common::run::{RunSpec, SecureAggregation};
+use sheaf_common::run::RunSpec;
 use sheaf_transport::blobs::{BlobDir, BlobError};
 
 use crate::core::{Aggregate, Inspection};
 
 /// Parameters per chunk.
-const CHUNK: usize = 1 << 18;
-
-/// How a run's updates become their sum. What needs single updates and what needs only the sum are different
-/// things: everything after this point ([`ServerOptimizer`]) gets the sum alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aggregation {
-    /// The server reads each update and adds it.
-    Plain,
-}
-
-impl Aggregation {
-    /// What the run asked for.
-    pub fn of(spec: &RunSpec) -> Self {
-        match spec.secure_aggregation {
-            SecureAggregation::Off => Self::Plain,
-        }
-    }
-}
+pub(crate) const CHUNK: usize = 1 << 18;
 
 /// The average could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +42,7 @@ pub fn aggregate(
     spec: &RunSpec,
     round: &Aggregate,
 ) -> Result<BlobId, AggregationError> {
-    let optimizer = FedAvg { learning_rate: spec.server.learning_rate };
-    match Aggregation::of(spec) {
-        Aggregation::Plain => plain(blobs, updates, &optimizer, round),
-    }
+    plain(blobs, updates, &FedAvg { learning_rate: spec.server.learning_rate }, round)
 }
 
 fn plain(
@@ -169,7 +149,7 @@ fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value))
 }
 
-fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+pub(crate) fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 

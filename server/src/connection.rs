@@ -2,12 +2,15 @@
 //! the server's loop and messages back into frames; decides nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use quinn::{Connection, RecvStream, SendStream};
 use sheaf_common::id::{ClientId, Federation, Identity, Role};
 use sheaf_common::message::{Hello, Open, Reply, Request, ServerMessage, SiteMessage};
+use sheaf_common::secagg::message::Answer;
+use sheaf_common::secagg::server::Evidence;
 use sheaf_common::wire::PROTOCOL_VERSION;
+use sheaf_transport::authority::Authority;
 use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::frames::{self, FrameError};
 use sheaf_transport::tls::peer_identity;
@@ -38,8 +41,8 @@ pub enum Event {
     Opened(PeerId, Identity),
     /// A site's control stream is up.
     Joined(Joined),
-    /// A site said something; for an update, with what a look at its blob found.
-    Message(PeerId, ClientId, SiteMessage, Option<Inspection>),
+    /// A site said something; with what a look at what it names found.
+    Message(PeerId, ClientId, SiteMessage, Finding),
     /// An operator or viewer asks.
     Request(PeerId, Identity, Request, oneshot::Sender<Reply>),
     /// A peer wants to move a blob.
@@ -48,6 +51,15 @@ pub enum Event {
     Moved(PeerId, u64, u64),
     /// The connection is gone.
     Closed(PeerId),
+}
+
+/// What a look at what a message names found.
+#[derive(Clone, Copy, Debug)]
+pub struct Finding {
+    /// Of an update's blob; `None` when it is not here.
+    pub inspection: Option<Inspection>,
+    /// Of an answer in a secure sum.
+    pub evidence: Evidence,
 }
 
 /// A site that is ready for tasks.
@@ -70,6 +82,8 @@ pub struct Joined {
 pub struct Context {
     /// Our federation.
     pub federation: Federation,
+    /// Whose certificates are good.
+    pub authority: Authority,
     /// Models and global parameters.
     pub blobs: BlobDir,
     /// Sites' updates, apart from everything else: nobody can fetch one, and letting one go touches nothing else.
@@ -200,8 +214,9 @@ impl Connected {
         let reader = async {
             loop {
                 let message = plain(frames::read::<SiteMessage>(&mut recv).await?);
-                let inspection = self.inspect(&message).await;
-                if self.tell(Event::Message(self.peer, site.clone(), message, inspection)).await.is_err() {
+                let finding =
+                    Finding { inspection: self.inspect(&message).await, evidence: self.evidence(&message) };
+                if self.tell(Event::Message(self.peer, site.clone(), message, finding)).await.is_err() {
                     return Ok(());
                 }
             }
@@ -225,6 +240,26 @@ impl Connected {
                 None
             }
             Err(_) => None,
+        }
+    }
+
+    /// Looks at what an answer in a secure sum names: a certificate, which must be good and the sender's, or a
+    /// blob.
+    fn evidence(&self, message: &SiteMessage) -> Evidence {
+        let SiteMessage::Secure { answer, .. } = message else {
+            return Evidence::Nothing;
+        };
+        match answer {
+            Answer::Advertisement(entry) => {
+                match self.context.authority.verify(&entry.body.certificate, SystemTime::now()) {
+                    Ok((identity, key)) if identity == self.identity => Evidence::Key(key),
+                    Ok(_) | Err(_) => Evidence::Nothing,
+                }
+            }
+            Answer::Masked(blob) => {
+                self.context.updates.length(*blob).map_or(Evidence::Nothing, Evidence::Length)
+            }
+            Answer::Shares(_) | Answer::Confirmed(_) | Answer::Unmasking(_) => Evidence::Nothing,
         }
     }
 
@@ -316,7 +351,11 @@ impl Connected {
 fn plain(message: SiteMessage) -> SiteMessage {
     match message {
         SiteMessage::Declined { task, reason } => SiteMessage::Declined { task, reason: plain_text(&reason) },
-        SiteMessage::Progress { .. } | SiteMessage::Update(_) | SiteMessage::Evaluated { .. } => message,
+        SiteMessage::Progress { .. }
+        | SiteMessage::Update(_)
+        | SiteMessage::Ready(_)
+        | SiteMessage::Secure { .. }
+        | SiteMessage::Evaluated { .. } => message,
     }
 }
 

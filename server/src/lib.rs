@@ -7,6 +7,7 @@
 //! * [`registry`]: who is connected and what they may fetch.
 //! * [`submit`]: from `run.toml` to a run whose initial parameters are a blob.
 //! * [`aggregation`]: the mean of a round's updates.
+//! * [`opening`]: the same from a secure sum.
 //! * [`store`]: what survives a crash.
 //! * [`pki`]: the federation's certificates.
 //! * [`cli`]: the program `sheaf`.
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod core;
+pub mod opening;
 pub mod pki;
 pub mod registry;
 mod report;

@@ -3,7 +3,7 @@
 use sheaf_common::id::RunId;
 use sheaf_common::message::{ExportPlan, Reply, Request};
 use sheaf_common::status::{
-    MemberStatus, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus, RunSummary, SiteStatus,
+    Answer, MemberStatus, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus, RunSummary, SiteStatus,
 };
 use sheaf_common::time::Timestamp;
 use sheaf_common::wire::{self, FRAME_MAX};
@@ -64,6 +64,7 @@ impl State {
             round: view.task.round,
             attempt: view.task.attempt,
             started: view.started,
+            stage: view.stage.to_owned(),
             time_left: view.deadline.since(now),
             members: members.collect(),
         })
@@ -152,7 +153,7 @@ pub(crate) fn round(run: &RunId, record: &RoundRecord) {
     let round = record.round;
     match &record.outcome {
         RoundOutcome::Completed(global) => {
-            let updates = record.participants.iter().filter(|site| site.num_examples > 0).count();
+            let updates = record.participants.iter().filter(|site| site.answer == Answer::Accepted).count();
             let accuracy = record.global_metrics.as_ref().map(|report| report.accuracy);
             info!(%run, round, seconds, updates, loss = record.train_loss, accuracy, model = global.short(), "round completed");
         }

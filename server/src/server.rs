@@ -21,7 +21,8 @@ use tracing::{error, info};
 use crate::aggregation::aggregate;
 use crate::config::ServerConfig;
 use crate::connection::{self, Context, Event};
-use crate::core::{Aggregate, Effect, Input};
+use crate::core::{Aggregate, Effect, Input, Open};
+use crate::opening;
 use crate::registry::PeerId;
 use crate::state::{Done, State};
 use crate::store::{Store, StoreError};
@@ -92,11 +93,13 @@ impl Server {
         blobs.remove_unnamed()?;
         let updates = BlobDir::open(config.data_dir.join("updates"))?;
         let store = Store::open(&config.data_dir.join("sheaf.db"))?;
-        let state = State::open(store, blobs.clone(), updates.clone())?;
+        let federation = credentials.identity.federation.clone();
+        let state = State::open(federation.clone(), store, blobs.clone(), updates.clone())?;
         let (sender, events) = mpsc::channel(1024);
         let (done_sender, done) = mpsc::channel(64);
-        let federation = credentials.identity.federation.clone();
-        let context = Arc::new(Context { federation: federation.clone(), blobs, updates, events: sender });
+        let authority = credentials.authority()?;
+        let context =
+            Arc::new(Context { federation: federation.clone(), authority, blobs, updates, events: sender });
         let mut server = Self { endpoint, context, events, done, done_sender, state, _lock: lock };
         let address = server.address();
         let path = config.data_dir.join("address");
@@ -175,8 +178,11 @@ impl Server {
             return Err(error.into());
         }
         while let Some((index, effect)) = state.effects.pop_front() {
+            // The two kinds of long work; everything else is done at once.
             if let Effect::Aggregate(round) = effect {
                 spawn_aggregation(state, index, round, self.done_sender.clone());
+            } else if let Effect::Open(sum) = effect {
+                spawn_opening(state, index, *sum, self.done_sender.clone());
             } else {
                 state.perform(index, effect);
             }
@@ -226,8 +232,19 @@ fn spawn_aggregation(state: &State, index: usize, round: Aggregate, done: mpsc::
     let (blobs, updates) = (state.blobs.clone(), state.updates.clone());
     let spec = state.runs[index].run().spec.clone();
     tokio::task::spawn_blocking(move || {
-        let result = aggregate(&blobs, &updates, &spec, &round).map_err(|e| e.to_string());
+        let result = aggregate(&blobs, &updates, &spec, &round);
+        let result = result.map(|global| (global, None)).map_err(|e| e.to_string());
         done.blocking_send(Done::Aggregated(round.task, result))
+    });
+}
+
+fn spawn_opening(state: &State, index: usize, sum: Open, done: mpsc::Sender<Done>) {
+    let (blobs, updates, job) = (state.blobs.clone(), state.updates.clone(), state.runs[index].job());
+    tokio::task::spawn_blocking(move || {
+        let result = opening::open(&blobs, &updates, &job, &sum);
+        let result =
+            result.map(|(global, summed)| (global, Some(Box::new(summed)))).map_err(|e| e.to_string());
+        done.blocking_send(Done::Aggregated(sum.task, result))
     });
 }
 

@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sheaf_common::blob::BlobId;
-use sheaf_common::id::{ClientId, Name, RunId};
+use sheaf_common::id::{ClientId, Federation, Name, RunId};
 use sheaf_common::message::{EvaluateTask, Reply, ServerMessage, SiteMessage, TaskId, TrainTask};
 use sheaf_common::model::{Manifest, ModelInfo};
+use sheaf_common::run::SecureAggregation;
 use sheaf_common::status::{Phase, RunState};
 use sheaf_common::time::Timestamp;
 use sheaf_transport::blobs::BlobDir;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::connection::{Event, Joined};
+use crate::connection::{Event, Finding, Joined};
 use crate::core::queue::{Waiting, startable};
-use crate::core::{Coordinator, Effect, Input, Inspection, Run};
+use crate::core::{Coordinator, Effect, Input, Run, Summed};
 use crate::registry::Registry;
 use crate::server::now;
 use crate::store::{SeenSite, Store, StoreError, Write};
@@ -23,7 +24,7 @@ use crate::submit::{Prepared, SubmitError};
 /// What a background job came to.
 #[derive(Debug)]
 pub(crate) enum Done {
-    Aggregated(TaskId, Result<BlobId, String>),
+    Aggregated(TaskId, Result<(BlobId, Option<Box<Summed>>), String>),
     Prepared(Name, oneshot::Sender<Reply>, Result<Box<Prepared>, SubmitError>),
     Described(oneshot::Sender<Reply>, Result<ModelInfo, SubmitError>),
 }
@@ -31,6 +32,7 @@ pub(crate) enum Done {
 /// Everything that the loop owns.
 #[derive(Debug)]
 pub(crate) struct State {
+    pub(crate) federation: Federation,
     pub(crate) store: Store,
     /// Models and global parameters.
     pub(crate) blobs: BlobDir,
@@ -52,8 +54,14 @@ pub(crate) struct State {
 
 impl State {
     /// Every run as the store tells it; nobody is connected yet.
-    pub(crate) fn open(store: Store, blobs: BlobDir, updates: BlobDir) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        federation: Federation,
+        store: Store,
+        blobs: BlobDir,
+        updates: BlobDir,
+    ) -> Result<Self, StoreError> {
         Ok(Self {
+            federation,
             runs: store.runs()?,
             models: store.models()?,
             store,
@@ -91,6 +99,8 @@ impl State {
                 }
                 Effect::Train { .. }
                 | Effect::Evaluate { .. }
+                | Effect::Ask { .. }
+                | Effect::Open(_)
                 | Effect::Reject { .. }
                 | Effect::Over { .. }
                 | Effect::Aggregate(_)
@@ -121,8 +131,8 @@ impl State {
         match event {
             Event::Opened(peer, identity) => self.registry.add(peer, identity),
             Event::Joined(joined) => self.on_joined(joined),
-            Event::Message(peer, site, message, inspection) if self.registry.is_current(&site, peer) => {
-                self.on_message(&site, message, inspection);
+            Event::Message(peer, site, message, finding) if self.registry.is_current(&site, peer) => {
+                self.on_message(&site, message, finding);
             }
             Event::Access(peer, access, reply) => _ = reply.send(self.registry.permits(peer, access)),
             Event::Moved(peer, down, up) => self.registry.count(peer, down, up),
@@ -150,7 +160,7 @@ impl State {
         self.feed_admitting(&site, &Input::Connected(site.clone()));
     }
 
-    fn on_message(&mut self, site: &ClientId, message: SiteMessage, inspection: Option<Inspection>) {
+    fn on_message(&mut self, site: &ClientId, message: SiteMessage, finding: Finding) {
         let from = site.clone();
         let (task, input) = match message {
             SiteMessage::Progress { task, phase, done, total } => {
@@ -159,7 +169,15 @@ impl State {
                 }
                 return;
             }
-            SiteMessage::Update(update) => (update.task.clone(), Input::Update { from, update, inspection }),
+            SiteMessage::Update(update) => {
+                let inspection = finding.inspection;
+                (update.task.clone(), Input::Update { from, update, inspection })
+            }
+            SiteMessage::Ready(task) => (task.clone(), Input::Ready { from, task }),
+            SiteMessage::Secure { task, answer } => {
+                let (answer, evidence) = (Box::new(answer), finding.evidence);
+                (task.clone(), Input::Secure { from, task, answer, evidence })
+            }
             SiteMessage::Evaluated { task, metrics } => {
                 (task.clone(), Input::Evaluated { from, task, metrics })
             }
@@ -182,14 +200,17 @@ impl State {
             Done::Aggregated(task, result) => {
                 let Some(index) = self.find(&task.run) else { return };
                 let input = match result {
-                    Ok(global) => Input::Aggregated { task, global },
+                    Ok((global, summed)) => Input::Aggregated { task, global, summed },
                     Err(why) => Input::AggregationFailed { task, why },
                 };
                 self.feed(index, input, now());
             }
             Done::Prepared(by, reply, result) => {
                 let answer = match result {
-                    Ok(prepared) => Reply::Submitted(self.queue(*prepared, by)),
+                    Ok(prepared) => {
+                        let warnings = prepared.spec.warnings();
+                        Reply::Submitted { run: self.queue(*prepared, by), warnings }
+                    }
                     Err(error) => Reply::Refused(error.to_string()),
                 };
                 self.replies.push((reply, answer));
@@ -216,7 +237,16 @@ impl State {
         let Prepared { spec, model, params, initial } = prepared;
         let id = self.free_name(&spec.name);
         info!(run = %id, %by, "run submitted");
-        let run = Run { id: id.clone(), spec, submitted_by: by, submitted_at: now(), model, params, initial };
+        let run = Run {
+            id: id.clone(),
+            federation: self.federation.clone(),
+            spec,
+            submitted_by: by,
+            submitted_at: now(),
+            model,
+            params,
+            initial,
+        };
         let coordinator = Coordinator::new(run);
         self.writes.push(Write::Run(Box::new(coordinator.clone())));
         self.runs.push(coordinator);
@@ -297,7 +327,8 @@ impl State {
                 let job = self.runs[index].job();
                 let get = self.blobs_of(job.model, job.global);
                 self.progress.remove(&(task.run.clone(), to.clone()));
-                self.registry.grant_site(&to, &get, Some(job.params.bytes()));
+                let secure = job.spec.secure_aggregation != SecureAggregation::Off;
+                self.registry.grant_site(&to, &get, (!secure).then(|| job.params.bytes()));
                 let time_left_ms = deadline.0.saturating_sub(now().0);
                 self.registry
                     .send(&to, ServerMessage::Train(Box::new(TrainTask { id: task, job, time_left_ms })));
@@ -308,6 +339,10 @@ impl State {
                 self.progress.remove(&(task.run.clone(), to.clone()));
                 self.registry.grant_site(&to, &get, None);
                 self.registry.send(&to, ServerMessage::Evaluate(Box::new(EvaluateTask { id: task, job })));
+            }
+            Effect::Ask { to, task, ask, put } => {
+                self.registry.grant_site(&to, &[], put);
+                self.registry.send(&to, ServerMessage::Secure { task, ask: *ask });
             }
             Effect::Reject { to, task, reason } => {
                 warn!(site = %to, %task, %reason, "update refused");
@@ -322,7 +357,11 @@ impl State {
                 }
             }
             // These were dealt with when they were made: they are writes, or jobs.
-            Effect::Aggregate(_) | Effect::Record(_) | Effect::FinalMetrics(_) | Effect::Ended(_) => {}
+            Effect::Aggregate(_)
+            | Effect::Open(_)
+            | Effect::Record(_)
+            | Effect::FinalMetrics(_)
+            | Effect::Ended(_) => {}
         }
     }
 

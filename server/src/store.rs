@@ -49,7 +49,7 @@ CREATE TABLE participants (
     attempt INTEGER NOT NULL,
     site TEXT NOT NULL,
     answer TEXT NOT NULL,
-    num_examples INTEGER NOT NULL,
+    num_examples INTEGER,
     PRIMARY KEY (run, round, attempt, site)
 );
 CREATE TABLE metrics (
@@ -324,12 +324,12 @@ fn apply_round(db: &Transaction<'_>, run: &RunId, record: &RoundRecord) -> Resul
     )?;
     for participant in &record.participants {
         let answer = match &participant.answer {
-            Answer::Pending => "none".to_owned(),
+            Answer::Pending | Answer::Ready => "none".to_owned(),
             Answer::Accepted => "accepted".to_owned(),
             Answer::Rejected(why) => format!("rejected: {why}"),
             Answer::Declined(why) => format!("declined: {why}"),
         };
-        let examples = i64::try_from(participant.num_examples).unwrap_or(i64::MAX);
+        let examples = participant.num_examples.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
         db.execute(
             "INSERT INTO participants (run, round, attempt, site, answer, num_examples) VALUES (?, ?, ?, ?, ?, ?)",
             params![run, round, attempt, participant.site.as_str(), answer, examples],

@@ -181,6 +181,7 @@ async fn answer(server: String, credentials: Credentials, blobs: BlobDir) {
             }
             ServerMessage::Evaluate(task) => SiteMessage::Evaluated { task: task.id, metrics: None },
             ServerMessage::Refused(why) => panic!("{why}"),
+            ServerMessage::Secure { .. } => panic!("the run is not encrypted"),
             ServerMessage::Welcome { .. } | ServerMessage::Rejected { .. } | ServerMessage::Over(_) => {
                 continue;
             }

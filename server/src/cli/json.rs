@@ -34,7 +34,7 @@ pub(super) fn status(status: &RunStatus) -> Value {
     let mut value = summary(&status.summary);
     let more = json!({
         "spec": spec(&status.spec),
-        "secure_aggregation": status.spec.secure_aggregation,
+        "secure_aggregation": status.spec.secure_aggregation.to_string(),
         "num_params": status.num_params,
         "bytes_per_transfer": status.num_params.saturating_mul(VALUE_BYTES),
         "global": status.global.to_string(),
@@ -105,6 +105,7 @@ pub(super) fn answer(answer: &Answer) -> (&'static str, Option<&str>) {
     match answer {
         Answer::Pending => ("pending", None),
         Answer::Accepted => ("accepted", None),
+        Answer::Ready => ("ready", None),
         Answer::Rejected(reason) => ("rejected", Some(reason)),
         Answer::Declined(reason) => ("declined", Some(reason)),
     }

@@ -91,13 +91,19 @@ fn members(round: &RoundStatus) -> String {
     let columns = [("SITE", Align::Left), ("DOES", Align::Left)];
     let rows = round.members.iter().map(|member| [member.site.to_string(), doing(member)]);
     let left = coarse(round.time_left);
-    format!("round {}{again}, {left} until its deadline\n{}", round.round, table(&columns, rows))
+    format!(
+        "round {}{again}, {}, {left} until its deadline\n{}",
+        round.round,
+        round.stage,
+        table(&columns, rows)
+    )
 }
 
 /// What a member does, in a few words.
 pub(super) fn doing(member: &MemberStatus) -> String {
     let does = match (&member.answer, member.progress) {
         (Answer::Accepted, _) => "answered".to_owned(),
+        (Answer::Ready, _) => "ready to be summed".to_owned(),
         (Answer::Rejected(reason), _) => format!("its update was refused: {reason}"),
         (Answer::Declined(reason), _) => format!("declined: {reason}"),
         (Answer::Pending, Some((phase, done, total))) => progress(phase, done, total),

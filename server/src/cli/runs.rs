@@ -74,9 +74,12 @@ async fn submit(path: &Path, settings: &Settings) -> Result<RunId, CliError> {
     RunSpec::parse(&file, &text)?;
     let mut session = Session::open(settings).await?;
     let expect = |reply| {
-        if let Reply::Submitted(run) = reply { Some(run) } else { None }
+        if let Reply::Submitted { run, warnings } = reply { Some((run, warnings)) } else { None }
     };
-    let run = session.ask(&Request::Submit { file, text }, expect).await?;
+    let (run, warnings) = session.ask(&Request::Submit { file, text }, expect).await?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
     session.close().await;
     Ok(run)
 }

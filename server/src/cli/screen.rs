@@ -77,7 +77,10 @@ impl Drop for Screen {
 fn show_member(bar: &ProgressBar, member: &MemberStatus, width: usize) {
     let steps = match (&member.answer, member.progress) {
         (Answer::Pending, Some((_, done, total))) if total > 1 => Some((done.min(total), total)),
-        (Answer::Pending | Answer::Accepted | Answer::Rejected(_) | Answer::Declined(_), _) => None,
+        (
+            Answer::Pending | Answer::Ready | Answer::Accepted | Answer::Rejected(_) | Answer::Declined(_),
+            _,
+        ) => None,
     };
     if let Some((done, total)) = steps {
         bar.set_style(style("  {prefix}  [{bar:24}] {wide_msg}"));

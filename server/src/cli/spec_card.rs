@@ -2,8 +2,8 @@
 
 use sheaf_common::params::VALUE_BYTES;
 use sheaf_common::run::{
-    Architecture, LocalWork, ModelSource, Optimizer, Pooling, RunSpec, SecureAggregation, Selection,
-    TaskInput, Trainable,
+    Architecture, GraphKind, LocalWork, ModelSource, Optimizer, Pooling, RunSpec, SecureAggregation,
+    Selection, TaskInput, Trainable,
 };
 use sheaf_common::status::RunStatus;
 use sheaf_common::time::Timestamp;
@@ -28,7 +28,7 @@ pub(super) fn spec_card(status: &RunStatus, now: Timestamp) -> String {
         ("task", task(spec)),
         ("training", training(spec)),
         ("cohort", cohort(spec)),
-        ("privacy", secure_aggregation(spec.secure_aggregation).to_owned()),
+        ("privacy", secure_aggregation(spec.secure_aggregation, spec.cohort.min_updates)),
         ("global", status.global.short()),
     ])
 }
@@ -110,8 +110,15 @@ fn cohort(spec: &RunSpec) -> String {
 }
 
 /// What the server can see, said out loud.
-fn secure_aggregation(how: SecureAggregation) -> &'static str {
+fn secure_aggregation(how: SecureAggregation, least: u32) -> String {
     match how {
-        SecureAggregation::Off => "secure aggregation is off: the server sees each site's update",
+        SecureAggregation::Off => "secure aggregation is off: the server sees each site's update".into(),
+        SecureAggregation::Required(spec) => {
+            let graph = match spec.graph {
+                GraphKind::Complete => "",
+                GraphKind::Regular => "; regular graph: against a server that follows the protocol",
+            };
+            format!("secure aggregation: the server sees only sums over at least {least} sites{graph}")
+        }
     }
 }

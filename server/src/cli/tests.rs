@@ -86,6 +86,7 @@ fn round(round: u32, attempt: u32, answers: &[(&str, Answer)]) -> RoundStatus {
         attempt,
         started: Timestamp(1_000_000),
         time_left: Duration::from_secs(590),
+        stage: "training".into(),
         members: answers.iter().map(member).collect(),
     }
 }
@@ -94,7 +95,7 @@ fn record(round: u32, attempt: u32, outcome: RoundOutcome, answers: &[(&str, Ans
     let participant = |(site, answer): &(&str, Answer)| Participant {
         site: site.parse().unwrap(),
         answer: answer.clone(),
-        num_examples: if *answer == Answer::Accepted { 150 } else { 0 },
+        num_examples: if *answer == Answer::Accepted { Some(150) } else { Some(0) },
     };
     RoundRecord {
         round,
@@ -106,6 +107,7 @@ fn record(round: u32, attempt: u32, outcome: RoundOutcome, answers: &[(&str, Ans
         global_metrics: Some(report(0.9)),
         local_metrics: None,
         train_loss: Some(0.25),
+        secure: None,
     }
 }
 
@@ -167,7 +169,7 @@ ROUND   TIME  ANSWERED  TRAIN LOSS    LOSS  ACCURACY  MACRO F1  AUC
     1  20.0s       2/2      0.2500  0.5000    0.9000    0.7500    -
 loss to AUC: the global model that a round started from, on the sites' validation splits
 
-round 2 (attempt 2), 9m50s until its deadline
+round 2 (attempt 2), training, 9m50s until its deadline
 SITE   DOES
 lima   declined: no data set newswire
 oslo   away

@@ -5,7 +5,7 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::status::RoundOutcome;
 use sheaf_common::time::Timestamp;
 
-use super::{Aggregate, Collecting, Context, Effect, Evaluating, Input, State, Waiting};
+use super::{Aggregate, Collecting, Context, Effect, Input, State};
 
 /// Waits for the new global parameters to be durable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ impl Aggregating {
 
     pub(super) fn handle(self, context: &mut Context, input: Input, now: Timestamp) -> State {
         match input {
-            Input::Aggregated { task, global } if task == *self.closed.task() => {
+            Input::Aggregated { task, global, .. } if task == *self.closed.task() => {
                 self.complete(context, global, now)
             }
             Input::AggregationFailed { task, why } if task == *self.closed.task() => {
@@ -40,6 +40,8 @@ impl Aggregating {
             Input::Start
             | Input::Connected(_)
             | Input::Disconnected(_)
+            | Input::Ready { .. }
+            | Input::Secure { .. }
             | Input::Declined { .. }
             | Input::Evaluated { .. }
             | Input::Aggregated { .. }
@@ -55,17 +57,9 @@ impl Aggregating {
         context.emit(Effect::Aggregate(Aggregate { task, global, updates }));
     }
 
-    /// The round is done: the next one, or the end.
     fn complete(self, context: &mut Context, global: BlobId, now: Timestamp) -> State {
         let record = self.closed.record(RoundOutcome::Completed(global), context, now);
         context.emit(Effect::Record(Box::new(record)));
-        self.closed.dismiss(context);
-        context.global = global;
-        context.completed = self.closed.task().round;
-        if context.completed < context.run.spec.rounds {
-            Waiting { round: context.completed + 1, attempt: 1 }.proceed(context, now)
-        } else {
-            Evaluating::start(context, now)
-        }
+        self.closed.complete(context, global, now)
     }
 }

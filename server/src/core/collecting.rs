@@ -13,8 +13,12 @@ use sheaf_common::metrics::{Counts, Report};
 use sheaf_common::status::{Answer, Participant, RoundOutcome, RoundRecord};
 use sheaf_common::time::Timestamp;
 
+use super::securing::Closed;
 use super::verdict::{Accepted, Rejected, judge};
-use super::{Aggregating, Context, Effect, Finished, Input, Inspection, RoundView, State, Waiting};
+use super::{
+    Aggregating, Context, Effect, Evaluating, Finished, Input, Inspection, RoundView, Securing, State,
+    Summed, Waiting,
+};
 
 /// Who was asked and what came back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +34,8 @@ pub(super) struct Collecting {
 enum Member {
     Pending,
     Accepted(Box<Accepted>),
+    /// With secure aggregation: its update is ready, and stays at the site.
+    Ready,
     Rejected(String),
     Declined(String),
 }
@@ -53,6 +59,7 @@ impl Collecting {
     pub(super) fn handle(mut self, context: &mut Context, input: Input, now: Timestamp) -> State {
         match input {
             Input::Update { from, update, inspection } => self.take(context, from, *update, inspection),
+            Input::Ready { from, task } => self.ready_at(context, from, task),
             Input::Declined { from, task, reason } => self.decline(&from, &task, reason),
             Input::Connected(site) => self.remind(context, &site),
             // Sites may have waited for the server in vain: the round's clock starts again.
@@ -60,6 +67,7 @@ impl Collecting {
             Input::Tick
             | Input::Start
             | Input::Disconnected(_)
+            | Input::Secure { .. }
             | Input::Evaluated { .. }
             | Input::Aggregated { .. }
             | Input::AggregationFailed { .. }
@@ -71,12 +79,15 @@ impl Collecting {
     /// Closes, abandons or goes on.
     fn proceed(self, context: &mut Context, now: Timestamp) -> State {
         let needed = context.run.spec.cohort.min_updates as usize;
-        let accepted = self.deltas().count();
+        let counts = |member: &&Member| matches!(member, Member::Accepted(_) | Member::Ready);
+        let accepted = self.members.values().filter(counts).count();
         let pending = self.members.values().filter(|member| **member == Member::Pending).count();
         if pending > 0 && now < self.deadline && accepted + pending >= needed {
             return State::Collecting(self);
         }
-        if accepted >= needed {
+        if accepted >= needed && context.is_secure() {
+            Securing::start(context, Closed::Round(self), now)
+        } else if accepted >= needed {
             State::Aggregating(Aggregating::start(context, self))
         } else {
             let why = if pending > 0 && now >= self.deadline {
@@ -93,9 +104,13 @@ impl Collecting {
     pub(super) fn abandon(self, context: &mut Context, why: String, now: Timestamp) -> State {
         let record = self.record(RoundOutcome::Abandoned(why.clone()), context, now);
         context.emit(Effect::Record(Box::new(record)));
-        self.dismiss(context);
         let attempts = context.run.spec.cohort.max_attempts;
-        if self.task.attempt >= attempts {
+        let last = self.task.attempt >= attempts;
+        // Updates that are ready at their sites, and were not revealed, serve the next attempt.
+        if last || !context.is_secure() {
+            self.dismiss(context);
+        }
+        if last {
             let why =
                 format!("round {} was abandoned {attempts} times; the last time {why}", self.task.round);
             return Finished::failed(context, why);
@@ -120,6 +135,9 @@ impl Collecting {
     ) {
         let task = update.task.clone();
         let verdict = self.admit(&from, &task).and_then(|()| {
+            if context.is_secure() {
+                return Err(Rejected("this run encrypts updates: nobody may send one in the open".into()));
+            }
             let verdict = judge(context, update, inspection);
             let member = match &verdict {
                 Ok(accepted) => Member::Accepted(Box::new(accepted.clone())),
@@ -142,9 +160,38 @@ impl Collecting {
         match self.members.get(from) {
             None => reject(format!("{from} is not in the cohort of {task}")),
             Some(Member::Pending) => Ok(()),
-            Some(Member::Accepted(_) | Member::Rejected(_) | Member::Declined(_)) => {
+            Some(Member::Accepted(_) | Member::Ready | Member::Rejected(_) | Member::Declined(_)) => {
                 reject(format!("{from} has already answered {task}"))
             }
+        }
+    }
+
+    fn ready_at(&mut self, context: &mut Context, from: ClientId, task: TaskId) {
+        let verdict = self.admit(&from, &task).and_then(|()| {
+            if context.is_secure() {
+                Ok(())
+            } else {
+                Err(Rejected("this run awaits updates themselves".into()))
+            }
+        });
+        match verdict {
+            Ok(()) => _ = self.members.insert(from, Member::Ready),
+            // A site that came back says so again, which is fine.
+            Err(_) if self.task == task && self.members.get(&from) == Some(&Member::Ready) => {}
+            Err(Rejected(reason)) => context.emit(Effect::Reject { to: from, task, reason }),
+        }
+    }
+
+    /// The members whose updates are ready to be summed securely.
+    pub(super) fn ready(&self) -> BTreeSet<ClientId> {
+        let ready = self.members.iter().filter(|(_, member)| **member == Member::Ready);
+        ready.map(|(site, _)| site.clone()).collect()
+    }
+
+    /// Says of a member why it fell out of a secure sum.
+    pub(super) fn blame(&mut self, site: &ClientId, why: &str) {
+        if let Some(member) = self.members.get_mut(site) {
+            *member = Member::Declined(why.to_owned());
         }
     }
 
@@ -170,7 +217,7 @@ impl Collecting {
     pub(super) fn updates(&self) -> impl Iterator<Item = &Accepted> {
         self.members.values().filter_map(|member| match member {
             Member::Accepted(accepted) => Some(&**accepted),
-            Member::Pending | Member::Rejected(_) | Member::Declined(_) => None,
+            Member::Pending | Member::Ready | Member::Rejected(_) | Member::Declined(_) => None,
         })
     }
 
@@ -184,7 +231,8 @@ impl Collecting {
 
     pub(super) fn view(&self) -> RoundView {
         let members = self.members.iter().map(|(site, member)| (site.clone(), member.answer())).collect();
-        RoundView { task: self.task.clone(), started: self.started, deadline: self.deadline, members }
+        let (task, started, deadline) = (self.task.clone(), self.started, self.deadline);
+        RoundView { task, started, deadline, stage: "training", members }
     }
 
     pub(super) fn record(&self, outcome: RoundOutcome, context: &Context, now: Timestamp) -> RoundRecord {
@@ -201,20 +249,61 @@ impl Collecting {
             global_metrics: pool(labels, self.updates().filter_map(|update| update.global_metrics.as_ref())),
             local_metrics: pool(labels, self.updates().filter_map(|update| update.local_metrics.as_ref())),
             train_loss: (weight > 0).then(|| loss / weight as f64),
+            secure: None,
+        }
+    }
+
+    /// The record of a round that was summed securely over `survivors`.
+    pub(super) fn secure_record(
+        &self,
+        outcome: RoundOutcome,
+        summed: &Summed,
+        survivors: &BTreeSet<ClientId>,
+        context: &Context,
+        now: Timestamp,
+    ) -> RoundRecord {
+        let labels = &context.run.spec.task.labels;
+        let mut record = self.record(outcome, context, now);
+        for participant in &mut record.participants {
+            if survivors.contains(&participant.site) {
+                (participant.answer, participant.num_examples) = (Answer::Accepted, None);
+            }
+            if summed.culprits.contains(&participant.site) {
+                participant.answer = Answer::Rejected("it gave a wrong share".into());
+            }
+        }
+        RoundRecord {
+            global_metrics: pool(labels, summed.global_metrics.iter()),
+            local_metrics: pool(labels, summed.local_metrics.iter()),
+            train_loss: summed.train_loss,
+            secure: Some(summed.sum.clone()),
+            ..record
+        }
+    }
+
+    /// The round is done: the next one, or the end.
+    pub(super) fn complete(self, context: &mut Context, global: BlobId, now: Timestamp) -> State {
+        self.dismiss(context);
+        context.global = global;
+        context.completed = self.task.round;
+        if context.completed < context.run.spec.rounds {
+            Waiting { round: context.completed + 1, attempt: 1 }.proceed(context, now)
+        } else {
+            Evaluating::start(context, now)
         }
     }
 
     fn participants(&self) -> Vec<Participant> {
         let weight = |member: &Member| match member {
             Member::Accepted(accepted) => accepted.num_examples,
-            Member::Pending | Member::Rejected(_) | Member::Declined(_) => 0,
+            Member::Pending | Member::Ready | Member::Rejected(_) | Member::Declined(_) => 0,
         };
         self.members
             .iter()
             .map(|(site, member)| Participant {
                 site: site.clone(),
                 answer: member.answer(),
-                num_examples: weight(member),
+                num_examples: Some(weight(member)),
             })
             .collect()
     }
@@ -224,6 +313,7 @@ impl Member {
     fn answer(&self) -> Answer {
         match self {
             Self::Pending => Answer::Pending,
+            Self::Ready => Answer::Ready,
             Self::Accepted(_) => Answer::Accepted,
             Self::Rejected(reason) => Answer::Rejected(reason.clone()),
             Self::Declined(reason) => Answer::Declined(reason.clone()),

@@ -1,6 +1,6 @@
 //! All rounds are done: the sites that are connected evaluate the final model on their validation splits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::id::ClientId;
@@ -11,7 +11,8 @@ use sheaf_common::status::Answer;
 use sheaf_common::time::Timestamp;
 
 use super::collecting::pool;
-use super::{Context, Effect, Finished, Input, RoundView, State};
+use super::securing::Closed;
+use super::{Context, Effect, Finished, Input, RoundView, Securing, State};
 
 /// Who was asked and what came back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub(super) struct Evaluating {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Member {
     Pending,
+    /// With secure aggregation: its counts are ready, and stay at the site.
+    Ready,
     Evaluated(Option<Counts>),
     Declined(String),
 }
@@ -48,6 +51,13 @@ impl Evaluating {
 
     pub(super) fn handle(mut self, context: &mut Context, input: Input, now: Timestamp) -> State {
         match input {
+            Input::Ready { from, task } if task == Self::task(context) && context.is_secure() => {
+                self.answer(from, Member::Ready);
+            }
+            // What is ready at a site is summed, and never said in the open.
+            Input::Evaluated { from, task, .. } if task == Self::task(context) && context.is_secure() => {
+                self.answer(from, Member::Declined("it sent its metrics in the open".into()));
+            }
             Input::Evaluated { from, task, metrics } if task == Self::task(context) => {
                 let labels = context.run.spec.num_labels();
                 let sound = metrics.as_ref().map_or(Ok(()), |counts| counts.is_sound(labels));
@@ -68,6 +78,8 @@ impl Evaluating {
             Input::Start
             | Input::Connected(_)
             | Input::Disconnected(_)
+            | Input::Ready { .. }
+            | Input::Secure { .. }
             | Input::Declined { .. }
             | Input::Evaluated { .. }
             | Input::Aggregated { .. }
@@ -82,9 +94,12 @@ impl Evaluating {
         if now < self.deadline && self.members.values().any(|member| *member == Member::Pending) {
             return State::Evaluating(self);
         }
+        if self.members.values().any(|member| *member == Member::Ready) {
+            return Securing::start(context, Closed::Final(self), now);
+        }
         let counts = self.members.values().filter_map(|member| match member {
             Member::Evaluated(counts) => counts.as_ref(),
-            Member::Pending | Member::Declined(_) => None,
+            Member::Pending | Member::Ready | Member::Declined(_) => None,
         });
         if let Some(report) = pool(&context.run.spec.task.labels, counts) {
             context.emit(Effect::FinalMetrics(Box::new(report)));
@@ -115,13 +130,27 @@ impl Evaluating {
         context.emit(Effect::Evaluate { to: site.clone(), task });
     }
 
-    fn task(context: &Context) -> TaskId {
+    /// The members whose counts are ready to be summed securely.
+    pub(super) fn ready(&self) -> BTreeSet<ClientId> {
+        let ready = self.members.iter().filter(|(_, member)| **member == Member::Ready);
+        ready.map(|(site, _)| site.clone()).collect()
+    }
+
+    /// Says of a member why it fell out of a secure sum.
+    pub(super) fn blame(&mut self, site: &ClientId, why: &str) {
+        if let Some(member) = self.members.get_mut(site) {
+            *member = Member::Declined(why.to_owned());
+        }
+    }
+
+    pub(super) fn task(context: &Context) -> TaskId {
         context.task(context.completed, 0)
     }
 
     pub(super) fn view(&self, context: &Context) -> RoundView {
         let answer = |member: &Member| match member {
             Member::Pending => Answer::Pending,
+            Member::Ready => Answer::Ready,
             Member::Evaluated(_) => Answer::Accepted,
             Member::Declined(why) => Answer::Declined(why.clone()),
         };
@@ -129,6 +158,7 @@ impl Evaluating {
             task: Self::task(context),
             started: self.started,
             deadline: self.deadline,
+            stage: "evaluating",
             members: self.members.iter().map(|(site, member)| (site.clone(), answer(member))).collect(),
         }
     }

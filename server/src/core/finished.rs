@@ -18,6 +18,11 @@ impl Finished {
         Self::end(context, RunState::Completed, String::new())
     }
 
+    /// All rounds are done, and the final model's metrics could not be had.
+    pub(super) fn completed_without_metrics(context: &mut Context, why: &str) -> State {
+        Self::end(context, RunState::Completed, format!("without metrics of the final model: {why}"))
+    }
+
     pub(super) fn failed(context: &mut Context, why: String) -> State {
         Self::end(context, RunState::Failed, why)
     }

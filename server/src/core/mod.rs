@@ -4,13 +4,16 @@
 //! journal of inputs is the run's durable form: [`Coordinator::handle`] over the journal brings a run back.
 //!
 //! One state, one file, in the order of a run's life:
-//! `queued` → `waiting` → `collecting` → `aggregating` → (next round) → `evaluating` → `finished`.
+//! `queued` → `waiting` → `collecting` → `aggregating` → (next round) → `evaluating` → `finished`. With secure
+//! aggregation `securing` and `opening` stand in the place of `aggregating`, and follow `evaluating` too.
 
 mod aggregating;
 mod collecting;
 mod evaluating;
 mod finished;
+mod opening;
 mod queued;
+mod securing;
 mod selector;
 mod verdict;
 mod waiting;
@@ -24,19 +27,23 @@ use std::collections::{BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 use sheaf_common::aggregate::Finding;
 use sheaf_common::blob::BlobId;
-use sheaf_common::id::{ClientId, Name, RunId};
+use sheaf_common::id::{ClientId, Federation, Name, RunId};
 use sheaf_common::message::{Job, TaskId, Update};
 use sheaf_common::metrics::{Counts, Report};
 use sheaf_common::params::ParamSpec;
-use sheaf_common::run::RunSpec;
-use sheaf_common::status::{Answer, RoundRecord, RunState};
+use sheaf_common::run::{RunSpec, SecureAggregation};
+use sheaf_common::secagg::message::{Answer as SecureAnswer, Ask};
+use sheaf_common::secagg::server::{Evidence, Unmasking};
+use sheaf_common::status::{Answer, RoundRecord, RunState, SecureSum};
 use sheaf_common::time::Timestamp;
 
 use aggregating::Aggregating;
 use collecting::Collecting;
 use evaluating::Evaluating;
 use finished::Finished;
+use opening::Opening;
 use queued::Queued;
+use securing::Securing;
 use waiting::Waiting;
 
 /// A run as it was submitted: fixed for its whole life.
@@ -44,6 +51,8 @@ use waiting::Waiting;
 pub struct Run {
     /// Its name.
     pub id: RunId,
+    /// The federation that it is a run of.
+    pub federation: Federation,
     /// What was asked for.
     pub spec: RunSpec,
     /// Operator who submitted it.
@@ -78,6 +87,24 @@ pub enum Input {
         /// What a look at the blob found; `None` when it is not here.
         inspection: Option<Inspection>,
     },
+    /// A site's result is ready to be summed securely.
+    Ready {
+        /// The site.
+        from: ClientId,
+        /// The task.
+        task: TaskId,
+    },
+    /// A site answered a stage of a secure sum.
+    Secure {
+        /// The site.
+        from: ClientId,
+        /// The task.
+        task: TaskId,
+        /// What it says.
+        answer: Box<SecureAnswer>,
+        /// What the shell found out about it.
+        evidence: Evidence,
+    },
     /// A site will not or cannot do a task.
     Declined {
         /// The site.
@@ -102,6 +129,8 @@ pub enum Input {
         task: TaskId,
         /// The new global parameters.
         global: BlobId,
+        /// What else a secure sum gave.
+        summed: Option<Box<Summed>>,
     },
     /// The aggregation that was asked for did not work.
     AggregationFailed {
@@ -125,6 +154,23 @@ pub struct Inspection {
     pub finding: Finding,
 }
 
+/// What a secure sum gave besides the new global parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summed {
+    /// For the record.
+    pub sum: SecureSum,
+    /// Mean training loss, weighted by examples, in nats.
+    pub train_loss: Option<f64>,
+    /// The incoming (or, at the end, the final) global model on the sites' validation splits, pooled.
+    pub global_metrics: Option<Counts>,
+    /// The sites' own trained models on the same.
+    pub local_metrics: Option<Counts>,
+    /// The clipping ranges for the next round.
+    pub ranges: Vec<f32>,
+    /// Sites that gave a wrong share.
+    pub culprits: Vec<ClientId>,
+}
+
 /// Something for the shell to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -144,6 +190,17 @@ pub enum Effect {
         /// The task.
         task: TaskId,
     },
+    /// Ask a site for its answer to a stage of a secure sum.
+    Ask {
+        /// The site.
+        to: ClientId,
+        /// The task.
+        task: TaskId,
+        /// What is asked.
+        ask: Box<Ask>,
+        /// Bytes of the masked vector that the site may now send, when that is what is asked.
+        put: Option<u64>,
+    },
     /// Tell a site that its update was not counted.
     Reject {
         /// The site.
@@ -162,6 +219,8 @@ pub enum Effect {
     },
     /// Make the next global parameters, durably, and answer with [`Input::Aggregated`].
     Aggregate(Aggregate),
+    /// Open a secure sum and make the next global parameters of it, durably; answer with [`Input::Aggregated`].
+    Open(Box<Open>),
     /// Keep the record of an attempt.
     Record(Box<RoundRecord>),
     /// Keep the final model's metrics.
@@ -183,6 +242,17 @@ pub struct Aggregate {
     pub updates: Vec<(BlobId, u64)>,
 }
 
+/// A secure sum that is ready to be opened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Open {
+    /// The attempt; attempt 0 sums the evaluation of the final model and leaves the parameters as they are.
+    pub task: TaskId,
+    /// The parameters that the round started from.
+    pub global: BlobId,
+    /// The shares and the names of the masked vectors.
+    pub unmasking: Unmasking,
+}
+
 /// One run's state machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Coordinator {
@@ -200,6 +270,8 @@ struct Context {
     completed: u32,
     /// Sites that may take part and are connected.
     connected: BTreeSet<ClientId>,
+    /// The clipping range of each tensor in the next secure sum.
+    ranges: Vec<f32>,
     #[serde(skip)]
     effects: VecDeque<Effect>,
 }
@@ -211,6 +283,8 @@ enum State {
     Waiting(Waiting),
     Collecting(Collecting),
     Aggregating(Aggregating),
+    Securing(Securing),
+    Opening(Opening),
     Evaluating(Evaluating),
     Finished(Finished),
 }
@@ -224,6 +298,8 @@ pub struct RoundView {
     pub started: Timestamp,
     /// When it must end.
     pub deadline: Timestamp,
+    /// What it waits for.
+    pub stage: &'static str,
     /// Its cohort and what became of each member's answer.
     pub members: Vec<(ClientId, Answer)>,
 }
@@ -231,7 +307,12 @@ pub struct RoundView {
 impl Coordinator {
     /// A run that waits to be let go.
     pub fn new(run: Run) -> Self {
+        let range = match run.spec.secure_aggregation {
+            SecureAggregation::Off => 1.0,
+            SecureAggregation::Required(spec) => spec.clipping_range,
+        };
         let context = Context {
+            ranges: vec![range; run.params.tensors.len()],
             global: run.initial,
             run,
             completed: 0,
@@ -249,6 +330,8 @@ impl Coordinator {
             Input::Restarted => self.context.connected.clear(),
             Input::Start
             | Input::Update { .. }
+            | Input::Ready { .. }
+            | Input::Secure { .. }
             | Input::Declined { .. }
             | Input::Evaluated { .. }
             | Input::Aggregated { .. }
@@ -271,6 +354,8 @@ impl Coordinator {
             }
             (State::Collecting(state), input) => state.handle(context, input, now),
             (State::Aggregating(state), input) => state.handle(context, input, now),
+            (State::Securing(state), input) => state.handle(context, input, now),
+            (State::Opening(state), input) => state.handle(context, input, now),
             (State::Evaluating(state), input) => state.handle(context, input, now),
         };
     }
@@ -284,8 +369,13 @@ impl Coordinator {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         match &self.state {
             State::Collecting(state) => Some(state.deadline),
+            State::Securing(state) => Some(state.deadline),
             State::Evaluating(state) => Some(state.deadline),
-            State::Queued(_) | State::Waiting(_) | State::Aggregating(_) | State::Finished(_) => None,
+            State::Queued(_)
+            | State::Waiting(_)
+            | State::Aggregating(_)
+            | State::Opening(_)
+            | State::Finished(_) => None,
         }
     }
 
@@ -320,6 +410,9 @@ impl Coordinator {
             State::Queued(_) => (RunState::Queued, "behind a run that holds its sites".into()),
             State::Waiting(state) => (RunState::Waiting, state.detail(&self.context)),
             State::Collecting(_) | State::Aggregating(_) => (RunState::Running, String::new()),
+            State::Securing(Securing { closed, .. }) | State::Opening(Opening { closed, .. }) => {
+                (closed.state(), String::new())
+            }
             State::Evaluating(_) => (RunState::Evaluating, String::new()),
             State::Finished(state) => (state.outcome.clone(), state.detail.clone()),
         }
@@ -329,7 +422,11 @@ impl Coordinator {
     pub fn round(&self) -> Option<RoundView> {
         match &self.state {
             State::Collecting(state) => Some(state.view()),
-            State::Aggregating(state) => Some(state.closed.view()),
+            State::Aggregating(state) => Some(RoundView { stage: "averaging", ..state.closed.view() }),
+            State::Securing(state) => Some(state.view(&self.context)),
+            State::Opening(state) => {
+                Some(RoundView { stage: "unmasking", ..state.closed.view(&self.context) })
+            }
             State::Evaluating(state) => Some(state.view(&self.context)),
             State::Queued(_) | State::Waiting(_) | State::Finished(_) => None,
         }
@@ -340,7 +437,7 @@ impl Coordinator {
         match &self.state {
             State::Queued(_) | State::Waiting(_) | State::Finished(_) => true,
             State::Collecting(state) => state.is_fresh(),
-            State::Aggregating(_) | State::Evaluating(_) => false,
+            State::Aggregating(_) | State::Securing(_) | State::Opening(_) | State::Evaluating(_) => false,
         }
     }
 
@@ -349,6 +446,8 @@ impl Coordinator {
         match &self.state {
             State::Collecting(state) => state.deltas().any(|delta| delta == blob),
             State::Aggregating(state) => state.closed.deltas().any(|delta| delta == blob),
+            State::Securing(state) => state.protocol.blobs().contains(&blob),
+            State::Opening(state) => state.unmasking.masked().values().any(|masked| *masked == blob),
             State::Queued(_) | State::Waiting(_) | State::Evaluating(_) | State::Finished(_) => false,
         }
     }
@@ -360,6 +459,8 @@ impl State {
         match self {
             Self::Collecting(state) => state.dismiss(context),
             Self::Aggregating(state) => state.closed.dismiss(context),
+            Self::Securing(state) => state.dismiss(context),
+            Self::Opening(state) => state.dismiss(context),
             Self::Evaluating(state) => state.dismiss(context),
             Self::Queued(_) | Self::Waiting(_) | Self::Finished(_) => {}
         }
@@ -377,7 +478,12 @@ impl Context {
             model: self.run.model,
             params: self.run.params.clone(),
             global: self.global,
+            submitted_at: self.run.submitted_at,
         }
+    }
+
+    fn is_secure(&self) -> bool {
+        self.run.spec.secure_aggregation != SecureAggregation::Off
     }
 
     fn task(&self, round: u32, attempt: u32) -> TaskId {

@@ -38,6 +38,7 @@ max_examples = 1000
 fn run() -> Run {
     Run {
         id: "toy".parse().unwrap(),
+        federation: "test".parse().unwrap(),
         spec: RunSpec::parse("run.toml", RUN).unwrap(),
         submitted_by: "op".parse().unwrap(),
         submitted_at: Timestamp(0),
@@ -144,7 +145,7 @@ fn a_round_closes_when_everybody_has_answered() {
     assert_eq!(rounds[0].global, BlobId::of(b"initial"));
 
     let global = BlobId::of(b"one");
-    bench.feed([Input::Aggregated { task: task(1, 1), global }]);
+    bench.feed([Input::Aggregated { task: task(1, 1), global, summed: None }]);
     assert_eq!(bench.coordinator.completed(), 1);
     assert_eq!(bench.coordinator.global(), global);
     let asked = bench.effects.iter().filter(|e| matches!(e, Effect::Train { task, .. } if task.round == 2));
@@ -336,6 +337,7 @@ impl Op {
             Self::Aggregate => Input::Aggregated {
                 task: current.clone(),
                 global: BlobId::of(current.to_string().as_bytes()),
+                summed: None,
             },
             Self::FailToAggregate => Input::AggregationFailed { task: current.clone(), why: "disk".into() },
             Self::Pass(_) => Input::Tick,

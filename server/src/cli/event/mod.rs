@@ -118,7 +118,7 @@ impl<'a> Attempt<'a> {
         for (site, answer) in self.answers.iter().filter(|(site, answer)| known(site) != *answer) {
             let (at, site) = (self.at, (*site).clone());
             match answer {
-                Answer::Pending => {}
+                Answer::Pending | Answer::Ready => {}
                 Answer::Accepted => {
                     answered += 1;
                     events.push(Event::Answered { at, site, answered, of });

@@ -1,0 +1,224 @@
+//! Opening a secure sum: the survivors' masked vectors, read from their blobs chunk by chunk, less the masks, into
+//! the next global parameters.
+//!
+//! Memory is a few chunks per core, whatever the number of sites and the size of the model. No value of a single
+//! site exists here at any time.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::thread;
+
+use sheaf_common::aggregate::{FedAvg, ServerOptimizer};
+use sheaf_common::blob::BlobId;
+use sheaf_common::message::Job;
+use sheaf_common::metrics::Counts;
+use sheaf_common::params::{VALUE_BYTES, from_bytes, to_bytes};
+use sheaf_common::secagg::layout::Head;
+use sheaf_common::secagg::mask::{LOSS_UNITS, Tally};
+use sheaf_common::secagg::outcome;
+use sheaf_common::secagg::server::{Unmasker, WrongShares};
+use sheaf_common::status::SecureSum;
+use sheaf_transport::blobs::{BlobDir, BlobError};
+
+use crate::aggregation::{AggregationError, CHUNK};
+use crate::core::{Open, Summed};
+
+/// The sum could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A secret could not be reconstructed.
+    #[error(transparent)]
+    Shares(#[from] WrongShares),
+    /// A blob could not be read or written.
+    #[error(transparent)]
+    Blob(#[from] AggregationError),
+    /// A site did not follow the protocol.
+    #[error("the sum contradicts its own checksum: a site sent something else than its masked update")]
+    Contradiction,
+}
+
+impl From<BlobError> for OpenError {
+    fn from(error: BlobError) -> Self {
+        Self::Blob(error.into())
+    }
+}
+
+/// Makes the next global parameters out of a secure sum, durably in `blobs`, and says what else the sum gave.
+/// Blocks.
+pub fn open(
+    blobs: &BlobDir,
+    updates: &BlobDir,
+    job: &Job,
+    open: &Open,
+) -> Result<(BlobId, Summed), OpenError> {
+    let unmasker = open.unmasking.open()?;
+    let vectors = open
+        .unmasking
+        .masked()
+        .values()
+        .map(|blob| Ok(Vector { blob: *blob, file: updates.reader(*blob)? }))
+        .collect::<Result<Vec<_>, BlobError>>()?;
+    let params = open.unmasking.params();
+    let after = params.layout.values() * u64::from(params.encoding.ring_bytes());
+    let slots = vectors
+        .iter()
+        .map(|vector| vector.read(after, 8 * params.layout.slots()))
+        .collect::<Result<Vec<_>, AggregationError>>()?;
+    let opened = unmasker.slots(slots.iter().map(Vec::as_slice)).ok_or(OpenError::Contradiction)?;
+    let sum = Sum { blobs, job, open, unmasker: &unmasker, vectors, head: opened.head };
+    let (global, tally, moved) = if params.layout.values() == 0 {
+        (open.global, Tally::default(), Moved::default())
+    } else {
+        sum.apply()?
+    };
+    if !unmasker.agrees(tally, &opened.head) {
+        blobs_forget(blobs, global, open.global);
+        return Err(OpenError::Contradiction);
+    }
+    let [global_metrics, local_metrics] = metrics(job, &opened.metrics);
+    let summed = Summed {
+        sum: secure_sum(open, &opened.head, &moved),
+        train_loss: (opened.head.weight > 0 && params.layout.values() > 0)
+            .then(|| opened.head.loss as f64 / LOSS_UNITS / opened.head.weight as f64),
+        global_metrics,
+        local_metrics,
+        ranges: outcome::next_ranges(params, &opened.head, &moved.largest),
+        culprits: unmasker.culprits.clone(),
+    };
+    Ok((global, summed))
+}
+
+/// What came of a wrong sum is not kept.
+fn blobs_forget(blobs: &BlobDir, made: BlobId, before: BlobId) {
+    if made != before {
+        // It is named nowhere; that it stays on disk harms nobody.
+        let _ = blobs.remove(made);
+    }
+}
+
+/// Both sets of pooled metrics; one that is not sound is left out.
+fn metrics(job: &Job, slots: &[u64]) -> [Option<Counts>; 2] {
+    let labels = job.spec.num_labels();
+    let each = Counts::num_slots(labels);
+    let set = |at: usize| {
+        let counts = Counts::from_slots(labels, slots.get(at * each..(at + 1) * each)?)?;
+        (counts.is_sound(labels).is_ok() && counts.num_examples() > 0).then_some(counts)
+    };
+    [set(0), set(1)]
+}
+
+fn secure_sum(open: &Open, head: &Head, moved: &Moved) -> SecureSum {
+    let params = open.unmasking.params();
+    let errors = outcome::rounding_error(params, head);
+    let error: f64 =
+        errors.iter().zip(&params.layout.tensors).map(|(error, len)| error * error * *len as f64).sum();
+    let values = (params.layout.values() * head.sites).max(1) as f64;
+    SecureSum {
+        sites: head.sites,
+        num_examples: head.weight,
+        clamped: head.clamped as f64 / values,
+        rounding_error: if moved.squares > 0.0 { (error / moved.squares).sqrt() } else { 0.0 },
+    }
+}
+
+/// How far the parameters moved.
+#[derive(Clone, Debug, Default)]
+struct Moved {
+    /// Largest magnitude of each tensor's mean update.
+    largest: Vec<f64>,
+    /// Sum of the squares of the mean update.
+    squares: f64,
+}
+
+struct Sum<'a> {
+    blobs: &'a BlobDir,
+    job: &'a Job,
+    open: &'a Open,
+    unmasker: &'a Unmasker<'a>,
+    vectors: Vec<Vector>,
+    head: Head,
+}
+
+/// What one chunk gave.
+struct Chunk {
+    bytes: Vec<u8>,
+    tally: Tally,
+    mean: Vec<f64>,
+}
+
+impl Sum<'_> {
+    /// Moves the global parameters by the mean of the sum, chunk by chunk, on all cores.
+    fn apply(&self) -> Result<(BlobId, Tally, Moved), OpenError> {
+        let params = self.open.unmasking.params();
+        let length = params.layout.values();
+        let global = Vector { blob: self.open.global, file: self.blobs.reader(self.open.global)? };
+        let workers = thread::available_parallelism().map_or(1, usize::from);
+        let starts: Vec<u64> = (0..length).step_by(CHUNK).collect();
+        let mut writer = self.blobs.writer()?;
+        let mut tally = Tally::default();
+        let mut moved = Moved { largest: vec![0.0; params.layout.tensors.len()], squares: 0.0 };
+        for batch in starts.chunks(workers) {
+            let chunks = thread::scope(|scope| {
+                let threads: Vec<_> = batch
+                    .iter()
+                    .map(|start| {
+                        let len = (length - start).min(CHUNK as u64) as usize;
+                        let global = &global;
+                        scope.spawn(move || self.chunk(global, *start, len))
+                    })
+                    .collect();
+                threads.into_iter().map(crate::aggregation::join).collect::<Result<Vec<_>, _>>()
+            })?;
+            for (chunk, start) in chunks.into_iter().zip(batch) {
+                writer.write(&chunk.bytes)?;
+                tally.add(&chunk.tally);
+                moved.add(params.layout.pieces(*start, chunk.mean.len()), &chunk.mean);
+            }
+        }
+        Ok((writer.finish()?, tally, moved))
+    }
+
+    fn chunk(&self, global: &Vector, start: u64, len: usize) -> Result<Chunk, AggregationError> {
+        let params = self.open.unmasking.params();
+        let ring = usize::from(params.encoding.ring_bytes());
+        let mut sums = vec![0u32; len];
+        for vector in &self.vectors {
+            self.unmasker.add(&vector.read(start * ring as u64, len * ring)?, &mut sums);
+        }
+        let tally = self.unmasker.finish_chunk(start, &mut sums);
+        let mean = outcome::mean(params, &self.head, start, &sums);
+        let mut values = from_bytes(&global.read(start * VALUE_BYTES, len * VALUE_BYTES as usize)?);
+        let optimizer = FedAvg { learning_rate: self.job.spec.server.learning_rate };
+        optimizer.step(&mut values, &mut mean.iter().copied());
+        Ok(Chunk { bytes: to_bytes(&values), tally, mean })
+    }
+}
+
+impl Moved {
+    fn add(&mut self, pieces: impl Iterator<Item = (usize, usize)>, mean: &[f64]) {
+        let mut at = 0;
+        for (tensor, len) in pieces {
+            for value in &mean[at..at + len] {
+                self.largest[tensor] = self.largest[tensor].max(value.abs());
+                self.squares += value * value;
+            }
+            at += len;
+        }
+    }
+}
+
+/// A blob that is read in pieces.
+struct Vector {
+    blob: BlobId,
+    file: File,
+}
+
+impl Vector {
+    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, AggregationError> {
+        let mut bytes = vec![0; len];
+        self.file
+            .read_exact_at(&mut bytes, offset)
+            .map_err(|source| AggregationError::Read { blob: self.blob, source })?;
+        Ok(bytes)
+    }
+}
