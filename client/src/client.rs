@@ -9,15 +9,18 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Identity, Role};
 use sheaf_common::message::{ServerMessage, SiteMessage, TaskId, Update};
 use sheaf_common::model::{MANIFEST_MAX, Manifest};
+use sheaf_common::secagg::client as secagg;
 use sheaf_common::status::Phase;
 use sheaf_transport::tls::{CredentialError, Credentials};
 use sheaf_transport::transfer::{self, TransferError};
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::SiteConfig;
 use crate::link::{self, Event};
-use crate::session::{Effect, FetchFailure, Input, Session, Task};
+use crate::masking;
+use crate::party::SiteParty;
+use crate::session::{Effect, FetchFailure, Input, Memory, Session, Task, Trust};
 use crate::state::{SiteState, StateError};
 use crate::worker::{Report, Site, Worker};
 
@@ -75,7 +78,7 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
     }
     let state = SiteState::open(&config.state_dir)?;
     let _lock = state.lock()?;
-    let updates = state.updates()?;
+    let (updates, memory) = (state.updates()?, state.memory()?);
     let (reports, mut work) = mpsc::unbounded_channel();
     let (results, mut inputs) = mpsc::unbounded_channel();
     let (outbox, outbox_end) = mpsc::channel(64);
@@ -86,10 +89,16 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
         device: config.device,
         state: state.clone(),
     };
+    let trust = Trust {
+        party: Box::new(SiteParty::new(credentials.clone())?),
+        federation: credentials.identity.federation.clone(),
+        policy: config.policy,
+        entropy: Box::new(rand::random),
+    };
     info!(identity = %credentials.identity, server = config.server, "starting");
     let mut client = Client {
         globals: BTreeMap::new(),
-        session: Session::new(updates),
+        session: Session::new(updates, memory, trust),
         worker: Worker::start(site, reports.clone())?,
         transfer: Transfers { state: state.clone(), reports },
         state,
@@ -167,7 +176,20 @@ impl Client {
             Effect::Fetch(task) => self.fetch(task),
             Effect::Work(task) => self.worker.order(task),
             Effect::Cancel => self.worker.cancel(),
-            Effect::Upload(update) => self.upload(*update),
+            Effect::Mask { client, update } => self.mask(*client, *update),
+            Effect::Upload { task, blob } => self.upload(task, blob),
+            Effect::Remember { memory, say } => self.remember(&memory, say),
+            Effect::Rename { from, update } => {
+                self.globals.remove(&from);
+                if let Err(error) = self.state.rename(&from, &update) {
+                    warn!(%error, "the update may have to be trained again after a restart");
+                }
+            }
+            Effect::Discard(blob) => {
+                if let Err(error) = self.state.masked.remove(blob) {
+                    warn!(%error, "a masked vector that is no longer needed stays on disk");
+                }
+            }
             Effect::Say(message) => self.say(message),
             Effect::Forget(task) => {
                 let global = self.globals.remove(&task);
@@ -205,8 +227,34 @@ impl Client {
         });
     }
 
-    fn upload(&mut self, update: Update) {
-        let task = update.task.clone();
+    /// Nothing is said before it is remembered; what cannot be remembered is not said.
+    fn remember(&self, memory: &Memory, say: Option<SiteMessage>) {
+        match (self.state.remember(memory), say) {
+            (Ok(()), Some(message)) => self.say(message),
+            (Ok(()), None) => {}
+            (Err(error), say) => {
+                warn!(%error, "a secure sum cannot be remembered");
+                if let Some(SiteMessage::Secure { task, .. }) = say {
+                    let reason = "the site's disk failed; its log says how".into();
+                    self.say(SiteMessage::Declined { task, reason });
+                }
+            }
+        }
+    }
+
+    fn mask(&self, client: secagg::Client, update: Update) {
+        let (state, results) = (self.state.clone(), self.results.clone());
+        tokio::task::spawn_blocking(move || {
+            let result = masking::mask(&state, &client, &update).map_err(|error| {
+                warn!(task = %update.task, %error, "the update cannot be masked");
+                error.for_operator()
+            });
+            // The loop that receives this may be gone, which is fine.
+            let _ = results.send(Input::Masked(update.task, result));
+        });
+    }
+
+    fn upload(&mut self, task: TaskId, blob: BlobId) {
         let Some(connection) = self.connection.clone() else {
             let _ = self.results.send(Input::Uploaded(task, false));
             return;
@@ -214,9 +262,9 @@ impl Client {
         let (transfer, results) = (self.transfer.clone(), self.results.clone());
         tokio::spawn(async move {
             let arrived = loop {
-                match transfer.put(&connection, &update).await {
+                match transfer.put(&connection, &task, blob).await {
                     Ok(bytes) => {
-                        info!(%task, blob = %update.delta.short(), bytes, examples = update.num_examples, "sent the update");
+                        info!(%task, blob = %blob.short(), bytes, "sent the update");
                         break true;
                     }
                     Err(error) => {
@@ -265,9 +313,17 @@ impl Transfers {
         Ok(())
     }
 
-    async fn put(&self, connection: &quinn::Connection, update: &Update) -> Result<u64, TransferError> {
-        let mut progress = self.progress(&update.task, Phase::Uploading);
-        transfer::put(connection, &self.state.deltas, update.delta, &mut progress).await
+    /// Sends a masked vector, or the delta of a run that is not encrypted.
+    async fn put(
+        &self,
+        connection: &quinn::Connection,
+        task: &TaskId,
+        blob: BlobId,
+    ) -> Result<u64, TransferError> {
+        let mut progress = self.progress(task, Phase::Uploading);
+        let masked = self.state.masked.length(blob).is_some();
+        let dir = if masked { &self.state.masked } else { &self.state.deltas };
+        transfer::put(connection, dir, blob, &mut progress).await
     }
 
     fn progress(&self, task: &TaskId, phase: Phase) -> impl FnMut(u64, u64) + Send + use<> {
@@ -282,8 +338,8 @@ impl Transfers {
 fn log(message: &ServerMessage) {
     match message {
         ServerMessage::Train(task) => {
-            let secure = format!("{:?}", task.job.spec.secure_aggregation).to_lowercase();
-            info!(task = %task.id, rounds = task.job.spec.rounds, secure_aggregation = secure, "asked to train");
+            let secure = &task.job.spec.secure_aggregation;
+            info!(task = %task.id, rounds = task.job.spec.rounds, secure_aggregation = %secure, "asked to train");
             for tensor in &task.job.params.tensors {
                 info!(task = %task.id, tensor = tensor.name, shape = ?tensor.shape, bytes = tensor.numel() * 4, "the update will hold");
             }
@@ -291,6 +347,7 @@ fn log(message: &ServerMessage) {
         ServerMessage::Evaluate(task) => info!(task = %task.id, "asked to evaluate the final model"),
         ServerMessage::Rejected { task, reason } => warn!(%task, %reason, "the update was refused"),
         ServerMessage::Over(task) => info!(%task, "over"),
+        ServerMessage::Secure { task, ask } => debug!(%task, stage = ask.name(), "secure aggregation"),
         ServerMessage::Welcome { .. } | ServerMessage::Refused(_) => {}
     }
 }

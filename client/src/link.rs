@@ -94,6 +94,7 @@ async fn talk(
         ServerMessage::Refused(why) => return Err(Ended::Refused(why)),
         ServerMessage::Train(_)
         | ServerMessage::Evaluate(_)
+        | ServerMessage::Secure { .. }
         | ServerMessage::Rejected { .. }
         | ServerMessage::Over(_) => return Err(Ended::OutOfTurn),
     }

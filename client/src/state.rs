@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sheaf_common::blob::BlobId;
@@ -10,6 +11,8 @@ use sheaf_common::message::{Job, TaskId, Update};
 use sheaf_common::model::Manifest;
 use sheaf_common::wire;
 use sheaf_transport::blobs::{BlobDir, BlobError};
+
+use crate::session::Memory;
 
 /// The state directory.
 #[derive(Clone, Debug)]
@@ -19,6 +22,8 @@ pub struct SiteState {
     pub blobs: BlobDir,
     /// What our updates consist of.
     pub deltas: BlobDir,
+    /// Masked vectors: what leaves the site in a secure sum.
+    pub masked: BlobDir,
 }
 
 /// The state directory cannot be used.
@@ -56,7 +61,8 @@ impl SiteState {
         }
         let blobs = BlobDir::open(root.join("blobs"))?;
         let deltas = BlobDir::open(root.join("deltas"))?;
-        Ok(Self { root: root.to_owned(), blobs, deltas })
+        let masked = BlobDir::open(root.join("masked"))?;
+        Ok(Self { root: root.to_owned(), blobs, deltas, masked })
     }
 
     /// Takes the directory for this process, for as long as the file lives, and clears what a crash left over.
@@ -66,6 +72,7 @@ impl SiteState {
         file.try_lock().map_err(|_| StateError::InUse(self.root.clone()))?;
         self.blobs.remove_unnamed()?;
         self.deltas.remove_unnamed()?;
+        self.masked.remove_unnamed()?;
         Ok(file)
     }
 
@@ -90,16 +97,32 @@ impl SiteState {
 
     /// Makes an update durable; its blob is already.
     pub fn keep(&self, update: &Update) -> Result<(), StateError> {
-        let path = self.update_path(&update.task);
-        let temporary = path.with_extension("new");
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&temporary)?;
-            file.write_all(&wire::encode_record(update).map_err(io::Error::other)?)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(self.root.join("updates"))?.sync_all()
-        };
-        write().map_err(|e| io_error("write", &path, e))
+        write_record(&self.update_path(&update.task), update)
+    }
+
+    /// What was remembered of secure sums; nothing when there is no such file.
+    ///
+    /// A file that cannot be read is an error: forgetting what was released could release it again.
+    pub fn memory(&self) -> Result<Memory, StateError> {
+        let path = self.memory_path();
+        match fs::read(&path) {
+            Ok(bytes) => wire::decode_record(&bytes)
+                .map_err(|e| io_error("understand", &path, io::Error::other(e.to_string()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Memory::default()),
+            Err(error) => Err(io_error("read", &path, error)),
+        }
+    }
+
+    /// Makes what must be remembered of secure sums durable. It holds secrets.
+    pub fn remember(&self, memory: &Memory) -> Result<(), StateError> {
+        write_record(&self.memory_path(), memory)
+    }
+
+    /// An update serves another task: its record moves, its blob stays.
+    pub fn rename(&self, from: &TaskId, update: &Update) -> Result<(), StateError> {
+        self.keep(update)?;
+        let path = self.update_path(from);
+        fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))
     }
 
     /// Lets go of what belongs to a task: its update, and the global parameters that it started from.
@@ -136,10 +159,28 @@ impl SiteState {
         Ok(Some(folder))
     }
 
+    fn memory_path(&self) -> PathBuf {
+        self.root.join("secagg")
+    }
+
     fn update_path(&self, task: &TaskId) -> PathBuf {
         let TaskId { run, round, attempt } = task;
         self.root.join("updates").join(format!("{run}.{round}.{attempt}"))
     }
+}
+
+/// Writes a record that only its owner may read, whole or not at all.
+fn write_record(path: &Path, record: &impl serde::Serialize) -> Result<(), StateError> {
+    let temporary = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        let mut file =
+            File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&wire::encode_record(record).map_err(io::Error::other)?)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(|e| io_error("write", path, e))
 }
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> StateError {

@@ -13,8 +13,9 @@ use std::thread;
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::ClientId;
-use sheaf_common::message::{Job, TaskId, TrainTask, Update};
+use sheaf_common::message::{EvaluateTask, Job, TaskId, TrainTask, Update};
 use sheaf_common::params::{from_bytes, to_bytes};
+use sheaf_common::run::SecureAggregation;
 use sheaf_common::status::Phase;
 use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
 use tokio::sync::mpsc;
@@ -158,7 +159,7 @@ impl Thread {
         let trainer = trainer(&mut self.open, &self.site, &order.task, &watch)?;
         let global = read_params(&self.site.state.blobs, job.global)?;
         match &order.task {
-            Task::Evaluate(_) => Ok(Outcome::Evaluated(trainer.evaluate(&global, &watch)?)),
+            Task::Evaluate(task) => evaluate(trainer, &self.site.state, task, &global, &watch),
             Task::Train(task) => train(trainer, &self.site.state, task, global, &watch),
         }
     }
@@ -185,6 +186,30 @@ fn trainer<'a>(
         Some((_, trainer)) => Ok(&mut **trainer),
         None => Err(Failure::Panicked),
     }
+}
+
+/// Counts that are summed securely are kept like an update, one without a delta.
+fn evaluate(
+    trainer: &mut dyn Trainer,
+    state: &SiteState,
+    task: &EvaluateTask,
+    global: &[f32],
+    watch: &Watcher<'_>,
+) -> Result<Outcome, Failure> {
+    let metrics = trainer.evaluate(global, watch)?;
+    if task.job.spec.secure_aggregation == SecureAggregation::Off {
+        return Ok(Outcome::Evaluated(metrics));
+    }
+    let update = Update {
+        task: task.id.clone(),
+        delta: state.deltas.insert(&[])?,
+        num_examples: 0,
+        train_loss: 0.0,
+        global_metrics: metrics,
+        local_metrics: None,
+    };
+    state.keep(&update)?;
+    Ok(Outcome::Trained(Box::new(update)))
 }
 
 fn train(

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sheaf_common::config::Invalid;
 use sheaf_transport::tls::CredentialPaths;
 
-use super::{DatasetConfig, Header, SiteConfig};
+use super::{DatasetConfig, Header, Policy, SiteConfig};
 use crate::device::DeviceChoice;
 
 #[derive(Deserialize)]
@@ -19,6 +19,8 @@ pub(super) struct SiteFile {
     device: DeviceChoice,
     identity: IdentityFile,
     #[serde(default)]
+    policy: PolicyFile,
+    #[serde(default)]
     datasets: BTreeMap<String, DatasetFile>,
 }
 
@@ -28,6 +30,40 @@ struct IdentityFile {
     certificate: PathBuf,
     key: PathBuf,
     ca: PathBuf,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct PolicyFile {
+    secure_aggregation: Option<String>,
+    min_updates: Option<u32>,
+}
+
+impl TryFrom<PolicyFile> for Policy {
+    type Error = Invalid;
+
+    fn try_from(file: PolicyFile) -> Result<Self, Invalid> {
+        let require_secure_aggregation = match file.secure_aggregation.as_deref() {
+            None | Some("required") => true,
+            Some("optional") => false,
+            Some(other) => {
+                return Err(Invalid::new(
+                    "policy.secure_aggregation",
+                    format!(
+                        "`{other}` is unknown; write \"required\", or \"optional\" to let runs turn it off"
+                    ),
+                ));
+            }
+        };
+        let min_updates = file.min_updates.unwrap_or(Self::default().min_updates);
+        if min_updates < 2 {
+            return Err(Invalid::new(
+                "policy.min_updates",
+                "must be at least 2: a sum over one site is its update",
+            ));
+        }
+        Ok(Self { require_secure_aggregation, min_updates })
+    }
 }
 
 #[derive(Deserialize)]
@@ -76,6 +112,7 @@ impl TryFrom<SiteFile> for SiteConfig {
             state_dir: file.state_dir,
             device: file.device,
             identity: CredentialPaths { certificate, key, ca },
+            policy: file.policy.try_into()?,
             datasets,
         })
     }

@@ -4,6 +4,7 @@
 //! configuration's own folder, so that the daemon may be started from anywhere.
 
 mod file;
+mod policy;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,8 @@ use sheaf_transport::tls::CredentialPaths;
 
 use crate::device::DeviceChoice;
 
+pub use policy::Policy;
+
 /// Everything that a site's `site.toml` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteConfig {
@@ -27,6 +30,8 @@ pub struct SiteConfig {
     pub device: DeviceChoice,
     /// Who the site is: the PEM files that `sheaf pki issue site NAME` made.
     pub identity: CredentialPaths,
+    /// What the site agrees to.
+    pub policy: Policy,
     /// The data sets by the name that runs call them.
     pub datasets: BTreeMap<String, DatasetConfig>,
 }

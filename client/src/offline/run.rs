@@ -9,6 +9,7 @@ use sheaf_common::config::ConfigError;
 use sheaf_common::message::Job;
 use sheaf_common::model::{Initial, InitialError, initial, plan};
 use sheaf_common::run::{ModelSource, RunSpec};
+use sheaf_common::time::Timestamp;
 
 use super::folder::{FolderError, ModelFolder};
 
@@ -62,7 +63,10 @@ impl LocalRun {
         let params = plan(&spec, model.as_ref().map(|model| &model.config))
             .map_err(|error| ConfigError::locate(&run.display().to_string(), &text, &error.invalid()))?;
         // Neither the manifest nor the global parameters are blobs here; both names are only the protocol's.
-        Ok(Self { job: Job { spec, model: None, params, global: BlobId::of(&[]) }, model })
+        Ok(Self {
+            job: Job { spec, model: None, params, global: BlobId::of(&[]), submitted_at: Timestamp(0) },
+            model,
+        })
     }
 
     /// Reads `run.toml` and, if it starts from an imported model, one of its trained forms in the place of that.

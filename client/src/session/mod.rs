@@ -2,9 +2,11 @@
 //! update that is finished is kept until the server says that its round is over.
 //!
 //! Feed it [`Input`]s, take [`Effect`]s out. The states, in the order of a task's life:
-//! `Idle` → `Fetching` → `Working` → `Uploading` → `Idle`. Work goes on while the connection is away.
+//! `Idle` → `Fetching` → `Working` → `Uploading` → `Idle`. Work goes on while the connection is away. With secure
+//! aggregation an update that is finished waits for the stages of the sum, which `secure` answers.
 
 mod fetching;
+mod secure;
 mod uploading;
 mod working;
 
@@ -13,11 +15,14 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use sheaf_common::blob::BlobId;
 use sheaf_common::id::RunId;
 use sheaf_common::message::{EvaluateTask, Job, ServerMessage, SiteMessage, TaskId, TrainTask, Update};
 use sheaf_common::metrics::Counts;
+use sheaf_common::secagg::client::Client;
 
 use fetching::Fetching;
+pub use secure::{Memory, Trust};
 use uploading::Uploading;
 use working::Working;
 
@@ -34,7 +39,9 @@ pub enum Input {
     Fetched(TaskId, Result<(), FetchFailure>),
     /// A task's work came to an end.
     Worked(TaskId, Result<Outcome, WorkFailure>),
-    /// An update's blob is at the server, or the transfer broke off.
+    /// A task's masked vector is durable, or why it cannot be made.
+    Masked(TaskId, Result<BlobId, String>),
+    /// A task's blob is at the server, or the transfer broke off.
     Uploaded(TaskId, bool),
 }
 
@@ -74,8 +81,36 @@ pub enum Effect {
     Work(Task),
     /// Call the work off.
     Cancel,
-    /// Move the update's blob to the server, and answer with [`Input::Uploaded`].
-    Upload(Box<Update>),
+    /// Make the update's masked vector, durably, and answer with [`Input::Masked`].
+    Mask {
+        /// Holds the masks.
+        client: Box<Client>,
+        /// What is masked.
+        update: Box<Update>,
+    },
+    /// Move a task's blob to the server, and answer with [`Input::Uploaded`].
+    Upload {
+        /// The task.
+        task: TaskId,
+        /// The update's delta, or its masked vector.
+        blob: BlobId,
+    },
+    /// Make this durable, and only then say what goes with it.
+    Remember {
+        /// All that must be remembered of secure sums.
+        memory: Box<Memory>,
+        /// What may be said once it is.
+        say: Option<SiteMessage>,
+    },
+    /// The update serves another attempt: keep it under its new task.
+    Rename {
+        /// Its old task.
+        from: TaskId,
+        /// The update, with its new task.
+        update: Box<Update>,
+    },
+    /// This masked vector is no longer needed.
+    Discard(BlobId),
     /// Tell the server.
     Say(SiteMessage),
     /// The update and the global parameters of this task are no longer needed.
@@ -120,6 +155,12 @@ pub struct Session {
 #[derive(Debug)]
 struct Context {
     connected: bool,
+    trust: Trust,
+    memory: Memory,
+    /// The task whose masked vector is being made.
+    masking: Option<TaskId>,
+    /// What the tasks in hand are about.
+    jobs: BTreeMap<TaskId, Job>,
     /// Updates that are finished, durable, and not known to be over.
     ready: BTreeMap<TaskId, Box<Update>>,
     effects: VecDeque<Effect>,
@@ -135,9 +176,17 @@ enum State {
 
 impl Session {
     /// A session that knows the updates that were durable when the daemon started.
-    pub fn new(ready: impl IntoIterator<Item = Update>) -> Self {
+    pub fn new(ready: impl IntoIterator<Item = Update>, memory: Memory, trust: Trust) -> Self {
         let ready = ready.into_iter().map(|update| (update.task.clone(), Box::new(update))).collect();
-        let context = Context { connected: false, ready, effects: VecDeque::new() };
+        let context = Context {
+            connected: false,
+            trust,
+            memory,
+            masking: None,
+            jobs: BTreeMap::new(),
+            ready,
+            effects: VecDeque::new(),
+        };
         Self { context, state: State::Idle }
     }
 
@@ -160,7 +209,7 @@ impl State {
             Self::Idle => None,
             Self::Fetching(state) => Some(state.task.id()),
             Self::Working(state) => Some(state.task.id()),
-            Self::Uploading(state) => Some(&state.update.task),
+            Self::Uploading(state) => Some(&state.task),
         }
     }
 }
@@ -174,9 +223,10 @@ impl Context {
             (State::Working(working), Input::Worked(id, result)) if *working.task.id() == id => {
                 working.done(self, result)
             }
-            (State::Uploading(uploading), Input::Uploaded(id, arrived)) if uploading.update.task == id => {
+            (State::Uploading(uploading), Input::Uploaded(id, arrived)) if uploading.task == id => {
                 uploading.done(self, arrived)
             }
+            (state, Input::Masked(id, result)) => self.masked(state, id, result),
             // What became of a task that is no longer in hand is of no interest.
             (state, Input::Fetched(..) | Input::Worked(..) | Input::Uploaded(..)) => state,
             (state, Input::Message(message)) => self.on_message(state, message),
@@ -196,6 +246,7 @@ impl Context {
         match message {
             ServerMessage::Train(task) => self.take(state, Task::Train(task)),
             ServerMessage::Evaluate(task) => self.take(state, Task::Evaluate(task)),
+            ServerMessage::Secure { task, ask } => self.on_ask(state, task, ask),
             ServerMessage::Rejected { task, .. } => {
                 self.forget(&task);
                 if matches!(state, State::Uploading(_)) && state.task() == Some(&task) {
@@ -218,11 +269,41 @@ impl Context {
             return state;
         }
         self.drop_work(&state);
+        if let Some(reason) = self.trust.policy.objection(&task.job().spec) {
+            self.emit(Effect::Say(SiteMessage::Declined { task: task.id().clone(), reason }));
+            return State::Idle;
+        }
+        let secure = secure::is_secure(&task.job().spec);
+        if secure {
+            self.rename(task.id());
+        }
         let run = task.id().run.clone();
         self.forget_others(&run, task.id());
+        self.jobs.insert(task.id().clone(), task.job().clone());
         match (&task, self.ready.get(task.id())) {
-            (Task::Train(_), Some(update)) => Uploading::start(update.clone(), self),
+            (_, Some(_)) if secure => {
+                self.emit(Effect::Say(SiteMessage::Ready(task.id().clone())));
+                State::Idle
+            }
+            (Task::Train(_), Some(update)) => Uploading::update(update.clone(), self),
             (Task::Train(_), None) | (Task::Evaluate(_), _) => Fetching::start(task, self),
+        }
+    }
+
+    /// An update whose masks were not given away serves the next attempt at its round.
+    fn rename(&mut self, newest: &TaskId) {
+        let same = |task: &&TaskId| {
+            task.run == newest.run && task.round == newest.round && task.attempt < newest.attempt
+        };
+        let Some(old) = self.ready.keys().rfind(same).filter(|old| old.attempt > 0).cloned() else { return };
+        if self.ready.get(&old).is_some_and(|update| self.was_released(update)) {
+            return;
+        }
+        self.end_attempt_of(&old);
+        if let Some(mut update) = self.ready.remove(&old) {
+            update.task = newest.clone();
+            self.ready.insert(newest.clone(), update.clone());
+            self.emit(Effect::Rename { from: old, update });
         }
     }
 
@@ -236,11 +317,14 @@ impl Context {
 
     fn forget(&mut self, task: &TaskId) {
         self.ready.remove(task);
+        self.jobs.remove(task);
+        self.end_attempt_of(task);
         self.emit(Effect::Forget(task.clone()));
     }
 
     /// A newer task of a run makes its older updates useless.
     fn forget_others(&mut self, run: &RunId, newest: &TaskId) {
+        self.jobs.retain(|task, _| task.run != *run || task == newest);
         let old: Vec<TaskId> =
             self.ready.keys().filter(|task| task.run == *run && *task != newest).cloned().collect();
         for task in old {

@@ -4,7 +4,62 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::params::ParamSpec;
 use sheaf_common::run::RunSpec;
 
+use sheaf_common::id::ClientId;
+use sheaf_common::secagg::client::Party;
+use sheaf_common::secagg::message::Signature;
+use sheaf_common::time::Timestamp;
+
 use super::*;
+use crate::config::Policy;
+
+/// A site that has nobody to believe.
+struct Loner(ClientId);
+
+impl Party for Loner {
+    fn name(&self) -> &ClientId {
+        &self.0
+    }
+
+    fn certificate(&self) -> &[u8] {
+        b"certificate"
+    }
+
+    fn sign(&self, _message: &[u8]) -> Result<Signature, String> {
+        Ok([0; 64].into())
+    }
+
+    fn verify(&self, _certificate: &[u8]) -> Result<(ClientId, [u8; 32]), String> {
+        Err("nobody is believed here".into())
+    }
+}
+
+/// A site that agrees to runs without encryption.
+fn session<const N: usize>(ready: [Update; N]) -> Session {
+    with_policy(ready, Policy { require_secure_aggregation: false, min_updates: 3 })
+}
+
+fn with_policy<const N: usize>(ready: [Update; N], policy: Policy) -> Session {
+    let trust = Trust {
+        party: Box::new(Loner("a".parse().unwrap())),
+        federation: "test".parse().unwrap(),
+        policy,
+        entropy: Box::new(|| [7; 32]),
+    };
+    Session::new(ready, Memory::default(), trust)
+}
+
+fn upload(round: u32, attempt: u32) -> Effect {
+    Effect::Upload { task: id(round, attempt), blob: BlobId::of(b"delta") }
+}
+
+#[test]
+fn a_run_without_encryption_is_declined_unless_the_site_allows_it() {
+    let mut session = with_policy([], Policy::default());
+    let effects = feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
+    let [Effect::Say(SiteMessage::Declined { task, reason })] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(*task, id(1, 1));
+    assert!(reason.contains("policy.secure_aggregation"), "{reason}");
+}
 
 const RUN: &str = r#"
 name = "toy"
@@ -20,7 +75,13 @@ fn id(round: u32, attempt: u32) -> TaskId {
 
 fn job() -> Job {
     let spec = RunSpec::parse("run.toml", RUN).unwrap();
-    Job { spec, model: None, params: ParamSpec::default(), global: BlobId::of(b"global") }
+    Job {
+        spec,
+        model: None,
+        params: ParamSpec::default(),
+        global: BlobId::of(b"global"),
+        submitted_at: Timestamp(0),
+    }
 }
 
 fn train(round: u32, attempt: u32) -> ServerMessage {
@@ -68,7 +129,7 @@ fn said(update: Update) -> Effect {
 
 #[test]
 fn a_task_is_fetched_done_sent_and_said_in_this_order() {
-    let mut session = Session::new([]);
+    let mut session = session([]);
     let effects = feed(
         &mut session,
         [
@@ -85,7 +146,7 @@ fn a_task_is_fetched_done_sent_and_said_in_this_order() {
         [
             Effect::Fetch(task(1, 1)),
             Effect::Work(task(1, 1)),
-            Effect::Upload(Box::new(update(1, 1))),
+            upload(1, 1),
             said(update(1, 1)),
             Effect::Forget(id(1, 1)),
         ]
@@ -94,7 +155,7 @@ fn a_task_is_fetched_done_sent_and_said_in_this_order() {
 
 #[test]
 fn work_goes_on_without_a_connection_and_is_not_done_twice() {
-    let mut session = Session::new([]);
+    let mut session = session([]);
     feed(
         &mut session,
         [
@@ -106,12 +167,12 @@ fn work_goes_on_without_a_connection_and_is_not_done_twice() {
     );
     assert_eq!(feed(&mut session, [trained(1, 1)]), []);
     let back = feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
-    assert_eq!(back, [Effect::Upload(Box::new(update(1, 1)))]);
+    assert_eq!(back, [upload(1, 1)]);
 }
 
 #[test]
 fn the_same_task_again_changes_nothing_while_it_is_worked_on() {
-    let mut session = Session::new([]);
+    let mut session = session([]);
     feed(
         &mut session,
         [
@@ -127,22 +188,22 @@ fn the_same_task_again_changes_nothing_while_it_is_worked_on() {
 
 #[test]
 fn an_update_from_before_a_restart_is_sent_and_not_trained_again() {
-    let mut session = Session::new([update(1, 1)]);
+    let mut session = session([update(1, 1)]);
     let effects = feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
-    assert_eq!(effects, [Effect::Upload(Box::new(update(1, 1)))]);
+    assert_eq!(effects, [upload(1, 1)]);
 }
 
 #[test]
 fn a_transfer_that_broke_off_starts_again_when_the_server_asks_again() {
-    let mut session = Session::new([update(1, 1)]);
+    let mut session = session([update(1, 1)]);
     feed(&mut session, [Input::Connected, Input::Message(train(1, 1)), Input::Uploaded(id(1, 1), false)]);
     let effects = feed(&mut session, [Input::Disconnected, Input::Connected, Input::Message(train(1, 1))]);
-    assert_eq!(effects, [Effect::Upload(Box::new(update(1, 1)))]);
+    assert_eq!(effects, [upload(1, 1)]);
 }
 
 #[test]
 fn a_newer_attempt_replaces_the_work_and_the_old_update() {
-    let mut session = Session::new([update(1, 1)]);
+    let mut session = session([update(1, 1)]);
     let effects = feed(&mut session, [Input::Connected, Input::Message(train(1, 2))]);
     assert_eq!(effects, [Effect::Forget(id(1, 1)), Effect::Fetch(task(1, 2))]);
     feed(&mut session, [Input::Fetched(id(1, 2), Ok(()))]);
@@ -155,7 +216,7 @@ fn a_newer_attempt_replaces_the_work_and_the_old_update() {
 
 #[test]
 fn a_round_that_is_over_ends_the_work_for_it() {
-    let mut session = Session::new([]);
+    let mut session = session([]);
     feed(&mut session, [Input::Connected, Input::Message(train(1, 1)), Input::Fetched(id(1, 1), Ok(()))]);
     let effects = feed(&mut session, [Input::Message(ServerMessage::Over(id(1, 1)))]);
     assert_eq!(effects, [Effect::Forget(id(1, 1)), Effect::Cancel]);
@@ -163,7 +224,7 @@ fn a_round_that_is_over_ends_the_work_for_it() {
 
 #[test]
 fn what_cannot_be_done_is_declined_with_its_reason() {
-    let mut session = Session::new([]);
+    let mut session = session([]);
     feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
     let refused = Input::Fetched(id(1, 1), Err(FetchFailure::Refused("no disk".into())));
     let declined =
@@ -177,7 +238,7 @@ fn what_cannot_be_done_is_declined_with_its_reason() {
 
 #[test]
 fn a_rejected_update_is_let_go() {
-    let mut session = Session::new([update(1, 1)]);
+    let mut session = session([update(1, 1)]);
     feed(&mut session, [Input::Connected]);
     let rejected = ServerMessage::Rejected { task: id(1, 1), reason: "late".into() };
     assert_eq!(feed(&mut session, [Input::Message(rejected)]), [Effect::Forget(id(1, 1))]);
@@ -186,7 +247,7 @@ fn a_rejected_update_is_let_go() {
 
 #[test]
 fn the_final_model_is_evaluated() {
-    let mut session = Session::new([]);
+    let mut session = session([]);
     let message = ServerMessage::Evaluate(Box::new(evaluate(2)));
     let effects = feed(
         &mut session,

@@ -1,25 +1,32 @@
-//! An update's blob is on its way to the server; the update itself follows it.
+//! A blob is on its way to the server; what is said about it follows it.
 
-use sheaf_common::message::{SiteMessage, Update};
+use sheaf_common::blob::BlobId;
+use sheaf_common::message::{SiteMessage, TaskId, Update};
 
 use super::{Context, Effect, State};
 
 /// Waits for the blob to arrive.
 #[derive(Debug)]
 pub(super) struct Uploading {
-    pub(super) update: Box<Update>,
+    pub(super) task: TaskId,
+    then: SiteMessage,
 }
 
 impl Uploading {
-    pub(super) fn start(update: Box<Update>, context: &mut Context) -> State {
-        context.emit(Effect::Upload(update.clone()));
-        State::Uploading(Self { update })
+    /// An update in the open.
+    pub(super) fn update(update: Box<Update>, context: &mut Context) -> State {
+        Self::start(update.task.clone(), update.delta, SiteMessage::Update(update), context)
     }
 
-    /// The update is said once its blob is there. It stays ready until the round is over.
+    pub(super) fn start(task: TaskId, blob: BlobId, then: SiteMessage, context: &mut Context) -> State {
+        context.emit(Effect::Upload { task: task.clone(), blob });
+        State::Uploading(Self { task, then })
+    }
+
+    /// It is said once its blob is there. What was sent stays here until the round is over.
     pub(super) fn done(self, context: &mut Context, arrived: bool) -> State {
         if arrived {
-            context.emit(Effect::Say(SiteMessage::Update(self.update)));
+            context.emit(Effect::Say(self.then));
         }
         State::Idle
     }

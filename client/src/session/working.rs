@@ -2,6 +2,7 @@
 
 use sheaf_common::message::SiteMessage;
 
+use super::secure::is_secure;
 use super::{Context, Effect, Outcome, State, Task, Uploading, WorkFailure};
 
 /// Waits for the trainer.
@@ -20,8 +21,15 @@ impl Working {
         let task = self.task.id().clone();
         match result {
             Ok(Outcome::Trained(update)) => {
-                context.ready.insert(task, update.clone());
-                if context.connected { Uploading::start(update, context) } else { State::Idle }
+                context.ready.insert(task.clone(), update.clone());
+                if !context.connected {
+                    return State::Idle;
+                }
+                if is_secure(&self.task.job().spec) {
+                    context.emit(Effect::Say(SiteMessage::Ready(task)));
+                    return State::Idle;
+                }
+                Uploading::update(update, context)
             }
             Ok(Outcome::Evaluated(metrics)) => {
                 context.emit(Effect::Say(SiteMessage::Evaluated { task: task.clone(), metrics }));

@@ -34,7 +34,7 @@ fn job(training: &str) -> Job {
     );
     let spec = RunSpec::parse("run.toml", &text).unwrap();
     let params = Model { inputs: 2, labels: 3 }.param_spec();
-    Job { spec, model: None, params, global: BlobId::of(b"") }
+    Job { spec, model: None, params, global: BlobId::of(b""), submitted_at: sheaf_common::time::Timestamp(0) }
 }
 
 fn plane(examples: usize) -> Dataset {

@@ -223,7 +223,7 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
 /// The job of `spec` on a model with this `config`.
 pub(super) fn job(spec: RunSpec, config: Option<&ModelConfig>) -> Job {
     let params = plan(&spec, config).unwrap();
-    Job { spec, model: None, params, global: BlobId::of(b"") }
+    Job { spec, model: None, params, global: BlobId::of(b""), submitted_at: sheaf_common::time::Timestamp(0) }
 }
 
 /// Texts of four different lengths, one of them too long for the run, one with a word that the model lacks.

@@ -1,0 +1,256 @@
+//! The site's part in a secure sum: what it must remember, and what each stage asks of it.
+//!
+//! An attempt is a [`Client`] of `sheaf_common::secagg`. It is remembered, whole, before an answer leaves
+//! ([`Effect::Remember`]), so that a daemon that was killed answers the same again and never anything else.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::Federation;
+use sheaf_common::message::{Job, SiteMessage, TaskId, Update};
+use sheaf_common::run::{RunSpec, SecureAggregation};
+use sheaf_common::secagg::client::{Client, Expectation, Party, Reaction, Refusal};
+use sheaf_common::secagg::layout::Layout;
+use sheaf_common::secagg::message::{Answer, Ask};
+use sheaf_common::secagg::params::RoundParams;
+use sheaf_common::secagg::quantize::Encoding;
+use sheaf_common::secagg::transcript::Digest;
+use sheaf_common::wire;
+
+use super::{Context, Effect, State, Uploading};
+use crate::config::Policy;
+
+/// Updates that were released and are remembered: the oldest go first.
+const RELEASED_MAX: usize = 10_000;
+
+/// Who the site is and what it agrees to.
+pub struct Trust {
+    /// The certificate's key and the federation's CA.
+    pub party: Box<dyn Party + Send>,
+    /// Its federation.
+    pub federation: Federation,
+    /// Its own rules.
+    pub policy: Policy,
+    /// Fresh random bytes for each attempt.
+    pub entropy: Box<dyn FnMut() -> [u8; 32] + Send>,
+}
+
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trust").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// What must survive a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The newest attempt that was joined in each run, by the run's origin: an older one is a replay.
+    joined: BTreeMap<BlobId, (u32, u32)>,
+    /// Updates whose masks were given away, and the survivors with whom they were summed.
+    released: Vec<(BlobId, Digest)>,
+    attempt: Option<Attempt>,
+}
+
+/// The attempt in hand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Attempt {
+    task: TaskId,
+    client: Client,
+    /// What the ledger knows our contribution by.
+    content: BlobId,
+    masked: Option<BlobId>,
+}
+
+impl Memory {
+    fn released_with(&self, content: BlobId) -> Option<Digest> {
+        self.released.iter().rev().find(|(released, _)| *released == content).map(|(_, with)| *with)
+    }
+}
+
+/// Whether a run's results leave the site only in sums.
+pub(super) fn is_secure(spec: &RunSpec) -> bool {
+    spec.secure_aggregation != SecureAggregation::Off
+}
+
+impl Context {
+    /// Takes a stage's question.
+    pub(super) fn on_ask(&mut self, state: State, task: TaskId, ask: Ask) -> State {
+        let in_hand = self.memory.attempt.as_ref().is_some_and(|attempt| attempt.task == task);
+        let reaction = match ask {
+            Ask::Advertise(params) if !in_hand => self.join(&task, *params),
+            ask @ (Ask::Advertise(_)
+            | Ask::ShareKeys(_)
+            | Ask::MaskInput { .. }
+            | Ask::Confirm(_)
+            | Ask::Unmask(_)) => self.go_on(&task, ask),
+        };
+        match reaction {
+            Ok(Reaction::Say(Answer::Masked(blob))) => {
+                Uploading::start(task.clone(), blob, secure(task, Answer::Masked(blob)), self)
+            }
+            Ok(Reaction::Say(answer)) => {
+                self.remember(Some(secure(task, answer)));
+                state
+            }
+            Ok(Reaction::Mask | Reaction::Nothing) => {
+                self.remember(None);
+                self.mask(&task);
+                state
+            }
+            Err(refusal) => {
+                self.end_attempt();
+                let reason = refusal.to_string();
+                self.remember(Some(SiteMessage::Declined { task, reason }));
+                state
+            }
+        }
+    }
+
+    fn join(&mut self, task: &TaskId, params: RoundParams) -> Result<Reaction, Refusal> {
+        let (Some(update), Some(job)) = (self.ready.get(task), self.jobs.get(task)) else {
+            return Err(Refusal::Terms("task"));
+        };
+        let origin = job.origin();
+        // The evaluation of the final model comes after all attempts at its round.
+        let order = if task.attempt == 0 { (task.round + 1, 0) } else { (task.round, task.attempt) };
+        if self.memory.joined.get(&origin).is_some_and(|newest| *newest >= order) {
+            return Err(Refusal::Replayed);
+        }
+        let content = content(update);
+        let expectation = Expectation {
+            params: expected(&self.trust.federation, task, job, &params)?,
+            sites: job.spec.cohort.sites.clone(),
+            min_updates: self.trust.policy.min_updates,
+            released_with: self.memory.released_with(content),
+        };
+        let entropy = (self.trust.entropy)();
+        let client = Client::join(params, &expectation, &*self.trust.party, entropy)?;
+        let reaction = client.answer().map_or(Reaction::Nothing, Reaction::Say);
+        self.memory.joined.insert(origin, order);
+        self.end_attempt();
+        self.memory.attempt = Some(Attempt { task: task.clone(), client, content, masked: None });
+        Ok(reaction)
+    }
+
+    fn go_on(&mut self, task: &TaskId, ask: Ask) -> Result<Reaction, Refusal> {
+        let attempt = self.memory.attempt.as_mut().filter(|attempt| attempt.task == *task);
+        let Some(Attempt { client, content, .. }) = attempt else {
+            return Err(Refusal::Over);
+        };
+        let before = client.released_with();
+        let reaction = client.handle(ask, &*self.trust.party)?;
+        if let (None, Some(with)) = (before, client.released_with()) {
+            let excess = (self.memory.released.len() + 1).saturating_sub(RELEASED_MAX);
+            self.memory.released.drain(..excess);
+            self.memory.released.push((*content, with));
+        }
+        Ok(reaction)
+    }
+
+    /// Has the masked vector made, unless that is under way.
+    fn mask(&mut self, task: &TaskId) {
+        let (Some(attempt), Some(update)) = (&self.memory.attempt, self.ready.get(task)) else { return };
+        if attempt.client.plan().is_some() && self.masking.as_ref() != Some(task) {
+            self.masking = Some(task.clone());
+            let (client, update) = (Box::new(attempt.client.clone()), update.clone());
+            self.emit(Effect::Mask { client, update });
+        }
+    }
+
+    /// The masked vector is durable, or cannot be made.
+    pub(super) fn masked(&mut self, state: State, task: TaskId, result: Result<BlobId, String>) -> State {
+        if self.masking.as_ref() == Some(&task) {
+            self.masking = None;
+        }
+        let Some(attempt) = self.memory.attempt.as_mut().filter(|attempt| attempt.task == task) else {
+            if let Ok(blob) = result {
+                self.emit(Effect::Discard(blob));
+            }
+            return state;
+        };
+        match result {
+            Ok(blob) => {
+                attempt.masked = Some(blob);
+                let answer = attempt.client.masked(blob);
+                self.remember(None);
+                match answer {
+                    Some(answer) if self.connected => {
+                        Uploading::start(task.clone(), blob, secure(task, answer), self)
+                    }
+                    Some(_) | None => state,
+                }
+            }
+            Err(reason) => {
+                self.end_attempt();
+                self.remember(Some(SiteMessage::Declined { task, reason }));
+                state
+            }
+        }
+    }
+
+    /// The task is over: so is its attempt, and its secrets go.
+    pub(super) fn end_attempt_of(&mut self, task: &TaskId) {
+        if self.memory.attempt.as_ref().is_some_and(|attempt| attempt.task == *task) {
+            self.end_attempt();
+            self.remember(None);
+        }
+    }
+
+    /// Whether the update's masks were given away before.
+    pub(super) fn was_released(&self, update: &Update) -> bool {
+        self.memory.released_with(content(update)).is_some()
+    }
+
+    fn end_attempt(&mut self) {
+        let masked = self.memory.attempt.take().and_then(|attempt| attempt.masked);
+        if let Some(blob) = masked {
+            self.emit(Effect::Discard(blob));
+        }
+    }
+
+    fn remember(&mut self, say: Option<SiteMessage>) {
+        let memory = Box::new(self.memory.clone());
+        self.emit(Effect::Remember { memory, say });
+    }
+}
+
+fn secure(task: TaskId, answer: Answer) -> SiteMessage {
+    SiteMessage::Secure { task, answer }
+}
+
+/// What the ledger of released updates knows an update by: its delta, or, without one, all of it.
+fn content(update: &Update) -> BlobId {
+    if update.delta == BlobId::of(&[]) {
+        let metrics = (&update.global_metrics, &update.local_metrics);
+        BlobId::of(&wire::encode_record(&metrics).unwrap_or_default())
+    } else {
+        update.delta
+    }
+}
+
+/// The terms as we derive them from the job; the ranges and the ring are the server's to choose.
+fn expected(
+    federation: &Federation,
+    task: &TaskId,
+    job: &Job,
+    offered: &RoundParams,
+) -> Result<RoundParams, Refusal> {
+    let SecureAggregation::Required(spec) = job.spec.secure_aggregation else {
+        return Err(Refusal::Terms("secure_aggregation"));
+    };
+    let layout = if task.attempt == 0 { Layout::of_evaluation(job) } else { Layout::of_round(job) };
+    Ok(RoundParams {
+        federation: federation.clone(),
+        task: task.clone(),
+        origin: job.origin(),
+        model: job.global,
+        layout,
+        encoding: Encoding::new(spec.quantization_bits, 2).map_err(|_| Refusal::Terms("quantization"))?,
+        ranges: offered.ranges.clone(),
+        weight_cap: job.spec.cohort.max_examples,
+        min_updates: job.spec.cohort.min_updates,
+        max_colluding: spec.max_colluding,
+        graph: spec.graph,
+    })
+}
