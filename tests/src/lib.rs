@@ -119,7 +119,7 @@ impl Federation {
         let (config, data) = (self.path().join(format!("{name}.toml")), format!("{name}.csv"));
         fs::write(self.path().join(&data), table)?;
         let text = format!(
-            "server = \"{address}\"\nstate_dir = \"{name}\"\ndevice = \"cpu\"\n{identity}\n[datasets.data]\npath = \"{data}\"\n{more}"
+            "server = \"{address}\"\nstate_dir = \"{name}\"\ndevice = \"cpu\"\n{identity}\n[policy]\nsecure_aggregation = \"optional\"\n[datasets.data]\npath = \"{data}\"\n{more}"
         );
         fs::write(&config, text)?;
         let process = self.spawn("sheaf-client", &config, &format!("{name}.log"))?;

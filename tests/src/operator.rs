@@ -50,7 +50,7 @@ impl Operator {
     pub async fn submit(&mut self, text: &str) -> Result<RunId> {
         let request = Request::Submit { file: "run.toml".into(), text: text.into() };
         let reply = self.ask(&request).await?;
-        let Reply::Submitted(run) = reply else { bail!("{reply:?}") };
+        let Reply::Submitted { run, .. } = reply else { bail!("{reply:?}") };
         Ok(run)
     }
 

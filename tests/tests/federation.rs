@@ -94,7 +94,7 @@ async fn three_sites_learn_together_and_the_metrics_are_pooled() -> Result<()> {
         status.history.iter().filter_map(|r| r.global_metrics.as_ref()).map(|m| m.loss).collect();
     assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "{losses:?}");
     for participant in &status.history[0].participants {
-        assert_eq!((&participant.answer, participant.num_examples), (&Answer::Accepted, 48));
+        assert_eq!((&participant.answer, participant.num_examples), (&Answer::Accepted, Some(48)));
     }
     let model = operator.export(&id, &federation.path().join("export")).await?;
     assert_eq!(model.len() as u64, status.num_params * 4);

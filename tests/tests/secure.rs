@@ -1,0 +1,197 @@
+//! Secure aggregation end to end: real processes, real certificates, real training. The sum is right, sites may
+//! vanish and come back, and nothing that the server keeps holds a single site's update.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sheaf_common::status::{RoundOutcome, RunState, RunStatus};
+use sheaf_tests::{Federation, Operator, wait_for};
+
+/// Two clouds of points, of which site `site` sees mostly one.
+fn csv(site: u32) -> String {
+    let mut text = String::from("x,z,label\n");
+    for i in 0..60u32 {
+        let positive = (i + site).is_multiple_of(3);
+        let wave = f64::from(i * 37 % 101) / 101.0 - 0.5;
+        let centre = if positive { 1.0 } else { -1.0 };
+        let label = if positive { "yes" } else { "no" };
+        text += &format!("{:.4},{:.4},{label}\n", centre + wave, f64::from(site) * 0.1 - wave);
+    }
+    text
+}
+
+fn run(secure: bool, rounds: u32, cohort: &str) -> String {
+    let secure = if secure { "[secagg]\nstage_timeout = \"5s\"\n" } else { "" };
+    let off = if secure.is_empty() { "secure_aggregation = \"off\"\n" } else { "" };
+    format!(
+        r#"
+name = "toy"
+rounds = {rounds}
+seed = 7
+{off}
+model = {{ architecture = "softmax" }}
+
+[task]
+type = "tabular-classification"
+dataset = "data"
+label = "label"
+labels = ["no", "yes"]
+features = [{{ column = "x", type = "numeric" }}, {{ column = "z", type = "numeric" }}]
+
+[training]
+optimizer = "sgd"
+learning_rate = 0.5
+batch_size = 16
+local_epochs = 2
+validation_split = 0.2
+
+{secure}
+[cohort]
+round_timeout = "100s"
+max_examples = 64
+{cohort}
+"#
+    )
+}
+
+async fn federation(sites: &[&str]) -> Result<(Federation, Operator)> {
+    let mut federation = Federation::new()?;
+    federation.start_server()?;
+    for (number, site) in sites.iter().enumerate() {
+        federation.start_site(site, &csv(number as u32))?;
+    }
+    let operator = federation.connect(sheaf_common::id::Role::Operator, "op").await?;
+    Ok((federation, operator))
+}
+
+fn accuracy(status: &RunStatus) -> Result<f64> {
+    Ok(status.final_metrics.as_ref().context("no final metrics")?.accuracy)
+}
+
+const FOUR: &str = "min_sites = 4\nmin_updates = 3";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secure_run_learns_what_a_plain_one_learns_and_hides_every_update() -> Result<()> {
+    let (_federation, mut operator) = federation(&["a", "b", "c", "d"]).await?;
+    let plain = operator.submit(&run(false, 3, FOUR)).await?;
+    let plain = operator.wait_for_end(&plain).await?;
+    let secure = operator.submit(&run(true, 3, FOUR)).await?;
+    let secure = operator.wait_for_end(&secure).await?;
+    assert_eq!(secure.summary.state, RunState::Completed, "{:?}", secure.summary);
+    assert_eq!(secure.history.len(), 3);
+    for (record, plain) in secure.history.iter().zip(&plain.history) {
+        assert!(matches!(record.outcome, RoundOutcome::Completed(_)), "{record:?}");
+        let sum = record.secure.as_ref().context("the round was not summed securely")?;
+        assert_eq!((sum.sites, sum.num_examples), (4, 4 * 48));
+        assert!(sum.rounding_error < 1e-3, "{sum:?}");
+        // Whatever one site counted or weighed stays unknown.
+        assert!(record.participants.iter().all(|site| site.num_examples.is_none()), "{record:?}");
+        let (loss, plain) = (record.train_loss.context("no loss")?, plain.train_loss.context("no loss")?);
+        assert!((loss - plain).abs() < 1e-3, "{loss} against {plain}");
+        assert!(record.global_metrics.is_some() && record.local_metrics.is_some());
+    }
+    assert!((accuracy(&secure)? - accuracy(&plain)?).abs() < 0.005);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_blob_of_the_server_goes_along_with_a_sites_update() -> Result<()> {
+    let (mut federation, mut operator) = federation(&["a", "b", "c"]).await?;
+    // A model large enough for a correlation to mean something; each site's update is its own constant plus a
+    // pattern that the trainer adds.
+    let text = r#"
+name = "wide"
+rounds = 1
+model = { architecture = "constant", parameters = 200000 }
+task = { type = "none" }
+[secagg]
+stage_timeout = "60s"
+[cohort]
+min_sites = 3
+round_timeout = "100s"
+"#;
+    // The last site answers late: the others' masked vectors lie at the server meanwhile.
+    federation.kill_site("c");
+    let run = operator.submit(text).await?;
+    federation.start_site("c", &csv(2))?;
+    let mut seen: Vec<Vec<u8>> = Vec::new();
+    let updates = federation.path().join("server/updates");
+    let status = loop {
+        collect(&updates, &mut seen)?;
+        let status = operator.status(&run).await?;
+        if status.summary.state.is_final() {
+            break status;
+        }
+    };
+    assert_eq!(status.summary.state, RunState::Completed, "{:?}", status.summary);
+    let masked: Vec<&Vec<u8>> = seen.iter().filter(|blob| blob.len() > 200_000).collect();
+    assert!(!masked.is_empty(), "no masked vector was seen at the server");
+    for blob in masked {
+        // Masked elements are uniform: their bytes go along with nothing, and fill every value alike.
+        let mut counts = [0u64; 256];
+        for byte in blob {
+            counts[usize::from(*byte)] += 1;
+        }
+        let expected = blob.len() as f64 / 256.0;
+        let chi: f64 = counts.iter().map(|count| (*count as f64 - expected).powi(2) / expected).sum();
+        // 255 degrees of freedom: 6 standard deviations above the mean is 390.
+        assert!(chi < 390.0, "chi-square {chi}");
+    }
+    Ok(())
+}
+
+/// What lies in a folder of blobs and was not seen yet.
+fn collect(folder: &Path, seen: &mut Vec<Vec<u8>>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, seen)?;
+        } else if let Ok(bytes) = fs::read(&path)
+            && !seen.contains(&bytes)
+        {
+            seen.push(bytes);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_and_a_killed_site_cost_no_secret_and_no_round() -> Result<()> {
+    let (mut federation, mut operator) = federation(&["a", "b", "c", "d"]).await?;
+    let text = run(true, 6, FOUR);
+    let name = operator.submit(&text).await?;
+    let mut kills = 0;
+    let status = loop {
+        let status = operator.status(&name).await?;
+        if status.summary.state.is_final() {
+            break status;
+        }
+        if kills < 3 && status.summary.completed_rounds > kills {
+            kills += 1;
+            federation.kill_server();
+            federation.kill_site("b");
+            federation.start_server()?;
+            federation.start_site("b", &csv(1))?;
+            operator = federation.connect(sheaf_common::id::Role::Operator, "op").await?;
+        }
+    };
+    assert_eq!(status.summary.state, RunState::Completed, "{:?}", status.summary);
+    assert_eq!(kills, 3);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_vanishes_for_good_costs_its_update_and_not_the_run() -> Result<()> {
+    let (mut federation, mut operator) = federation(&["a", "b", "c", "d"]).await?;
+    let text = run(true, 4, FOUR).replace("min_sites = 4", "min_sites = 3").replace("100s", "5s");
+    let name = operator.submit(&text).await?;
+    wait_for("the first round", || federation.log("a").contains("over").then_some(()))?;
+    federation.kill_site("d");
+    let status = operator.wait_for_end(&name).await?;
+    assert_eq!(status.summary.state, RunState::Completed, "{:?}", status.summary);
+    let completed =
+        status.history.iter().filter(|record| matches!(record.outcome, RoundOutcome::Completed(_))).count();
+    assert_eq!(completed, 4);
+    Ok(())
+}
