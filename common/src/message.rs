@@ -163,15 +163,6 @@ pub enum SiteMessage {
     },
     /// A round's answer.
     Update(Box<Update>),
-    /// With secure aggregation: the work is done and stays here until everybody's is summed.
-    Ready(TaskId),
-    /// A stage's answer in a secure sum.
-    Secure {
-        /// The task whose results are summed.
-        task: TaskId,
-        /// The answer.
-        answer: Answer,
-    },
     /// The answer to an [`EvaluateTask`].
     Evaluated {
         /// The task.
@@ -185,6 +176,15 @@ pub enum SiteMessage {
         task: TaskId,
         /// One sentence for the operator.
         reason: String,
+    },
+    /// With secure aggregation: the work is done and stays here until everybody's is summed.
+    Ready(TaskId),
+    /// A stage's answer in a secure sum.
+    Secure {
+        /// The task whose results are summed.
+        task: TaskId,
+        /// The answer.
+        answer: Answer,
     },
 }
 
@@ -204,13 +204,6 @@ pub enum ServerMessage {
     Train(Box<TrainTask>),
     /// The final model's evaluation.
     Evaluate(Box<EvaluateTask>),
-    /// A stage of a secure sum.
-    Secure {
-        /// The task whose results are summed.
-        task: TaskId,
-        /// What is asked.
-        ask: Ask,
-    },
     /// The update was not counted, and why.
     Rejected {
         /// The task.
@@ -220,6 +213,13 @@ pub enum ServerMessage {
     },
     /// The round is over: the update for this task is no longer needed.
     Over(TaskId),
+    /// A stage of a secure sum.
+    Secure {
+        /// The task whose results are summed.
+        task: TaskId,
+        /// What is asked.
+        ask: Ask,
+    },
 }
 
 /// From an operator to the server.

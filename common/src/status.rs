@@ -145,12 +145,12 @@ pub enum Answer {
     Pending,
     /// Counted.
     Accepted,
-    /// Done at the site, and not yet in the sum.
-    Ready,
     /// The update was refused, and why.
     Rejected(String),
     /// The site declined, and why.
     Declined(String),
+    /// Done at the site, and not yet in the sum.
+    Ready,
 }
 
 /// How an attempt at a round ended.

@@ -35,8 +35,8 @@ pub enum Graph {
 }
 
 impl Graph {
-    /// The complete graph over `sites` sites, of which so many may collude with the server: just under a
-    /// third when not given. `None` when there is no one to share with, or when so many collude that nothing
+    /// The complete graph over `sites` sites, of which so many may collude with the server: a third
+    /// when not given. `None` when there is no one to share with, or when so many collude that nothing
     /// can be promised.
     pub fn complete(sites: u32, max_colluding: Option<u32>) -> Option<Self> {
         let colluding = max_colluding.unwrap_or(sites / 3);

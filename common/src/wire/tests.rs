@@ -35,6 +35,8 @@ const SPEC: &str = "027238 05 2a 00 00066d696e696c6d 0102 00 9a9999999999b93f 04
     0202 02 02 fb100e00 03 fc80969800 000000000000f03f";
 const PARAMS: &str = "01 11636c61737369666965722e776569676874 02 02 fb8001";
 const BLOB: &str = "7017b0b8e44b3d0c57538692d17e462a7292043b9cb6358734b472f3b77756f4";
+/// The bytes of a round's secure sum.
+const SECURE: &str = "01 03 96 0000000000000000 000000000000e03f";
 const TASK: &str = "0472382d32 03 01";
 const COUNTS: &str = "0401000100fda4ef2fe4620100000201fb00180101fb00180101fb00180101fb001801";
 const REPORT: &str = "02 0040fafe422ee63f 000000000000e03f 000000000000d03f 000000000000e03f 555555555555d53f \
@@ -114,11 +116,11 @@ fn task() -> TaskId {
 }
 
 fn job() -> Job {
-    Job { spec: spec(), model: Some(blob()), params: params(), global: blob() }
+    Job { spec: spec(), model: Some(blob()), params: params(), global: blob(), submitted_at: Timestamp(7) }
 }
 
 /// The bytes of [`job`], in pieces.
-const JOB: [&str; 5] = [SPEC, "01", BLOB, PARAMS, BLOB];
+const JOB: [&str; 6] = [SPEC, "01", BLOB, PARAMS, BLOB, "07"];
 
 fn counts() -> Counts {
     let mut counts = Counts::new(2);
@@ -237,7 +239,8 @@ fn short_replies_to_an_operator() {
     let welcome = Reply::Welcome { federation: "hearts".parse().unwrap(), software: "0.1.0".into() };
     golden(&welcome, &["00", "06686561727473", "05302e312e30"]);
     golden(&Reply::Refused("no".into()), &["01026e6f"]);
-    golden(&Reply::Submitted("r8".parse().unwrap()), &["02", "027238"]);
+    let submitted = Reply::Submitted { run: "r8".parse().unwrap(), warnings: vec!["w".into()] };
+    golden(&submitted, &["02", "027238", "010177"]);
     golden(&Reply::Runs(vec![summary()]), &["03", "01", SUMMARY]);
     golden(&Reply::Stopping("r8".parse().unwrap()), &["05", "027238"]);
     let site = SiteStatus {
@@ -282,11 +285,12 @@ fn status() -> RunStatus {
         participants: vec![Participant {
             site: "north".parse().unwrap(),
             answer: Answer::Accepted,
-            num_examples: 150,
+            num_examples: Some(150),
         }],
         global_metrics: Some(report()),
         local_metrics: None,
         train_loss: Some(0.5),
+        secure: Some(SecureSum { sites: 3, num_examples: 150, clamped: 0.0, rounding_error: 0.5 }),
     };
     RunStatus {
         summary: summary(),
@@ -297,6 +301,7 @@ fn status() -> RunStatus {
             attempt: 1,
             started: Timestamp(3),
             time_left: Duration::from_millis(1500),
+            stage: "training".into(),
             members: vec![
                 member("a", Answer::Pending),
                 member("b", Answer::Accepted),
@@ -315,11 +320,11 @@ fn status() -> RunStatus {
 }
 
 /// The bytes of [`status`], in pieces.
-const STATUS: [&str; 23] = [
+const STATUS: [&str; 25] = [
     SUMMARY,
     SPEC,
     "fb0003",
-    "01 03 01 03 01fc0065cd1d 04",
+    "01 03 01 03 01fc0065cd1d 08747261696e696e67 04",
     "0161 01 00 01030102",
     "0162 01 01 01030102",
     "0163 01 020178 01030102",
@@ -329,14 +334,16 @@ const STATUS: [&str; 23] = [
     "01 01 01 02",
     "00",
     BLOB,
-    "01 056e6f727468 01 96",
+    "01 056e6f727468 01 0196",
     "01",
     REPORT,
     "00 01000000000000e03f",
-    "02 01 01 02 01017a 01 056e6f727468 01 96",
+    SECURE,
+    "02 01 01 02 01017a 01 056e6f727468 01 0196",
     "01",
     REPORT,
     "00 01000000000000e03f",
+    SECURE,
     "00",
     BLOB,
 ];

@@ -6,8 +6,11 @@ use crate::status::{Answer, Participant, RoundOutcome, RoundRecord};
 use crate::time::Timestamp;
 
 fn record(round: u32, sites: &[&str]) -> RoundRecord {
-    let accepted =
-        |site: &&str| Participant { site: site.parse().unwrap(), answer: Answer::Accepted, num_examples: 10 };
+    let accepted = |site: &&str| Participant {
+        site: site.parse().unwrap(),
+        answer: Answer::Accepted,
+        num_examples: Some(10),
+    };
     RoundRecord {
         round,
         attempt: 1,
@@ -18,6 +21,7 @@ fn record(round: u32, sites: &[&str]) -> RoundRecord {
         global_metrics: None,
         local_metrics: None,
         train_loss: None,
+        secure: None,
     }
 }
 

@@ -11,6 +11,7 @@ mod weights;
 use crate::message::{ExportPlan, Job};
 use crate::params::ParamSpec;
 use crate::run::RunSpec;
+use crate::time::Timestamp;
 
 use super::*;
 
@@ -125,5 +126,9 @@ fn export_plan(spec: &RunSpec, params: ParamSpec) -> ExportPlan {
         final_metrics: None,
         global,
     };
-    ExportPlan { status, round: 3, job: Job { spec: spec.clone(), model: None, params, global } }
+    ExportPlan {
+        status,
+        round: 3,
+        job: Job { spec: spec.clone(), model: None, params, global, submitted_at: Timestamp(0) },
+    }
 }

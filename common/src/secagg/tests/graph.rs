@@ -10,8 +10,20 @@ fn threshold(sites: u32, colluding: Option<u32>) -> Option<u32> {
 
 #[test]
 fn the_quorum_is_the_documented_one() {
-    let defaults =
-        [(2, 2), (3, 2), (4, 3), (5, 4), (6, 4), (7, 5), (8, 6), (10, 7), (20, 14), (50, 34), (100, 67)];
+    let defaults = [
+        (2, 2),
+        (3, 3),
+        (4, 3),
+        (5, 4),
+        (6, 5),
+        (7, 5),
+        (8, 6),
+        (10, 7),
+        (20, 14),
+        (50, 34),
+        (100, 67),
+        (200, 134),
+    ];
     for (sites, expected) in defaults {
         assert_eq!(threshold(sites, None), Some(expected), "{sites} sites");
     }
