@@ -163,9 +163,12 @@ async fn a_site_that_cannot_meet_the_contract_says_why_without_showing_data() ->
 
 #[tokio::test]
 async fn a_site_that_misbehaves_is_refused_by_reason_and_the_round_goes_on() -> Result<()> {
-    let (federation, mut operator) = federation(&["a", "b"]).await?;
-    let id = operator.submit(&run(1, THREE, "min_updates = 2")).await?;
+    let (federation, mut operator) = federation(&["a"]).await?;
+    let id = operator.submit(&run(1, THREE, "min_updates = 1")).await?;
+    // As long as this one has not answered the round is not over.
+    let mut slow = federation.connect_site("b").await?;
     let mut rogue = federation.connect_site("c").await?;
+    let open = slow.task().await?;
     let task = rogue.task().await?;
     let length = usize::try_from(task.job.params.numel())?;
 
@@ -179,6 +182,9 @@ async fn a_site_that_misbehaves_is_refused_by_reason_and_the_round_goes_on() -> 
     let sound = rogue.put(&vec![0.25; length]).await?;
     let reason = rogue.refusal(update(&task, sound)).await?;
     assert_eq!(reason, "c has already answered toy round 1");
+    slow.say(&SiteMessage::Declined { task: open.id, reason: "enough".into() }).await?;
+    let last = slow.evaluation().await?;
+    slow.say(&SiteMessage::Evaluated { task: last, metrics: None }).await?;
     let last = rogue.evaluation().await?;
     rogue.say(&SiteMessage::Declined { task: last, reason: "\u{1b}[2Jbored".into() }).await?;
 
@@ -186,7 +192,7 @@ async fn a_site_that_misbehaves_is_refused_by_reason_and_the_round_goes_on() -> 
     assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
     let answers: Vec<&Answer> = status.history[0].participants.iter().map(|p| &p.answer).collect();
     let refused = Answer::Rejected("its blob never arrived".into());
-    assert_eq!(answers, [&Answer::Accepted, &Answer::Accepted, &refused]);
+    assert_eq!(answers, [&Answer::Accepted, &Answer::Declined("enough".into()), &refused]);
     assert_eq!(operator.export(&id, &federation.path().join("export")).await?.len(), length * 4);
     Ok(())
 }
