@@ -28,3 +28,6 @@ pub mod secret;
 pub mod server;
 pub mod shamir;
 pub mod transcript;
+
+#[cfg(test)]
+mod protocol;
