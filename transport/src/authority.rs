@@ -74,3 +74,6 @@ pub(crate) fn sign(key: &PrivateKeyDer<'_>, message: &[u8]) -> Result<[u8; 64], 
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.secret_der()).map_err(|_| NotOurs::Key)?;
     pair.sign(message).as_ref().try_into().map_err(|_| NotOurs::Key)
 }
+
+#[cfg(test)]
+mod tests;
