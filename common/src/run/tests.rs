@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod secagg;
+
 /// A run with nothing left out.
 const TEXT: &str = r#"name = "newswire"
 rounds = 5
@@ -546,67 +548,4 @@ proptest::proptest! {
         damaged.truncate(at.min(TEXT.len()));
         let _ = parse(&damaged);
     }
-}
-
-/// A run that says nothing of secure aggregation but what `more` says.
-fn secure(more: &str, cohort: &str) -> Result<RunSpec, String> {
-    let text = format!(
-        "name = \"toy\"\nrounds = 1\n{more}model = {{ architecture = \"constant\", parameters = 4 }}\ntask = {{ type = \"none\" }}\n{cohort}"
-    );
-    RunSpec::parse("run.toml", &text).map_err(|e| e.to_string())
-}
-
-#[test]
-fn updates_are_encrypted_unless_off_is_written_out() {
-    let spec = secure("", "").unwrap();
-    let SecureAggregation::Required(how) = spec.secure_aggregation else { panic!("{spec:?}") };
-    assert_eq!((how.quantization_bits, how.clipping_range, how.max_colluding), (16, 1.0, None));
-    assert_eq!((how.stage_timeout.as_secs(), how.graph), (60, GraphKind::Complete));
-    assert_eq!((spec.cohort.min_updates, spec.cohort.max_examples), (3, 10_000));
-    assert!(spec.warnings().is_empty());
-    assert_eq!(secure("secure_aggregation = \"required\"\n", "").unwrap(), spec);
-
-    let off = secure("secure_aggregation = \"off\"\n", "").unwrap();
-    assert_eq!((off.cohort.min_updates, off.cohort.max_examples), (1, 10_000_000));
-    assert!(off.warnings()[0].contains("the server sees each site's update"));
-    let two = secure("", "cohort = { sites = [\"a\", \"b\"] }").unwrap();
-    assert!(two.warnings()[0].contains("each learns the other's update"), "{:?}", two.warnings());
-}
-
-#[test]
-fn what_cannot_be_summed_securely_is_refused() {
-    let refused = |more: &str, cohort: &str, expected: &str| {
-        let message = secure(more, cohort).unwrap_err();
-        assert!(message.contains(expected), "{message}");
-    };
-    refused(
-        "",
-        "cohort = { sites = [\"a\"] }",
-        "cohort.min_updates: must be at least 2 with secure aggregation",
-    );
-    refused("", "cohort = { min_updates = 1 }", "the sum over one site is its update");
-    refused("", "cohort = { count = 300 }", "write graph = \"regular\"");
-    refused(
-        "secagg = { quantization_bits = 4 }\n",
-        "",
-        "secagg.quantization_bits: 4 is not between 8 and 24",
-    );
-    refused(
-        "secagg = { clipping_range = 0.0 }\n",
-        "",
-        "secagg.clipping_range: 0 is not a finite number above 0",
-    );
-    refused("secagg = { stage_timeout = \"soon\" }\n", "", "`soon` is no duration");
-    refused("secagg = { graph = \"star\" }\n", "", "secagg.graph: `star` is unknown");
-    refused("secagg = { max_colluding = 3 }\n", "cohort = { count = 3 }", "must be below the 3 sites");
-    refused(
-        "secagg = { quantization_bits = 24, graph = \"regular\" }\n",
-        "cohort = { count = 1000 }",
-        "secagg.quantization_bits",
-    );
-    refused(
-        "secure_aggregation = \"off\"\nsecagg = { quantization_bits = 16 }\n",
-        "",
-        "secagg: sets up what `secure_aggregation = \"off\"` turns off",
-    );
 }

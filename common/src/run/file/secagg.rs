@@ -91,20 +91,24 @@ pub(super) fn check(secure: SecureAggregation, cohort: &CohortSpec) -> Result<()
         Selection::Count(count) => Some(named.map_or(count, |named| named.min(count))),
         Selection::All | Selection::Fraction(_) => named,
     };
-    let Some(most) = most else { return Ok(()) };
-    if most > COMPLETE_MAX && spec.graph == GraphKind::Complete {
+    // Without a bound it is known at least that a sum is over `min_updates` sites.
+    let roster = most.unwrap_or(cohort.min_updates);
+    if roster > COMPLETE_MAX && spec.graph == GraphKind::Complete {
         return Err(Invalid::new(
             "secagg.graph",
             format!(
-                "a complete graph is for up to {COMPLETE_MAX} sites, not {most}: write graph = \"regular\", which trusts the server to follow the protocol"
+                "a complete graph is for up to {COMPLETE_MAX} sites, not {roster}: write graph = \"regular\", which trusts the server to follow the protocol"
             ),
         ));
     }
-    Encoding::new(spec.quantization_bits, most.max(2)).map_err(|e| invalid("secagg.quantization_bits", e))?;
-    if spec.max_colluding.is_some_and(|colluding| colluding >= most) {
+    Encoding::new(spec.quantization_bits, roster.max(2))
+        .map_err(|e| invalid("secagg.quantization_bits", e))?;
+    if let (Some(colluding), Some(most)) = (spec.max_colluding, most)
+        && colluding >= most
+    {
         return Err(Invalid::new(
             "secagg.max_colluding",
-            format!("must be below the {most} sites of the cohort"),
+            format!("{colluding} is not below the {most} sites of the cohort"),
         ));
     }
     Ok(())
