@@ -20,6 +20,8 @@ mod waiting;
 
 pub mod queue;
 #[cfg(test)]
+mod secure_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, VecDeque};

@@ -1,0 +1,196 @@
+//! Secure sums in the coordinator, with simulated time: who is asked what, and what silence costs. The exchange
+//! itself is proven in `sheaf_common::secagg`.
+
+use std::time::Duration;
+
+use sheaf_common::params::ParamTensor;
+use sheaf_common::status::RoundOutcome;
+
+use super::*;
+
+const RUN: &str = r#"
+name = "toy"
+rounds = 1
+model = { architecture = "softmax" }
+
+[task]
+type = "tabular-classification"
+dataset = "d"
+label = "y"
+labels = ["no", "yes"]
+features = [{ column = "x", type = "numeric" }]
+
+[secagg]
+stage_timeout = "20s"
+
+[cohort]
+sites = ["a", "b", "c", "d"]
+min_updates = 3
+round_timeout = "60s"
+max_attempts = 2
+"#;
+
+struct Bench {
+    coordinator: Coordinator,
+    now: Timestamp,
+    effects: Vec<Effect>,
+}
+
+fn site(name: &str) -> ClientId {
+    name.parse().unwrap()
+}
+
+fn task(attempt: u32) -> TaskId {
+    TaskId { run: "toy".parse().unwrap(), round: 1, attempt }
+}
+
+impl Bench {
+    /// The first attempt, with all four sites at work.
+    fn collecting() -> Self {
+        let run = Run {
+            id: "toy".parse().unwrap(),
+            federation: "test".parse().unwrap(),
+            spec: RunSpec::parse("run.toml", RUN).unwrap(),
+            submitted_by: "op".parse().unwrap(),
+            submitted_at: Timestamp(0),
+            model: None,
+            params: ParamSpec { tensors: vec![ParamTensor { name: "weight".into(), shape: vec![2, 2] }] },
+            initial: BlobId::of(b"initial"),
+        };
+        let mut bench =
+            Self { coordinator: Coordinator::new(run), now: Timestamp(1_000), effects: Vec::new() };
+        bench.feed(Input::Start);
+        for name in ["a", "b", "c", "d"] {
+            bench.feed(Input::Connected(site(name)));
+        }
+        bench
+    }
+
+    /// The same, with everybody ready to be summed.
+    fn advertising() -> Self {
+        let mut bench = Self::collecting();
+        for name in ["a", "b", "c", "d"] {
+            bench.feed(Input::Ready { from: site(name), task: task(1) });
+        }
+        bench
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.effects.clear();
+        self.coordinator.handle(input, self.now);
+        while let Some(effect) = self.coordinator.poll_effect() {
+            self.effects.push(effect);
+        }
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now = self.now.after(Duration::from_secs(seconds));
+        self.feed(Input::Tick);
+    }
+
+    fn asked(&self) -> Vec<&str> {
+        self.effects
+            .iter()
+            .filter_map(|effect| if let Effect::Ask { to, .. } = effect { Some(to.as_str()) } else { None })
+            .collect()
+    }
+
+    fn stage(&self) -> &'static str {
+        self.coordinator.round().unwrap().stage
+    }
+}
+
+#[test]
+fn keys_are_asked_for_once_everybody_is_ready() {
+    let mut bench = Bench::collecting();
+    for name in ["a", "b", "c"] {
+        bench.feed(Input::Ready { from: site(name), task: task(1) });
+        assert!(bench.asked().is_empty());
+    }
+    bench.feed(Input::Ready { from: site("d"), task: task(1) });
+    assert_eq!(bench.asked(), ["a", "b", "c", "d"]);
+    assert_eq!(bench.stage(), "exchanging keys");
+    assert_eq!(bench.coordinator.poll_timeout(), Some(bench.now.after(Duration::from_secs(20))));
+}
+
+#[test]
+fn at_the_rounds_deadline_those_that_are_ready_are_enough() {
+    let mut bench = Bench::collecting();
+    for name in ["a", "b", "d"] {
+        bench.feed(Input::Ready { from: site(name), task: task(1) });
+    }
+    bench.wait(60);
+    assert_eq!(bench.asked(), ["a", "b", "d"]);
+}
+
+#[test]
+fn an_update_in_the_open_is_refused() {
+    let mut bench = Bench::collecting();
+    let update = Box::new(Update {
+        task: task(1),
+        delta: BlobId::of(b"delta"),
+        num_examples: 10,
+        train_loss: 0.5,
+        global_metrics: None,
+        local_metrics: None,
+    });
+    let inspection = Some(Inspection { length: 16, finding: Finding::Sound });
+    bench.feed(Input::Update { from: site("a"), update, inspection });
+    let [Effect::Reject { reason, .. }] = &bench.effects[..] else { panic!("{:?}", bench.effects) };
+    assert!(reason.contains("encrypts updates"), "{reason}");
+}
+
+#[test]
+fn a_site_that_comes_back_is_given_its_task_and_asked_again() {
+    let mut bench = Bench::advertising();
+    bench.feed(Input::Connected(site("b")));
+    assert!(matches!(&bench.effects[0], Effect::Train { to, .. } if *to == site("b")));
+    assert_eq!(bench.asked(), ["b"]);
+    bench.feed(Input::Restarted);
+    bench.feed(Input::Connected(site("c")));
+    assert_eq!(bench.asked(), ["c"]);
+}
+
+#[test]
+fn silence_abandons_the_attempt_and_the_updates_stay_at_the_sites_for_the_next() {
+    let mut bench = Bench::advertising();
+    bench.wait(20);
+    let record = bench
+        .effects
+        .iter()
+        .find_map(|effect| if let Effect::Record(record) = effect { Some(record) } else { None });
+    let RoundOutcome::Abandoned(why) = &record.unwrap().outcome else { panic!("{record:?}") };
+    assert_eq!(why, "0 of 3 needed sites showed their keys");
+    assert!(!bench.effects.iter().any(|effect| matches!(effect, Effect::Over { .. })));
+    let next = bench
+        .effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Train { task: t, .. } if *t == task(2)));
+    assert_eq!(next.count(), 4);
+    // The last attempt: now it is over for everybody.
+    for name in ["a", "b", "c", "d"] {
+        bench.feed(Input::Ready { from: site(name), task: task(2) });
+    }
+    bench.wait(20);
+    assert_eq!(bench.effects.iter().filter(|effect| matches!(effect, Effect::Over { .. })).count(), 4);
+    assert_eq!(bench.coordinator.state().0, RunState::Failed);
+}
+
+#[test]
+fn a_refusal_is_told_by_its_reason() {
+    let mut bench = Bench::advertising();
+    let reason = "the server's global model is not that of the run that this site trained for".to_owned();
+    bench.feed(Input::Declined { from: site("d"), task: task(1), reason: reason.clone() });
+    let members = bench.coordinator.round().unwrap().members;
+    assert_eq!(members[3], (site("d"), Answer::Declined(reason)));
+    assert_eq!(bench.stage(), "exchanging keys");
+}
+
+#[test]
+fn a_snapshot_in_the_middle_of_a_sum_goes_on_where_it_was() {
+    let mut bench = Bench::advertising();
+    let bytes = sheaf_common::wire::encode_record(&bench.coordinator).unwrap();
+    bench.coordinator = sheaf_common::wire::decode_record(&bytes).unwrap();
+    bench.feed(Input::Connected(site("a")));
+    assert_eq!(bench.asked(), ["a"]);
+}
