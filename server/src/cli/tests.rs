@@ -185,6 +185,23 @@ updates that were not counted
 }
 
 #[test]
+fn what_the_server_can_see_is_said() {
+    let privacy = |graph: &str| {
+        let mut status = busy();
+        let text = SPEC.replace("secure_aggregation = \"off\"\n", "") + graph;
+        status.spec = RunSpec::parse("run.toml", &text).unwrap();
+        let card = run_card(&status, Timestamp(1_260_000));
+        let line = card.lines().find_map(|line| line.strip_prefix("privacy    ")).unwrap().to_owned();
+        (line, json::status(&status)["secure_aggregation"].as_str().unwrap().to_owned())
+    };
+    let sums = "secure aggregation: the server sees only sums over at least 2 sites";
+    assert_eq!(privacy(""), (sums.into(), "required".into()));
+    let regular = format!("{sums}; regular graph: against a server that follows the protocol");
+    let for_programs = "required (regular graph: against a semi-honest server)";
+    assert_eq!(privacy("[secagg]\ngraph = \"regular\"\n"), (regular, for_programs.into()));
+}
+
+#[test]
 fn the_final_model_ends_the_table() {
     let mut done = busy();
     done.current = None;
