@@ -32,3 +32,48 @@ impl Policy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(more: &str) -> RunSpec {
+        let text = format!(
+            "name = \"toy\"\nrounds = 1\n{more}\nmodel = {{ architecture = \"constant\", parameters = 4 }}\ntask = {{ type = \"none\" }}"
+        );
+        RunSpec::parse("run.toml", &text).unwrap()
+    }
+
+    const OFF: &str = "secure_aggregation = \"off\"";
+    const TWO: &str = "cohort = { min_updates = 2 }";
+
+    #[test]
+    fn a_run_by_the_defaults_is_fine() {
+        assert_eq!(Policy::default().objection(&spec("")), None);
+    }
+
+    #[test]
+    fn an_update_leaves_in_the_clear_only_where_the_site_says_so() {
+        let objection = Policy::default().objection(&spec(OFF)).unwrap();
+        assert!(
+            objection.contains("set policy.secure_aggregation = \"optional\" in its site.toml"),
+            "{objection}"
+        );
+        let optional = Policy { require_secure_aggregation: false, min_updates: 3 };
+        assert_eq!(optional.objection(&spec(OFF)), None);
+    }
+
+    #[test]
+    fn a_sum_over_too_few_is_refused_even_where_none_is_required() {
+        for require_secure_aggregation in [true, false] {
+            let policy = Policy { require_secure_aggregation, min_updates: 3 };
+            let objection = policy.objection(&spec(TWO)).unwrap();
+            assert_eq!(
+                objection,
+                "the run may be summed over 2 sites, this site asks for 3: raise cohort.min_updates in run.toml, or \
+                 lower policy.min_updates in its site.toml"
+            );
+            assert_eq!(Policy { min_updates: 2, ..policy }.objection(&spec(TWO)), None);
+        }
+    }
+}

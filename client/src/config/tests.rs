@@ -36,6 +36,17 @@ fn a_site_without_data_sets_is_complete() {
 }
 
 #[test]
+fn a_site_agrees_to_little_unless_it_says_otherwise() {
+    let policy = |written: &str| SiteConfig::parse("site.toml", &format!("{SITE}{written}")).unwrap().policy;
+    let strict = Policy { require_secure_aggregation: true, min_updates: 3 };
+    for written in ["", "[policy]\n", "[policy]\nsecure_aggregation = \"required\"\nmin_updates = 3\n"] {
+        assert_eq!(policy(written), strict, "{written}");
+    }
+    let open = policy("[policy]\nsecure_aggregation = \"optional\"\nmin_updates = 2\n");
+    assert_eq!(open, Policy { require_secure_aggregation: false, min_updates: 2 });
+}
+
+#[test]
 fn the_extension_tells_the_format() {
     for (path, delimiter) in [("a.csv", b','), ("a.TSV", b'\t'), ("a.tab", b'\t')] {
         assert_eq!(dataset(&format!("path = {path:?}")).delimiter, delimiter, "{path}");
@@ -99,6 +110,15 @@ fn what_is_wrong_is_said_with_its_line() {
             with("path = \"a.csv\"\nrename = { x = \"a\", y = \"a\" }"),
             "site.toml:12: datasets.heart.rename.y: the file's column `a` already",
         ),
+        (
+            format!("{SITE}[policy]\nsecure_aggregation = \"off\"\n"),
+            "site.toml:10: policy.secure_aggregation: `off` is unknown; write \"required\", or \"optional\" to let",
+        ),
+        (
+            format!("{SITE}[policy]\nmin_updates = 1\n"),
+            "site.toml:10: policy.min_updates: must be at least 2: a sum over one site is its update",
+        ),
+        (format!("{SITE}[policy]\nmin_update = 3\n"), "site.toml:10: unknown field `min_update`"),
     ];
     for (text, expected) in cases {
         let sentence = refusal(&text);
