@@ -13,6 +13,9 @@ use sha2::{Digest, Sha256};
 use self::finder::{Assumptions, Degree};
 use super::prg::Stream;
 
+/// Sites over which every one may share with every other: beyond, messages and work grow too fast.
+pub const COMPLETE_MAX: u32 = 256;
+
 /// The graph over the ranks 0 to n-1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Graph {

@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 use sheaf_common::id::ClientId;
 use sheaf_common::message::TaskId;
-use sheaf_common::run::{SecAggSpec, SecureAggregation};
+use sheaf_common::run::{GraphKind, SecAggSpec, SecureAggregation};
+use sheaf_common::secagg::graph::COMPLETE_MAX;
 use sheaf_common::secagg::layout::Layout;
 use sheaf_common::secagg::params::RoundParams;
 use sheaf_common::secagg::quantize::Encoding;
@@ -224,6 +225,11 @@ fn params(
         Closed::Final(_) => Layout::of_evaluation(&job),
     };
     let most = u32::try_from(members).unwrap_or(u32::MAX);
+    if most > COMPLETE_MAX && spec.graph == GraphKind::Complete {
+        return Err(format!(
+            "{members} sites are too many for a complete graph, which is for {COMPLETE_MAX}: bound the cohort with `count`"
+        ));
+    }
     let encoding = Encoding::new(spec.quantization_bits, most.max(2)).map_err(|e| e.to_string())?;
     let ranges = match closed {
         Closed::Round(_) => context.ranges.clone(),

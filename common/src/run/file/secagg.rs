@@ -7,10 +7,8 @@ use serde::Deserialize;
 use super::{forbid, invalid, positive, within};
 use crate::config::Invalid;
 use crate::run::{CohortSpec, GraphKind, SecAggSpec, SecureAggregation, Selection};
+use crate::secagg::graph::COMPLETE_MAX;
 use crate::secagg::quantize::Encoding;
-
-/// Sites over which every one may share with every other.
-const COMPLETE_MAX: u32 = 256;
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
