@@ -9,7 +9,7 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Identity, Role};
 use sheaf_common::message::{ServerMessage, SiteMessage, TaskId, Update};
 use sheaf_common::model::{MANIFEST_MAX, Manifest};
-use sheaf_common::secagg::client as secagg;
+use sheaf_common::secagg::client::{self as secagg, Witness};
 use sheaf_common::status::Phase;
 use sheaf_transport::tls::{CredentialError, Credentials};
 use sheaf_transport::transfer::{self, TransferError};
@@ -22,6 +22,7 @@ use crate::masking;
 use crate::party::SiteParty;
 use crate::session::{Effect, FetchFailure, Input, Memory, Session, Task, Trust};
 use crate::state::{SiteState, StateError};
+use crate::verification;
 use crate::worker::{Report, Site, Worker};
 
 /// The operator is told of progress at most this often.
@@ -166,6 +167,9 @@ impl Client {
     }
 
     fn say(&self, message: SiteMessage) {
+        if let SiteMessage::Declined { task, reason } = &message {
+            warn!(%task, %reason, "declined");
+        }
         if self.outbox.try_send(message).is_err() {
             warn!("a message to the server was dropped: the connection is too slow or gone");
         }
@@ -173,7 +177,7 @@ impl Client {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Fetch(task) => self.fetch(task),
+            Effect::Fetch { task, witness } => self.fetch(task, witness),
             Effect::Work(task) => self.worker.order(task),
             Effect::Cancel => self.worker.cancel(),
             Effect::Mask { client, update } => self.mask(*client, *update),
@@ -190,9 +194,14 @@ impl Client {
                     warn!(%error, "a masked vector that is no longer needed stays on disk");
                 }
             }
+            Effect::Release(global) => {
+                if let Err(error) = self.state.blobs.remove(global) {
+                    warn!(%error, "global parameters that are no longer needed stay on disk");
+                }
+            }
             Effect::Say(message) => self.say(message),
             Effect::Forget(task) => {
-                let global = self.globals.remove(&task);
+                let global = self.globals.remove(&task).filter(|global| !self.session.needs(*global));
                 if let Err(error) = self.state.forget(&task, global) {
                     warn!(%error, "what is no longer needed stays on disk");
                 }
@@ -200,7 +209,7 @@ impl Client {
         }
     }
 
-    fn fetch(&mut self, task: Task) {
+    fn fetch(&mut self, task: Task, witness: Option<Box<Witness>>) {
         let Some(connection) = self.connection.clone() else {
             let lost = Input::Fetched(task.id().clone(), Err(FetchFailure::Lost));
             // The loop that receives this is the one that runs us.
@@ -211,8 +220,8 @@ impl Client {
         let (transfer, results) = (self.transfer.clone(), self.results.clone());
         tokio::spawn(async move {
             let result = loop {
-                match transfer.fetch_all(&connection, &task).await {
-                    Ok(()) => break Ok(()),
+                match transfer.fetch_all(&connection, &task, witness.as_deref()).await {
+                    Ok(()) => break rebuild(&transfer.state, &task, witness).await,
                     Err(TransferError::Lost { .. }) if connection.close_reason().is_some() => {
                         break Err(FetchFailure::Lost);
                     }
@@ -284,8 +293,14 @@ impl Client {
 }
 
 impl Transfers {
-    /// Fetches what a task names: the model's manifest and files, once, and the global parameters.
-    async fn fetch_all(&self, connection: &quinn::Connection, task: &Task) -> Result<(), TransferError> {
+    /// Fetches what a task names: the model's manifest and files, once, and the global parameters, or the sum
+    /// that they are made of.
+    async fn fetch_all(
+        &self,
+        connection: &quinn::Connection,
+        task: &Task,
+        witness: Option<&Witness>,
+    ) -> Result<(), TransferError> {
         let job = task.job();
         if let Some(id) = job.model {
             transfer::fetch(connection, &self.state.blobs, id, MANIFEST_MAX, &mut |_, _| {}).await?;
@@ -295,7 +310,12 @@ impl Transfers {
                 self.get(connection, task.id(), file.blob, file.bytes).await?;
             }
         }
-        self.get(connection, task.id(), job.global, job.params.bytes()).await
+        let Some((witness, record)) = witness.zip(task.record()) else {
+            return self.get(connection, task.id(), job.global, job.params.bytes()).await;
+        };
+        self.get(connection, task.id(), record.body.model_in, job.params.bytes()).await?;
+        let length = witness.params.layout.sum_bytes(witness.params.encoding.ring_bytes());
+        self.get(connection, task.id(), record.body.sum, length).await
     }
 
     async fn get(
@@ -331,6 +351,24 @@ impl Transfers {
         move |done, total| {
             let _ = reports.send(Report::Progress(task.clone(), phase, done, total));
         }
+    }
+}
+
+/// Makes the global parameters out of the published sum, when there is something to check it with.
+async fn rebuild(state: &SiteState, task: &Task, witness: Option<Box<Witness>>) -> Result<(), FetchFailure> {
+    let Some((witness, record)) = witness.zip(task.record().cloned()) else { return Ok(()) };
+    let (blobs, job) = (state.blobs.clone(), task.job().clone());
+    let check = move || verification::rebuild(&blobs, &job, &record.body, &witness);
+    match tokio::task::spawn_blocking(check).await {
+        Ok(Ok(())) => {
+            info!(task = %task.id(), model = %task.job().global.short(), "the published sum is what the sites sent, and the model is what follows from it");
+            Ok(())
+        }
+        Ok(Err(error)) => {
+            warn!(task = %task.id(), %error, "the round before does not hold");
+            Err(FetchFailure::Refused(error.for_operator()))
+        }
+        Err(error) => Err(FetchFailure::Refused(format!("the sum could not be checked: {error}"))),
     }
 }
 

@@ -3,7 +3,8 @@
 //! * [`session`]: the site's side of the protocol, as a state machine without IO. Read this first.
 //! * [`client`]: the shell around it: messages and results in, effects out.
 //! * [`link`]: the connection, kept up. [`worker`]: the thread that trains. [`state`]: what survives a restart.
-//! * [`party`], [`masking`]: the site in a secure sum: its signature, its masked vector.
+//! * [`party`], [`masking`], [`verification`]: the site in a secure sum: its signature, its masked vector, and seeing for
+//!   itself that the sum and the model made of it are right.
 //! * [`trainer`]: the seam to whatever trains, and behind it libtorch. [`data`]: the site's own files.
 //! * [`config`]: `site.toml`. [`device`]: CPU or GPU.
 //! * [`offline`]: what a site engineer does without a server: check, train alone, evaluate.
@@ -19,4 +20,5 @@ pub mod party;
 pub mod session;
 pub mod state;
 pub mod trainer;
+pub mod verification;
 pub mod worker;

@@ -45,4 +45,10 @@ impl Party for SiteParty {
         }
         Ok((ClientId(identity.name), key))
     }
+
+    fn verify_server(&self, certificate: &[u8]) -> Result<[u8; 32], String> {
+        let (identity, key) =
+            self.authority.verify_server(certificate, SystemTime::now()).map_err(|e| e.to_string())?;
+        if identity.role == Role::Server { Ok(key) } else { Err(format!("it is {identity}, not a server")) }
+    }
 }

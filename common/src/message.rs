@@ -11,6 +11,7 @@ use crate::model::ModelInfo;
 use crate::params::ParamSpec;
 use crate::run::RunSpec;
 use crate::secagg::message::{Answer, Ask};
+use crate::secagg::record::SignedRecord;
 use crate::status::{Phase, RunStatus, RunSummary, SiteStatus};
 use crate::time::Timestamp;
 use crate::wire;
@@ -92,6 +93,8 @@ pub struct TrainTask {
     pub id: TaskId,
     /// What is to be done.
     pub job: Job,
+    /// How the global parameters came about, when they came from a secure sum.
+    pub record: Option<Box<SignedRecord>>,
     /// Milliseconds until the round's deadline.
     pub time_left_ms: u64,
 }
@@ -103,6 +106,8 @@ pub struct EvaluateTask {
     pub id: TaskId,
     /// What is to be done.
     pub job: Job,
+    /// How the global parameters came about, when they came from a secure sum.
+    pub record: Option<Box<SignedRecord>>,
 }
 
 /// The run, its model and the global parameters: the common part of all tasks.

@@ -8,6 +8,7 @@ use crate::blob::BlobId;
 use crate::id::{ClientId, Name, RunId};
 use crate::metrics::Report;
 use crate::run::RunSpec;
+use crate::secagg::record::SignedRecord;
 use crate::time::Timestamp;
 
 /// What a site is doing for a task.
@@ -190,6 +191,8 @@ pub struct SecureSum {
     /// Root mean square of the error that quantization adds to a value of the mean, over the root mean square of
     /// the mean itself.
     pub rounding_error: f64,
+    /// What was published of it: signed, and chained to the record of the round before.
+    pub record: Option<Box<SignedRecord>>,
 }
 
 /// How an attempt at a round ended.

@@ -6,13 +6,13 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::thread;
 
 use sheaf_common::aggregate::{Aggregate as Sum, FedAvg, Finding, ServerOptimizer};
 use sheaf_common::blob::BlobId;
 use sheaf_common::params::VALUE_BYTES;
 use sheaf_common::run::RunSpec;
 use sheaf_transport::blobs::{BlobDir, BlobError};
+use sheaf_transport::chunks::in_order;
 
 use crate::core::{Aggregate, Inspection};
 
@@ -58,25 +58,12 @@ fn plain(
         .map(|(blob, weight)| Ok((Values::open(deltas, *blob)?, *weight)))
         .collect::<Result<Vec<_>, AggregationError>>()?;
     let length = usize::try_from(blobs.length(round.global).unwrap_or(0) / VALUE_BYTES).unwrap_or(0);
-    let workers = thread::available_parallelism().map_or(1, usize::from);
-    let starts: Vec<usize> = (0..length).step_by(CHUNK).collect();
     let mut writer = blobs.writer()?;
-    for batch in starts.chunks(workers) {
-        let chunks = thread::scope(|scope| {
-            let threads: Vec<_> = batch
-                .iter()
-                .map(|start| {
-                    let range = (*start, CHUNK.min(length - start));
-                    let (global, updates) = (&global, &updates);
-                    scope.spawn(move || chunk(global, updates, optimizer, range))
-                })
-                .collect();
-            threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()
-        })?;
-        for bytes in chunks {
-            writer.write(&bytes)?;
-        }
-    }
+    // A chunk's start fits, being less than the length.
+    let make = |start, len| chunk(&global, &updates, optimizer, (start as usize, len));
+    in_order(length as u64, CHUNK, make, |_, bytes: Vec<u8>| {
+        Ok::<_, AggregationError>(writer.write(&bytes)?)
+    })?;
     Ok(writer.finish()?)
 }
 
@@ -147,10 +134,6 @@ impl Values {
 
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value))
-}
-
-pub(crate) fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[cfg(test)]

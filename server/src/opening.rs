@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::thread;
 
 use sheaf_common::aggregate::{FedAvg, ServerOptimizer};
 use sheaf_common::blob::BlobId;
@@ -16,9 +15,14 @@ use sheaf_common::params::{VALUE_BYTES, from_bytes, to_bytes};
 use sheaf_common::secagg::layout::Head;
 use sheaf_common::secagg::mask::{LOSS_UNITS, Tally};
 use sheaf_common::secagg::outcome;
+use sheaf_common::secagg::record::{Record, SignedRecord};
+use sheaf_common::secagg::ring::pack;
 use sheaf_common::secagg::server::{Unmasker, WrongShares};
 use sheaf_common::status::SecureSum;
+use sheaf_transport::authority::NotOurs;
 use sheaf_transport::blobs::{BlobDir, BlobError};
+use sheaf_transport::chunks::in_order;
+use sheaf_transport::tls::Credentials;
 
 use crate::aggregation::{AggregationError, CHUNK};
 use crate::core::{Open, Summed};
@@ -32,6 +36,9 @@ pub enum OpenError {
     /// A blob could not be read or written.
     #[error(transparent)]
     Blob(#[from] AggregationError),
+    /// The server's own key does not sign.
+    #[error("the record of the round cannot be signed: {0}")]
+    Sign(#[from] NotOurs),
     /// A site did not follow the protocol.
     #[error("the sum contradicts its own checksum: a site sent something else than its masked update")]
     Contradiction,
@@ -43,13 +50,14 @@ impl From<BlobError> for OpenError {
     }
 }
 
-/// Makes the next global parameters out of a secure sum, durably in `blobs`, and says what else the sum gave.
-/// Blocks.
+/// Makes the next global parameters out of a secure sum, durably in `blobs`, publishes and signs what they were
+/// made of, and says what else the sum gave. Blocks.
 pub fn open(
     blobs: &BlobDir,
     updates: &BlobDir,
     job: &Job,
     open: &Open,
+    credentials: &Credentials,
 ) -> Result<(BlobId, Summed), OpenError> {
     let unmasker = open.unmasking.open()?;
     let vectors = open
@@ -65,35 +73,46 @@ pub fn open(
         .map(|vector| vector.read(after, 8 * params.layout.slots()))
         .collect::<Result<Vec<_>, AggregationError>>()?;
     let opened = unmasker.slots(slots.iter().map(Vec::as_slice)).ok_or(OpenError::Contradiction)?;
-    let sum = Sum { blobs, job, open, unmasker: &unmasker, vectors, head: opened.head };
-    let (global, tally, moved) = if params.layout.values() == 0 {
-        (open.global, Tally::default(), Moved::default())
-    } else {
-        sum.apply()?
-    };
-    if !unmasker.agrees(tally, &opened.head) {
-        blobs_forget(blobs, global, open.global);
+    let head = opened.head;
+    // The final evaluation is over metrics alone: there is nothing to apply, and nothing to publish.
+    let applied = (params.layout.values() > 0)
+        .then(|| Sum { blobs, job, open, unmasker: &unmasker, vectors, head }.apply())
+        .transpose()?;
+    let tally = applied.as_ref().map_or_else(Tally::default, |applied| applied.tally);
+    if !unmasker.agrees(tally, &head) {
+        // They are named nowhere; if they stay on disk that harms nobody.
+        let wrong = applied.iter().flat_map(|applied| [applied.model, applied.sum]);
+        wrong.filter(|blob| *blob != open.global).for_each(|blob| _ = blobs.remove(blob));
         return Err(OpenError::Contradiction);
     }
+    let record = applied.as_ref().map(|applied| record(open, applied, credentials)).transpose()?;
+    let moved = applied.as_ref().map(|applied| applied.moved.clone()).unwrap_or_default();
     let [global_metrics, local_metrics] = metrics(job, &opened.metrics);
     let summed = Summed {
-        sum: secure_sum(open, &opened.head, &moved),
-        train_loss: (opened.head.weight > 0 && params.layout.values() > 0)
-            .then(|| opened.head.loss as f64 / LOSS_UNITS / opened.head.weight as f64),
+        train_loss: (head.weight > 0 && applied.is_some())
+            .then(|| head.loss as f64 / LOSS_UNITS / head.weight as f64),
+        sum: SecureSum { record: record.map(Box::new), ..secure_sum(open, &head, &moved) },
         global_metrics,
         local_metrics,
-        ranges: outcome::next_ranges(params, &opened.head, &moved.largest),
+        ranges: outcome::next_ranges(params, &head, &moved.largest),
         culprits: unmasker.culprits.clone(),
     };
-    Ok((global, summed))
+    Ok((applied.map_or(open.global, |applied| applied.model), summed))
 }
 
-/// What came of a wrong sum is not kept.
-fn blobs_forget(blobs: &BlobDir, made: BlobId, before: BlobId) {
-    if made != before {
-        // It is named nowhere; that it stays on disk harms nobody.
-        let _ = blobs.remove(made);
-    }
+/// What was done, signed.
+fn record(open: &Open, applied: &Applied, credentials: &Credentials) -> Result<SignedRecord, OpenError> {
+    let body = Record {
+        task: open.task.clone(),
+        t2: open.unmasking.transcript(),
+        survivors: open.unmasking.masked().keys().cloned().collect(),
+        sum: applied.sum,
+        model_in: open.global,
+        model_out: applied.model,
+        previous: open.unmasking.params().previous,
+    };
+    let signature = credentials.sign(&body.signable())?.into();
+    Ok(SignedRecord { body, certificate: credentials.certificate().to_vec(), signature })
 }
 
 /// Both sets of pooled metrics; one that is not sound is left out.
@@ -118,6 +137,7 @@ fn secure_sum(open: &Open, head: &Head, moved: &Moved) -> SecureSum {
         num_examples: head.weight,
         clamped: head.clamped as f64 / values,
         rounding_error: if moved.squares > 0.0 { (error / moved.squares).sqrt() } else { 0.0 },
+        record: None,
     }
 }
 
@@ -139,43 +159,43 @@ struct Sum<'a> {
     head: Head,
 }
 
+/// What all chunks gave.
+struct Applied {
+    /// The new global parameters.
+    model: BlobId,
+    /// What is published of the sum.
+    sum: BlobId,
+    tally: Tally,
+    moved: Moved,
+}
+
 /// What one chunk gave.
 struct Chunk {
-    bytes: Vec<u8>,
+    model: Vec<u8>,
+    sum: Vec<u8>,
     tally: Tally,
     mean: Vec<f64>,
 }
 
 impl Sum<'_> {
     /// Moves the global parameters by the mean of the sum, chunk by chunk, on all cores.
-    fn apply(&self) -> Result<(BlobId, Tally, Moved), OpenError> {
+    fn apply(&self) -> Result<Applied, OpenError> {
         let params = self.open.unmasking.params();
-        let length = params.layout.values();
         let global = Vector { blob: self.open.global, file: self.blobs.reader(self.open.global)? };
-        let workers = thread::available_parallelism().map_or(1, usize::from);
-        let starts: Vec<u64> = (0..length).step_by(CHUNK).collect();
-        let mut writer = self.blobs.writer()?;
+        let (mut model, mut sum) = (self.blobs.writer()?, self.blobs.writer()?);
         let mut tally = Tally::default();
         let mut moved = Moved { largest: vec![0.0; params.layout.tensors.len()], squares: 0.0 };
-        for batch in starts.chunks(workers) {
-            let chunks = thread::scope(|scope| {
-                let threads: Vec<_> = batch
-                    .iter()
-                    .map(|start| {
-                        let len = (length - start).min(CHUNK as u64) as usize;
-                        let global = &global;
-                        scope.spawn(move || self.chunk(global, *start, len))
-                    })
-                    .collect();
-                threads.into_iter().map(crate::aggregation::join).collect::<Result<Vec<_>, _>>()
-            })?;
-            for (chunk, start) in chunks.into_iter().zip(batch) {
-                writer.write(&chunk.bytes)?;
-                tally.add(&chunk.tally);
-                moved.add(params.layout.pieces(*start, chunk.mean.len()), &chunk.mean);
-            }
-        }
-        Ok((writer.finish()?, tally, moved))
+        let make = |start, len| Ok(self.chunk(&global, start, len)?);
+        in_order(params.layout.values(), CHUNK, make, |start, chunk: Chunk| {
+            model.write(&chunk.model)?;
+            sum.write(&chunk.sum)?;
+            tally.add(&chunk.tally);
+            moved.add(params.layout.pieces(start, chunk.mean.len()), &chunk.mean);
+            Ok::<_, OpenError>(())
+        })?;
+        let head: Vec<u8> = self.head.slots().iter().flat_map(|slot| slot.to_le_bytes()).collect();
+        sum.write(&head)?;
+        Ok(Applied { model: model.finish()?, sum: sum.finish()?, tally, moved })
     }
 
     fn chunk(&self, global: &Vector, start: u64, len: usize) -> Result<Chunk, AggregationError> {
@@ -186,11 +206,13 @@ impl Sum<'_> {
             self.unmasker.add(&vector.read(start * ring as u64, len * ring)?, &mut sums);
         }
         let tally = self.unmasker.finish_chunk(start, &mut sums);
+        let mut sum = Vec::with_capacity(len * ring);
+        pack(&sums, params.encoding.ring_bytes(), &mut sum);
         let mean = outcome::mean(params, &self.head, start, &sums);
         let mut values = from_bytes(&global.read(start * VALUE_BYTES, len * VALUE_BYTES as usize)?);
         let optimizer = FedAvg { learning_rate: self.job.spec.server.learning_rate };
         optimizer.step(&mut values, &mut mean.iter().copied());
-        Ok(Chunk { bytes: to_bytes(&values), tally, mean })
+        Ok(Chunk { model: to_bytes(&values), sum, tally, mean })
     }
 }
 

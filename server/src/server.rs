@@ -69,6 +69,7 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Server {
     endpoint: quinn::Endpoint,
+    credentials: Arc<Credentials>,
     context: Arc<Context>,
     events: mpsc::Receiver<Event>,
     done: mpsc::Receiver<Done>,
@@ -100,7 +101,9 @@ impl Server {
         let authority = credentials.authority()?;
         let context =
             Arc::new(Context { federation: federation.clone(), authority, blobs, updates, events: sender });
-        let mut server = Self { endpoint, context, events, done, done_sender, state, _lock: lock };
+        let credentials = Arc::new(credentials);
+        let mut server =
+            Self { endpoint, credentials, context, events, done, done_sender, state, _lock: lock };
         let address = server.address();
         let path = config.data_dir.join("address");
         std::fs::write(&path, format!("{address}\n")).map_err(data(path.clone()))?;
@@ -182,7 +185,7 @@ impl Server {
             if let Effect::Aggregate(round) = effect {
                 spawn_aggregation(state, index, round, self.done_sender.clone());
             } else if let Effect::Open(sum) = effect {
-                spawn_opening(state, index, *sum, self.done_sender.clone());
+                spawn_opening(state, index, *sum, self.credentials.clone(), self.done_sender.clone());
             } else {
                 state.perform(index, effect);
             }
@@ -238,10 +241,16 @@ fn spawn_aggregation(state: &State, index: usize, round: Aggregate, done: mpsc::
     });
 }
 
-fn spawn_opening(state: &State, index: usize, sum: Open, done: mpsc::Sender<Done>) {
+fn spawn_opening(
+    state: &State,
+    index: usize,
+    sum: Open,
+    credentials: Arc<Credentials>,
+    done: mpsc::Sender<Done>,
+) {
     let (blobs, updates, job) = (state.blobs.clone(), state.updates.clone(), state.runs[index].job());
     tokio::task::spawn_blocking(move || {
-        let result = opening::open(&blobs, &updates, &job, &sum);
+        let result = opening::open(&blobs, &updates, &job, &sum, &credentials);
         let result =
             result.map(|(global, summed)| (global, Some(Box::new(summed)))).map_err(|e| e.to_string());
         done.blocking_send(Done::Aggregated(sum.task, result))

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Federation, Name, RunId};
-use sheaf_common::message::{EvaluateTask, Reply, ServerMessage, SiteMessage, TaskId, TrainTask};
+use sheaf_common::message::{EvaluateTask, Job, Reply, ServerMessage, SiteMessage, TaskId, TrainTask};
 use sheaf_common::model::{Manifest, ModelInfo};
 use sheaf_common::run::SecureAggregation;
+use sheaf_common::secagg::record::SignedRecord;
 use sheaf_common::status::{Phase, RunState};
 use sheaf_common::time::Timestamp;
 use sheaf_transport::blobs::BlobDir;
@@ -325,20 +326,23 @@ impl State {
         match effect {
             Effect::Train { to, task, deadline } => {
                 let job = self.runs[index].job();
-                let get = self.blobs_of(job.model, job.global);
+                let record = self.runs[index].record().cloned().map(Box::new);
+                let get = self.blobs_of_task(&job, record.as_deref());
                 self.progress.remove(&(task.run.clone(), to.clone()));
                 let secure = job.spec.secure_aggregation != SecureAggregation::Off;
                 self.registry.grant_site(&to, &get, (!secure).then(|| job.params.bytes()));
                 let time_left_ms = deadline.0.saturating_sub(now().0);
-                self.registry
-                    .send(&to, ServerMessage::Train(Box::new(TrainTask { id: task, job, time_left_ms })));
+                let task = TrainTask { id: task, job, record, time_left_ms };
+                self.registry.send(&to, ServerMessage::Train(Box::new(task)));
             }
             Effect::Evaluate { to, task } => {
                 let job = self.runs[index].job();
-                let get = self.blobs_of(job.model, job.global);
+                let record = self.runs[index].record().cloned().map(Box::new);
+                let get = self.blobs_of_task(&job, record.as_deref());
                 self.progress.remove(&(task.run.clone(), to.clone()));
                 self.registry.grant_site(&to, &get, None);
-                self.registry.send(&to, ServerMessage::Evaluate(Box::new(EvaluateTask { id: task, job })));
+                let task = EvaluateTask { id: task, job, record };
+                self.registry.send(&to, ServerMessage::Evaluate(Box::new(task)));
             }
             Effect::Ask { to, task, ask, put } => {
                 self.registry.grant_site(&to, &[], put);
@@ -365,7 +369,13 @@ impl State {
         }
     }
 
-    /// Every blob that a task names.
+    /// Every blob that a task names: its sites check a published sum against the parameters before it.
+    fn blobs_of_task(&self, job: &Job, record: Option<&SignedRecord>) -> Vec<BlobId> {
+        let published = record.into_iter().flat_map(|record| [record.body.sum, record.body.model_in]);
+        self.blobs_of(job.model, job.global).into_iter().chain(published).collect()
+    }
+
+    /// Every blob of a model with these parameters.
     pub(crate) fn blobs_of(&self, model: Option<BlobId>, global: BlobId) -> Vec<BlobId> {
         let manifest =
             model.and_then(|id| self.blobs.read(id).ok()).and_then(|json| Manifest::parse(&json).ok());

@@ -17,7 +17,7 @@ use sheaf_common::wire;
 use crate::core::{Coordinator, Input};
 
 /// Version of the tables; a file of another version is refused, never misread.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE runs (

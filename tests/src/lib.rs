@@ -15,7 +15,7 @@ use sheaf_common::id::Role;
 use sheaf_server::pki::{self, IssueOptions};
 use tempfile::TempDir;
 
-pub use operator::Operator;
+pub use operator::{Operator, credential_paths};
 pub use site::{ScriptedSite, update};
 
 /// How long anything in a test may take before the test fails. Generous: machines are slow and shared.

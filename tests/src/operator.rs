@@ -104,7 +104,7 @@ impl Operator {
 }
 
 /// Where `sheaf_server::pki` puts a party's files.
-pub(crate) fn credential_paths(pki: &Path, role: Role, name: &str) -> CredentialPaths {
+pub fn credential_paths(pki: &Path, role: Role, name: &str) -> CredentialPaths {
     CredentialPaths {
         certificate: pki.join(format!("{role}-{name}.crt")),
         key: pki.join(format!("{role}-{name}.key")),

@@ -2,13 +2,18 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use quinn::{RecvStream, SendStream};
+use sheaf_client::party::SiteParty;
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::Role;
 use sheaf_common::message::{Hello, Open, ServerMessage, SiteMessage, TaskId, TrainTask, Update};
 use sheaf_common::params::to_bytes;
+use sheaf_common::secagg::client::{Client, Expectation, Reaction};
+use sheaf_common::secagg::mask::Masker;
+use sheaf_common::secagg::message::Ask;
 use sheaf_common::wire::PROTOCOL_VERSION;
 use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::endpoint::{Link, connect};
@@ -20,6 +25,7 @@ use crate::operator::credential_paths;
 
 /// A connection with a site's certificate.
 pub struct ScriptedSite {
+    credentials: Arc<Credentials>,
     link: Link,
     send: SendStream,
     recv: RecvStream,
@@ -29,14 +35,14 @@ pub struct ScriptedSite {
 impl ScriptedSite {
     /// Connects and says hello.
     pub async fn connect(address: SocketAddr, pki: &Path, name: &str, state: &Path) -> Result<Self> {
-        let credentials = Credentials::load(&credential_paths(pki, Role::Site, name))?;
+        let credentials = Arc::new(Credentials::load(&credential_paths(pki, Role::Site, name))?);
         let link = connect(&address.to_string(), &credentials).await?;
         let (mut send, mut recv) = link.connection.open_bi().await?;
         let hello = Hello { protocol: PROTOCOL_VERSION, software: "scripted".into() };
         frames::write(&mut send, &Open::Site(hello)).await?;
         let message = frames::read(&mut recv).await?;
         let ServerMessage::Welcome { .. } = message else { bail!("{message:?}") };
-        Ok(Self { link, send, recv, blobs: BlobDir::open(state)? })
+        Ok(Self { credentials, link, send, recv, blobs: BlobDir::open(state)? })
     }
 
     /// Waits for a round's task.
@@ -75,7 +81,11 @@ impl ScriptedSite {
 
     /// Gives values to the server as a blob.
     pub async fn put(&self, values: &[f32]) -> Result<BlobId> {
-        let blob = self.blobs.insert(&to_bytes(values))?;
+        self.put_bytes(&to_bytes(values)).await
+    }
+
+    async fn put_bytes(&self, bytes: &[u8]) -> Result<BlobId> {
+        let blob = self.blobs.insert(bytes)?;
         transfer::put(&self.link.connection, &self.blobs, blob, &mut |_, _| {}).await?;
         Ok(blob)
     }
@@ -84,6 +94,43 @@ impl ScriptedSite {
     pub async fn fetch(&self, blob: BlobId) -> Result<()> {
         transfer::fetch(&self.link.connection, &self.blobs, blob, u64::MAX, &mut |_, _| {}).await?;
         Ok(())
+    }
+
+    /// Adds `values` to a round's secure sum as an honest site does, up to the last stage: its shares are given only
+    /// when `shares` says so.
+    pub async fn take_part(&mut self, task: &TaskId, values: &[f32], shares: bool) -> Result<()> {
+        let party = SiteParty::new(self.credentials.clone())?;
+        self.say(&SiteMessage::Ready(task.clone())).await?;
+        let mut client = None;
+        loop {
+            let ServerMessage::Secure { ask, .. } = self.hear().await? else { continue };
+            let last = matches!(ask, Ask::Unmask(_));
+            if last && !shares {
+                return Ok(());
+            }
+            if let Ask::Advertise(params) = &ask {
+                let params = (**params).clone();
+                let expectation =
+                    Expectation { params: params.clone(), sites: None, min_updates: 2, released_with: None };
+                client = Some(Client::join(params, &expectation, &party, rand::random())?);
+            }
+            let client = client.as_mut().context("the first question is not for keys")?;
+            let answer = match client.handle(ask, &party)? {
+                Reaction::Say(answer) => answer,
+                Reaction::Mask | Reaction::Nothing => {
+                    let (params, plan) = client.plan().context("nothing to mask")?;
+                    let (masker, mut vector) = (Masker::new(params, plan, 1), Vec::new());
+                    let tally = masker.chunk(0, values, &mut vector)?;
+                    vector.extend(masker.slots(&tally, 0.0, &[]));
+                    let blob = self.put_bytes(&vector).await?;
+                    client.masked(blob).context("the attempt is over")?
+                }
+            };
+            self.say(&SiteMessage::Secure { task: task.clone(), answer }).await?;
+            if last {
+                return Ok(());
+            }
+        }
     }
 
     /// Says an update and returns why it was refused.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use sheaf_common::id::{Federation, Identity};
@@ -21,7 +23,8 @@ const KEY: usize = 32;
 /// Says whose a certificate is.
 #[derive(Clone, Debug)]
 pub struct Authority {
-    verifier: Arc<dyn ClientCertVerifier>,
+    clients: Arc<dyn ClientCertVerifier>,
+    servers: Arc<WebPkiServerVerifier>,
     federation: Federation,
 }
 
@@ -41,24 +44,42 @@ pub enum NotOurs {
 
 impl Authority {
     pub(crate) fn new(credentials: &Credentials) -> Result<Self, CredentialError> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(credentials.roots.clone(), provider())
+        let roots = || credentials.roots.clone();
+        let clients = WebPkiClientVerifier::builder_with_provider(roots(), provider())
             .build()
             .map_err(|e| credentials.unusable(e))?;
-        Ok(Self { verifier, federation: credentials.identity.federation.clone() })
+        let servers = WebPkiServerVerifier::builder_with_provider(roots(), provider())
+            .build()
+            .map_err(|e| credentials.unusable(e))?;
+        Ok(Self { clients, servers, federation: credentials.identity.federation.clone() })
     }
 
-    /// The party whose certificate (DER) this is, and its Ed25519 key.
+    /// The site, operator or viewer whose certificate (DER) this is, and its Ed25519 key.
     pub fn verify(&self, certificate: &[u8], now: SystemTime) -> Result<(Identity, [u8; KEY]), NotOurs> {
         let certificate = CertificateDer::from(certificate);
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.verifier
-            .verify_client_cert(&certificate, &[], UnixTime::since_unix_epoch(since))
-            .map_err(|e| NotOurs::Untrusted(e.to_string()))?;
-        let identity = identity_of(&certificate).map_err(|e| NotOurs::Stranger(e.to_string()))?;
+        self.clients.verify_client_cert(&certificate, &[], unix(now)).map_err(untrusted)?;
+        self.party(&certificate)
+    }
+
+    /// The server whose certificate (DER) this is, and its Ed25519 key.
+    pub fn verify_server(
+        &self,
+        certificate: &[u8],
+        now: SystemTime,
+    ) -> Result<(Identity, [u8; KEY]), NotOurs> {
+        let certificate = CertificateDer::from(certificate);
+        let name = Identity::server_dns_name(&self.federation);
+        let name = ServerName::try_from(name).map_err(untrusted)?;
+        self.servers.verify_server_cert(&certificate, &[], &name, &[], unix(now)).map_err(untrusted)?;
+        self.party(&certificate)
+    }
+
+    fn party(&self, certificate: &CertificateDer<'_>) -> Result<(Identity, [u8; KEY]), NotOurs> {
+        let identity = identity_of(certificate).map_err(|e| NotOurs::Stranger(e.to_string()))?;
         if identity.federation != self.federation {
             return Err(NotOurs::Stranger(format!("it is of federation {}", identity.federation)));
         }
-        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| NotOurs::Key)?;
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| NotOurs::Key)?;
         let info = parsed.public_key();
         // RFC 8410: 1.3.101.112 is Ed25519.
         if info.algorithm.algorithm.to_id_string() != "1.3.101.112" {
@@ -67,6 +88,14 @@ impl Authority {
         let key = info.subject_public_key.data.as_ref().try_into().map_err(|_| NotOurs::Key)?;
         Ok((identity, key))
     }
+}
+
+fn unix(now: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+fn untrusted(why: impl std::fmt::Display) -> NotOurs {
+    NotOurs::Untrusted(why.to_string())
 }
 
 /// Signs with a certificate's key.

@@ -4,12 +4,14 @@
 //! * [`authority`]: whom certificates that come in messages belong to; signing with our own.
 //! * [`endpoint`]: QUIC with settings for long trainings behind firewalls.
 //! * [`frames`]: control messages on a stream.
-//! * [`blobs`]: files named by their hash, on disk; [`transfer`] moves them, resumable at any offset.
+//! * [`blobs`]: files named by their hash, on disk; [`transfer`] moves them, resumable at any offset; [`chunks`] works
+//!   on long ones on all cores.
 //!
 //! It decides nothing about rounds: it turns bytes into messages and back.
 
 pub mod authority;
 pub mod blobs;
+pub mod chunks;
 pub mod endpoint;
 pub mod frames;
 pub mod tls;

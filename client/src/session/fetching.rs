@@ -1,6 +1,7 @@
 //! The blobs of a task are on their way.
 
 use sheaf_common::message::SiteMessage;
+use sheaf_common::secagg::client::Witness;
 
 use super::{Context, Effect, FetchFailure, State, Task, Working};
 
@@ -8,17 +9,25 @@ use super::{Context, Effect, FetchFailure, State, Task, Working};
 #[derive(Debug)]
 pub(super) struct Fetching {
     pub(super) task: Task,
+    /// Whether the sum of the round before is checked on the way.
+    checks: bool,
 }
 
 impl Fetching {
-    pub(super) fn start(task: Task, context: &mut Context) -> State {
-        context.emit(Effect::Fetch(task.clone()));
-        State::Fetching(Self { task })
+    pub(super) fn start(task: Task, witness: Option<Box<Witness>>, context: &mut Context) -> State {
+        let checks = witness.is_some();
+        context.emit(Effect::Fetch { task: task.clone(), witness });
+        State::Fetching(Self { task, checks })
     }
 
     pub(super) fn done(self, context: &mut Context, result: Result<(), FetchFailure>) -> State {
         match result {
-            Ok(()) => Working::start(self.task, context),
+            Ok(()) => {
+                if self.checks {
+                    context.checked(&self.task);
+                }
+                Working::start(self.task, context)
+            }
             Err(FetchFailure::Lost) => State::Idle,
             Err(FetchFailure::Refused(reason)) => {
                 let task = self.task.id().clone();

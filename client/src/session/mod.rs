@@ -19,7 +19,8 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::RunId;
 use sheaf_common::message::{EvaluateTask, Job, ServerMessage, SiteMessage, TaskId, TrainTask, Update};
 use sheaf_common::metrics::Counts;
-use sheaf_common::secagg::client::Client;
+use sheaf_common::secagg::client::{Client, Witness};
+use sheaf_common::secagg::record::SignedRecord;
 
 use fetching::Fetching;
 pub use secure::{Memory, Trust};
@@ -76,7 +77,12 @@ pub enum WorkFailure {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Fetch every blob that the task names, and answer with [`Input::Fetched`].
-    Fetch(Task),
+    Fetch {
+        /// The task.
+        task: Task,
+        /// Make the global parameters out of the published sum, which this checks, in place of fetching them.
+        witness: Option<Box<Witness>>,
+    },
     /// Do the task, and answer with [`Input::Worked`].
     Work(Task),
     /// Call the work off.
@@ -111,6 +117,8 @@ pub enum Effect {
     },
     /// This masked vector is no longer needed.
     Discard(BlobId),
+    /// These global parameters are no longer needed.
+    Release(BlobId),
     /// Tell the server.
     Say(SiteMessage),
     /// The update and the global parameters of this task are no longer needed.
@@ -140,6 +148,14 @@ impl Task {
         match self {
             Self::Train(task) => &task.job,
             Self::Evaluate(task) => &task.job,
+        }
+    }
+
+    /// How its global parameters came about.
+    pub fn record(&self) -> Option<&SignedRecord> {
+        match self {
+            Self::Train(task) => task.record.as_deref(),
+            Self::Evaluate(task) => task.record.as_deref(),
         }
     }
 }
@@ -199,6 +215,11 @@ impl Session {
     /// Something to do, in order.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.context.effects.pop_front()
+    }
+
+    /// Whether these global parameters are still needed, to check a published sum.
+    pub fn needs(&self, model: BlobId) -> bool {
+        self.context.memory.needs(model)
     }
 }
 
@@ -270,8 +291,7 @@ impl Context {
         }
         self.drop_work(&state);
         if let Some(reason) = self.trust.policy.objection(&task.job().spec) {
-            self.emit(Effect::Say(SiteMessage::Declined { task: task.id().clone(), reason }));
-            return State::Idle;
+            return self.decline(&task, reason);
         }
         let secure = secure::is_secure(&task.job().spec);
         if secure {
@@ -279,6 +299,10 @@ impl Context {
         }
         let run = task.id().run.clone();
         self.forget_others(&run, task.id());
+        let witness = match self.judge(&task) {
+            Ok(witness) => witness,
+            Err(bad) => return self.decline(&task, bad.to_string()),
+        };
         self.jobs.insert(task.id().clone(), task.job().clone());
         match (&task, self.ready.get(task.id())) {
             (_, Some(_)) if secure => {
@@ -286,8 +310,13 @@ impl Context {
                 State::Idle
             }
             (Task::Train(_), Some(update)) => Uploading::update(update.clone(), self),
-            (Task::Train(_), None) | (Task::Evaluate(_), _) => Fetching::start(task, self),
+            (Task::Train(_), None) | (Task::Evaluate(_), _) => Fetching::start(task, witness, self),
         }
+    }
+
+    fn decline(&mut self, task: &Task, reason: String) -> State {
+        self.emit(Effect::Say(SiteMessage::Declined { task: task.id().clone(), reason }));
+        State::Idle
     }
 
     /// An update whose masks were not given away serves the next attempt at its round.

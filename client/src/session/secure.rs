@@ -10,15 +10,16 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::Federation;
 use sheaf_common::message::{Job, SiteMessage, TaskId, Update};
 use sheaf_common::run::{RunSpec, SecureAggregation};
-use sheaf_common::secagg::client::{Client, Expectation, Party, Reaction, Refusal};
+use sheaf_common::secagg::client::{Client, Expectation, Party, Reaction, Refusal, Witness};
 use sheaf_common::secagg::layout::Layout;
 use sheaf_common::secagg::message::{Answer, Ask};
 use sheaf_common::secagg::params::RoundParams;
 use sheaf_common::secagg::quantize::Encoding;
+use sheaf_common::secagg::record::{BadRecord, History};
 use sheaf_common::secagg::transcript::Digest;
 use sheaf_common::wire;
 
-use super::{Context, Effect, State, Uploading};
+use super::{Context, Effect, State, Task, Uploading};
 use crate::config::Policy;
 
 /// Updates that were released and are remembered: the oldest go first.
@@ -49,6 +50,8 @@ pub struct Memory {
     joined: BTreeMap<BlobId, (u32, u32)>,
     /// Updates whose masks were given away, and the survivors with whom they were summed.
     released: Vec<(BlobId, Digest)>,
+    /// The records of each run's rounds, by the run's origin.
+    histories: BTreeMap<BlobId, History>,
     attempt: Option<Attempt>,
 }
 
@@ -56,6 +59,7 @@ pub struct Memory {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Attempt {
     task: TaskId,
+    origin: BlobId,
     client: Client,
     /// What the ledger knows our contribution by.
     content: BlobId,
@@ -65,6 +69,11 @@ struct Attempt {
 impl Memory {
     fn released_with(&self, content: BlobId) -> Option<Digest> {
         self.released.iter().rev().find(|(released, _)| *released == content).map(|(_, with)| *with)
+    }
+
+    /// Whether these global parameters are needed to check a sum.
+    pub(super) fn needs(&self, model: BlobId) -> bool {
+        self.histories.values().any(|history| history.needs(model))
     }
 }
 
@@ -118,8 +127,9 @@ impl Context {
             return Err(Refusal::Replayed);
         }
         let content = content(update);
+        let previous = self.memory.histories.get(&origin).and_then(History::digest);
         let expectation = Expectation {
-            params: expected(&self.trust.federation, task, job, &params)?,
+            params: expected(&self.trust.federation, task, job, previous, &params)?,
             sites: job.spec.cohort.sites.clone(),
             min_updates: self.trust.policy.min_updates,
             released_with: self.memory.released_with(content),
@@ -129,7 +139,7 @@ impl Context {
         let reaction = client.answer().map_or(Reaction::Nothing, Reaction::Say);
         self.memory.joined.insert(origin, order);
         self.end_attempt();
-        self.memory.attempt = Some(Attempt { task: task.clone(), client, content, masked: None });
+        self.memory.attempt = Some(Attempt { task: task.clone(), origin, client, content, masked: None });
         Ok(reaction)
     }
 
@@ -202,11 +212,52 @@ impl Context {
         self.memory.released_with(content(update)).is_some()
     }
 
+    /// Its secrets go; what checks the sum stays.
     fn end_attempt(&mut self) {
-        let masked = self.memory.attempt.take().and_then(|attempt| attempt.masked);
+        let Some(Attempt { task, origin, client, masked, .. }) = self.memory.attempt.take() else { return };
+        // The final evaluation publishes no sum.
+        if let Some(witness) = client.witness().filter(|_| task.attempt > 0) {
+            self.memory.histories.entry(origin).or_default().took_part(witness);
+        }
         if let Some(blob) = masked {
             self.emit(Effect::Discard(blob));
         }
+    }
+
+    /// Judges the record of the round before, which comes with a task; gives back what checks its sum.
+    pub(super) fn judge(&mut self, task: &Task) -> Result<Option<Box<Witness>>, BadRecord> {
+        let (id, job) = (task.id(), task.job());
+        if !is_secure(&job.spec) {
+            return Ok(None);
+        }
+        // What is left of an older attempt in this run tells whether we took part in the round before.
+        if self.memory.attempt.as_ref().is_some_and(|old| old.task.run == id.run && old.task != *id) {
+            self.end_attempt();
+        }
+        let completed = if id.attempt == 0 { id.round } else { id.round.saturating_sub(1) };
+        let origin = job.origin();
+        // A site works for one run at a time: with its task every other run is over.
+        let others = self.memory.histories.iter_mut().filter(|(of, _)| **of != origin);
+        let models: Vec<BlobId> = others.filter_map(|(_, history)| history.ended()).collect();
+        for model in models {
+            if model != job.global && !self.memory.needs(model) {
+                self.emit(Effect::Release(model));
+            }
+        }
+        let history = self.memory.histories.entry(origin).or_default();
+        let witness = history.judge(&id.run, completed, job.global, task.record(), &*self.trust.party)?;
+        self.remember(None);
+        Ok(witness.map(Box::new))
+    }
+
+    /// The sum of the round before was checked, and the model made of it.
+    pub(super) fn checked(&mut self, task: &Task) {
+        let history = self.memory.histories.entry(task.job().origin()).or_default();
+        let before = task.record().and_then(|record| history.checked(&record.body));
+        if let Some(model) = before.filter(|model| !self.memory.needs(*model)) {
+            self.emit(Effect::Release(model));
+        }
+        self.remember(None);
     }
 
     fn remember(&mut self, say: Option<SiteMessage>) {
@@ -234,6 +285,7 @@ fn expected(
     federation: &Federation,
     task: &TaskId,
     job: &Job,
+    previous: Option<Digest>,
     offered: &RoundParams,
 ) -> Result<RoundParams, Refusal> {
     let SecureAggregation::Required(spec) = job.spec.secure_aggregation else {
@@ -245,6 +297,7 @@ fn expected(
         task: task.clone(),
         origin: job.origin(),
         model: job.global,
+        previous,
         layout,
         encoding: Encoding::new(spec.quantization_bits, 2).map_err(|_| Refusal::Terms("quantization"))?,
         ranges: offered.ranges.clone(),

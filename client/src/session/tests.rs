@@ -31,6 +31,10 @@ impl Party for Loner {
     fn verify(&self, _certificate: &[u8]) -> Result<(ClientId, [u8; 32]), String> {
         Err("nobody is believed here".into())
     }
+
+    fn verify_server(&self, _certificate: &[u8]) -> Result<[u8; 32], String> {
+        Err("nobody is believed here".into())
+    }
 }
 
 /// A site that agrees to runs without encryption.
@@ -85,15 +89,24 @@ fn job() -> Job {
 }
 
 fn train(round: u32, attempt: u32) -> ServerMessage {
-    ServerMessage::Train(Box::new(TrainTask { id: id(round, attempt), job: job(), time_left_ms: 1000 }))
+    ServerMessage::Train(Box::new(TrainTask {
+        id: id(round, attempt),
+        job: job(),
+        record: None,
+        time_left_ms: 1000,
+    }))
 }
 
 fn task(round: u32, attempt: u32) -> Task {
-    Task::Train(Box::new(TrainTask { id: id(round, attempt), job: job(), time_left_ms: 1000 }))
+    Task::Train(Box::new(TrainTask { id: id(round, attempt), job: job(), record: None, time_left_ms: 1000 }))
+}
+
+fn fetch(task: Task) -> Effect {
+    Effect::Fetch { task, witness: None }
 }
 
 fn evaluate(round: u32) -> EvaluateTask {
-    EvaluateTask { id: id(round, 0), job: job() }
+    EvaluateTask { id: id(round, 0), job: job(), record: None }
 }
 
 fn update(round: u32, attempt: u32) -> Update {
@@ -144,7 +157,7 @@ fn a_task_is_fetched_done_sent_and_said_in_this_order() {
     assert_eq!(
         effects,
         [
-            Effect::Fetch(task(1, 1)),
+            fetch(task(1, 1)),
             Effect::Work(task(1, 1)),
             upload(1, 1),
             said(update(1, 1)),
@@ -205,10 +218,10 @@ fn a_transfer_that_broke_off_starts_again_when_the_server_asks_again() {
 fn a_newer_attempt_replaces_the_work_and_the_old_update() {
     let mut session = session([update(1, 1)]);
     let effects = feed(&mut session, [Input::Connected, Input::Message(train(1, 2))]);
-    assert_eq!(effects, [Effect::Forget(id(1, 1)), Effect::Fetch(task(1, 2))]);
+    assert_eq!(effects, [Effect::Forget(id(1, 1)), fetch(task(1, 2))]);
     feed(&mut session, [Input::Fetched(id(1, 2), Ok(()))]);
     let effects = feed(&mut session, [Input::Message(train(2, 1))]);
-    assert_eq!(effects, [Effect::Cancel, Effect::Fetch(task(2, 1))]);
+    assert_eq!(effects, [Effect::Cancel, fetch(task(2, 1))]);
     // What the old work says now is of no interest.
     let late = Input::Worked(id(1, 2), Err(WorkFailure::Cancelled));
     assert_eq!(feed(&mut session, [late]), []);
@@ -242,7 +255,7 @@ fn a_rejected_update_is_let_go() {
     feed(&mut session, [Input::Connected]);
     let rejected = ServerMessage::Rejected { task: id(1, 1), reason: "late".into() };
     assert_eq!(feed(&mut session, [Input::Message(rejected)]), [Effect::Forget(id(1, 1))]);
-    assert_eq!(feed(&mut session, [Input::Message(train(1, 1))]), [Effect::Fetch(task(1, 1))]);
+    assert_eq!(feed(&mut session, [Input::Message(train(1, 1))]), [fetch(task(1, 1))]);
 }
 
 #[test]
@@ -260,5 +273,5 @@ fn the_final_model_is_evaluated() {
     );
     let task = Task::Evaluate(Box::new(evaluate(2)));
     let answer = SiteMessage::Evaluated { task: id(2, 0), metrics: None };
-    assert_eq!(effects, [Effect::Fetch(task.clone()), Effect::Work(task), Effect::Say(answer)]);
+    assert_eq!(effects, [fetch(task.clone()), Effect::Work(task), Effect::Say(answer)]);
 }

@@ -98,6 +98,12 @@ impl From<[u8; 64]> for Signature {
     }
 }
 
+impl std::fmt::Display for Signature {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", hex::encode(self.r), hex::encode(self.s))
+    }
+}
+
 impl Signature {
     /// Whether it is `key`'s over `message`, in the strict sense (no small-order key, no malleability).
     pub fn is_valid(&self, key: &[u8; 32], message: &[u8]) -> bool {

@@ -22,6 +22,8 @@ pub struct RoundParams {
     pub origin: BlobId,
     /// The global parameters that the sites trained from (or evaluated).
     pub model: BlobId,
+    /// Digest of the record of the round before: sites that were shown different histories have no masks in common.
+    pub previous: Option<Digest>,
     /// What the masked vector consists of.
     pub layout: Layout,
     /// How a value becomes an integer, and how many bytes it travels in.

@@ -17,6 +17,12 @@ const PROTOCOL: &str = "sheaf-secagg-v1/";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);
 
+impl std::fmt::Display for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
 impl Digest {
     /// The hash of a value's canonical bytes under a label.
     pub fn of(label: &str, value: &impl Serialize) -> Self {

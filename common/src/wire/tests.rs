@@ -18,6 +18,7 @@ use crate::metrics::{Counts, Report};
 use crate::model::ModelInfo;
 use crate::params::{ParamSpec, ParamTensor};
 use crate::run::RunSpec;
+use crate::secagg::record::{Record, SignedRecord};
 use crate::status::*;
 use crate::time::Timestamp;
 
@@ -36,7 +37,7 @@ const SPEC: &str = "027238 05 2a 00 00066d696e696c6d 0102 00 9a9999999999b93f 04
 const PARAMS: &str = "01 11636c61737369666965722e776569676874 02 02 fb8001";
 const BLOB: &str = "7017b0b8e44b3d0c57538692d17e462a7292043b9cb6358734b472f3b77756f4";
 /// The bytes of a round's secure sum.
-const SECURE: &str = "01 03 96 0000000000000000 000000000000e03f";
+const SECURE: &str = "01 03 96 0000000000000000 000000000000e03f 00";
 const TASK: &str = "0472382d32 03 01";
 const COUNTS: &str = "0401000100fda4ef2fe4620100000201fb00180101fb00180101fb00180101fb001801";
 const REPORT: &str = "02 0040fafe422ee63f 000000000000e03f 000000000000d03f 000000000000e03f 555555555555d53f \
@@ -210,10 +211,13 @@ fn messages_of_the_server_to_a_site() {
     let welcome = ServerMessage::Welcome { federation: "hearts".parse().unwrap(), software: "0.1.0".into() };
     golden(&welcome, &["00", "06686561727473", "05302e312e30"]);
     golden(&ServerMessage::Refused("no".into()), &["01026e6f"]);
-    let train = TrainTask { id: task(), job: job(), time_left_ms: 90_000 };
-    golden(&ServerMessage::Train(Box::new(train)), &[&["02", TASK], &JOB[..], &["fc905f0100"]].concat());
-    let evaluate = EvaluateTask { id: task(), job: job() };
-    golden(&ServerMessage::Evaluate(Box::new(evaluate)), &[&["03", TASK], &JOB[..]].concat());
+    let train = TrainTask { id: task(), job: job(), record: None, time_left_ms: 90_000 };
+    golden(
+        &ServerMessage::Train(Box::new(train)),
+        &[&["02", TASK], &JOB[..], &["00", "fc905f0100"]].concat(),
+    );
+    let evaluate = EvaluateTask { id: task(), job: job(), record: None };
+    golden(&ServerMessage::Evaluate(Box::new(evaluate)), &[&["03", TASK], &JOB[..], &["00"]].concat());
     golden(&ServerMessage::Rejected { task: task(), reason: "no".into() }, &["04", TASK, "026e6f"]);
     golden(&ServerMessage::Over(task()), &["05", TASK]);
 }
@@ -232,6 +236,32 @@ fn requests_of_an_operator() {
     golden(&Request::Models, &["06"]);
     golden(&Request::Export { run: "r8".parse().unwrap(), round: None }, &["07", "027238", "00"]);
     golden(&Request::Export { run: "r8".parse().unwrap(), round: Some(2) }, &["07", "027238", "0102"]);
+}
+
+#[test]
+fn the_record_of_a_round() {
+    let digest = |byte| crate::secagg::transcript::Digest([byte; 32]);
+    let record = SignedRecord {
+        body: Record {
+            task: task(),
+            t2: digest(1),
+            survivors: vec!["north".parse().unwrap(), "south".parse().unwrap()],
+            sum: blob(),
+            model_in: blob(),
+            model_out: blob(),
+            previous: Some(digest(2)),
+        },
+        certificate: vec![7, 8],
+        signature: [9; 64].into(),
+    };
+    let (one, two, nine) = ("01".repeat(32), "02".repeat(32), "09".repeat(64));
+    golden(
+        &record,
+        &[TASK, &one, "02 056e6f727468 05736f757468", BLOB, BLOB, BLOB, "01", &two, "020708", &nine],
+    );
+    let train = TrainTask { id: task(), job: job(), record: Some(Box::new(record)), time_left_ms: 1 };
+    let message = encode(&ServerMessage::Train(Box::new(train.clone()))).unwrap();
+    assert_eq!(decode::<ServerMessage>(&message).unwrap(), ServerMessage::Train(Box::new(train)));
 }
 
 #[test]
@@ -290,7 +320,13 @@ fn status() -> RunStatus {
         global_metrics: Some(report()),
         local_metrics: None,
         train_loss: Some(0.5),
-        secure: Some(SecureSum { sites: 3, num_examples: 150, clamped: 0.0, rounding_error: 0.5 }),
+        secure: Some(SecureSum {
+            sites: 3,
+            num_examples: 150,
+            clamped: 0.0,
+            rounding_error: 0.5,
+            record: None,
+        }),
     };
     RunStatus {
         summary: summary(),

@@ -11,7 +11,7 @@ use sheaf_common::params::VALUE_BYTES;
 use sheaf_common::run::RunSpec;
 use sheaf_common::status::{
     Answer, MemberStatus, Participant, RoundOutcome, RoundRecord, RoundStatus, RunStatus, RunSummary,
-    SiteStatus,
+    SecureSum, SiteStatus,
 };
 
 use super::units::rfc3339;
@@ -67,6 +67,28 @@ pub(super) fn record(record: &RoundRecord) -> Value {
         "train_loss": record.train_loss,
         "global_metrics": metrics(record.global_metrics.as_ref()),
         "local_metrics": metrics(record.local_metrics.as_ref()),
+        "secure": record.secure.as_ref().map(secure),
+    })
+}
+
+/// A secure sum, with the signed record that chains the rounds.
+fn secure(sum: &SecureSum) -> Value {
+    json!({
+        "sites": sum.sites,
+        "num_examples": sum.num_examples,
+        "clamped": sum.clamped,
+        "rounding_error": sum.rounding_error,
+        "record": sum.record.as_ref().map(|signed| json!({
+            "digest": signed.body.digest().to_string(),
+            "previous": signed.body.previous.map(|digest| digest.to_string()),
+            "transcript": signed.body.t2.to_string(),
+            "survivors": signed.body.survivors,
+            "sum": signed.body.sum.to_string(),
+            "model_in": signed.body.model_in.to_string(),
+            "model_out": signed.body.model_out.to_string(),
+            "certificate": hex::encode(&signed.certificate),
+            "signature": signed.signature.to_string(),
+        })),
     })
 }
 

@@ -14,6 +14,7 @@ pub(super) fn run_card(status: &RunStatus, now: Timestamp) -> String {
     let parts = [
         Some(spec_card(status, now)),
         rounds(status),
+        records(&status.history),
         status.current.as_ref().map(members),
         (status.earlier_records > 0)
             .then(|| format!("{} older rounds and attempts are not shown", status.earlier_records)),
@@ -51,6 +52,29 @@ fn rounds(status: &RunStatus) -> Option<String> {
     }
     let what = "loss to AUC: the global model that a round started from, on the sites' validation splits";
     Some(format!("{table}\n{what}"))
+}
+
+/// The newest record of a secure sum; the whole chain is in the JSON.
+fn records(history: &[RoundRecord]) -> Option<String> {
+    let newest = history.iter().rev().find_map(|round| round.secure.as_ref()?.record.as_ref())?;
+    let body = &newest.body;
+    let after = match body.previous {
+        Some(previous) => format!("after {}", short(&previous.to_string())),
+        None => "the first".to_owned(),
+    };
+    Some(format!(
+        "record of round {}: {}, {after}; sum {} over {} sites makes model {} of {}",
+        body.task.round,
+        short(&body.digest().to_string()),
+        body.sum.short(),
+        body.survivors.len(),
+        body.model_out.short(),
+        body.model_in.short(),
+    ))
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
 }
 
 fn round(record: &RoundRecord) -> [String; 8] {

@@ -35,6 +35,7 @@ use sheaf_common::metrics::{Counts, Report};
 use sheaf_common::params::ParamSpec;
 use sheaf_common::run::{RunSpec, SecureAggregation};
 use sheaf_common::secagg::message::{Answer as SecureAnswer, Ask};
+use sheaf_common::secagg::record::SignedRecord;
 use sheaf_common::secagg::server::{Evidence, Unmasking};
 use sheaf_common::status::{Answer, RoundRecord, RunState, SecureSum};
 use sheaf_common::time::Timestamp;
@@ -274,6 +275,8 @@ struct Context {
     connected: BTreeSet<ClientId>,
     /// The clipping range of each tensor in the next secure sum.
     ranges: Vec<f32>,
+    /// How the newest global parameters came about, when they came from a secure sum.
+    record: Option<Box<SignedRecord>>,
     #[serde(skip)]
     effects: VecDeque<Effect>,
 }
@@ -318,6 +321,7 @@ impl Coordinator {
             global: run.initial,
             run,
             completed: 0,
+            record: None,
             connected: BTreeSet::new(),
             effects: VecDeque::new(),
         };
@@ -404,6 +408,11 @@ impl Coordinator {
     /// What a task is about.
     pub fn job(&self) -> Job {
         self.context.job()
+    }
+
+    /// How the newest global parameters came about, when they came from a secure sum.
+    pub fn record(&self) -> Option<&SignedRecord> {
+        self.context.record.as_deref()
     }
 
     /// Where the run stands and, in a sentence, why.

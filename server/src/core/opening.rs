@@ -79,6 +79,7 @@ impl Opening {
                 let record = closed.secure_record(outcome, &summed, &survivors, context, now);
                 context.emit(Effect::Record(Box::new(record)));
                 context.ranges = summed.ranges;
+                context.record = summed.sum.record;
                 closed.complete(context, global, now)
             }
             Closed::Final(closed) => {

@@ -240,6 +240,7 @@ fn params(
         task: closed.task(context),
         origin: job.origin(),
         model: job.global,
+        previous: context.record.as_ref().map(|record| record.body.digest()),
         layout,
         encoding,
         ranges,

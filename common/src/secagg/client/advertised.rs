@@ -96,6 +96,7 @@ fn compare(offered: &RoundParams, known: &RoundParams) -> Result<(), Refusal> {
         ("task", offered.task == known.task),
         ("run", offered.origin == known.origin),
         ("global model", offered.model == known.model),
+        ("record of the round before", offered.previous == known.previous),
         ("layout", offered.layout == known.layout),
         ("quantization", offered.encoding.bits() == known.encoding.bits()),
         ("weight cap", offered.weight_cap == known.weight_cap),

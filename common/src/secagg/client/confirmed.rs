@@ -45,8 +45,12 @@ impl Confirmed {
                 RevealedShare { share: if survived { held.beta.clone() } else { held.sigma.clone() }, of }
             })
             .collect();
-        let witness =
-            Witness { params: masking.roster.params, t2: masking.t2, survivors, checks: masking.checks };
+        let witness = Witness {
+            params: masking.roster.params,
+            t2: masking.t2,
+            survivors: Some(survivors),
+            checks: masking.checks,
+        };
         Ok((Released { witness }, Answer::Unmasking(shares)))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::confirmed::Confirmed;
+use super::released::Witness;
 use super::roster::Roster;
 use super::shared::same_survivors;
 use super::{Party, Refusal};
@@ -50,6 +51,12 @@ impl Masking {
 
     pub(super) fn plan(&self) -> Option<(&RoundParams, &MaskPlan)> {
         self.plan.as_ref().map(|plan| (&self.roster.params, plan))
+    }
+
+    /// Checks the sum that our vector is in, among the `survivors` that we signed.
+    pub(super) fn witness(&self, survivors: Option<Vec<ClientId>>) -> Option<Witness> {
+        let params = self.plan.is_none().then(|| self.roster.params.clone())?;
+        Some(Witness { params, t2: self.t2, survivors, checks: self.checks })
     }
 
     pub(super) fn done(&mut self) {

@@ -28,7 +28,7 @@ use confirmed::Confirmed;
 use masking::Masking;
 pub use refusal::Refusal;
 use released::Released;
-pub use released::Witness;
+pub use released::{SumCheck, Witness, WrongSum};
 use shared::Shared;
 
 /// Who the site is, and whom it believes: the certificate's key and the federation's CA.
@@ -42,6 +42,8 @@ pub trait Party {
     /// The site whose certificate this is, and its Ed25519 key; an error when the federation's CA did not sign
     /// it, it is not valid now, or it is not a site's.
     fn verify(&self, certificate: &[u8]) -> Result<(ClientId, [u8; 32]), String>;
+    /// The Ed25519 key of the server whose certificate this is; an error as for [`Self::verify`].
+    fn verify_server(&self, certificate: &[u8]) -> Result<[u8; 32], String>;
 }
 
 /// What the site knows by itself of the attempt that it is asked to join.
@@ -157,21 +159,26 @@ impl Client {
         }
     }
 
-    /// What it takes to check the published sum, once our shares were given.
-    pub fn witness(&self) -> Option<&Witness> {
+    /// What it takes to check the published sum, once our masked vector may be in it.
+    pub fn witness(&self) -> Option<Witness> {
         match &self.state {
-            State::Released(state) => Some(&state.witness),
+            State::Masking(state) => state.witness(None),
+            State::Confirmed(state) => state.masking.witness(Some(state.survivors.clone())),
+            State::Released(state) => Some(state.witness.clone()),
+            State::Advertised(_) | State::Shared(_) | State::Over => None,
+        }
+    }
+
+    /// The survivors with whom our update is summed, once our shares were given.
+    pub fn released_with(&self) -> Option<Digest> {
+        match &self.state {
+            State::Released(state) => state.witness.survivors.as_deref().map(survivors_digest),
             State::Advertised(_)
             | State::Shared(_)
             | State::Masking(_)
             | State::Confirmed(_)
             | State::Over => None,
         }
-    }
-
-    /// The survivors with whom our update is summed, once our shares were given.
-    pub fn released_with(&self) -> Option<Digest> {
-        self.witness().map(|witness| survivors_digest(&witness.survivors))
     }
 }
 

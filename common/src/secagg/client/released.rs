@@ -21,8 +21,8 @@ pub struct Witness {
     pub params: RoundParams,
     /// T2.
     pub t2: Digest,
-    /// Whose updates are in the sum.
-    pub survivors: Vec<ClientId>,
+    /// Whose updates are in the sum, once we signed that.
+    pub survivors: Option<Vec<ClientId>>,
     /// Keys that the server does not know; there are none on a graph that is not complete.
     pub(super) checks: Option<[[u8; 16]; 2]>,
 }
@@ -51,10 +51,10 @@ impl SumCheck<'_> {
         self.checks.fold(start, sums)
     }
 
-    /// Compares the tally of all chunks with the published head.
-    pub fn finish(&self, mut tally: Tally, head: &Head) -> Result<(), WrongSum> {
+    /// Compares the tally of all chunks with the published head of a sum over so many `survivors`.
+    pub fn finish(&self, mut tally: Tally, head: &Head, survivors: usize) -> Result<(), WrongSum> {
         tally.add(&self.checks.fold_head(self.witness.params.layout.values(), head));
-        let sites = head.sites == self.witness.survivors.len() as u64;
+        let sites = head.sites == survivors as u64;
         let keyed = self.witness.checks.is_none() || tally.checks == head.checks;
         if sites && keyed && tally.checksum == head.checksum { Ok(()) } else { Err(WrongSum) }
     }

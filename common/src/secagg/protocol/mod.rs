@@ -6,6 +6,7 @@
 mod exact;
 mod lies;
 mod mischief;
+mod records;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,6 +77,11 @@ impl Party for Site {
         }
         Ok((body.0.parse().map_err(|_| "no name")?, body.1))
     }
+
+    fn verify_server(&self, certificate: &[u8]) -> Result<[u8; 32], String> {
+        let (name, key) = self.verify(certificate)?;
+        if name.as_str() == "hub" { Ok(key) } else { Err(format!("{name} is no server")) }
+    }
 }
 
 /// What one site adds.
@@ -92,6 +98,7 @@ fn params(tensors: &[u64], metrics: u32, bits: u8, sites: u32) -> RoundParams {
         task: TaskId { run: "toy".parse().unwrap(), round: 3, attempt: 1 },
         origin: BlobId::of(b"run"),
         model: BlobId::of(b"model"),
+        previous: None,
         layout: Layout { tensors: tensors.to_vec(), metrics },
         encoding: Encoding::new(bits, sites).unwrap(),
         ranges: tensors.iter().enumerate().map(|(at, _)| 0.5 + at as f32).collect(),

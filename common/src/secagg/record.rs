@@ -1,0 +1,176 @@
+//! The record of a round: what was summed, and which model came of it. The server signs it and chains it to the
+//! record before, and no site takes a model without the record that made it.
+//!
+//! A site whose update is in the sum goes further: it checks the published sum against what the sites sent
+//! ([`super::client::SumCheck`]), makes the new model of it by itself, and takes no other.
+
+use serde::{Deserialize, Serialize};
+
+use super::client::{Party, Witness};
+use super::message::Signature;
+use super::transcript::{self, Digest};
+use crate::blob::BlobId;
+use crate::id::{ClientId, RunId};
+use crate::message::TaskId;
+
+/// What the server says that it did in a round.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Run, round and attempt.
+    pub task: TaskId,
+    /// T2 of the attempt, which binds terms, keys and senders.
+    pub t2: Digest,
+    /// The sites whose updates are in the sum, in the order of names.
+    pub survivors: Vec<ClientId>,
+    /// The published sum: ring elements as they travel, then the head's slots.
+    pub sum: BlobId,
+    /// The global parameters before the round.
+    pub model_in: BlobId,
+    /// The global parameters after it.
+    pub model_out: BlobId,
+    /// Digest of the record of the round before; none in the first.
+    pub previous: Option<Digest>,
+}
+
+impl Record {
+    /// What the next record calls this one.
+    pub fn digest(&self) -> Digest {
+        Digest::of("record", self)
+    }
+
+    /// What the server signs.
+    pub fn signable(&self) -> Vec<u8> {
+        transcript::signable("record", self)
+    }
+}
+
+/// A record and the server's signature over it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedRecord {
+    /// What is said.
+    pub body: Record,
+    /// The server's certificate, DER.
+    pub certificate: Vec<u8>,
+    /// By the certificate's key.
+    pub signature: Signature,
+}
+
+/// The server's account of the rounds does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    /// There is none, or one where there can be none.
+    #[error("the server does not show the record of the round that made this model")]
+    Missing,
+    /// The federation's server did not sign it.
+    #[error("the record of the round before does not carry the signature of the federation's server")]
+    Forged,
+    /// It is of another run or round.
+    #[error("the record that the server shows is not that of the round before")]
+    OtherRound,
+    /// Another model came of it.
+    #[error("the model is not the one that the record of the round before names")]
+    OtherModel,
+    /// There are two records of one round.
+    #[error("the server shows another record of the round before than it did earlier")]
+    Rewritten,
+    /// It does not follow the record that we know.
+    #[error("the record of the round before does not follow the one that this site knows")]
+    Unchained,
+    /// It says that our update is in the sum, of which we know nothing.
+    #[error("the record names this site in a sum that it did not take part in")]
+    NotOurs,
+    /// It is about another sum than the one that we took part in.
+    #[error("the record is not about the sum that this site took part in")]
+    OtherSum,
+}
+
+/// What a site remembers of one run's records.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// The newest record that was found good: its round and digest.
+    newest: Option<(u32, Digest)>,
+    /// What checks the sum that our newest update is in, until it is checked.
+    witness: Option<Witness>,
+}
+
+impl History {
+    /// Our update is in a sum, or may be.
+    pub fn took_part(&mut self, witness: Witness) {
+        self.witness = Some(witness);
+    }
+
+    /// Judges the record that comes with `model`, the parameters after `completed` rounds of `run`. Gives back
+    /// what to check its sum with when our update is in it: the record counts once that was done ([`Self::checked`]).
+    pub fn judge(
+        &mut self,
+        run: &RunId,
+        completed: u32,
+        model: BlobId,
+        record: Option<&SignedRecord>,
+        party: &dyn Party,
+    ) -> Result<Option<Witness>, BadRecord> {
+        let Some(SignedRecord { body, certificate, signature }) = record else {
+            return if completed == 0 { Ok(None) } else { Err(BadRecord::Missing) };
+        };
+        let key = party.verify_server(certificate).map_err(|_| BadRecord::Forged)?;
+        if !signature.is_valid(&key, &body.signable()) {
+            return Err(BadRecord::Forged);
+        }
+        if body.task.run != *run || body.task.round != completed {
+            return Err(BadRecord::OtherRound);
+        }
+        if body.model_out != model {
+            return Err(BadRecord::OtherModel);
+        }
+        let digest = body.digest();
+        match self.newest {
+            Some((round, known)) if round == completed && known != digest => {
+                return Err(BadRecord::Rewritten);
+            }
+            Some((round, _)) if round > completed => return Err(BadRecord::OtherRound),
+            Some((round, known)) if round + 1 == completed && body.previous != Some(known) => {
+                return Err(BadRecord::Unchained);
+            }
+            Some(_) | None => {}
+        }
+        let ours = self.witness.as_ref().filter(|witness| witness.params.task == body.task);
+        if let Some(witness) = ours {
+            return if witness.is_of(body) { Ok(Some(witness.clone())) } else { Err(BadRecord::OtherSum) };
+        }
+        if body.survivors.contains(party.name()) && self.newest != Some((completed, digest)) {
+            return Err(BadRecord::NotOurs);
+        }
+        self.newest = Some((completed, digest));
+        Ok(None)
+    }
+
+    /// The sum of this record was checked and its model made: gives back the model before, which is no longer
+    /// needed for that.
+    pub fn checked(&mut self, record: &Record) -> Option<BlobId> {
+        self.newest = Some((record.task.round, record.digest()));
+        self.witness.take().map(|witness| witness.params.model)
+    }
+
+    /// The run is over without another record: gives back the model that is no longer needed.
+    pub fn ended(&mut self) -> Option<BlobId> {
+        self.witness.take().map(|witness| witness.params.model)
+    }
+
+    /// Digest of the newest record, which the terms of the next attempt name.
+    pub fn digest(&self) -> Option<Digest> {
+        self.newest.map(|(_, digest)| digest)
+    }
+
+    /// Whether these parameters are needed to check a sum.
+    pub fn needs(&self, model: BlobId) -> bool {
+        self.witness.as_ref().is_some_and(|witness| witness.params.model == model)
+    }
+}
+
+impl Witness {
+    /// Whether a record is about the sum that we took part in.
+    fn is_of(&self, record: &Record) -> bool {
+        let survivors = self.survivors.as_ref().is_none_or(|signed| *signed == record.survivors);
+        survivors && self.t2 == record.t2 && self.params.model == record.model_in
+    }
+}

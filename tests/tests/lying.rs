@@ -1,0 +1,181 @@
+//! A server that lies about a round's sum, end to end: the real server, whose memory of the round was doctored, with
+//! its real key. The sites see for themselves, decline by name, and train on nothing that did not come of the sum.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rusqlite::Connection;
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::Role;
+use sheaf_common::secagg::message::Signature;
+use sheaf_common::secagg::record::{Record, SignedRecord};
+use sheaf_common::status::{RunState, RunStatus};
+use sheaf_common::wire;
+use sheaf_tests::{Federation, Operator, credential_paths, wait_for};
+use sheaf_transport::blobs::BlobDir;
+use sheaf_transport::tls::Credentials;
+
+const VALUES: usize = 5000;
+
+const RUN: &str = r#"
+name = "toy"
+rounds = 2
+model = { architecture = "constant", parameters = 5000 }
+task = { type = "none" }
+[secagg]
+stage_timeout = "2s"
+[cohort]
+min_sites = 4
+min_updates = 3
+round_timeout = "60s"
+max_attempts = 1
+"#;
+
+/// A server that waits for a fourth site before round 2, stopped, and the honest record of round 1.
+struct Stopped {
+    federation: Federation,
+    record: SignedRecord,
+}
+
+impl Stopped {
+    async fn after_one_round() -> Result<Self> {
+        let mut federation = Federation::new()?;
+        federation.start_server()?;
+        for name in ["a", "b", "c"] {
+            federation.start_site(name, "")?;
+        }
+        let mut fourth = federation.connect_site("d").await?;
+        let mut operator = federation.connect(Role::Operator, "op").await?;
+        let run = operator.submit(RUN).await?;
+        let task = fourth.task().await?;
+        fourth.take_part(&task.id, &vec![0.0; VALUES], false).await?;
+        // It is in the sum and gone before its shares are asked for: the next round waits for it.
+        drop(fourth);
+        let status = loop {
+            let status = operator.status(&run).await?;
+            if status.summary.completed_rounds == 1 {
+                break status;
+            }
+        };
+        let sum = status.history[0].secure.as_ref().context("the round was not summed securely")?;
+        let record = *sum.record.clone().context("nothing was published of the sum")?;
+        assert_eq!(record.body.survivors.len(), 4);
+        federation.terminate_server()?;
+        Ok(Self { federation, record })
+    }
+
+    fn data(&self) -> PathBuf {
+        self.federation.path().join("server")
+    }
+
+    fn blobs(&self) -> Result<BlobDir> {
+        Ok(BlobDir::open(self.data().join("blobs"))?)
+    }
+
+    /// A copy of a blob with one bit of its byte number `at` flipped.
+    fn altered(&self, blob: BlobId, at: usize) -> Result<BlobId> {
+        let mut bytes = self.blobs()?.read(blob)?;
+        bytes[at] ^= 1;
+        Ok(self.blobs()?.insert(&bytes)?)
+    }
+
+    /// Puts a lie, signed like the truth, in the place of the truth.
+    fn doctor(&self, lie: &Record) -> Result<()> {
+        let hub =
+            Credentials::load(&credential_paths(&self.federation.path().join("pki"), Role::Server, "hub"))?;
+        let signature = Signature::from(hub.sign(&lie.signable())?);
+        let truth = &self.record.body;
+        replace(
+            &self.data().join("sheaf.db"),
+            &[
+                (wire::encode(&truth.model_out)?, wire::encode(&lie.model_out)?),
+                (wire::encode(&truth.sum)?, wire::encode(&lie.sum)?),
+                (wire::encode(&self.record.signature)?, wire::encode(&signature)?),
+            ],
+        )
+    }
+
+    /// Starts the server again, brings the fourth site back, and waits until every other site has seen this for itself;
+    /// the run fails when enough of them have said so.
+    async fn assert_seen(mut self, why: &str) -> Result<()> {
+        self.federation.start_server()?;
+        let mut operator = self.federation.connect(Role::Operator, "op").await?;
+        let _fourth = self.federation.connect_site("d").await?;
+        let status = end(&mut operator).await?;
+        assert_eq!(status.summary.state, RunState::Failed, "{:?}", status.summary);
+        assert_eq!(status.summary.completed_rounds, 1);
+        for name in ["a", "b", "c"] {
+            wait_for(&format!("{name} to see that {why}"), || {
+                self.federation.log(name).lines().any(|line| line.contains(why)).then_some(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+async fn end(operator: &mut Operator) -> Result<RunStatus> {
+    operator.wait_for_end(&"toy".parse()?).await
+}
+
+/// Replaces bytes by others of the same length wherever the server's database remembers a run in binary.
+fn replace(database: &Path, pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+    let db = Connection::open(database)?;
+    let mut replaced = vec![0; pairs.len()];
+    for (table, column) in [("runs", "snapshot"), ("journal", "input")] {
+        let mut rows = db.prepare(&format!("SELECT rowid, {column} FROM {table}"))?;
+        let rows: Vec<(i64, Vec<u8>)> =
+            rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+        for (row, mut bytes) in rows {
+            for ((old, new), count) in pairs.iter().zip(&mut replaced) {
+                anyhow::ensure!(old.len() == new.len(), "the lie is longer than the truth");
+                while let Some(at) = bytes.windows(old.len()).position(|window| window == old && old != new) {
+                    bytes[at..at + new.len()].copy_from_slice(new);
+                    *count += 1;
+                }
+            }
+            db.execute(&format!("UPDATE {table} SET {column} = ?1 WHERE rowid = ?2"), (bytes, row))?;
+        }
+    }
+    let changed = pairs.iter().zip(&replaced).all(|((old, new), count)| old == new || *count > 0);
+    anyhow::ensure!(changed, "the server remembers the round in another form");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_truth_is_checked_by_every_site_and_the_run_goes_on() -> Result<()> {
+    let Stopped { mut federation, record } = Stopped::after_one_round().await?;
+    federation.start_server()?;
+    let mut operator = federation.connect(Role::Operator, "op").await?;
+    let mut fourth = federation.connect_site("d").await?;
+    let task = fourth.task().await?;
+    assert_eq!(task.record.as_deref(), Some(&record));
+    fourth.take_part(&task.id, &vec![0.0; VALUES], true).await?;
+    let status = end(&mut operator).await?;
+    assert_eq!(status.summary.state, RunState::Completed, "{:?}", status.summary);
+    let chained = status.history[1].secure.as_ref().and_then(|sum| sum.record.as_ref());
+    assert_eq!(chained.context("no record")?.body.previous, Some(record.body.digest()));
+    for name in ["a", "b", "c"] {
+        let log = federation.log(name);
+        assert!(log.contains("the published sum is what the sites sent"), "{log}");
+        // What served the check is gone.
+        let blobs = BlobDir::open(federation.path().join(name).join("blobs"))?;
+        assert_eq!((blobs.length(record.body.sum), blobs.length(record.body.model_in)), (None, None));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_does_not_follow_from_the_sum_is_refused_by_every_site() -> Result<()> {
+    let stopped = Stopped::after_one_round().await?;
+    let model_out = stopped.altered(stopped.record.body.model_out, 4 * VALUES - 2)?;
+    stopped.doctor(&Record { model_out, ..stopped.record.body.clone() })?;
+    stopped.assert_seen("the model is not the one that follows from the published sum").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sum_that_is_not_what_the_sites_sent_is_refused_by_every_site() -> Result<()> {
+    let stopped = Stopped::after_one_round().await?;
+    let sum = stopped.altered(stopped.record.body.sum, 17)?;
+    stopped.doctor(&Record { sum, ..stopped.record.body.clone() })?;
+    stopped.assert_seen("the published sum is not the sum of what the sites sent").await
+}
