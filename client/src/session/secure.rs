@@ -305,5 +305,6 @@ fn expected(
         min_updates: job.spec.cohort.min_updates,
         max_colluding: spec.max_colluding,
         graph: spec.graph,
+        post_quantum: spec.post_quantum,
     })
 }

@@ -61,6 +61,9 @@ pub struct SecAggSpec {
     pub stage_timeout: Duration,
     /// Who shares masks with whom.
     pub graph: GraphKind,
+    /// Whether keys are agreed on by ML-KEM-768 beside X25519, so that what is recorded today stays closed to a
+    /// quantum computer.
+    pub post_quantum: bool,
 }
 
 /// Who shares masks with whom.

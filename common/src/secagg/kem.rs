@@ -44,6 +44,21 @@ impl KemKeys {
     }
 }
 
+/// The pair for shares that are sealed for a site.
+pub fn share_keys(secret: &Secret) -> KemKeys {
+    KemKeys::from_seed(secret, "share")
+}
+
+/// The pair for a site's masks: whoever gets its mask secret back has this pair too.
+pub fn mask_keys(sigma: &Secret) -> KemKeys {
+    KemKeys::from_seed(sigma, "mask")
+}
+
+/// Whether these bytes are a public key.
+pub fn is_public(bytes: &[u8]) -> bool {
+    bytes.try_into().is_ok_and(|key| EncapsulationKey::new(&key).is_ok())
+}
+
 /// A secret for the holder of a public key: as it travels ([`CIPHERTEXT_BYTES`]), and itself. `None` when
 /// that is no public key. The same seed and key give the same secret. One seed may serve for several keys,
 /// since what a holder learns is derived from the seed for its key alone.

@@ -70,8 +70,19 @@ pub struct Advertisement {
     pub mask_key: [u8; 32],
     /// Commitment to the secret of its self mask.
     pub commitment: [u8; 32],
+    /// Keys of ML-KEM-768 beside the two of X25519, in a run that asks for them.
+    pub post_quantum: Option<Box<KemPublic>>,
     /// Makes two advertisements of one site differ.
     pub nonce: [u8; 32],
+}
+
+/// One site's public keys of ML-KEM-768.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KemPublic {
+    /// For shares sealed for it.
+    pub share: Vec<u8>,
+    /// For pairwise masks.
+    pub mask: Vec<u8>,
 }
 
 /// An advertisement and its site's signature over it and T0.
@@ -121,8 +132,20 @@ impl Signature {
 pub struct SealedShare {
     /// The other site: the receiver when a site sends it, the sender when a site gets it.
     pub peer: ClientId,
-    /// Sealed shares of both secrets, and the sender's part of the check key.
+    /// Sealed shares of both secrets, the sender's part of the check key, and a hash of what is encapsulated for
+    /// the mask.
     pub sealed: Vec<u8>,
+    /// Secrets encapsulated for the receiver, in a run that asks for them.
+    pub encapsulated: Option<Box<Encapsulated>>,
+}
+
+/// Secrets under a site's keys of ML-KEM-768.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encapsulated {
+    /// Goes into the key that seals the shares.
+    pub share: Vec<u8>,
+    /// Goes into the two sites' mask: from the one whose name comes first, empty from the other.
+    pub mask: Vec<u8>,
 }
 
 /// One share in the open: of a survivor's self mask, or of a dropout's mask key. Never of both.

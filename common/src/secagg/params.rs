@@ -38,6 +38,8 @@ pub struct RoundParams {
     pub max_colluding: Option<u32>,
     /// Who shares masks with whom.
     pub graph: GraphKind,
+    /// Whether keys are agreed on by ML-KEM-768 beside X25519.
+    pub post_quantum: bool,
 }
 
 /// Terms that no site and no server accepts.

@@ -248,5 +248,6 @@ fn params(
         min_updates: job.spec.cohort.min_updates,
         max_colluding: spec.max_colluding,
         graph: spec.graph,
+        post_quantum: spec.post_quantum,
     })
 }

@@ -18,6 +18,7 @@ pub(super) struct SecAggFile {
     max_colluding: Option<u32>,
     stage_timeout: Option<String>,
     graph: Option<String>,
+    post_quantum: Option<bool>,
 }
 
 /// Whether updates are encrypted: yes, unless `"off"` is written out.
@@ -72,6 +73,7 @@ fn spec(file: &SecAggFile) -> Result<SecAggSpec, Invalid> {
         max_colluding: file.max_colluding,
         stage_timeout,
         graph,
+        post_quantum: file.post_quantum.unwrap_or(false),
     })
 }
 

@@ -34,6 +34,7 @@ fn updates_are_encrypted_unless_off_is_written_out() {
         max_colluding: None,
         stage_timeout: Duration::from_secs(60),
         graph: GraphKind::Complete,
+        post_quantum: false,
     };
     assert_eq!(required("", ""), expected);
     assert_eq!(secure("secure_aggregation = \"required\"", ""), secure("", ""));
@@ -47,13 +48,14 @@ fn updates_are_encrypted_unless_off_is_written_out() {
 
 #[test]
 fn every_term_is_read() {
-    let terms = "secagg = { quantization_bits = 20, clipping_range = 0.5, max_colluding = 1, stage_timeout = \"5m\", graph = \"regular\" }";
+    let terms = "secagg = { quantization_bits = 20, clipping_range = 0.5, max_colluding = 1, stage_timeout = \"5m\", graph = \"regular\", post_quantum = true }";
     let expected = SecAggSpec {
         quantization_bits: 20,
         clipping_range: 0.5,
         max_colluding: Some(1),
         stage_timeout: Duration::from_secs(300),
         graph: GraphKind::Regular,
+        post_quantum: true,
     };
     assert_eq!(required(terms, ""), expected);
 }

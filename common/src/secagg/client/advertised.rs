@@ -8,11 +8,11 @@ use super::roster::Roster;
 use super::shared::Shared;
 use super::{Expectation, Party, Refusal};
 use crate::id::ClientId;
-use crate::secagg::keys;
-use crate::secagg::message::{Advertisement, Answer, SignedAdvertisement};
+use crate::secagg::message::{Advertisement, Answer, KemPublic, SignedAdvertisement};
 use crate::secagg::params::RoundParams;
 use crate::secagg::secret::Secret;
 use crate::secagg::transcript::{self, Digest};
+use crate::secagg::{kem, keys};
 
 /// The secrets of one attempt and what we showed of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,10 @@ impl Advertised {
             share_key: keys::public(&secrets.share),
             mask_key,
             commitment: keys::commitment(&t0.0, &secrets.beta),
+            post_quantum: params.post_quantum.then(|| {
+                let [share, mask] = [kem::share_keys(&secrets.share), kem::mask_keys(&secrets.sigma)];
+                Box::new(KemPublic { share: share.public(), mask: mask.public() })
+            }),
             nonce: rng.random(),
         };
         let message = transcript::advertisement(&t0, &body);
@@ -103,6 +107,7 @@ fn compare(offered: &RoundParams, known: &RoundParams) -> Result<(), Refusal> {
         ("min_updates", offered.min_updates == known.min_updates),
         ("max_colluding", offered.max_colluding == known.max_colluding),
         ("graph", offered.graph == known.graph),
+        ("post_quantum", offered.post_quantum == known.post_quantum),
     ];
     match terms.iter().find(|(_, same)| !same) {
         Some((term, _)) => Err(Refusal::Terms(term)),

@@ -52,6 +52,11 @@ pub enum Refusal {
     /// A key that gives every peer the same secret.
     #[error("{0} shows a small-order key")]
     SmallOrder(ClientId),
+    /// Keys or secrets of ML-KEM are missing, or unasked for, or not of its form.
+    #[error(
+        "{0} shows no keys or secrets of ML-KEM-768 where the run asks for them, or shows some where it does not"
+    )]
+    PostQuantum(ClientId),
     /// The senders are not a part of the roster with us in it.
     #[error("the list of senders is not a part of the roster with us in it")]
     Senders,

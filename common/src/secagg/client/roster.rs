@@ -6,7 +6,8 @@ use super::{Party, Refusal};
 use crate::id::ClientId;
 use crate::run::GraphKind;
 use crate::secagg::graph::Graph;
-use crate::secagg::message::SignedAdvertisement;
+use crate::secagg::kem;
+use crate::secagg::message::{KemPublic, SignedAdvertisement};
 use crate::secagg::params::RoundParams;
 use crate::secagg::transcript::{self, Digest};
 
@@ -31,6 +32,7 @@ pub(super) struct Member {
     pub(super) verifying_key: [u8; 32],
     pub(super) share_key: [u8; 32],
     pub(super) mask_key: [u8; 32],
+    pub(super) post_quantum: Option<Box<KemPublic>>,
 }
 
 impl Roster {
@@ -59,8 +61,10 @@ impl Roster {
         if !u32::try_from(count).is_ok_and(|count| params.encoding.fits(count)) {
             return Err(Refusal::Overflow(count));
         }
-        let members =
-            entries.iter().map(|entry| member(&t0, entry, sites, party)).collect::<Result<Vec<_>, _>>()?;
+        let members = entries
+            .iter()
+            .map(|entry| member((&t0, params.post_quantum), entry, sites, party))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Self { params, t1, members, rank: rank as u32, graph, needed, quorum })
     }
 
@@ -106,7 +110,7 @@ pub(in crate::secagg) fn graph(params: &RoundParams, count: usize, t1: &Digest) 
 }
 
 fn member(
-    t0: &Digest,
+    (t0, wanted): (&Digest, bool),
     entry: &SignedAdvertisement,
     sites: Option<&[ClientId]>,
     party: &dyn Party,
@@ -121,5 +125,10 @@ fn member(
     if named != site || !entry.signature.is_valid(&verifying_key, &transcript::advertisement(t0, body)) {
         return Err(Refusal::ForgedKeys(site));
     }
-    Ok(Member { site, verifying_key, share_key: body.share_key, mask_key: body.mask_key })
+    let post_quantum = body.post_quantum.clone();
+    let sound = |keys: &KemPublic| kem::is_public(&keys.share) && kem::is_public(&keys.mask);
+    if post_quantum.is_some() != wanted || !post_quantum.as_deref().is_none_or(sound) {
+        return Err(Refusal::PostQuantum(site));
+    }
+    Ok(Member { site, verifying_key, share_key: body.share_key, mask_key: body.mask_key, post_quantum })
 }

@@ -14,11 +14,11 @@ use super::{Refusal, survivors_digest};
 use crate::id::ClientId;
 use crate::run::GraphKind;
 use crate::secagg::mask::MaskPlan;
-use crate::secagg::message::{Answer, SealedShare};
+use crate::secagg::message::{Answer, Encapsulated, SealedShare};
 use crate::secagg::prg::Sign;
 use crate::secagg::secret::Secret;
 use crate::secagg::transcript::{self, Digest};
-use crate::secagg::{keys, seal, shamir};
+use crate::secagg::{kem, keys, seal, shamir};
 
 /// Bytes of a site's part of the check key.
 const KAPPA: usize = 16;
@@ -58,9 +58,11 @@ impl Shared {
             let peer = roster.member(holder);
             let small = || Refusal::SmallOrder(peer.site.clone());
             let dh = keys::agree(&secrets.share, &peer.share_key).ok_or_else(small)?;
-            let key = keys::share_key(&dh, None, &roster.t1.0, roster.rank, holder);
-            let sealed = seal::seal(&key, &roster.t1.0, roster.rank, holder, &plaintext(&held, &kappa));
-            answer.push(SealedShare { peer: peer.site.clone(), sealed });
+            let (encapsulated, secret) = encapsulate(&roster, &secrets, holder)?.unzip();
+            let key = keys::share_key(&dh, secret.as_ref(), &roster.t1.0, roster.rank, holder);
+            let plain = plaintext(&held, &kappa, encapsulated.as_deref());
+            let sealed = seal::seal(&key, &roster.t1.0, roster.rank, holder, &plain);
+            answer.push(SealedShare { peer: peer.site.clone(), sealed, encapsulated });
         }
         Ok((Self { roster, secrets, released_with, own, kappa, noise }, Answer::Shares(answer)))
     }
@@ -72,15 +74,27 @@ impl Shared {
         let mut held = BTreeMap::new();
         let mut kappas = BTreeMap::from([(roster.rank, kappa)]);
         held.extend(own.map(|own| (roster.rank, own)));
-        for SealedShare { peer, sealed } in shares {
+        let (share_kem, mask_kem) = (kem::share_keys(&secrets.share), kem::mask_keys(&secrets.sigma));
+        let mut mask_secrets = BTreeMap::new();
+        for SealedShare { peer, sealed, encapsulated } in shares {
             let from = roster.rank_of(&peer).filter(|rank| ranks.binary_search(rank).is_ok());
             let from = from.ok_or(Refusal::Shares)?;
             let forged = || Refusal::ForgedShare(peer.clone());
             let dh = keys::agree(&secrets.share, &roster.member(from).share_key)
                 .ok_or_else(|| Refusal::SmallOrder(peer.clone()))?;
-            let key = keys::share_key(&dh, None, &roster.t1.0, from, roster.rank);
+            if encapsulated.is_some() != roster.params.post_quantum {
+                return Err(Refusal::PostQuantum(peer.clone()));
+            }
+            let secret = encapsulated
+                .as_ref()
+                .map(|both| share_kem.decapsulate(&both.share).ok_or_else(forged))
+                .transpose()?;
+            let key = keys::share_key(&dh, secret.as_ref(), &roster.t1.0, from, roster.rank);
             let plain = seal::open(&key, &roster.t1.0, from, roster.rank, &sealed).ok_or_else(forged)?;
-            let (share, kappa) = parse(&plain).ok_or_else(forged)?;
+            let (share, kappa) = parse(&plain, encapsulated.as_deref()).ok_or_else(forged)?;
+            if let Some(both) = encapsulated.filter(|_| from < roster.rank) {
+                mask_secrets.insert(from, mask_kem.decapsulate(&both.mask).ok_or_else(forged)?);
+            }
             if held.insert(from, share).is_some() {
                 return Err(Refusal::Shares);
             }
@@ -105,7 +119,12 @@ impl Shared {
                 .ok_or_else(|| Refusal::SmallOrder(member.site.clone()))?;
             let sign = if roster.rank < peer { Sign::Add } else { Sign::Subtract };
             let (low, high) = (roster.rank.min(peer), roster.rank.max(peer));
-            masks.push((sign, keys::pair_mask(&dh, None, &t2.0, low, high)));
+            if let Some(theirs) = member.post_quantum.as_deref().filter(|_| roster.rank < peer) {
+                let ours = kem::encapsulate(&theirs.mask, &secrets.sigma);
+                let (_, ours) = ours.ok_or_else(|| Refusal::PostQuantum(member.site.clone()))?;
+                mask_secrets.insert(peer, ours);
+            }
+            masks.push((sign, keys::pair_mask(&dh, mask_secrets.get(&peer), &t2.0, low, high)));
         }
         let checks = (roster.params.graph == GraphKind::Complete).then(|| check_keys(&t2, &kappas));
         let plan = MaskPlan { masks, checks, t2, noise };
@@ -129,12 +148,42 @@ fn check_keys(t2: &Digest, kappas: &BTreeMap<u32, [u8; KAPPA]>) -> [[u8; 16]; 2]
     [half(0), half(16)]
 }
 
-fn plaintext(held: &Held, kappa: &[u8; KAPPA]) -> zeroize::Zeroizing<Vec<u8>> {
-    zeroize::Zeroizing::new([held.beta.bytes().as_slice(), held.sigma.bytes(), kappa].concat())
+/// What a holder gets of us by ML-KEM, and the secret that goes into the key of its shares.
+fn encapsulate(
+    roster: &Roster,
+    secrets: &Secrets,
+    holder: u32,
+) -> Result<Option<(Box<Encapsulated>, Secret)>, Refusal> {
+    let peer = roster.member(holder);
+    let Some(theirs) = &peer.post_quantum else { return Ok(None) };
+    let bad = || Refusal::PostQuantum(peer.site.clone());
+    let (share, secret) = kem::encapsulate(&theirs.share, &secrets.seed).ok_or_else(bad)?;
+    // Made of the very secret that the server gets back when we drop out, so that it can be made again.
+    let mask = if roster.rank < holder {
+        kem::encapsulate(&theirs.mask, &secrets.sigma).ok_or_else(bad)?.0
+    } else {
+        Vec::new()
+    };
+    Ok(Some((Box::new(Encapsulated { share, mask }), secret)))
 }
 
-fn parse(plain: &[u8]) -> Option<(Held, [u8; KAPPA])> {
+/// The mask's encapsulation travels in the open, since the server needs it when the receiver drops out; its hash is
+/// sealed, so that the server cannot put another in its place.
+fn plaintext(
+    held: &Held,
+    kappa: &[u8; KAPPA],
+    encapsulated: Option<&Encapsulated>,
+) -> zeroize::Zeroizing<Vec<u8>> {
+    let hash = encapsulated.map(|both| Sha256::digest(&both.mask));
+    let hash = hash.as_ref().map_or(&[][..], |hash| hash.as_slice());
+    zeroize::Zeroizing::new([held.beta.bytes().as_slice(), held.sigma.bytes(), kappa, hash].concat())
+}
+
+fn parse(plain: &[u8], encapsulated: Option<&Encapsulated>) -> Option<(Held, [u8; KAPPA])> {
     let (beta, rest) = plain.split_first_chunk::<32>()?;
-    let (sigma, kappa) = rest.split_first_chunk::<32>()?;
-    Some((Held { beta: Secret::new(*beta), sigma: Secret::new(*sigma) }, kappa.try_into().ok()?))
+    let (sigma, rest) = rest.split_first_chunk::<32>()?;
+    let (kappa, hash) = rest.split_first_chunk::<KAPPA>()?;
+    let expected = encapsulated.map(|both| Sha256::digest(&both.mask));
+    let same = hash == expected.as_ref().map_or(&[][..], |hash| hash.as_slice());
+    same.then(|| (Held { beta: Secret::new(*beta), sigma: Secret::new(*sigma) }, *kappa))
 }

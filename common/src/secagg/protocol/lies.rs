@@ -166,6 +166,29 @@ fn shares_that_were_rerouted_reflected_left_out_or_garbled() {
 }
 
 #[test]
+fn what_was_encapsulated_for_a_mask_and_exchanged_on_the_way() {
+    let mut params = params(&[9], 0, 16, 5);
+    params.post_quantum = true;
+    let mut attempt = Attempt::new(&params, contributions(5, 9, 0));
+    for _ in 0..2 {
+        attempt.stage(&BTreeSet::new());
+        let Next::Stage(server) = attempt.server.clone().proceed().unwrap() else { unreachable!() };
+        attempt.server = server;
+    }
+    // The server encapsulates a secret of its own to the site's public key.
+    let Ask::MaskInput { shares, .. } = ask(&attempt, 3) else { unreachable!() };
+    let other = shares[0].encapsulated.clone().unwrap();
+    let Ask::MaskInput { senders, shares: mut swapped } = ask(&attempt, 4) else { unreachable!() };
+    swapped[0].encapsulated.as_mut().unwrap().mask = other.mask;
+    let swapped = Ask::MaskInput { senders, shares: swapped };
+    assert_eq!(refusal(&mut attempt, 4, swapped), Refusal::ForgedShare(name(0)));
+    let Ask::MaskInput { senders, mut shares } = ask(&attempt, 2) else { unreachable!() };
+    shares[1].encapsulated = None;
+    let without = Ask::MaskInput { senders, shares };
+    assert_eq!(refusal(&mut attempt, 2, without), Refusal::PostQuantum(name(1)));
+}
+
+#[test]
 fn survivors_that_are_too_few_without_us_or_strangers() {
     let mut attempt = at(3);
     let few = Ask::Confirm(vec![name(0), name(1)]);

@@ -106,6 +106,7 @@ fn params(tensors: &[u64], metrics: u32, bits: u8, sites: u32) -> RoundParams {
         min_updates: 2,
         max_colluding: None,
         graph: GraphKind::Complete,
+        post_quantum: false,
     }
 }
 

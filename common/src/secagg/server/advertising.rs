@@ -8,11 +8,11 @@ use super::sharing::Sharing;
 use super::{Aborted, Evidence, Rejected, enough};
 use crate::id::ClientId;
 use crate::secagg::client::roster::graph;
-use crate::secagg::keys;
-use crate::secagg::message::{Ask, SignedAdvertisement};
+use crate::secagg::message::{Ask, KemPublic, SignedAdvertisement};
 use crate::secagg::params::RoundParams;
 use crate::secagg::secret::Secret;
 use crate::secagg::transcript;
+use crate::secagg::{kem, keys};
 
 /// Who showed what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,11 @@ impl Advertising {
         let probe = Secret::new([1; 32]);
         if [entry.body.share_key, entry.body.mask_key].iter().any(|key| keys::agree(&probe, key).is_none()) {
             return Err(Rejected::SmallOrder);
+        }
+        let sound = |keys: &KemPublic| kem::is_public(&keys.share) && kem::is_public(&keys.mask);
+        let post_quantum = entry.body.post_quantum.as_deref();
+        if post_quantum.is_some() != self.params.post_quantum || !post_quantum.is_none_or(sound) {
+            return Err(Rejected::PostQuantum);
         }
         self.shown.insert(from.clone(), (entry, key));
         Ok(())

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::masking::Kept;
 use super::sharing::Roster;
 use super::unmasking::Unmasking;
 use super::{Aborted, Rejected, enough};
@@ -22,6 +23,7 @@ pub struct Confirming {
     /// U3: a vector that arrives later is not counted.
     pub(super) masked: BTreeMap<ClientId, BlobId>,
     signatures: BTreeMap<ClientId, Signature>,
+    encapsulated: Kept,
 }
 
 impl Confirming {
@@ -30,9 +32,10 @@ impl Confirming {
         senders: Vec<ClientId>,
         t2: Digest,
         masked: BTreeMap<ClientId, BlobId>,
+        encapsulated: Kept,
     ) -> Self {
         let awaited = masked.keys().cloned().collect();
-        Self { awaited, roster, senders, t2, masked, signatures: BTreeMap::new() }
+        Self { awaited, roster, senders, t2, masked, signatures: BTreeMap::new(), encapsulated }
     }
 
     pub(super) fn ask(&self) -> Ask {
@@ -53,6 +56,6 @@ impl Confirming {
     pub(super) fn proceed(self) -> Result<Unmasking, Aborted> {
         enough(self.signatures.len(), self.roster.quorum, "signed the survivors")?;
         let signatures = self.signatures.into_iter().collect();
-        Ok(Unmasking::new(self.roster, self.senders, self.t2, self.masked, signatures))
+        Ok(Unmasking::new(self.roster, self.senders, self.t2, self.masked, signatures, self.encapsulated))
     }
 }

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::confirming::Confirming;
-use super::sharing::Roster;
+use super::sharing::{Roster, Sealed};
 use super::{Aborted, Evidence, Rejected, enough};
 use crate::blob::BlobId;
 use crate::id::ClientId;
 use crate::secagg::message::{Ask, SealedShare};
 use crate::secagg::transcript::{self, Digest};
+
+/// Encapsulated secrets of masks: by the dropout that they are for, then by the survivor that they are from.
+pub(super) type Kept = BTreeMap<ClientId, BTreeMap<ClientId, Vec<u8>>>;
 
 /// Whose vectors are here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,13 +22,13 @@ pub struct Masking {
     roster: Roster,
     /// U2, in the order of names.
     senders: Vec<ClientId>,
-    sealed: BTreeMap<ClientId, BTreeMap<ClientId, Vec<u8>>>,
+    sealed: Sealed,
     t2: Digest,
     pub(super) masked: BTreeMap<ClientId, BlobId>,
 }
 
 impl Masking {
-    pub(super) fn new(roster: Roster, sealed: BTreeMap<ClientId, BTreeMap<ClientId, Vec<u8>>>) -> Self {
+    pub(super) fn new(roster: Roster, sealed: Sealed) -> Self {
         let senders: Vec<ClientId> = sealed.keys().cloned().collect();
         let t2 = transcript::senders(&roster.t1, &senders);
         let awaited = senders.iter().cloned().collect();
@@ -37,7 +40,7 @@ impl Masking {
             .sealed
             .iter()
             .filter_map(|(sender, shares)| Some((sender, shares.get(site)?)))
-            .map(|(sender, sealed)| SealedShare { peer: sender.clone(), sealed: sealed.clone() })
+            .map(|(sender, share)| SealedShare { peer: sender.clone(), ..share.clone() })
             .collect();
         Ask::MaskInput { senders: self.senders.clone(), shares }
     }
@@ -62,6 +65,20 @@ impl Masking {
 
     pub(super) fn proceed(self) -> Result<Confirming, Aborted> {
         enough(self.masked.len(), self.roster.needed, "sent their masked updates")?;
-        Ok(Confirming::new(self.roster, self.senders, self.t2, self.masked))
+        let encapsulated = self.encapsulated_for_dropouts();
+        Ok(Confirming::new(self.roster, self.senders, self.t2, self.masked, encapsulated))
+    }
+
+    /// What survivors encapsulated for the masks that they share with those that dropped out.
+    fn encapsulated_for_dropouts(&self) -> Kept {
+        let mut kept = Kept::new();
+        for (sender, shares) in self.sealed.iter().filter(|(sender, _)| self.masked.contains_key(*sender)) {
+            for (receiver, share) in shares.iter().filter(|(of, _)| !self.masked.contains_key(*of)) {
+                if let Some(both) = &share.encapsulated {
+                    kept.entry(receiver.clone()).or_default().insert(sender.clone(), both.mask.clone());
+                }
+            }
+        }
+        kept
     }
 }

@@ -50,6 +50,11 @@ pub enum Rejected {
     /// A key that gives every peer the same secret.
     #[error("it shows a small-order key")]
     SmallOrder,
+    /// Keys or secrets of ML-KEM are missing, or unasked for, or not of its form.
+    #[error(
+        "it shows no keys or secrets of ML-KEM-768 where the run asks for them, or shows some where it does not"
+    )]
+    PostQuantum,
     /// Not one share for each neighbour.
     #[error("its shares are not one for each of its neighbours")]
     Shares,

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use super::unmasking::Unmasking;
 use crate::id::ClientId;
-use crate::secagg::keys;
 use crate::secagg::layout::{HEAD, Head};
 use crate::secagg::mask::{Checks, Tally};
 use crate::secagg::prg::{Sign, apply_ring, apply_wide};
 use crate::secagg::ring::{mask_of, unpack_add};
 use crate::secagg::secret::Secret;
 use crate::secagg::shamir::Basis;
+use crate::secagg::{kem, keys};
 
 /// The shares do not give the secret that a site committed itself to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,15 +58,20 @@ impl Unmasking {
             }
             let sigma = recovery.secret(site, |sigma| keys::mask_key_pair(sigma).1 == entry.mask_key)?;
             let (secret, _) = keys::mask_key_pair(&sigma);
+            let wrong = || WrongShares { of: site.clone() };
             for peer in self.roster.graph.neighbours(rank) {
                 if !self.masked.contains_key(self.roster.site(peer)) {
                     continue;
                 }
                 let peer_key = &self.roster.entries[peer as usize].body.mask_key;
-                let dh = keys::agree(&secret, peer_key).ok_or_else(|| WrongShares { of: site.clone() })?;
+                let dh = keys::agree(&secret, peer_key).ok_or_else(wrong)?;
+                let kem = match self.roster.params.post_quantum {
+                    true => Some(self.encapsulated_secret(&sigma, rank, peer).ok_or_else(wrong)?),
+                    false => None,
+                };
                 // What the survivor added, because its name comes first, is taken off, and the other way round.
                 let sign = if peer < rank { Sign::Subtract } else { Sign::Add };
-                masks.push((sign, keys::pair_mask(&dh, None, t2, rank.min(peer), rank.max(peer))));
+                masks.push((sign, keys::pair_mask(&dh, kem.as_ref(), t2, rank.min(peer), rank.max(peer))));
             }
         }
         Ok(Unmasker {
@@ -76,6 +81,19 @@ impl Unmasking {
             checks: Checks::new(&self.t2, None),
             culprits: recovery.culprits,
         })
+    }
+}
+
+impl Unmasking {
+    /// The secret that a dropout, whose `sigma` is known again, and a survivor have by ML-KEM: the one whose name
+    /// comes first encapsulated it for the other.
+    fn encapsulated_secret(&self, sigma: &Secret, dropout: u32, survivor: u32) -> Option<Secret> {
+        if dropout < survivor {
+            let theirs = self.roster.entries[survivor as usize].body.post_quantum.as_deref()?;
+            return kem::encapsulate(&theirs.mask, sigma).map(|(_, secret)| secret);
+        }
+        let kept = self.encapsulated.get(self.roster.site(dropout))?.get(self.roster.site(survivor))?;
+        kem::mask_keys(sigma).decapsulate(kept)
     }
 }
 

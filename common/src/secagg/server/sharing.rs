@@ -8,6 +8,7 @@ use super::masking::Masking;
 use super::{Aborted, Rejected, enough};
 use crate::id::ClientId;
 use crate::secagg::graph::Graph;
+use crate::secagg::kem::CIPHERTEXT_BYTES;
 use crate::secagg::message::{Ask, SealedShare, SignedAdvertisement};
 use crate::secagg::params::RoundParams;
 use crate::secagg::transcript::Digest;
@@ -41,9 +42,11 @@ impl Roster {
 pub struct Sharing {
     pub(super) awaited: BTreeSet<ClientId>,
     roster: Roster,
-    /// By sender, then by receiver.
-    sealed: BTreeMap<ClientId, BTreeMap<ClientId, Vec<u8>>>,
+    sealed: Sealed,
 }
+
+/// What was sealed: by sender, then by receiver.
+pub(super) type Sealed = BTreeMap<ClientId, BTreeMap<ClientId, SealedShare>>;
 
 impl Sharing {
     pub(super) fn new(
@@ -68,10 +71,21 @@ impl Sharing {
         let neighbours = self.roster.graph.neighbours(rank);
         let due: BTreeSet<&ClientId> = neighbours.iter().map(|rank| self.roster.site(*rank)).collect();
         let count = shares.len();
-        let shares: BTreeMap<ClientId, Vec<u8>> =
-            shares.into_iter().map(|share| (share.peer, share.sealed)).collect();
+        let shares: BTreeMap<ClientId, SealedShare> =
+            shares.into_iter().map(|share| (share.peer.clone(), share)).collect();
         if count != due.len() || !shares.keys().eq(due) {
             return Err(Rejected::Shares);
+        }
+        let sound = |(peer, share): (&ClientId, &SealedShare)| match &share.encapsulated {
+            None => !self.roster.params.post_quantum,
+            Some(both) => {
+                let mask = if from < peer { CIPHERTEXT_BYTES } else { 0 };
+                self.roster.params.post_quantum
+                    && (both.share.len(), both.mask.len()) == (CIPHERTEXT_BYTES, mask)
+            }
+        };
+        if !shares.iter().all(sound) {
+            return Err(Rejected::PostQuantum);
         }
         self.sealed.insert(from.clone(), shares);
         Ok(())

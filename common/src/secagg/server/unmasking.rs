@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::masking::Kept;
 use super::sharing::Roster;
 use super::{Aborted, Rejected, enough};
 use crate::blob::BlobId;
@@ -24,6 +25,7 @@ pub struct Unmasking {
     signatures: Vec<(ClientId, Signature)>,
     /// By whose secret, then by the holder's rank.
     pub(super) shares: BTreeMap<ClientId, BTreeMap<u32, Secret>>,
+    pub(super) encapsulated: Kept,
     answered: usize,
 }
 
@@ -34,10 +36,11 @@ impl Unmasking {
         t2: Digest,
         masked: BTreeMap<ClientId, BlobId>,
         signatures: Vec<(ClientId, Signature)>,
+        encapsulated: Kept,
     ) -> Self {
         let awaited = masked.keys().cloned().collect();
         let shares = BTreeMap::new();
-        Self { awaited, roster, senders, t2, masked, signatures, shares, answered: 0 }
+        Self { awaited, roster, senders, t2, masked, signatures, shares, encapsulated, answered: 0 }
     }
 
     /// The terms.
