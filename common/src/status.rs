@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::blob::BlobId;
 use crate::id::{ClientId, Name, RunId};
 use crate::metrics::Report;
-use crate::run::RunSpec;
+use crate::run::{Best, RunSpec};
 use crate::secagg::record::SignedRecord;
 use crate::time::Timestamp;
 
@@ -104,6 +104,10 @@ pub struct RunStatus {
     pub history: Vec<RoundRecord>,
     /// The final model on the sites' validation splits.
     pub final_metrics: Option<Report>,
+    /// The best evaluation so far, by the metric that the run monitors.
+    pub best: Option<Best>,
+    /// Rounds after which the model is the run's result: the last, or the best if the run says so.
+    pub result: u32,
     /// The global parameters after the last completed round.
     pub global: BlobId,
 }

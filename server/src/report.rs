@@ -47,6 +47,8 @@ impl State {
             earlier_records,
             history,
             final_metrics: self.store.final_metrics(run).map_err(database)?,
+            best: coordinator.best(),
+            result: coordinator.result(),
             global: coordinator.global(),
         })
     }
@@ -104,7 +106,7 @@ impl State {
     ) -> Result<Reply, String> {
         let status = self.status_of(run, now)?;
         let coordinator = self.coordinator(run)?;
-        let round = round.unwrap_or(coordinator.completed());
+        let round = round.unwrap_or(coordinator.result());
         let global = match round {
             0 => Some(coordinator.run().initial),
             _ => self.store.global_after(run, round).map_err(|e| e.to_string())?,

@@ -6,6 +6,7 @@
 mod file;
 #[cfg(test)]
 mod tests;
+mod validation;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, ConfigError};
 use crate::id::{ClientId, Name};
+
+pub use validation::{Best, Monitor, Validation};
 
 /// Everything that a run is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +35,8 @@ pub struct RunSpec {
     pub task: Task,
     /// How a site trains.
     pub training: Training,
+    /// What is done with validation metrics.
+    pub validation: Validation,
     /// Which sites take part and when a round is over.
     pub cohort: CohortSpec,
     /// What the server does with the mean of the updates.

@@ -49,6 +49,13 @@ max_examples = 1000
 
 [server]
 learning_rate = 0.5
+
+[validation]
+every = 2
+monitor = "macro_f1"
+min_delta = 0.001
+patience = 3
+restore_best = false
 "#;
 
 /// As little as a tabular run can say.
@@ -116,6 +123,13 @@ fn a_whole_file_is_read() {
             schedule: Schedule { kind: ScheduleKind::Cosine, warmup_steps: 10 },
             max_grad_norm: Some(1.0),
             validation_split: 0.2,
+        },
+        validation: Validation {
+            every: 2,
+            monitor: Monitor::MacroF1,
+            min_delta: 0.001,
+            patience: Some(3),
+            restore_best: false,
         },
         cohort: CohortSpec {
             sites: Some(["north", "south", "east"].map(|site| site.parse().unwrap()).into()),
@@ -466,6 +480,33 @@ fn wrong_values_of_training() {
     );
     let message = sentence(TEXT, "\"cosine\"", "\"step\"");
     assert!(message.starts_with("run.toml:29: unknown variant `step`, expected one of"), "{message}");
+}
+
+#[test]
+fn wrong_values_of_validation() {
+    check(
+        TEXT,
+        &[
+            ("every = 2", "every = 0", "run.toml:47: validation.every: 0 is not between 1 and 100000"),
+            (
+                "min_delta = 0.001",
+                "min_delta = -1",
+                "run.toml:49: validation.min_delta: -1 is not 0 or above",
+            ),
+            (
+                "patience = 3",
+                "patience = 0",
+                "run.toml:50: validation.patience: 0 is not between 1 and 100000",
+            ),
+            (
+                "validation_split = 0.2",
+                "validation_split = 0.0",
+                "run.toml:50: validation.patience: needs something to validate on: set training.validation_split above 0",
+            ),
+        ],
+    );
+    let unknown = sentence(TEXT, "\"macro_f1\"", "\"f1\"");
+    assert!(unknown.contains("unknown variant `f1`"), "{unknown}");
 }
 
 #[test]

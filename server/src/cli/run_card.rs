@@ -14,6 +14,7 @@ pub(super) fn run_card(status: &RunStatus, now: Timestamp) -> String {
     let parts = [
         Some(spec_card(status, now)),
         rounds(status),
+        best(status),
         records(&status.history),
         status.current.as_ref().map(members),
         (status.earlier_records > 0)
@@ -52,6 +53,18 @@ fn rounds(status: &RunStatus) -> Option<String> {
     }
     let what = "loss to AUC: the global model that a round started from, on the sites' validation splits";
     Some(format!("{table}\n{what}"))
+}
+
+/// Which model is the run's result, when it is not simply the last.
+fn best(status: &RunStatus) -> Option<String> {
+    let (best, validation) = (status.best?, &status.spec.validation);
+    let what = if validation.restore_best { "the result" } else { "the best" };
+    (validation.restore_best || validation.patience.is_some()).then(|| {
+        format!(
+            "{what} is the model after round {}: {} {:.4}; {} evaluations since",
+            best.round, validation.monitor, best.value, best.since
+        )
+    })
 }
 
 /// The newest record of a secure sum; the whole chain is in the JSON.

@@ -69,6 +69,8 @@ fn status(state: RunState) -> RunStatus {
         current: None,
         earlier_records: 0,
         history: Vec::new(),
+        best: None,
+        result: 2,
         final_metrics: None,
         global: BlobId::of(b"global"),
     }

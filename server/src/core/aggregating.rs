@@ -59,6 +59,7 @@ impl Aggregating {
 
     fn complete(self, context: &mut Context, global: BlobId, now: Timestamp) -> State {
         let record = self.closed.record(RoundOutcome::Completed(global), context, now);
+        context.observe(context.completed, record.global_metrics.as_ref());
         context.emit(Effect::Record(Box::new(record)));
         self.closed.complete(context, global, now)
     }

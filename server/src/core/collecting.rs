@@ -286,7 +286,8 @@ impl Collecting {
         self.dismiss(context);
         context.global = global;
         context.completed = self.task.round;
-        if context.completed < context.run.spec.rounds {
+        let spec = &context.run.spec;
+        if context.completed < spec.rounds && !spec.validation.is_exhausted(context.best) {
             Waiting { round: context.completed + 1, attempt: 1 }.proceed(context, now)
         } else {
             Evaluating::start(context, now)

@@ -102,6 +102,7 @@ impl Evaluating {
             Member::Pending | Member::Ready | Member::Declined(_) => None,
         });
         if let Some(report) = pool(&context.run.spec.task.labels, counts) {
+            context.observe(context.completed, Some(&report));
             context.emit(Effect::FinalMetrics(Box::new(report)));
         }
         self.dismiss(context);

@@ -15,7 +15,14 @@ pub(super) struct Finished {
 
 impl Finished {
     pub(super) fn completed(context: &mut Context) -> State {
-        Self::end(context, RunState::Completed, String::new())
+        let detail = match context.best {
+            Some(best) if context.completed < context.run.spec.rounds => format!(
+                "stopped early: {} has been best after round {} ({:.4})",
+                context.run.spec.validation.monitor, best.round, best.value
+            ),
+            Some(_) | None => String::new(),
+        };
+        Self::end(context, RunState::Completed, detail)
     }
 
     /// All rounds are done, and the final model's metrics could not be had.

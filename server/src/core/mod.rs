@@ -33,7 +33,7 @@ use sheaf_common::id::{ClientId, Federation, Name, RunId};
 use sheaf_common::message::{Job, TaskId, Update};
 use sheaf_common::metrics::{Counts, Report};
 use sheaf_common::params::ParamSpec;
-use sheaf_common::run::{RunSpec, SecureAggregation};
+use sheaf_common::run::{Best, RunSpec, SecureAggregation};
 use sheaf_common::secagg::message::{Answer as SecureAnswer, Ask};
 use sheaf_common::secagg::record::SignedRecord;
 use sheaf_common::secagg::server::{Evidence, Unmasking};
@@ -277,6 +277,8 @@ struct Context {
     ranges: Vec<f32>,
     /// How the newest global parameters came about, when they came from a secure sum.
     record: Option<Box<SignedRecord>>,
+    /// The best evaluation so far.
+    best: Option<Best>,
     #[serde(skip)]
     effects: VecDeque<Effect>,
 }
@@ -322,6 +324,7 @@ impl Coordinator {
             run,
             completed: 0,
             record: None,
+            best: None,
             connected: BTreeSet::new(),
             effects: VecDeque::new(),
         };
@@ -398,6 +401,17 @@ impl Coordinator {
     /// The newest global parameters.
     pub fn global(&self) -> BlobId {
         self.context.global
+    }
+
+    /// The best evaluation so far, by the metric that the run monitors.
+    pub fn best(&self) -> Option<Best> {
+        self.context.best
+    }
+
+    /// Rounds after which the model is the run's result.
+    pub fn result(&self) -> u32 {
+        let best = self.context.best.filter(|_| self.context.run.spec.validation.restore_best);
+        best.map_or(self.context.completed, |best| best.round)
     }
 
     /// Whether `site` may take part.
@@ -490,6 +504,13 @@ impl Context {
             params: self.run.params.clone(),
             global: self.global,
             submitted_at: self.run.submitted_at,
+        }
+    }
+
+    /// Takes in an evaluation of the model after `round` rounds.
+    fn observe(&mut self, round: u32, report: Option<&Report>) {
+        if let Some(report) = report {
+            self.best = self.run.spec.validation.observe(self.best, round, report);
         }
     }
 

@@ -77,6 +77,7 @@ impl Opening {
                 let survivors = self.unmasking.masked().keys().cloned().collect();
                 let outcome = RoundOutcome::Completed(global);
                 let record = closed.secure_record(outcome, &summed, &survivors, context, now);
+                context.observe(context.completed, record.global_metrics.as_ref());
                 context.emit(Effect::Record(Box::new(record)));
                 context.ranges = summed.ranges;
                 context.record = summed.sum.record;
@@ -85,6 +86,7 @@ impl Opening {
             Closed::Final(closed) => {
                 if let Some(counts) = summed.global_metrics.filter(|counts| counts.num_examples() > 0) {
                     let report = counts.report(&context.run.spec.task.labels);
+                    context.observe(context.completed, Some(&report));
                     context.emit(Effect::FinalMetrics(Box::new(report)));
                 }
                 closed.dismiss(context);

@@ -393,3 +393,65 @@ proptest! {
         prop_assert_eq!(&sheaf_common::wire::decode_record::<Coordinator>(&bytes).unwrap(), &replayed);
     }
 }
+
+/// A run of many rounds in which the sites find the global model after each round this accurate.
+fn watched(validation: &str, accuracies: &[usize]) -> Bench {
+    let text =
+        RUN.replace("rounds = 2", "rounds = 50").replace("validation_split = 0.0", "validation_split = 0.5");
+    let spec = RunSpec::parse("run.toml", &(text + validation)).unwrap();
+    let run = Run { spec, ..run() };
+    let mut bench = Bench { coordinator: Coordinator::new(run), now: Timestamp(1_000), effects: Vec::new() };
+    bench.feed([Input::Start]);
+    bench.feed(["a", "b", "c"].map(|name| Input::Connected(site(name))));
+    for (round, right) in (1..).zip(accuracies) {
+        if bench.coordinator.round().is_none_or(|view| view.task != task(round, 1)) {
+            break;
+        }
+        // Ten examples of one label, so many of them right.
+        let mut counts = Counts::new(2);
+        (0..10)
+            .for_each(|example| counts.observe(0, if example < *right { &[1.0, 0.0] } else { &[0.0, 1.0] }));
+        for name in ["a", "b", "c"] {
+            bench.feed([altered(name, task(round, 1), |update, _| {
+                update.global_metrics = Some(counts.clone())
+            })]);
+        }
+        let global = BlobId::of(&round.to_le_bytes());
+        bench.feed([Input::Aggregated { task: task(round, 1), global, summed: None }]);
+    }
+    bench
+}
+
+const PATIENT: &str = "[validation]\nmonitor = \"accuracy\"\npatience = 2\n";
+
+#[test]
+fn a_run_stops_when_its_patience_ends_and_its_result_is_the_best_model() {
+    let mut bench = watched(PATIENT, &[3, 5, 8, 7, 8, 9, 9]);
+    // The model after round 2 was the best; those after 3 and 4 were not better, which round 5 told.
+    assert_eq!(bench.state(), RunState::Evaluating);
+    assert_eq!((bench.coordinator.completed(), bench.coordinator.result()), (5, 2));
+    bench.feed(["a", "b", "c"].map(|name| Input::Evaluated {
+        from: site(name),
+        task: task(5, 0),
+        metrics: None,
+    }));
+    assert_eq!(
+        bench.coordinator.state(),
+        (RunState::Completed, "stopped early: accuracy has been best after round 2 (0.8000)".into())
+    );
+}
+
+#[test]
+fn a_run_that_goes_on_improving_goes_on() {
+    let bench = watched(PATIENT, &[1, 2, 2, 3, 3, 4]);
+    assert_eq!((bench.coordinator.completed(), bench.state()), (6, RunState::Running));
+    assert_eq!(bench.coordinator.best().unwrap().round, 5);
+}
+
+#[test]
+fn the_result_is_the_last_model_unless_the_run_says_otherwise() {
+    let bench = watched("[validation]\nmonitor = \"accuracy\"\n", &[9, 1, 1, 1]);
+    assert_eq!((bench.coordinator.best().unwrap().round, bench.coordinator.result()), (0, 4));
+    let bench = watched("[validation]\nmonitor = \"accuracy\"\nrestore_best = true\n", &[9, 1, 1, 1]);
+    assert_eq!(bench.coordinator.result(), 0);
+}

@@ -124,6 +124,8 @@ fn export_plan(spec: &RunSpec, params: ParamSpec) -> ExportPlan {
         earlier_records: 0,
         history: Vec::new(),
         final_metrics: None,
+        best: None,
+        result: 3,
         global,
     };
     ExportPlan {

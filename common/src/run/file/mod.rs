@@ -5,6 +5,7 @@ mod model;
 mod secagg;
 mod task;
 mod training;
+mod validation;
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,7 @@ use self::model::{ModelFile, model};
 use self::secagg::{SecAggFile, secure_aggregation};
 use self::task::{TaskFile, task};
 use self::training::{TrainingFile, training};
+use self::validation::{ValidationFile, validation};
 use super::{RunSpec, ServerSpec};
 use crate::config::Invalid;
 
@@ -31,6 +33,8 @@ pub(super) struct RunFile {
     task: TaskFile,
     #[serde(default)]
     training: TrainingFile,
+    #[serde(default)]
+    validation: ValidationFile,
     #[serde(default)]
     cohort: CohortFile,
     #[serde(default)]
@@ -53,6 +57,7 @@ impl TryFrom<RunFile> for RunSpec {
         let task = task(file.task)?;
         let model = model(file.model, &task)?;
         let training = training(&file.training)?;
+        let validation = validation(&file.validation, training.validation_split)?;
         let cohort = cohort(file.cohort, secure_aggregation)?;
         secagg::check(secure_aggregation, &cohort)?;
         let learning_rate = file.server.learning_rate.unwrap_or(1.0);
@@ -65,6 +70,7 @@ impl TryFrom<RunFile> for RunSpec {
             model,
             task,
             training,
+            validation,
             cohort,
             server: ServerSpec { learning_rate },
         })
