@@ -140,6 +140,8 @@ fn export_plan(run: &LocalRun, params: &[f32]) -> ExportPlan {
         earlier_records: 0,
         history: Vec::new(),
         final_metrics: None,
+        best: None,
+        result: spec.rounds,
         global,
     };
     let mut job = run.job.clone();

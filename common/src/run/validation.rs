@@ -45,6 +45,12 @@ pub struct Best {
     pub since: u32,
 }
 
+impl Default for Validation {
+    fn default() -> Self {
+        Self { every: 1, monitor: Monitor::Loss, min_delta: 0.0, patience: None, restore_best: false }
+    }
+}
+
 impl Validation {
     /// Whether sites evaluate in this round (from 1), which tells about the model after the round before.
     pub fn is_due(&self, round: u32) -> bool {

@@ -207,6 +207,7 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
             max_grad_norm: Some(1.0),
             validation_split: 0.0,
         },
+        validation: Validation::default(),
         cohort: CohortSpec {
             sites: None,
             selection: Selection::All,
