@@ -5,14 +5,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::blob::BlobId;
-use crate::id::{Federation, RunId};
+use crate::id::{ClientId, Federation, RunId};
 use crate::metrics::Counts;
 use crate::model::ModelInfo;
 use crate::params::ParamSpec;
 use crate::run::RunSpec;
 use crate::secagg::message::{Answer, Ask};
 use crate::secagg::record::SignedRecord;
-use crate::status::{Phase, RunStatus, RunSummary, SiteStatus};
+use crate::status::{Phase, RunStatus, RunSummary, SiteStatus, Standing};
 use crate::time::Timestamp;
 use crate::wire;
 
@@ -261,6 +261,15 @@ pub enum Request {
         /// The round.
         round: Option<u32>,
     },
+    /// Change whether a site may take part.
+    Stand {
+        /// The site.
+        site: ClientId,
+        /// Whether it may.
+        standing: Standing,
+        /// Whether what it gave to a round in progress counts, if it did.
+        keep_updates: bool,
+    },
 }
 
 /// From the server to an operator.
@@ -296,6 +305,8 @@ pub enum Reply {
     Models(Vec<ModelInfo>),
     /// To [`Request::Export`].
     Export(Box<ExportPlan>),
+    /// To [`Request::Stand`].
+    Stands(ClientId, Standing),
 }
 
 /// What an operator needs to put a trained model together from blobs.

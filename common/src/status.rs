@@ -227,6 +227,8 @@ pub struct SiteStatus {
     pub site: ClientId,
     /// Whether it is connected.
     pub connected: bool,
+    /// Whether it may be.
+    pub standing: Standing,
     /// Where from.
     pub address: String,
     /// Version of its program.
@@ -239,4 +241,27 @@ pub struct SiteStatus {
     pub bytes_down: u64,
     /// Bytes of blobs that it has sent since the server started.
     pub bytes_up: u64,
+}
+
+/// Whether a site may take part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// It may.
+    #[default]
+    Admitted,
+    /// Not until it is resumed.
+    Suspended,
+    /// Never again under this name.
+    Revoked,
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Admitted => "admitted",
+            Self::Suspended => "suspended",
+            Self::Revoked => "revoked",
+        })
+    }
 }

@@ -39,6 +39,8 @@ const OUTBOX: usize = 64;
 pub enum Event {
     /// A peer proved who it is.
     Opened(PeerId, Identity),
+    /// A site asks in; says why it may not come.
+    Knock(ClientId, oneshot::Sender<Result<(), String>>),
     /// A site's control stream is up.
     Joined(Joined),
     /// A site said something; with what a look at what it names found.
@@ -189,12 +191,20 @@ impl Connected {
             warn!(%why, "refused");
             return frames::write(&mut send, &ServerMessage::Refused(why)).await;
         }
+        let site = ClientId(self.identity.name.clone());
+        let (sender, receiver) = oneshot::channel();
+        if self.tell(Event::Knock(site.clone(), sender)).await.is_err() {
+            return Ok(());
+        }
+        if let Ok(Err(why)) = receiver.await {
+            warn!(%why, "refused");
+            return frames::write(&mut send, &ServerMessage::Refused(why)).await;
+        }
         let _ = send.set_priority(10);
         let federation = self.context.federation.clone();
         let welcome = ServerMessage::Welcome { federation, software: SOFTWARE.into() };
         frames::write(&mut send, &welcome).await?;
         let (outbox, mut messages) = mpsc::channel(OUTBOX);
-        let site = ClientId(self.identity.name.clone());
         let joined = Joined {
             peer: self.peer,
             site: site.clone(),
@@ -368,6 +378,8 @@ fn plain_text(text: &str) -> String {
 fn is_reading(request: &Request) -> bool {
     match request {
         Request::Runs | Request::Run(_) | Request::Sites | Request::Models | Request::Export { .. } => true,
-        Request::Submit { .. } | Request::Stop(_) | Request::ImportModel { .. } => false,
+        Request::Submit { .. } | Request::Stop(_) | Request::Stand { .. } | Request::ImportModel { .. } => {
+            false
+        }
     }
 }

@@ -95,6 +95,14 @@ impl Registry {
         Some(site)
     }
 
+    /// Cuts a site's connection, with everything that moves over it. Whether it was connected.
+    pub fn cut(&mut self, site: &ClientId, why: &str) -> bool {
+        let Some(entry) = self.sites.remove(site) else { return false };
+        self.peers.remove(&entry.peer);
+        entry.connection.close(4u32.into(), why.as_bytes());
+        true
+    }
+
     /// The connected sites.
     pub fn sites(&self) -> &BTreeMap<ClientId, Site> {
         &self.sites

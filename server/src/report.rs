@@ -23,9 +23,10 @@ impl State {
             Request::Sites => self.site_list().map(Reply::Sites).map_err(|e| e.to_string()),
             Request::Models => Ok(Reply::Models(self.models.clone())),
             Request::Export { run, round } => self.export(peer, &run, round, now),
-            Request::Submit { .. } | Request::Stop(_) | Request::ImportModel { .. } => {
-                Err("that request is not a question".into())
-            }
+            Request::Submit { .. }
+            | Request::Stop(_)
+            | Request::Stand { .. }
+            | Request::ImportModel { .. } => Err("that request is not a question".into()),
         };
         answer.unwrap_or_else(Reply::Refused)
     }
@@ -78,6 +79,7 @@ impl State {
             let traffic = self.registry.traffic(&seen.site);
             SiteStatus {
                 connected: connected.is_some(),
+                standing: self.standings.get(&seen.site).copied().unwrap_or_default(),
                 address: seen.address,
                 software: seen.software,
                 since: connected.map_or(seen.seen, |site| site.since),

@@ -163,6 +163,7 @@ impl Server {
                 self.on_request(peer, &identity, request, reply)
             }
             Event::Opened(..)
+            | Event::Knock(..)
             | Event::Joined(_)
             | Event::Message(..)
             | Event::Access(..)
@@ -221,6 +222,10 @@ impl Server {
             }
             Request::Stop(run) => {
                 let answer = self.state.stop(&run, &identity.name);
+                self.state.replies.push((reply, answer));
+            }
+            Request::Stand { site, standing, keep_updates } => {
+                let answer = self.state.stand(site, standing, keep_updates, &identity.name);
                 self.state.replies.push((reply, answer));
             }
             Request::Runs | Request::Run(_) | Request::Sites | Request::Models | Request::Export { .. } => {

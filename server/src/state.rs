@@ -8,7 +8,7 @@ use sheaf_common::message::{EvaluateTask, Job, Reply, ServerMessage, SiteMessage
 use sheaf_common::model::{Manifest, ModelInfo};
 use sheaf_common::run::SecureAggregation;
 use sheaf_common::secagg::record::SignedRecord;
-use sheaf_common::status::{Phase, RunState};
+use sheaf_common::status::{Phase, RunState, Standing};
 use sheaf_common::time::Timestamp;
 use sheaf_transport::blobs::BlobDir;
 use tokio::sync::oneshot;
@@ -43,6 +43,8 @@ pub(crate) struct State {
     /// All runs, in the order of submission.
     pub(crate) runs: Vec<Coordinator>,
     pub(crate) models: Vec<ModelInfo>,
+    /// The sites of which an operator has said whether they may take part.
+    pub(crate) standings: BTreeMap<ClientId, Standing>,
     /// What members of rounds in progress are doing.
     pub(crate) progress: BTreeMap<(RunId, ClientId), (Phase, u64, u64)>,
     /// Durable writes of the batch in hand.
@@ -65,6 +67,7 @@ impl State {
             federation,
             runs: store.runs()?,
             models: store.models()?,
+            standings: store.standings()?,
             store,
             blobs,
             updates,
@@ -131,6 +134,7 @@ impl State {
     pub(crate) fn on_event(&mut self, event: Event) {
         match event {
             Event::Opened(peer, identity) => self.registry.add(peer, identity),
+            Event::Knock(site, reply) => _ = reply.send(self.welcomes(&site)),
             Event::Joined(joined) => self.on_joined(joined),
             Event::Message(peer, site, message, finding) if self.registry.is_current(&site, peer) => {
                 self.on_message(&site, message, finding);
@@ -149,6 +153,10 @@ impl State {
 
     fn on_joined(&mut self, joined: Joined) {
         let Joined { peer, site, software, outbox, connection } = joined;
+        // It may have been sent away since it knocked.
+        if let Err(why) = self.welcomes(&site) {
+            return connection.close(4u32.into(), why.as_bytes());
+        }
         let (address, at) = (connection.remote_address().to_string(), now());
         info!(%site, %address, %software, "site connected");
         self.writes.push(Write::Site(SeenSite {
@@ -159,6 +167,43 @@ impl State {
         }));
         self.registry.join(site.clone(), peer, (address, software), at, outbox, connection);
         self.feed_admitting(&site, &Input::Connected(site.clone()));
+    }
+
+    fn welcomes(&self, site: &ClientId) -> Result<(), String> {
+        match self.standings.get(site).copied().unwrap_or_default() {
+            Standing::Admitted => Ok(()),
+            Standing::Suspended => Err(format!("site {site} is suspended: ask the operator to resume it")),
+            Standing::Revoked => Err(format!(
+                "site {site} is revoked for good: ask the operator for a certificate with a new name"
+            )),
+        }
+    }
+
+    /// Lets a site in or sends it away: its connection is cut, and every run counts it out.
+    pub(crate) fn stand(
+        &mut self,
+        site: ClientId,
+        standing: Standing,
+        keep_updates: bool,
+        by: &Name,
+    ) -> Reply {
+        let before = self.standings.get(&site).copied().unwrap_or_default();
+        if before == Standing::Revoked && standing != Standing::Revoked {
+            return Reply::Refused(format!(
+                "site {site} is revoked for good: issue a certificate with a new name"
+            ));
+        }
+        let at = now();
+        info!(%site, %standing, %by, "the operator changed who may take part");
+        self.writes.push(Write::Standing { site: site.clone(), standing, by: by.clone(), at });
+        self.standings.insert(site.clone(), standing);
+        if standing != Standing::Admitted {
+            let why = format!("it was {standing} by operator {by}");
+            let excluded = Input::Excluded { site: site.clone(), keep_updates, why: why.clone() };
+            self.feed_admitting(&site, &excluded);
+            self.registry.cut(&site, &why);
+        }
+        Reply::Stands(site, standing)
     }
 
     fn on_message(&mut self, site: &ClientId, message: SiteMessage, finding: Finding) {

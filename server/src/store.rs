@@ -3,14 +3,15 @@
 //! Runs with their journal of inputs, and what people ask about: rounds, participants, metrics, models, sites.
 //! Everything that belongs together is written by one [`Store::commit`], so that a crash leaves all or nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use sheaf_common::blob::BlobId;
-use sheaf_common::id::{ClientId, RunId};
+use sheaf_common::id::{ClientId, Name, RunId};
 use sheaf_common::metrics::Report;
 use sheaf_common::model::ModelInfo;
-use sheaf_common::status::{Answer, RoundOutcome, RoundRecord};
+use sheaf_common::status::{Answer, RoundOutcome, RoundRecord, Standing};
 use sheaf_common::time::Timestamp;
 use sheaf_common::wire;
 
@@ -70,6 +71,12 @@ CREATE TABLE sites (
     address TEXT NOT NULL,
     software TEXT NOT NULL,
     seen INTEGER NOT NULL
+);
+CREATE TABLE standings (
+    site TEXT PRIMARY KEY,
+    standing TEXT NOT NULL,
+    changed_by TEXT NOT NULL,
+    at INTEGER NOT NULL
 );
 ";
 
@@ -131,6 +138,17 @@ pub enum Write {
     Model(ModelInfo),
     /// A site that connected.
     Site(SeenSite),
+    /// Whether a site may take part.
+    Standing {
+        /// The site.
+        site: ClientId,
+        /// Whether it may.
+        standing: Standing,
+        /// The operator who said so.
+        by: Name,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// A site as it was last seen.
@@ -262,6 +280,19 @@ impl Store {
         Ok(sites)
     }
 
+    /// The sites of which an operator has said whether they may take part.
+    pub fn standings(&self) -> Result<BTreeMap<ClientId, Standing>, StoreError> {
+        let mut statement = self.db.prepare("SELECT site, standing FROM standings")?;
+        let mut rows = statement.query([])?;
+        let mut standings = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let site: String = row.get(0)?;
+            let standing = from_json("standings", &row.get::<_, String>(1)?)?;
+            standings.insert(site.parse().map_err(|e| damaged("standings", e))?, standing);
+        }
+        Ok(standings)
+    }
+
     fn texts<T: serde::de::DeserializeOwned>(
         &self,
         table: &'static str,
@@ -301,6 +332,12 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
         Write::Model(info) => {
             let text = to_json(info)?;
             db.execute("INSERT OR REPLACE INTO models (name, info) VALUES (?, ?)", params![info.name, text])?;
+        }
+        Write::Standing { site, standing, by, at } => {
+            db.execute(
+                "INSERT OR REPLACE INTO standings (site, standing, changed_by, at) VALUES (?, ?, ?, ?)",
+                params![site.as_str(), to_json(standing)?, by.as_str(), millis(*at)],
+            )?;
         }
         Write::Site(seen) => {
             db.execute(

@@ -232,6 +232,9 @@ fn requests_of_an_operator() {
     golden(&Request::Run("r8".parse().unwrap()), &["02", "027238"]);
     golden(&Request::Stop("r8".parse().unwrap()), &["03", "027238"]);
     golden(&Request::Sites, &["04"]);
+    let stand =
+        Request::Stand { site: "north".parse().unwrap(), standing: Standing::Suspended, keep_updates: true };
+    golden(&stand, &["08", "056e6f727468", "01", "01"]);
     golden(&Request::ImportModel { name: "m".into(), manifest: blob() }, &["05", "016d", BLOB]);
     golden(&Request::Models, &["06"]);
     golden(&Request::Export { run: "r8".parse().unwrap(), round: None }, &["07", "027238", "00"]);
@@ -273,9 +276,12 @@ fn short_replies_to_an_operator() {
     golden(&submitted, &["02", "027238", "010177"]);
     golden(&Reply::Runs(vec![summary()]), &["03", "01", SUMMARY]);
     golden(&Reply::Stopping("r8".parse().unwrap()), &["05", "027238"]);
+    let revoked = Reply::Stands("north".parse().unwrap(), Standing::Revoked);
+    golden(&revoked, &["0a", "056e6f727468", "02"]);
     let site = SiteStatus {
         site: "north".parse().unwrap(),
         connected: true,
+        standing: Standing::Suspended,
         address: "[::1]:9".into(),
         software: "0.1.0".into(),
         since: Timestamp(1),
@@ -285,7 +291,19 @@ fn short_replies_to_an_operator() {
     };
     golden(
         &Reply::Sites(vec![site]),
-        &["06", "01", "056e6f727468", "01", "075b3a3a315d3a39", "05302e312e30", "01", "01027238", "02", "03"],
+        &[
+            "06",
+            "01",
+            "056e6f727468",
+            "01",
+            "01",
+            "075b3a3a315d3a39",
+            "05302e312e30",
+            "01",
+            "01027238",
+            "02",
+            "03",
+        ],
     );
     let model = ModelInfo {
         name: "m".into(),

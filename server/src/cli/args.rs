@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
-use sheaf_common::id::{Federation, Name, Role, RunId};
+use sheaf_common::id::{ClientId, Federation, Name, Role, RunId};
 
 use crate::pki::Host;
 
@@ -108,6 +108,27 @@ pub enum RunCommand {
 pub enum SiteCommand {
     /// List all sites ever seen.
     List,
+    /// Send a site away for good: its connection is cut, and it cannot come back under this name.
+    Revoke {
+        /// The site.
+        site: ClientId,
+        /// What it gave to a round in progress still counts [default: it does not].
+        #[arg(long)]
+        keep_updates: bool,
+    },
+    /// Send a site away until it is resumed.
+    Suspend {
+        /// The site.
+        site: ClientId,
+        /// What it gave to a round in progress still counts [default: it does not].
+        #[arg(long)]
+        keep_updates: bool,
+    },
+    /// Let a suspended site come back.
+    Resume {
+        /// The site.
+        site: ClientId,
+    },
 }
 
 /// Commands on models.

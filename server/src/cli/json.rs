@@ -104,6 +104,7 @@ pub(super) fn site(site: &SiteStatus) -> Value {
     json!({
         "site": site.site,
         "connected": site.connected,
+        "standing": site.standing,
         "address": site.address,
         "software": site.software,
         "since": rfc3339(site.since),

@@ -1,7 +1,9 @@
 //! `sheaf site …`
 
+use serde_json::json;
+use sheaf_common::id::ClientId;
 use sheaf_common::message::{Reply, Request};
-use sheaf_common::status::SiteStatus;
+use sheaf_common::status::{SiteStatus, Standing};
 use sheaf_common::time::Timestamp;
 
 use super::args::SiteCommand;
@@ -22,8 +24,37 @@ pub(super) async fn execute(command: &SiteCommand, settings: &Settings, out: Out
             session.close().await;
             out.print(list(&sites, units::now()), &sites.iter().map(json::site).collect())?;
         }
+        SiteCommand::Revoke { site, keep_updates } => {
+            stand(site, Standing::Revoked, *keep_updates, settings, out).await?;
+        }
+        SiteCommand::Suspend { site, keep_updates } => {
+            stand(site, Standing::Suspended, *keep_updates, settings, out).await?;
+        }
+        SiteCommand::Resume { site } => stand(site, Standing::Admitted, false, settings, out).await?,
     }
     Ok(())
+}
+
+async fn stand(
+    site: &ClientId,
+    standing: Standing,
+    keep_updates: bool,
+    settings: &Settings,
+    out: Output,
+) -> Result<(), CliError> {
+    let mut session = Session::open(settings).await?;
+    let expect = |reply| {
+        if let Reply::Stands(site, standing) = reply { Some((site, standing)) } else { None }
+    };
+    let request = Request::Stand { site: site.clone(), standing, keep_updates };
+    let (site, standing) = session.ask(&request, expect).await?;
+    session.close().await;
+    let text = match standing {
+        Standing::Admitted => format!("{site} may take part again"),
+        Standing::Suspended => format!("{site} is suspended: `sheaf site resume {site}` lets it come back"),
+        Standing::Revoked => format!("{site} is revoked for good"),
+    };
+    Ok(out.print(text, &json!({ "site": site, "standing": standing }))?)
 }
 
 /// The sites as a table.
@@ -44,7 +75,11 @@ pub(super) fn list(sites: &[SiteStatus], now: Timestamp) -> String {
     let rows = sites.iter().map(|site| {
         [
             site.site.to_string(),
-            if site.connected { "connected" } else { "away" }.to_owned(),
+            match site.standing {
+                Standing::Admitted if site.connected => "connected".to_owned(),
+                Standing::Admitted => "away".to_owned(),
+                Standing::Suspended | Standing::Revoked => site.standing.to_string(),
+            },
             units::age(site.since, now),
             site.run.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             units::bytes(site.bytes_down),

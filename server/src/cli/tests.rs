@@ -8,7 +8,7 @@ use sheaf_common::metrics::Report;
 use sheaf_common::run::RunSpec;
 use sheaf_common::status::{
     Answer, MemberStatus, Participant, Phase, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus,
-    RunSummary, SiteStatus,
+    RunSummary, SiteStatus, Standing,
 };
 use sheaf_common::time::Timestamp;
 
@@ -249,6 +249,7 @@ fn lists() {
     let site = SiteStatus {
         site: "tokyo".parse().unwrap(),
         connected: true,
+        standing: Standing::Admitted,
         address: "10.0.0.7:5001".into(),
         software: "0.1.0".into(),
         since: Timestamp(0),

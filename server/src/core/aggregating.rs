@@ -21,8 +21,14 @@ impl Aggregating {
         state
     }
 
-    pub(super) fn handle(self, context: &mut Context, input: Input, now: Timestamp) -> State {
+    pub(super) fn handle(mut self, context: &mut Context, input: Input, now: Timestamp) -> State {
         match input {
+            // What is being averaged without it would be another attempt.
+            Input::Excluded { site, keep_updates: false, why } if self.closed.counts(&site) => {
+                self.closed.exclude(context, &site, false, why.clone());
+                let why = format!("an update that was being averaged no longer counts: of {site}, {why}");
+                self.closed.abandon(context, why, now)
+            }
             Input::Aggregated { task, global, .. } if task == *self.closed.task() => {
                 self.complete(context, global, now)
             }
@@ -46,6 +52,7 @@ impl Aggregating {
             | Input::Evaluated { .. }
             | Input::Aggregated { .. }
             | Input::AggregationFailed { .. }
+            | Input::Excluded { .. }
             | Input::Stop(_)
             | Input::Tick => State::Aggregating(self),
         }

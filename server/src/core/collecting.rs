@@ -62,6 +62,7 @@ impl Collecting {
             Input::Ready { from, task } => self.ready_at(context, from, task),
             Input::Declined { from, task, reason } => self.decline(&from, &task, reason),
             Input::Connected(site) => self.remind(context, &site),
+            Input::Excluded { site, keep_updates, why } => self.exclude(context, &site, keep_updates, why),
             // Sites may have waited for the server in vain: the round's clock starts again.
             Input::Restarted => self.deadline = now.after(context.run.spec.cohort.round_timeout),
             Input::Tick
@@ -201,12 +202,38 @@ impl Collecting {
         }
     }
 
+    /// A member may no longer take part. What lies at the site cannot be had any more; what it gave is dropped, unless
+    /// it is to be kept.
+    pub(super) fn exclude(
+        &mut self,
+        context: &mut Context,
+        site: &ClientId,
+        keep_updates: bool,
+        why: String,
+    ) {
+        let Some(member) = self.members.get_mut(site) else { return };
+        match member {
+            Member::Accepted(_) if keep_updates => {}
+            Member::Accepted(accepted) => {
+                context.emit(Effect::Forget(vec![accepted.delta]));
+                *member = Member::Rejected(why);
+            }
+            Member::Pending | Member::Ready => *member = Member::Declined(why),
+            Member::Rejected(_) | Member::Declined(_) => {}
+        }
+    }
+
     /// Gives a member that came back its task again.
     fn remind(&self, context: &mut Context, site: &ClientId) {
         if self.members.get(site) == Some(&Member::Pending) {
             let (to, task, deadline) = (site.clone(), self.task.clone(), self.deadline);
             context.emit(Effect::Train { to, task, deadline });
         }
+    }
+
+    /// Whether an update of the site counts.
+    pub(super) fn counts(&self, site: &ClientId) -> bool {
+        matches!(self.members.get(site), Some(Member::Accepted(_)))
     }
 
     pub(super) fn task(&self) -> &TaskId {

@@ -70,6 +70,7 @@ impl Evaluating {
             Input::Declined { from, task, reason } if task == Self::task(context) => {
                 self.answer(from, Member::Declined(reason));
             }
+            Input::Excluded { site, why, .. } => self.blame(&site, &why),
             Input::Connected(site) if self.members.get(&site) == Some(&Member::Pending) => {
                 self.ask(context, &site);
             }

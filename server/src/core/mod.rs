@@ -142,6 +142,15 @@ pub enum Input {
         /// Why.
         why: String,
     },
+    /// A site may no longer take part: it is gone, and nothing more of it counts.
+    Excluded {
+        /// The site.
+        site: ClientId,
+        /// Whether what it gave to the round in progress counts.
+        keep_updates: bool,
+        /// For the record.
+        why: String,
+    },
     /// An operator stops the run.
     Stop(Name),
     /// Time has passed.
@@ -335,7 +344,9 @@ impl Coordinator {
     pub fn handle(&mut self, input: Input, now: Timestamp) {
         match &input {
             Input::Connected(site) => _ = self.context.connected.insert(site.clone()),
-            Input::Disconnected(site) => _ = self.context.connected.remove(site),
+            Input::Disconnected(site) | Input::Excluded { site, .. } => {
+                self.context.connected.remove(site);
+            }
             Input::Restarted => self.context.connected.clear(),
             Input::Start
             | Input::Update { .. }

@@ -50,6 +50,7 @@ impl Opening {
             | Input::Evaluated { .. }
             | Input::Aggregated { .. }
             | Input::AggregationFailed { .. }
+            | Input::Excluded { .. }
             | Input::Stop(_)
             | Input::Tick => State::Opening(self),
         }

@@ -194,3 +194,14 @@ fn a_snapshot_in_the_middle_of_a_sum_goes_on_where_it_was() {
     bench.feed(Input::Connected(site("a")));
     assert_eq!(bench.asked(), ["a"]);
 }
+
+#[test]
+fn a_site_that_is_sent_away_is_no_longer_awaited() {
+    let mut bench = Bench::advertising();
+    let why = "it was revoked by operator op".to_owned();
+    bench.feed(Input::Excluded { site: site("d"), keep_updates: false, why: why.clone() });
+    assert_eq!(bench.coordinator.round().unwrap().members[3].1, Answer::Declined(why));
+    assert_eq!(bench.stage(), "exchanging keys");
+    bench.feed(Input::Connected(site("d")));
+    assert!(bench.asked().is_empty());
+}

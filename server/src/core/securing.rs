@@ -68,6 +68,16 @@ impl Securing {
                 self.closed.blame(&from, &reason);
             }
             Input::Connected(site) => self.remind(context, &site),
+            // Once shares were asked for, its update is in a sum that cannot be formed again without it.
+            Input::Excluded { site, keep_updates, why } => {
+                let dropped = !keep_updates && !self.protocol.is_unmasking() && self.protocol.holds(&site);
+                self.protocol.lost(&site);
+                self.closed.blame(&site, &why);
+                if dropped {
+                    let why = format!("a masked update no longer counts: of {site}, {why}");
+                    return self.fail(context, why, now);
+                }
+            }
             Input::Restarted => self.deadline = now.after(self.patience(context, &spec)),
             Input::Update { .. } => context.refuse_stray(input),
             Input::Start

@@ -455,3 +455,40 @@ fn the_result_is_the_last_model_unless_the_run_says_otherwise() {
     let bench = watched("[validation]\nmonitor = \"accuracy\"\nrestore_best = true\n", &[9, 1, 1, 1]);
     assert_eq!(bench.coordinator.result(), 0);
 }
+
+fn excluded(name: &str, keep_updates: bool) -> Input {
+    Input::Excluded { site: site(name), keep_updates, why: "it was revoked by operator op".into() }
+}
+
+#[test]
+fn a_site_that_is_sent_away_is_counted_out_and_what_it_gave_is_dropped_or_kept() {
+    for (keep, left) in [(true, 3), (false, 2)] {
+        let mut bench = Bench::collecting();
+        bench.feed([update("a", task(1, 1)), excluded("a", keep)]);
+        bench.feed(["b", "c"].map(|name| update(name, task(1, 1))));
+        assert_eq!(bench.aggregations()[0].updates.len(), left);
+    }
+    let mut bench = Bench::collecting();
+    bench.feed([excluded("c", true)]);
+    bench.feed(["a", "b"].map(|name| update(name, task(1, 1))));
+    // Nobody waits for it any more.
+    assert_eq!(bench.aggregations()[0].updates.len(), 2);
+    bench.feed([Input::Aggregated { task: task(1, 1), global: BlobId::of(b"one"), summed: None }]);
+    let declined = Answer::Declined("it was revoked by operator op".into());
+    assert_eq!(bench.records()[0].participants[2].answer, declined);
+}
+
+#[test]
+fn an_update_that_is_being_averaged_can_still_be_dropped_by_trying_again() {
+    let mut bench = Bench::collecting();
+    bench.feed(["a", "b", "c"].map(|name| update(name, task(1, 1))));
+    bench.feed([excluded("c", false)]);
+    let RoundOutcome::Abandoned(why) = &bench.records()[0].outcome else { panic!("{:?}", bench.records()) };
+    assert_eq!(
+        why,
+        "an update that was being averaged no longer counts: of c, it was revoked by operator op"
+    );
+    // The average with it comes too late to count.
+    bench.feed([Input::Aggregated { task: task(1, 1), global: BlobId::of(b"one"), summed: None }]);
+    assert_eq!((bench.coordinator.completed(), bench.coordinator.global()), (0, BlobId::of(b"initial")));
+}

@@ -184,13 +184,21 @@ impl Server {
 
     /// The masked vectors that are here.
     pub fn blobs(&self) -> Vec<BlobId> {
-        let masked: Option<&BTreeMap<ClientId, BlobId>> = match self {
+        self.masked().into_iter().flatten().map(|(_, blob)| *blob).collect()
+    }
+
+    /// Whether the masked vector of `site` is here.
+    pub fn holds(&self, site: &ClientId) -> bool {
+        self.masked().is_some_and(|masked| masked.contains_key(site))
+    }
+
+    fn masked(&self) -> Option<&BTreeMap<ClientId, BlobId>> {
+        match self {
             Self::Advertising(_) | Self::Sharing(_) => None,
             Self::Masking(state) => Some(&state.masked),
             Self::Confirming(state) => Some(&state.masked),
             Self::Unmasking(state) => Some(&state.masked),
-        };
-        masked.into_iter().flatten().map(|(_, blob)| *blob).collect()
+        }
     }
 
     /// Bytes of the vector that is asked for, while one is.
