@@ -2,12 +2,15 @@
 # Everything downloaded goes to the user's cache (scripts/cache.py), never into the tree but for one link.
 
 .NOTPARALLEL:
-.PHONY: help setup demo test clean
+.PHONY: help setup demo test fuzz clean
 
 EXAMPLE ?= newswire
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sheaf
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DENY_VERSION := 0.20.2
+FUZZ_VERSION := 0.13.2
+FUZZ := $(CACHE)/tools/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
+SECONDS ?= 60
 DENY := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 # What each example trains on.
@@ -20,6 +23,7 @@ endif
 help:
 	@echo 'make demo   run a federation: EXAMPLE=newswire|heart, SEED=n, SITES=n'
 	@echo 'make test   check everything'
+	@echo 'make fuzz   throw bytes at every parser, SECONDS=60 each'
 	@echo 'make setup  install libtorch for a plain `cargo build`; CUDA=1 adds the CUDA half'
 	@echo 'make clean  remove what was built; the cache stays'
 
@@ -47,6 +51,17 @@ $(DENY): export CARGO_PROFILE_DEV_OPT_LEVEL := 1
 $(DENY): export CARGO_PROFILE_DEV_DEBUG := 0
 $(DENY):
 	cargo install cargo-deny@$(DENY_VERSION) --locked --debug --no-default-features --root $(CACHE)/tools/cargo-deny-$(DENY_VERSION)
+
+# Every fuzz target in turn, each for SECONDS; needs a C++ compiler. What is found lies in fuzz/artifacts.
+fuzz: $(FUZZ)
+	@for target in $$(sed -n 's/^name = "\(.*\)"/\1/p' fuzz/Cargo.toml | tail -n +2); do \
+	  echo "== $$target"; \
+	  PATH="$(dir $(FUZZ)):$$PATH" RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(TARGET)/fuzz \
+	    cargo fuzz run --sanitizer none --fuzz-dir fuzz $$target -- -max_total_time=$(SECONDS) -print_final_stats=1 || exit 1; \
+	done
+
+$(FUZZ):
+	cargo install cargo-fuzz@$(FUZZ_VERSION) --locked --root $(CACHE)/tools/cargo-fuzz-$(FUZZ_VERSION)
 
 clean:
 	cargo clean

@@ -1,0 +1,28 @@
+//! The files of a model from anybody: config.json, the header of model.safetensors, a manifest.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sheaf_common::model::{Manifest, ModelConfig, Weights};
+
+fuzz_target!(|data: &[u8]| {
+    let Some((kind, body)) = data.split_first() else { return };
+    match kind % 3 {
+        0 => {
+            let _ = ModelConfig::parse(body);
+        }
+        1 => {
+            // The file may claim any length.
+            for length in [body.len() as u64, u64::MAX, 1 << 40] {
+                if let Ok(weights) = Weights::parse(body, length) {
+                    assert!(weights.num_params() <= length);
+                }
+            }
+        }
+        _ => {
+            if let Ok(manifest) = Manifest::parse(body) {
+                let again = Manifest::parse(&manifest.to_json()).expect("a manifest reads itself");
+                assert_eq!(again.id(), manifest.id());
+            }
+        }
+    }
+});
