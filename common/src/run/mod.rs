@@ -6,6 +6,7 @@
 mod file;
 #[cfg(test)]
 mod tests;
+mod training;
 mod validation;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, ConfigError};
 use crate::id::{ClientId, Name};
 
+pub use training::{
+    AdagradSpec, AdamSpec, ClassWeights, LocalWork, Loss, Optimizer, Per, RmsPropSpec, Sampling, Schedule,
+    ScheduleKind, Training,
+};
 pub use validation::{Best, Monitor, Validation};
 
 /// Everything that a run is.
@@ -213,101 +218,6 @@ impl FeatureKind {
         match self {
             Self::Numeric { .. } => 2,
             Self::Categorical { categories } => categories.len() as u64,
-        }
-    }
-}
-
-/// How a site trains.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Training {
-    /// The optimizer; fresh in every round.
-    pub optimizer: Optimizer,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Decoupled for AdamW, added to the gradient otherwise.
-    pub weight_decay: f64,
-    /// Examples per step.
-    pub batch_size: u32,
-    /// How long a site trains in a round.
-    pub local: LocalWork,
-    /// How the learning rate moves over the rounds' steps.
-    pub schedule: Schedule,
-    /// Clip the gradient to this L2 norm over all trained parameters.
-    pub max_grad_norm: Option<f64>,
-    /// Share of a site's data that is held out for validation, in [0, 0.9]; stratified by label, the same in every round.
-    pub validation_split: f64,
-}
-
-/// How long a site trains in a round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LocalWork {
-    /// Passes over the site's training data.
-    Epochs(u32),
-    /// Optimizer steps.
-    Steps(u32),
-}
-
-/// An optimizer, with PyTorch's definitions and defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Optimizer {
-    /// Stochastic gradient descent.
-    Sgd {
-        /// Momentum in [0, 1).
-        momentum: f64,
-        /// Nesterov's variant.
-        nesterov: bool,
-    },
-    /// Adam.
-    Adam(AdamSpec),
-    /// Adam with decoupled weight decay.
-    AdamW(AdamSpec),
-}
-
-/// Constants of Adam and AdamW.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AdamSpec {
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the denominator.
-    pub epsilon: f64,
-}
-
-/// How the learning rate moves over all steps of the run: a site's step `s` of round `r` (from 1) is step
-/// `(r - 1) * steps_per_round + s` of `rounds * steps_per_round`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Schedule {
-    /// Its form after the warm-up.
-    pub kind: ScheduleKind,
-    /// Steps over which it rises linearly from 0 to the peak.
-    pub warmup_steps: u32,
-}
-
-/// The form of a schedule after its warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ScheduleKind {
-    /// Stays at the peak.
-    Constant,
-    /// Falls linearly to 0 at the last step.
-    Linear,
-    /// Falls along half a cosine to 0 at the last step.
-    Cosine,
-}
-
-impl Schedule {
-    /// The factor on the peak learning rate at `step` (from 0) of `total`.
-    pub fn factor(&self, step: u64, total: u64) -> f64 {
-        let warmup = u64::from(self.warmup_steps);
-        if step < warmup {
-            return (step + 1) as f64 / (warmup + 1) as f64;
-        }
-        let progress = (step - warmup) as f64 / total.saturating_sub(warmup).max(1) as f64;
-        match self.kind {
-            ScheduleKind::Constant => 1.0,
-            ScheduleKind::Linear => (1.0 - progress).max(0.0),
-            ScheduleKind::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos()),
         }
     }
 }

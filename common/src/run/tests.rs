@@ -120,9 +120,10 @@ fn a_whole_file_is_read() {
             weight_decay: 0.02,
             batch_size: 8,
             local: LocalWork::Epochs(2),
-            schedule: Schedule { kind: ScheduleKind::Cosine, warmup_steps: 10 },
+            schedule: Schedule { kind: ScheduleKind::Cosine, per: Per::Step, warmup_steps: 10 },
             max_grad_norm: Some(1.0),
             validation_split: 0.2,
+            ..Training::default()
         },
         validation: Validation {
             every: 2,
@@ -409,18 +410,10 @@ fn wrong_values_of_training() {
             (
                 "\"adamw\"",
                 "\"lion\"",
-                "run.toml:21: training.optimizer: `lion` is unknown; use \"sgd\", \"adam\" or \"adamw\"",
+                "run.toml:21: training.optimizer: `lion` is unknown; use \"sgd\", \"adam\", \"adamw\", \"rmsprop\" or \"adagrad\"",
             ),
-            (
-                "\"adamw\"",
-                "\"sgd\"",
-                "run.toml:21: training.optimizer: \"sgd\" has no beta1, beta2 or epsilon",
-            ),
-            (
-                "\"adamw\"",
-                "\"adam\"\nmomentum = 0.9",
-                "run.toml:21: training.optimizer: Adam has no momentum or nesterov; use beta1",
-            ),
+            ("\"adamw\"", "\"sgd\"", "run.toml:23: training.beta1: \"sgd\" has none"),
+            ("\"adamw\"", "\"adam\"\nmomentum = 0.9", "run.toml:22: training.momentum: \"adam\" has none"),
             (
                 "learning_rate = 2e-4",
                 "learning_rate = 0.0",
@@ -478,8 +471,79 @@ fn wrong_values_of_training() {
             ("momentum = 0.0", "nesterov = true", "run.toml:21: training.nesterov: needs a momentum above 0"),
         ],
     );
-    let message = sentence(TEXT, "\"cosine\"", "\"step\"");
-    assert!(message.starts_with("run.toml:29: unknown variant `step`, expected one of"), "{message}");
+}
+
+/// What is wrong with the table heart.toml when these lines are added to its training.
+fn wrong_training(lines: &str) -> String {
+    let text = TEXT.replace("[training]", &format!("[training]\n{lines}"));
+    assert_ne!(text, TEXT);
+    let sentence = parse(&text).unwrap_err();
+    sentence.split_once(": ").unwrap().1.to_owned()
+}
+
+#[test]
+fn wrong_values_of_schedules_and_losses() {
+    let cases = [
+        ("alpha = 0.9", "training.alpha: \"adamw\" has none"),
+        ("accumulation_steps = 0", "training.accumulation_steps: 0 is not between 1 and 65536"),
+        ("layer_decay = 1.5", "training.layer_decay: 1.5 is not in (0, 1]"),
+        ("max_grad_value = 0", "training.max_grad_value: 0 is not a finite number above 0"),
+        ("label_smoothing = 1", "training.label_smoothing: 1 is not in [0, 1)"),
+        ("focal_gamma = -1", "training.focal_gamma: must be 0 or above"),
+        (
+            "focal_gamma = 2\nlabel_smoothing = 0.1",
+            "training.label_smoothing: cannot be had with focal_gamma, which needs one true label",
+        ),
+        ("class_weights = [1, 2]", "training.class_weights: has 2 numbers for 3 labels"),
+        ("class_weights = [1, 2, 0]", "training.class_weights: 0 is not a finite number above 0"),
+        (
+            "class_weights = \"balanced\"",
+            "training.class_weights: `balanced` is unknown; give a number for each label, or \"balanced-local\"",
+        ),
+        ("proximal_mu = -0.1", "training.proximal_mu: must be 0 or above"),
+        ("gamma = 0.5", "training.gamma: only the schedules \"step\" and \"exponential\" have it"),
+        ("step_size = 5", "training.step_size: only the schedule \"step\" has it"),
+    ];
+    for (lines, sentence) in cases {
+        assert_eq!(wrong_training(lines), sentence);
+    }
+    let schedule = |written: &str| {
+        let text = TEXT.replace("schedule = \"cosine\"", written);
+        assert_ne!(text, TEXT);
+        parse(&text).unwrap_err().split_once(": ").unwrap().1.to_owned()
+    };
+    assert!(schedule("schedule = \"sine\"").starts_with("training.schedule: `sine` is unknown; use"));
+    let by_itself = "training.warmup_steps: the schedule \"one-cycle\" warms up by itself";
+    assert_eq!(schedule("schedule = \"one-cycle\""), by_itself);
+    assert_eq!(
+        schedule("schedule = \"step\""),
+        "training.step_size: say after how many steps the rate falls"
+    );
+    assert_eq!(schedule("schedule = \"exponential\""), "training.gamma: say by which factor the rate falls");
+}
+
+#[test]
+fn every_optimizer_and_loss_is_read() {
+    let training = |lines: &str| {
+        let text = TABLE.split("[training]").next().unwrap().to_owned();
+        let spec = parse(&format!("{text}\n[training]\n{lines}\n")).unwrap();
+        spec.training
+    };
+    let rms = training("optimizer = \"rmsprop\"\nmomentum = 0.5\ncentered = true");
+    let expected = RmsPropSpec { alpha: 0.99, epsilon: 1e-8, momentum: 0.5, centered: true };
+    assert_eq!((rms.optimizer, rms.learning_rate), (Optimizer::RmsProp(expected), 0.01));
+    let adagrad = training("optimizer = \"adagrad\"\ninitial_accumulator_value = 0.1");
+    let expected = AdagradSpec { lr_decay: 0.0, initial_accumulator_value: 0.1, epsilon: 1e-10 };
+    assert_eq!(adagrad.optimizer, Optimizer::Adagrad(expected));
+    let step = training("schedule = \"step\"\nstep_size = 3\nschedule_per = \"round\"").schedule;
+    let kind = ScheduleKind::Step { step_size: 3, gamma: 0.1 };
+    assert_eq!(step, Schedule { kind, per: Per::Round, warmup_steps: 0 });
+    let loss = training("class_weights = \"balanced-local\"\nlabel_smoothing = 0.1").loss;
+    assert_eq!(
+        loss,
+        Loss { label_smoothing: 0.1, focal_gamma: 0.0, class_weights: ClassWeights::BalancedLocal }
+    );
+    assert_eq!(training("sampling = \"balanced\"").sampling, Sampling::Balanced);
 }
 
 #[test]
@@ -567,7 +631,7 @@ fn wrong_values_of_the_cohort() {
 
 #[test]
 fn a_schedule_warms_up_and_falls() {
-    let factor = |kind, step| Schedule { kind, warmup_steps: 4 }.factor(step, 12);
+    let factor = |kind, step| Schedule { kind, per: Per::Step, warmup_steps: 4 }.factor(step, 12);
     for kind in [ScheduleKind::Constant, ScheduleKind::Linear, ScheduleKind::Cosine] {
         let warmup: Vec<f64> = (0..5).map(|step| factor(kind, step)).collect();
         assert_eq!(warmup, [0.2, 0.4, 0.6, 0.8, 1.0]);
@@ -577,6 +641,25 @@ fn a_schedule_warms_up_and_falls() {
     assert_eq!(factor(ScheduleKind::Linear, 8), 0.5);
     assert!((factor(ScheduleKind::Cosine, 8) - 0.5).abs() < 1e-15);
     assert_eq!((factor(ScheduleKind::Linear, 12), factor(ScheduleKind::Linear, 1000)), (0.0, 0.0));
+}
+
+#[test]
+fn schedules_are_those_of_pytorch() {
+    let reference: BTreeMap<String, Vec<f64>> =
+        serde_json::from_str(include_str!("tests/schedules.json")).unwrap();
+    let kinds = [
+        ("one-cycle", ScheduleKind::OneCycle),
+        ("step", ScheduleKind::Step { step_size: 6, gamma: 0.3 }),
+        ("exponential", ScheduleKind::Exponential { gamma: 0.9 }),
+    ];
+    for (name, kind) in kinds {
+        let schedule = Schedule { kind, per: Per::Step, warmup_steps: 0 };
+        for (step, expected) in (0..).zip(&reference[name]) {
+            let found = schedule.factor(step, 20);
+            assert!((found - expected).abs() < 1e-12, "{name} at {step}: {found} is not {expected}");
+        }
+        assert_eq!(reference[name].len(), 20);
+    }
 }
 
 proptest::proptest! {

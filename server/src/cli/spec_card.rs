@@ -79,6 +79,8 @@ fn training(spec: &RunSpec) -> String {
         Optimizer::Sgd { .. } => "SGD",
         Optimizer::Adam(_) => "Adam",
         Optimizer::AdamW(_) => "AdamW",
+        Optimizer::RmsProp(_) => "RMSprop",
+        Optimizer::Adagrad(_) => "Adagrad",
     };
     let work = match training.local {
         LocalWork::Epochs(epochs) => plural(u64::from(epochs), "epoch"),

@@ -87,7 +87,10 @@ impl Trainer for SoftmaxTrainer {
         let mut optimizer = Optimizer::new(&self.training, self.model.num_weights());
         let mut gradient = vec![0.0; params.len()];
         let (mut loss_sum, mut loss_examples) = (0.0, 0);
-        for (step, batch) in (0..).zip(batches.of_round(self.seed, &self.site_label, round.number)) {
+        let global = params.clone();
+        let (sampling, labels) = (self.training.sampling, &self.train.labels);
+        let order = batches.of_round(self.seed, &self.site_label, round.number, sampling, labels);
+        for (step, batch) in (0..).zip(order) {
             if watch.is_cancelled() {
                 return Err(TrainError::Cancelled);
             }
@@ -96,6 +99,9 @@ impl Trainer for SoftmaxTrainer {
             let loss = self.model.loss_and_gradient(&params, examples, &mut gradient);
             if !loss.is_finite() {
                 return Err(TrainError::Diverged { loss, step: step + 1, round: round.number });
+            }
+            for ((slope, param), global) in gradient.iter_mut().zip(&params).zip(&global) {
+                *slope += self.training.proximal_mu * (param - global);
             }
             optimizer.step(&mut params, &mut gradient, batches.learning_rate(&self.training, round, step));
             if batches.is_last_epoch(step) {

@@ -1,7 +1,7 @@
-//! SGD, Adam and AdamW with PyTorch's definitions, in double precision. Weight decay leaves the bias alone, as
+//! Optimizers with PyTorch's definitions, in double precision. Weight decay leaves the bias alone, as
 //! the libtorch trainer does.
 
-use sheaf_common::run::{AdamSpec, Optimizer as Kind, Training};
+use sheaf_common::run::{AdagradSpec, AdamSpec, Optimizer as Kind, RmsPropSpec, Training};
 
 /// An optimizer and its state: one per round.
 pub(super) struct Optimizer {
@@ -9,13 +9,16 @@ pub(super) struct Optimizer {
     weight_decay: f64,
     /// So many parameters from the first on decay.
     decaying: usize,
+    max_grad_value: Option<f64>,
     max_grad_norm: Option<f64>,
     /// Steps done.
     steps: i32,
     /// Momentum buffer, or Adam's first moment.
     first: Vec<f64>,
-    /// Adam's second moment.
+    /// The mean (for Adagrad, the sum) of squares.
     second: Vec<f64>,
+    /// The mean gradient of a centred RMSprop.
+    mean: Vec<f64>,
 }
 
 impl Optimizer {
@@ -25,15 +28,20 @@ impl Optimizer {
             kind: training.optimizer,
             weight_decay: training.weight_decay,
             decaying,
+            max_grad_value: training.max_grad_value,
             max_grad_norm: training.max_grad_norm,
             steps: 0,
             first: Vec::new(),
             second: Vec::new(),
+            mean: Vec::new(),
         }
     }
 
     /// Moves `params` along `gradient`, which is used up.
     pub(super) fn step(&mut self, params: &mut [f64], gradient: &mut [f64], learning_rate: f64) {
+        if let Some(limit) = self.max_grad_value {
+            gradient.iter_mut().for_each(|slope| *slope = slope.clamp(-limit, limit));
+        }
         if let Some(norm) = self.max_grad_norm {
             clip(gradient, norm);
         }
@@ -55,6 +63,14 @@ impl Optimizer {
                     *param *= 1.0 - learning_rate * self.weight_decay;
                 }
                 self.adam(params, gradient, adam, learning_rate);
+            }
+            Kind::RmsProp(rms) => {
+                self.add_decay(params, gradient);
+                self.rms_prop(params, gradient, rms, learning_rate);
+            }
+            Kind::Adagrad(adagrad) => {
+                self.add_decay(params, gradient);
+                self.adagrad(params, gradient, adagrad, learning_rate);
             }
         }
     }
@@ -88,6 +104,31 @@ impl Optimizer {
             *first = beta1 * *first + (1.0 - beta1) * slope;
             *second = beta2 * *second + (1.0 - beta2) * slope * slope;
             *param -= rate * *first / (second.sqrt() / scale + epsilon);
+        }
+    }
+}
+
+impl Optimizer {
+    fn rms_prop(&mut self, params: &mut [f64], gradient: &[f64], rms: RmsPropSpec, learning_rate: f64) {
+        for state in [&mut self.first, &mut self.second, &mut self.mean] {
+            state.resize(gradient.len(), 0.0);
+        }
+        let state = self.first.iter_mut().zip(&mut self.second).zip(&mut self.mean);
+        for ((param, slope), ((buffer, square), mean)) in params.iter_mut().zip(gradient).zip(state) {
+            *square = rms.alpha * *square + (1.0 - rms.alpha) * slope * slope;
+            *mean = rms.alpha * *mean + (1.0 - rms.alpha) * slope;
+            let spread = if rms.centered { (*square - *mean * *mean).max(0.0) } else { *square };
+            *buffer = rms.momentum * *buffer + slope / (spread.sqrt() + rms.epsilon);
+            *param -= learning_rate * *buffer;
+        }
+    }
+
+    fn adagrad(&mut self, params: &mut [f64], gradient: &[f64], adagrad: AdagradSpec, learning_rate: f64) {
+        self.second.resize(gradient.len(), adagrad.initial_accumulator_value);
+        let rate = learning_rate / (1.0 + f64::from(self.steps - 1) * adagrad.lr_decay);
+        for ((param, slope), sum) in params.iter_mut().zip(gradient).zip(&mut self.second) {
+            *sum += slope * slope;
+            *param -= rate * slope / (sum.sqrt() + adagrad.epsilon);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use sheaf_common::blob::BlobId;
-use sheaf_common::run::{AdamSpec, LocalWork, Optimizer as Kind, RunSpec, Schedule, ScheduleKind};
+use sheaf_common::run::{AdamSpec, LocalWork, Optimizer as Kind, Per, RunSpec, Schedule, ScheduleKind};
 
 use super::*;
 use crate::trainer::Unwatched;
@@ -89,9 +89,9 @@ fn moved(kind: Kind, weight_decay: f64, max_grad_norm: Option<f64>) -> Vec<[f64;
         weight_decay,
         batch_size: 1,
         local: LocalWork::Steps(3),
-        schedule: Schedule { kind: ScheduleKind::Constant, warmup_steps: 0 },
+        schedule: Schedule { kind: ScheduleKind::Constant, per: Per::Step, warmup_steps: 0 },
         max_grad_norm,
-        validation_split: 0.0,
+        ..Training::default()
     };
     let mut optimizer = Optimizer::new(&training, 1);
     let mut params = [1.0, -1.0];

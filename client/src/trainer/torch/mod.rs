@@ -13,6 +13,7 @@
 //! What goes wrong is told to the operator, too: no sentence from here holds a path or a value of the site's data.
 
 mod bert;
+mod loss;
 mod mlp;
 mod network;
 mod optimizer;

@@ -1,4 +1,4 @@
-//! SGD, Adam and AdamW exactly as PyTorch defines them, over all trained parameters as one flat tensor.
+//! Optimizers exactly as PyTorch defines them, over all trained parameters as one flat tensor.
 //!
 //! One tensor makes a step a handful of operations whatever the number of layers, and its norm one operation.
 //! Weight decay leaves biases and normalisation weights alone (tensors of fewer than two dimensions), as Hugging
@@ -6,23 +6,25 @@
 
 use std::ops::Range;
 
-use sheaf_common::params::ParamSpec;
-use sheaf_common::run::{AdamSpec, Optimizer as Kind, Training};
+use sheaf_common::params::{ParamSpec, ParamTensor};
+use sheaf_common::run::{AdagradSpec, AdamSpec, Optimizer as Kind, RmsPropSpec, Training};
 use tch::{TchError, Tensor};
 
 /// An optimizer and its state, which begins at nothing: one per round.
 pub(super) struct Optimizer {
     kind: Kind,
     weight_decay: f64,
-    /// Where the parameters that decay lie in the flat tensor.
-    decaying: Vec<Range<i64>>,
+    groups: Vec<Group>,
+    max_grad_value: Option<f64>,
     max_grad_norm: Option<f64>,
     /// Steps done.
     steps: i32,
-    /// SGD's momentum buffer, or Adam's first moment. `None` before the first step.
+    /// SGD's and RMSprop's momentum buffer, or Adam's first moment. `None` before the first step.
     first: Option<Tensor>,
-    /// Adam's second moment.
+    /// The mean (for Adagrad, the sum) of squares.
     second: Option<Tensor>,
+    /// The mean gradient of a centred RMSprop.
+    mean: Option<Tensor>,
 }
 
 impl Optimizer {
@@ -31,40 +33,45 @@ impl Optimizer {
         Self {
             kind: training.optimizer,
             weight_decay: training.weight_decay,
-            decaying: decaying(spec),
+            groups: groups(spec, training.layer_decay),
+            max_grad_value: training.max_grad_value,
             max_grad_norm: training.max_grad_norm,
             steps: 0,
             first: None,
             second: None,
+            mean: None,
         }
     }
 
     /// One step: changes `params` in place along `grad` (both `[numel]`), with this step's learning rate.
     pub(super) fn step(&mut self, params: &mut Tensor, mut grad: Tensor, rate: f64) -> Result<(), TchError> {
         self.steps += 1;
+        if let Some(limit) = self.max_grad_value {
+            let _ = grad.f_clamp_(-limit, limit)?;
+        }
         if let Some(limit) = self.max_grad_norm {
             clip(&mut grad, limit)?;
         }
         match self.kind {
+            Kind::AdamW(_) => self.shrink(params, rate)?,
+            Kind::Sgd { .. } | Kind::Adam(_) | Kind::RmsProp(_) | Kind::Adagrad(_) => {
+                self.add_decay(params, &mut grad)?;
+            }
+        }
+        match self.kind {
             Kind::Sgd { momentum, nesterov } => {
-                self.add_decay(params, &mut grad)?;
                 let direction = self.momentum(grad, momentum, nesterov)?;
-                descend(params, &direction, rate)
+                self.descend(params, &direction, rate)
             }
-            Kind::Adam(adam) => {
-                self.add_decay(params, &mut grad)?;
-                self.adam(params, &grad, adam, rate)
-            }
-            Kind::AdamW(adam) => {
-                self.shrink(params, rate)?;
-                self.adam(params, &grad, adam, rate)
-            }
+            Kind::Adam(adam) | Kind::AdamW(adam) => self.adam(params, &grad, adam, rate),
+            Kind::RmsProp(rms) => self.rms_prop(params, &grad, rms, rate),
+            Kind::Adagrad(adagrad) => self.adagrad(params, &grad, adagrad, rate),
         }
     }
 
     /// Weight decay as part of the gradient: `grad += weight_decay * params`.
     fn add_decay(&self, params: &Tensor, grad: &mut Tensor) -> Result<(), TchError> {
-        for range in self.active_decay() {
+        for Group { range, .. } in self.decaying() {
             let pull = part(params, range)?.f_mul_scalar(self.weight_decay)?;
             let _ = part(grad, range)?.f_add_(&pull)?;
         }
@@ -73,14 +80,26 @@ impl Optimizer {
 
     /// Weight decay apart from the gradient: `params *= 1 - rate * weight_decay`.
     fn shrink(&self, params: &Tensor, rate: f64) -> Result<(), TchError> {
-        for range in self.active_decay() {
-            let _ = part(params, range)?.f_mul_scalar_(1.0 - rate * self.weight_decay)?;
+        for Group { range, rate: factor, .. } in self.decaying() {
+            let _ = part(params, range)?.f_mul_scalar_(1.0 - rate * factor * self.weight_decay)?;
         }
         Ok(())
     }
 
-    fn active_decay(&self) -> impl Iterator<Item = &Range<i64>> {
-        self.decaying.iter().filter(|_| self.weight_decay != 0.0)
+    fn decaying(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().filter(|group| group.decays && self.weight_decay != 0.0)
+    }
+
+    /// `params -= rate * direction`, at each layer's rate.
+    fn descend(&self, params: &mut Tensor, direction: &Tensor, rate: f64) -> Result<(), TchError> {
+        if self.groups.iter().all(|group| group.rate == 1.0) {
+            return params.f_sub_(&direction.f_mul_scalar(rate)?).map(drop);
+        }
+        for Group { range, rate: factor, .. } in &self.groups {
+            let step = part(direction, range)?.f_mul_scalar(rate * factor)?;
+            let _ = part(params, range)?.f_sub_(&step)?;
+        }
+        Ok(())
     }
 
     /// The direction of SGD: `buffer = momentum * buffer + grad`, the first buffer being the first gradient.
@@ -119,13 +138,57 @@ impl Optimizer {
         let direction = first.f_div(&denominator)?;
 
         (self.first, self.second) = (Some(first), Some(second));
-        descend(params, &direction, rate / correction1)
+        self.descend(params, &direction, rate / correction1)
     }
-}
 
-/// `params -= rate * direction`.
-fn descend(params: &mut Tensor, direction: &Tensor, rate: f64) -> Result<(), TchError> {
-    params.f_sub_(&direction.f_mul_scalar(rate)?).map(drop)
+    /// `torch.optim.RMSprop`.
+    fn rms_prop(
+        &mut self,
+        params: &mut Tensor,
+        grad: &Tensor,
+        rms: RmsPropSpec,
+        rate: f64,
+    ) -> Result<(), TchError> {
+        let mut square = self.second.take().map_or_else(|| grad.f_zeros_like(), Ok)?;
+        let _ = square.f_lerp_(&grad.f_square()?, 1.0 - rms.alpha)?;
+        let mut denominator = if rms.centered {
+            let mut mean = self.mean.take().map_or_else(|| grad.f_zeros_like(), Ok)?;
+            let _ = mean.f_lerp_(grad, 1.0 - rms.alpha)?;
+            let spread = square.f_sub(&mean.f_square()?)?;
+            self.mean = Some(mean);
+            // Rounding may leave a hair below 0 where all gradients were the same.
+            spread.f_clamp_min(0.0)?.f_sqrt()?
+        } else {
+            square.f_sqrt()?
+        };
+        self.second = Some(square);
+        let direction = grad.f_div(&denominator.f_add_scalar_(rms.epsilon)?)?;
+        if rms.momentum == 0.0 {
+            return self.descend(params, &direction, rate);
+        }
+        let mut buffer = self.first.take().map_or_else(|| grad.f_zeros_like(), Ok)?;
+        let _ = buffer.f_mul_scalar_(rms.momentum)?.f_add_(&direction)?;
+        let moved = self.descend(params, &buffer, rate);
+        self.first = Some(buffer);
+        moved
+    }
+
+    /// `torch.optim.Adagrad`.
+    fn adagrad(
+        &mut self,
+        params: &mut Tensor,
+        grad: &Tensor,
+        adagrad: AdagradSpec,
+        rate: f64,
+    ) -> Result<(), TchError> {
+        let start = || grad.f_full_like(adagrad.initial_accumulator_value);
+        let mut sum = self.second.take().map_or_else(start, Ok)?;
+        let _ = sum.f_add_(&grad.f_square()?)?;
+        let direction = grad.f_div(&sum.f_sqrt()?.f_add_scalar_(adagrad.epsilon)?)?;
+        self.second = Some(sum);
+        let rate = rate / (1.0 + f64::from(self.steps - 1) * adagrad.lr_decay);
+        self.descend(params, &direction, rate)
+    }
 }
 
 /// Scales `grad` down to the L2 norm `limit` where it is longer, as `torch.nn.utils.clip_grad_norm_` does.
@@ -135,23 +198,89 @@ fn clip(grad: &mut Tensor, limit: f64) -> Result<(), TchError> {
     grad.f_mul_(&factor).map(drop)
 }
 
-/// The stretches of the flat tensor that hold parameters of two dimensions or more; neighbours are joined.
-fn decaying(spec: &ParamSpec) -> Vec<Range<i64>> {
-    let mut ranges: Vec<Range<i64>> = Vec::new();
+/// A stretch of the flat tensor whose parameters are moved alike.
+#[derive(Debug, PartialEq)]
+pub(super) struct Group {
+    range: Range<i64>,
+    /// Factor on the learning rate.
+    rate: f64,
+    /// Whether weight decay reaches it: parameters of two dimensions or more.
+    decays: bool,
+}
+
+/// The stretches of the flat tensor; neighbours that are moved alike are joined.
+fn groups(spec: &ParamSpec, layer_decay: f64) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
     let mut start = 0;
-    for tensor in &spec.tensors {
-        let end = start + tensor.numel() as i64;
-        if tensor.shape.len() >= 2 {
-            match ranges.last_mut() {
-                Some(last) if last.end == start => last.end = end,
-                Some(_) | None => ranges.push(start..end),
+    for (tensor, depth) in spec.tensors.iter().zip(depths(spec)) {
+        let range = start..start + tensor.numel() as i64;
+        start = range.end;
+        let new = Group { range, rate: layer_decay.powi(depth), decays: tensor.shape.len() >= 2 };
+        match groups.last_mut() {
+            Some(last) if (last.rate, last.decays) == (new.rate, new.decays) => {
+                last.range.end = new.range.end
             }
+            Some(_) | None => groups.push(new),
         }
-        start = end;
     }
-    ranges
+    groups
+}
+
+/// How many layers lie above each tensor's, told from the names: the head (no number) is above the numbered layers,
+/// the embeddings below; where everything is numbered, the highest number is the head.
+fn depths(spec: &ParamSpec) -> Vec<i32> {
+    let number = |name: &str| name.split('.').find_map(|part| part.parse::<i32>().ok());
+    let is_embedding = |name: &str| name.contains("embeddings") && number(name).is_none();
+    let numbers: Vec<Option<i32>> = spec.tensors.iter().map(|tensor| number(&tensor.name)).collect();
+    let top = numbers.iter().flatten().copied().max().unwrap_or(-1);
+    let headed =
+        spec.tensors.iter().any(|tensor| number(&tensor.name).is_none() && !is_embedding(&tensor.name));
+    let above = i32::from(headed);
+    let depth = |(tensor, number): (&ParamTensor, Option<i32>)| match number {
+        Some(number) => top - number + above,
+        None if is_embedding(&tensor.name) => top + 1 + above,
+        None => 0,
+    };
+    spec.tensors.iter().zip(numbers).map(depth).collect()
 }
 
 fn part(flat: &Tensor, range: &Range<i64>) -> Result<Tensor, TchError> {
     flat.f_narrow(0, range.start, range.end - range.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn depths_of(names: &[&str]) -> Vec<i32> {
+        let tensors = names.iter().map(|name| ParamTensor { name: (*name).into(), shape: vec![1] }).collect();
+        depths(&ParamSpec { tensors })
+    }
+
+    #[test]
+    fn the_depth_of_a_layer_is_told_from_its_name() {
+        let encoder = [
+            "embeddings.word_embeddings.weight",
+            "encoder.layer.0.attention.self.query.weight",
+            "encoder.layer.5.output.dense.bias",
+            "pooler.dense.weight",
+            "classifier.weight",
+        ];
+        assert_eq!(depths_of(&encoder), [7, 6, 1, 0, 0]);
+        assert_eq!(depths_of(&encoder[2..]), [1, 0, 0]);
+        assert_eq!(depths_of(&["layers.0.weight", "layers.0.bias", "layers.1.weight"]), [1, 1, 0]);
+        assert_eq!(depths_of(&["classifier.weight", "classifier.bias"]), [0, 0]);
+    }
+
+    #[test]
+    fn neighbours_that_are_moved_alike_are_one_group() {
+        let tensor = |name: &str, shape: &[u64]| ParamTensor { name: name.into(), shape: shape.into() };
+        let spec = ParamSpec {
+            tensors: vec![tensor("l.0.w", &[2, 2]), tensor("l.1.w", &[2, 2]), tensor("l.1.b", &[2])],
+        };
+        let group = |range, rate, decays| Group { range, rate, decays };
+        assert_eq!(groups(&spec, 1.0), [group(0..8, 1.0, true), group(8..10, 1.0, false)]);
+        let apart = [group(0..4, 0.5, true), group(4..8, 1.0, true), group(8..10, 1.0, false)];
+        assert_eq!(groups(&spec, 0.5), apart);
+    }
 }

@@ -45,6 +45,13 @@ impl Parameters {
         &mut self.flat
     }
 
+    /// All values as they are now, `[numel]`.
+    pub(super) fn copy(&self) -> Result<Tensor, TchError> {
+        let mut copy = self.flat.f_zeros_like()?;
+        copy.f_copy_(&self.flat)?;
+        Ok(copy)
+    }
+
     /// Takes on these values.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 
 use sheaf_common::seed;
 use sheaf_common::status::Phase;
-use tch::{Reduction, Tensor};
+use tch::Tensor;
 
+use super::loss::Loss;
 use super::network::Mode;
 use super::optimizer::Optimizer;
 use super::{TorchTrainer, step};
@@ -25,22 +26,43 @@ pub(super) fn train(
 
     let number = round.number.to_string();
     let batches = Batches::new(&spec.training, data.len());
+    let loss_of = Loss::new(&spec.training.loss, spec.num_labels(), &data.labels, *device)?;
     let mut optimizer = Optimizer::new(&spec.training, parameters.spec());
     let mut last_epoch = MeanLoss::default();
+    let global = (spec.training.proximal_mu > 0.0).then(|| parameters.copy()).transpose()?;
 
-    for (done, examples) in (0..).zip(batches.of_round(spec.seed, site, round.number)) {
+    let labels: Vec<u32> = data.labels.iter().map(|label| *label as u32).collect();
+    let order = batches.of_round(spec.seed, site, round.number, spec.training.sampling, &labels);
+    let mut batch = 0u64;
+    for (done, examples) in (0..).zip(order) {
         step(watch, Phase::Training, done as usize, batches.steps as usize)?;
-        let seed = seed::integer(spec.seed, &["dropout", site, &number, &done.to_string()]);
-        let logits = network.logits(data, &examples, Mode::Training { dropout: spec.model.dropout, seed })?;
-        let labels: Vec<i64> = examples.iter().map(|example| data.labels[*example]).collect();
-        let labels = Tensor::f_from_slice(&labels)?.f_to(*device)?;
-        // -100 is the label that PyTorch leaves out; no example has it.
-        let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
-        let gradient = parameters.gradient(&loss)?;
-
-        let loss = finite(loss.f_double_value(&[])?, done + 1, round)?;
-        if batches.is_last_epoch(done) {
-            last_epoch.add(loss, labels.numel());
+        let mut gradient: Option<Tensor> = None;
+        // A step sees the examples of all its batches, each batch in its turn.
+        for examples in examples.chunks(batches.batch_size) {
+            let seed = seed::integer(spec.seed, &["dropout", site, &number, &batch.to_string()]);
+            batch += 1;
+            let logits =
+                network.logits(data, examples, Mode::Training { dropout: spec.model.dropout, seed })?;
+            let labels: Vec<i64> = examples.iter().map(|example| data.labels[*example]).collect();
+            let loss = loss_of.of(&logits, &Tensor::f_from_slice(&labels)?.f_to(*device)?)?;
+            let part = parameters.gradient(&loss)?;
+            gradient = Some(match gradient {
+                None => part,
+                Some(mut sum) => sum.f_add_(&part)?,
+            });
+            let loss = finite(loss.f_double_value(&[])?, done + 1, round)?;
+            if batches.is_last_epoch(done) {
+                last_epoch.add(loss, labels.len());
+            }
+        }
+        let parts = examples.len().div_ceil(batches.batch_size);
+        let Some(mut gradient) = gradient else { continue };
+        if parts > 1 {
+            let _ = gradient.f_div_scalar_(parts as f64)?;
+        }
+        if let Some(global) = &global {
+            let away = parameters.flat().f_sub(global)?.f_mul_scalar(spec.training.proximal_mu)?;
+            let _ = gradient.f_add_(&away)?;
         }
         optimizer.step(parameters.flat(), gradient, batches.learning_rate(&spec.training, round, done))?;
     }

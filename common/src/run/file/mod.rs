@@ -56,7 +56,8 @@ impl TryFrom<RunFile> for RunSpec {
         let secure_aggregation = secure_aggregation(file.secure_aggregation.as_deref(), file.secagg)?;
         let task = task(file.task)?;
         let model = model(file.model, &task)?;
-        let training = training(&file.training)?;
+        let training = training(&file.training, task.labels.len())?;
+        training::fits(&training, &model)?;
         let validation = validation(&file.validation, training.validation_split)?;
         let cohort = cohort(file.cohort, secure_aggregation)?;
         secagg::check(secure_aggregation, &cohort)?;

@@ -1,8 +1,10 @@
 //! Each optimizer against PyTorch's formulas, value by value in f64.
 
+use std::collections::BTreeMap;
+
 use rand::RngExt;
 use sheaf_common::params::{ParamSpec, ParamTensor};
-use sheaf_common::run::{AdamSpec, Optimizer as Kind, Training};
+use sheaf_common::run::{AdagradSpec, AdamSpec, Optimizer as Kind, RmsPropSpec, Training};
 use sheaf_common::seed;
 use tch::Tensor;
 
@@ -136,5 +138,48 @@ fn clipping() {
             })
         };
         assert_same(&found(&training(plain, 0.0, Some(limit))), &expected);
+    }
+}
+
+/// Fifty steps against PyTorch's own, as `scripts/reference/training.py` wrote them down.
+#[test]
+fn trajectories_are_those_of_pytorch() {
+    let reference: BTreeMap<String, Vec<f64>> =
+        serde_json::from_str(include_str!("optimizers.json")).unwrap();
+    let adam = AdamSpec { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    let rms = RmsPropSpec { alpha: 0.9, epsilon: 1e-8, momentum: 0.0, centered: false };
+    let adagrad = AdagradSpec { lr_decay: 0.0, initial_accumulator_value: 0.0, epsilon: 1e-10 };
+    let kinds = [
+        ("sgd", Kind::Sgd { momentum: 0.0, nesterov: false }, 0.1),
+        ("sgd momentum", Kind::Sgd { momentum: 0.9, nesterov: false }, 0.0),
+        ("sgd nesterov", Kind::Sgd { momentum: 0.9, nesterov: true }, 0.1),
+        ("adam", Kind::Adam(AdamSpec { beta1: 0.8, beta2: 0.99, epsilon: 1e-6 }), 0.1),
+        ("adamw", Kind::AdamW(adam), 0.1),
+        ("rmsprop", Kind::RmsProp(rms), 0.1),
+        ("rmsprop momentum", Kind::RmsProp(RmsPropSpec { momentum: 0.5, ..rms }), 0.0),
+        ("rmsprop centered", Kind::RmsProp(RmsPropSpec { momentum: 0.5, centered: true, ..rms }), 0.0),
+        ("adagrad", Kind::Adagrad(adagrad), 0.1),
+        (
+            "adagrad decay",
+            Kind::Adagrad(AdagradSpec { lr_decay: 0.1, initial_accumulator_value: 0.5, ..adagrad }),
+            0.0,
+        ),
+    ];
+    assert_eq!(kinds.len(), reference.len());
+    let matrix = ParamSpec { tensors: vec![ParamTensor { name: "w".into(), shape: vec![3, 4] }] };
+    for (name, kind, decay) in kinds {
+        let start: Vec<f32> = (0..12).map(|at| f64::from(at).cos() as f32).collect();
+        let mut params = Tensor::from_slice(&start);
+        let mut optimizer = Optimizer::new(&training(kind, decay, None), &matrix);
+        for step in 0..50 {
+            let gradient: Vec<f32> = (0..12)
+                .map(|at| ((1.3 * f64::from(step) + 0.7 * f64::from(at)).sin() + 0.1 * f64::from(at)) as f32)
+                .collect();
+            let rate = 0.05 / (1.0 + f64::from(step) / 10.0);
+            optimizer.step(&mut params, Tensor::from_slice(&gradient), rate).unwrap();
+        }
+        for (found, expected) in values(&params).unwrap().iter().zip(&reference[name]) {
+            assert!((f64::from(*found) - expected).abs() < 2e-5, "{name}: {found} is not {expected}");
+        }
     }
 }

@@ -184,3 +184,78 @@ fn a_loss_that_leaves_the_numbers_is_said() {
     let error = trainer.train(fresh(job.params.numel()), FIRST, &Unwatched).unwrap_err();
     assert!(matches!(error, TrainError::Diverged { round: 1, .. }), "{error}");
 }
+
+/// The largest difference of two rounds' parameters.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn accumulated_batches_are_one_large_batch() {
+    let tiny = TinyBert::new("");
+    let mut spec = text_spec(Trainable::All, Pooling::Mean);
+    spec.model.dropout = 0.0;
+    // Adam makes as much of a gradient that is all rounding as of any other.
+    spec.training.optimizer = Optimizer::Sgd { momentum: 0.9, nesterov: false };
+    spec.training.learning_rate = 0.1;
+    spec.training.batch_size = 4;
+    let large = round(&tiny, spec.clone(), "desk", FIRST);
+    spec.training.batch_size = 2;
+    spec.training.accumulation_steps = 2;
+    let accumulated = round(&tiny, spec.clone(), "desk", FIRST);
+    assert!(distance(&large.params, &accumulated.params) < 1e-5);
+    spec.training.accumulation_steps = 1;
+    let small = round(&tiny, spec, "desk", FIRST);
+    assert!(distance(&large.params, &small.params) > 1e-3, "the batch size makes a difference");
+}
+
+#[test]
+fn a_proximal_term_keeps_the_parameters_near_the_global_ones() {
+    let tiny = TinyBert::new("");
+    let mut spec = text_spec(Trainable::All, Pooling::Mean);
+    spec.training.optimizer = Optimizer::Sgd { momentum: 0.0, nesterov: false };
+    spec.training.weight_decay = 0.0;
+    spec.training.local = LocalWork::Steps(40);
+    let start = tiny.start(&tiny.job(spec.clone()));
+    let away = |mu: f64| {
+        let mut spec = spec.clone();
+        spec.training.proximal_mu = mu;
+        let trained = round(&tiny, spec, "desk", FIRST).params;
+        trained.iter().zip(&start).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
+    };
+    let [free, near, nearer] = [away(0.0), away(1.0), away(10.0)];
+    assert!(nearer < near && near < free, "{free}, {near}, {nearer}");
+}
+
+#[test]
+fn a_lower_layer_moves_less_when_its_rate_decays() {
+    let tiny = TinyBert::new("");
+    let mut spec = text_spec(Trainable::All, Pooling::Mean);
+    spec.training.optimizer = Optimizer::Sgd { momentum: 0.0, nesterov: false };
+    spec.training.weight_decay = 0.0;
+    spec.training.local = LocalWork::Steps(1);
+    let plan = tiny.job(spec.clone()).params;
+    let start = tiny.start(&tiny.job(spec.clone()));
+    let moved = |decay: f64| {
+        let mut spec = spec.clone();
+        spec.training.layer_decay = decay;
+        let trained = round(&tiny, spec, "desk", FIRST).params;
+        let mut at = 0;
+        let by_tensor = plan.tensors.iter().map(|tensor| {
+            let range = at..at + tensor.numel() as usize;
+            at = range.end;
+            (tensor.name.clone(), distance(&trained[range.clone()], &start[range]))
+        });
+        by_tensor.collect::<Vec<_>>()
+    };
+    for ((name, full), (_, decayed)) in moved(1.0).into_iter().zip(moved(0.5)) {
+        let share = decayed / full;
+        let expected = match name.as_str() {
+            name if name.starts_with("classifier") => 1.0,
+            name if name.contains("layer.1.") => 0.5,
+            name if name.contains("layer.0.") => 0.25,
+            _ => 0.125,
+        };
+        assert!(full == 0.0 || (share - expected).abs() < 1e-3, "{name}: {share} is not {expected}");
+    }
+}

@@ -1,0 +1,125 @@
+//! What is minimised: cross-entropy, smoothed, weighted by class, or focal, as PyTorch and torchvision define them.
+
+use sheaf_common::run::{ClassWeights, Loss as Spec};
+use tch::{Device, Reduction, TchError, Tensor};
+
+/// The loss of a run at a site.
+pub(super) struct Loss {
+    smoothing: f64,
+    focal_gamma: f64,
+    /// `[labels]`; `None` when all count the same.
+    weights: Option<Tensor>,
+}
+
+impl Loss {
+    /// The loss of `spec` at a site whose training examples have these `labels`.
+    pub(super) fn new(
+        spec: &Spec,
+        num_labels: usize,
+        labels: &[i64],
+        device: Device,
+    ) -> Result<Self, TchError> {
+        let weights = match &spec.class_weights {
+            ClassWeights::Equal => None,
+            ClassWeights::Given(weights) => Some(weights.iter().map(|weight| *weight as f32).collect()),
+            ClassWeights::BalancedLocal => Some(balanced(num_labels, labels)),
+        };
+        let weights = weights.map(|weights| Tensor::f_from_slice(&weights)?.f_to(device)).transpose()?;
+        Ok(Self { smoothing: spec.label_smoothing, focal_gamma: spec.focal_gamma, weights })
+    }
+
+    /// The mean over a batch (weighted by class, as `torch.nn.CrossEntropyLoss` has it), a scalar.
+    pub(super) fn of(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
+        let weights = self.weights.as_ref();
+        if self.focal_gamma == 0.0 {
+            // -100 is the label that PyTorch leaves out; no example has it.
+            return logits.f_cross_entropy_loss(labels, weights, Reduction::Mean, -100, self.smoothing);
+        }
+        let log_p = logits.f_log_softmax(-1, None::<tch::Kind>)?;
+        let log_p = log_p.f_gather(1, &labels.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
+        // (1 - p)^gamma, without the infinite slope that a power has at 0.
+        let miss = log_p.f_exp()?.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(1e-7)?;
+        let each = log_p.f_neg()?.f_mul(&miss.f_pow_tensor_scalar(self.focal_gamma)?)?;
+        match weights {
+            None => each.f_mean(None::<tch::Kind>),
+            Some(weights) => {
+                let weights = weights.f_index_select(0, labels)?;
+                each.f_mul(&weights)?.f_sum(None::<tch::Kind>)?.f_div(&weights.f_sum(None::<tch::Kind>)?)
+            }
+        }
+    }
+}
+
+/// scikit-learn's `balanced`: `examples / (classes * examples of the class)`; 1 for a class without any.
+fn balanced(num_labels: usize, labels: &[i64]) -> Vec<f32> {
+    let mut counts = vec![0usize; num_labels];
+    for label in labels {
+        if let Some(count) = usize::try_from(*label).ok().and_then(|label| counts.get_mut(label)) {
+            *count += 1;
+        }
+    }
+    let weight = |count: &usize| {
+        if *count == 0 { 1.0 } else { labels.len() as f32 / (num_labels * count) as f32 }
+    };
+    counts.iter().map(weight).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loss(spec: Spec) -> f64 {
+        let labels = [0, 2, 2, 1, 2];
+        let logits: Vec<f32> = (0..15).map(|at| ((at * 7 % 11) as f32 - 5.0) / 2.0).collect();
+        let logits = Tensor::from_slice(&logits).view([5, 3]);
+        let loss = Loss::new(&spec, 3, &labels, Device::Cpu).unwrap();
+        loss.of(&logits, &Tensor::from_slice(&labels)).unwrap().double_value(&[])
+    }
+
+    /// The definition, in f64: `sum_i w_y (1 - p_y)^gamma * -log p_y / sum_i w_y`, with a smoothed target when asked.
+    fn plain(weights: [f64; 3], gamma: f64, smoothing: f64) -> f64 {
+        let labels = [0usize, 2, 2, 1, 2];
+        let (mut sum, mut weight) = (0.0, 0.0);
+        for (row, label) in labels.iter().enumerate() {
+            let logits: Vec<f64> =
+                (0..3).map(|at| (f64::from((row * 3 + at) as u32 * 7 % 11) - 5.0) / 2.0).collect();
+            let total: f64 = logits.iter().map(|logit| logit.exp()).sum();
+            let log_p: Vec<f64> = logits.iter().map(|logit| logit - total.ln()).collect();
+            let hard = weights[*label] * (1.0 - log_p[*label].exp()).powf(gamma) * -log_p[*label];
+            let soft: f64 = log_p.iter().zip(weights).map(|(log_p, weight)| -log_p * weight / 3.0).sum();
+            sum += (1.0 - smoothing) * hard + smoothing * soft;
+            weight += weights[*label];
+        }
+        sum / weight
+    }
+
+    fn assert_near(found: f64, expected: f64) {
+        assert!((found - expected).abs() < 1e-6, "{found} is not {expected}");
+    }
+
+    #[test]
+    fn each_loss_is_its_definition() {
+        let equal = || Spec::default();
+        let given = || ClassWeights::Given(vec![0.5, 2.0, 1.5]);
+        assert_near(loss(equal()), plain([1.0; 3], 0.0, 0.0));
+        assert_near(loss(Spec { label_smoothing: 0.1, ..equal() }), plain([1.0; 3], 0.0, 0.1));
+        assert_near(loss(Spec { class_weights: given(), ..equal() }), plain([0.5, 2.0, 1.5], 0.0, 0.0));
+        let both = Spec { class_weights: given(), label_smoothing: 0.2, ..equal() };
+        assert_near(loss(both), plain([0.5, 2.0, 1.5], 0.0, 0.2));
+        assert_near(loss(Spec { focal_gamma: 2.0, ..equal() }), plain([1.0; 3], 2.0, 0.0));
+        let focal = Spec { focal_gamma: 1.5, class_weights: given(), ..equal() };
+        assert_near(loss(focal), plain([0.5, 2.0, 1.5], 1.5, 0.0));
+        // Five examples of three classes: 1, 1 and 3 of them.
+        let balanced = Spec { class_weights: ClassWeights::BalancedLocal, ..equal() };
+        assert_near(loss(balanced), plain([5.0 / 3.0, 5.0 / 3.0, 5.0 / 9.0], 0.0, 0.0));
+    }
+
+    #[test]
+    fn a_focal_loss_has_a_slope_where_the_model_is_certain() {
+        let logits = Tensor::from_slice(&[60.0f32, 0.0]).view([1, 2]).set_requires_grad(true);
+        let spec = Spec { focal_gamma: 0.5, ..Spec::default() };
+        let loss = Loss::new(&spec, 2, &[0], Device::Cpu).unwrap();
+        loss.of(&logits, &Tensor::from_slice(&[0i64])).unwrap().backward();
+        assert!(logits.grad().isfinite().all().int64_value(&[]) == 1);
+    }
+}
