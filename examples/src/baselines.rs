@@ -21,6 +21,10 @@ pub(crate) struct Score {
     pub(crate) macro_f1: f64,
     /// Area under the ROC curve; with more than two labels, the mean of each against the rest.
     pub(crate) roc_auc: Option<f64>,
+    /// Area under the precision-recall curve, likewise.
+    pub(crate) pr_auc: Option<f64>,
+    /// Expected calibration error.
+    pub(crate) calibration_error: f64,
 }
 
 /// A model that was trained without the federation.

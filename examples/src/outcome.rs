@@ -102,7 +102,8 @@ impl Outcome {
     }
 
     fn table(&self) -> String {
-        let header = ["", "accuracy", "macro F1", "ROC AUC", "sent", "fetched", "seconds"];
+        let header =
+            ["", "accuracy", "macro F1", "ROC AUC", "PR AUC", "calib. error", "sent", "fetched", "seconds"];
         let mut lines = vec![header.map(str::to_owned).to_vec()];
         for Row { name, score, moved, time } in &self.rows {
             let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), megabytes);
@@ -110,7 +111,9 @@ impl Outcome {
                 name.clone(),
                 format!("{:.4}", score.accuracy),
                 format!("{:.4}", score.macro_f1),
-                score.roc_auc.map_or_else(|| "-".to_owned(), |area| format!("{area:.4}")),
+                area(score.roc_auc),
+                area(score.pr_auc),
+                format!("{:.4}", score.calibration_error),
                 bytes(moved.map(|(up, _)| up)),
                 bytes(moved.map(|(_, down)| down)),
                 format!("{:.1}", time.as_secs_f64()),
@@ -118,6 +121,10 @@ impl Outcome {
         }
         aligned(&lines)
     }
+}
+
+fn area(area: Option<f64>) -> String {
+    area.map_or_else(|| "-".to_owned(), |area| format!("{area:.4}"))
 }
 
 fn megabytes(bytes: u64) -> String {
@@ -145,7 +152,8 @@ mod tests {
 
     use super::*;
 
-    const SCORE: Score = Score { accuracy: 0.75, macro_f1: 0.5, roc_auc: None };
+    const SCORE: Score =
+        Score { accuracy: 0.75, macro_f1: 0.5, roc_auc: None, pr_auc: None, calibration_error: 0.25 };
 
     #[test]
     fn the_result_has_the_form_that_was_promised() {
@@ -159,13 +167,17 @@ mod tests {
             bytes: Bytes { up: 1, down: 2 },
             seconds: 3.5,
         };
-        let score = json!({ "accuracy": 0.75, "macro_f1": 0.5, "roc_auc": null });
+        let score = json!({
+            "accuracy": 0.75, "macro_f1": 0.5, "roc_auc": null, "pr_auc": null, "calibration_error": 0.25,
+        });
         let expected = json!({
             "example": "newswire",
             "seed": 1,
             "secure_aggregation": "off",
             "alone": { "desk-1": score },
-            "federated": { "accuracy": 0.75, "macro_f1": 0.5, "roc_auc": 0.875 },
+            "federated": {
+                "accuracy": 0.75, "macro_f1": 0.5, "roc_auc": 0.875, "pr_auc": null, "calibration_error": 0.25,
+            },
             "pooled": score,
             "bytes": { "up": 1, "down": 2 },
             "seconds": 3.5,

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use sheaf_common::aggregate::{FedAvg, ServerOptimizer};
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::Job;
-use sheaf_common::metrics::Counts;
+use sheaf_common::metrics::{Counts, Kind};
 use sheaf_common::params::{VALUE_BYTES, from_bytes, to_bytes};
 use sheaf_common::secagg::layout::Head;
 use sheaf_common::secagg::mask::{LOSS_UNITS, Tally};
@@ -87,7 +87,7 @@ pub fn open(
     }
     let record = applied.as_ref().map(|applied| record(open, applied, credentials)).transpose()?;
     let moved = applied.as_ref().map(|applied| applied.moved.clone()).unwrap_or_default();
-    let [global_metrics, local_metrics] = metrics(job, &opened.metrics);
+    let [global_metrics, local_metrics] = metrics(job, &opened.metrics, head.sites);
     let summed = Summed {
         train_loss: (head.weight > 0 && applied.is_some())
             .then(|| head.loss as f64 / LOSS_UNITS / head.weight as f64),
@@ -116,12 +116,12 @@ fn record(open: &Open, applied: &Applied, credentials: &Credentials) -> Result<S
 }
 
 /// Both sets of pooled metrics; one that is not sound is left out.
-fn metrics(job: &Job, slots: &[u64]) -> [Option<Counts>; 2] {
-    let labels = job.spec.num_labels();
-    let each = Counts::num_slots(labels);
+fn metrics(job: &Job, slots: &[u64], sites: u64) -> [Option<Counts>; 2] {
+    let kind = Kind::of(&job.spec);
+    let each = Counts::num_slots(&kind);
     let set = |at: usize| {
-        let counts = Counts::from_slots(labels, slots.get(at * each..(at + 1) * each)?)?;
-        (counts.is_sound(labels).is_ok() && counts.num_examples() > 0).then_some(counts)
+        let counts = Counts::from_slots(&kind, slots.get(at * each..(at + 1) * each)?)?;
+        (counts.is_sound(&kind, sites).is_ok() && counts.num_examples() > 0).then_some(counts)
     };
     [set(0), set(1)]
 }

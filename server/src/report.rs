@@ -158,8 +158,8 @@ pub(crate) fn round(run: &RunId, record: &RoundRecord) {
     match &record.outcome {
         RoundOutcome::Completed(global) => {
             let updates = record.participants.iter().filter(|site| site.answer == Answer::Accepted).count();
-            let accuracy = record.global_metrics.as_ref().map(|report| report.accuracy);
-            info!(%run, round, seconds, updates, loss = record.train_loss, accuracy, model = global.short(), "round completed");
+            let metrics = record.global_metrics.as_ref().map(ToString::to_string);
+            info!(%run, round, seconds, updates, loss = record.train_loss, metrics, model = global.short(), "round completed");
         }
         RoundOutcome::Abandoned(why) => {
             warn!(%run, round, attempt = record.attempt, seconds, why, "round abandoned")

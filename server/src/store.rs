@@ -9,7 +9,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Name, RunId};
-use sheaf_common::metrics::Report;
+use sheaf_common::metrics::{Figure, Report};
 use sheaf_common::model::ModelInfo;
 use sheaf_common::status::{Answer, RoundOutcome, RoundRecord, Standing};
 use sheaf_common::time::Timestamp;
@@ -18,7 +18,7 @@ use sheaf_common::wire;
 use crate::core::{Coordinator, Input};
 
 /// Version of the tables; a file of another version is refused, never misread.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE runs (
@@ -374,13 +374,7 @@ fn apply_round(db: &Transaction<'_>, run: &RunId, record: &RoundRecord) -> Resul
     }
     for (model, report) in [("global", &record.global_metrics), ("local", &record.local_metrics)] {
         let Some(report) = report else { continue };
-        let metrics = [
-            ("loss", Some(report.loss)),
-            ("accuracy", Some(report.accuracy)),
-            ("macro_f1", Some(report.macro_f1)),
-            ("roc_auc", report.roc_auc),
-        ];
-        for (metric, value) in metrics {
+        for Figure { key: metric, value, .. } in report.figures() {
             let Some(value) = value.filter(|value| value.is_finite()) else {
                 continue;
             };

@@ -1,9 +1,10 @@
 //! A whole federation of processes: it learns, survives its crashes, and treats everybody by their certificate.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Role};
 use sheaf_common::message::{Reply, Request, SiteMessage};
+use sheaf_common::metrics::Report;
 use sheaf_common::status::{Answer, RoundOutcome, RunState, RunStatus};
 use sheaf_tests::{Federation, Operator, update};
 
@@ -87,11 +88,16 @@ async fn three_sites_learn_together_and_the_metrics_are_pooled() -> Result<()> {
     let status = operator.wait_for_end(&id).await?;
     assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
     assert_eq!(status.history.len(), 5);
-    let metrics = status.final_metrics.as_ref().expect("there is a validation split");
+    let metrics = status.final_metrics.as_ref().and_then(Report::classification);
+    let metrics = metrics.context("there is a validation split")?;
     assert_eq!(metrics.num_examples, 36, "12 validation examples at each of three sites");
     assert!(metrics.accuracy > 0.95, "{metrics:?}");
-    let losses: Vec<f64> =
-        status.history.iter().filter_map(|r| r.global_metrics.as_ref()).map(|m| m.loss).collect();
+    let losses: Vec<f64> = status
+        .history
+        .iter()
+        .filter_map(|r| r.global_metrics.as_ref()?.classification())
+        .map(|m| m.loss)
+        .collect();
     assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "{losses:?}");
     for participant in &status.history[0].participants {
         assert_eq!((&participant.answer, participant.num_examples), (&Answer::Accepted, Some(48)));

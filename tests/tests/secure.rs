@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use sheaf_common::metrics::Report;
 use sheaf_common::status::{RoundOutcome, RunState, RunStatus};
 use sheaf_tests::{Federation, Operator, wait_for};
 
@@ -66,7 +67,7 @@ async fn federation(sites: &[&str]) -> Result<(Federation, Operator)> {
 }
 
 fn accuracy(status: &RunStatus) -> Result<f64> {
-    Ok(status.final_metrics.as_ref().context("no final metrics")?.accuracy)
+    Ok(status.final_metrics.as_ref().and_then(Report::classification).context("no final metrics")?.accuracy)
 }
 
 const FOUR: &str = "min_sites = 4\nmin_updates = 3";

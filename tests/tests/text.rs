@@ -99,6 +99,7 @@ async fn two_sites_fine_tune_an_encoder_that_neither_has_to_start_with() -> Resu
     // 1 774 464 values of one layer of 384, and a head of two labels.
     assert_eq!(status.num_params, 1_774_464 + 2 * 384 + 2);
     let metrics = status.final_metrics.context("there is a validation split")?;
+    let metrics = metrics.classification().context("metrics of a classifier")?;
     assert_eq!(metrics.num_examples, 16);
     assert!(metrics.accuracy >= 0.9, "{metrics:?}");
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use sheaf_common::metrics::Report;
+use sheaf_common::metrics::{Figure, Kind, Report};
 use sheaf_common::model::plan::blocks;
 use sheaf_common::model::{CONFIG_FILE, ModelConfig};
 use sheaf_common::params::ParamTensor;
@@ -124,7 +124,7 @@ pub fn evaluate(site_toml: &Path, args: &EvaluateArgs) -> Result<Evaluation, Eva
         let params = weights.params(&run.job.params)?;
         let counts = trainer.evaluate(&params, &Unwatched)?.ok_or(EvaluateError::NoTask)?;
         scores
-            .push(Score { model: weights.folder.clone(), metrics: counts.report(&run.job.spec.task.labels) });
+            .push(Score { model: weights.folder.clone(), metrics: counts.report(&Kind::of(&run.job.spec)) });
     }
     Ok(Evaluation { dataset: run.job.spec.task.dataset, num_examples, models: scores })
 }
@@ -194,12 +194,23 @@ impl Evaluation {
             return writeln!(out);
         }
         writeln!(out, "{} examples of `{}`\n", self.num_examples, self.dataset)?;
-        writeln!(out, "    LOSS  ACCURACY  MACRO F1   ROC AUC  MODEL")?;
+        let line = |figures: &[Figure], cell: fn(&Figure) -> String| {
+            let cells =
+                figures.iter().map(|figure| format!("{:>width$}  ", cell(figure), width = width(figure)));
+            cells.collect::<String>()
+        };
+        if let Some(first) = self.models.first() {
+            writeln!(out, "{}MODEL", line(&first.metrics.headline(), |figure| figure.name.to_uppercase()))?;
+        }
         for Score { model, metrics } in &self.models {
-            let Report { loss, accuracy, macro_f1, roc_auc, .. } = metrics;
-            let (roc_auc, model) = (metric(*roc_auc), model.display());
-            writeln!(out, "{loss:>8.4}  {accuracy:>8.4}  {macro_f1:>8.4}  {roc_auc:>8}  {model}")?;
+            let figures = line(&metrics.headline(), |figure| metric(figure.value));
+            writeln!(out, "{figures}{}", model.display())?;
         }
         Ok(())
     }
+}
+
+/// As wide as its name and as a metric is.
+fn width(figure: &Figure) -> usize {
+    figure.name.chars().count().max(8)
 }

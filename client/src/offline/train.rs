@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use serde::Serialize;
 use sheaf_common::id::{ClientId, Name};
-use sheaf_common::metrics::Report;
+use sheaf_common::metrics::{Kind, Report};
 use sheaf_transport::tls::Credentials;
 
 use super::OfflineError;
 use super::export::{self, ExportFailed};
 use super::run::{LocalRun, RunError};
-use super::units::{metric, seconds};
+use super::units::seconds;
 use crate::config::{SiteConfig, SiteConfigError};
 use crate::trainer::open::{OpenError, open};
 use crate::trainer::{Round, TrainError, Trainer, Unwatched};
@@ -112,13 +112,14 @@ pub fn train(
     let mut params = run.initial_params()?;
     let mut trainer = open(&run.job, run.model_dir(), &config.datasets, &site, config.device)?;
     let spec = &run.job.spec;
-    let initial_metrics = metrics(&mut *trainer, &params, &spec.task.labels)?;
+    let kind = Kind::of(spec);
+    let initial_metrics = metrics(&mut *trainer, &params, &kind)?;
     let mut rounds = Vec::new();
     for number in 1..=spec.rounds {
         let started = Instant::now();
         let trained = trainer.train(params, Round { number, of: spec.rounds }, &Unwatched)?;
         params = trained.params;
-        let metrics = metrics(&mut *trainer, &params, &spec.task.labels)?;
+        let metrics = metrics(&mut *trainer, &params, &kind)?;
         let seconds = started.elapsed().as_secs_f64();
         let result = RoundResult { round: number, train_loss: trained.train_loss, metrics, seconds };
         each_round(&result);
@@ -137,12 +138,8 @@ pub fn train(
     })
 }
 
-fn metrics(
-    trainer: &mut dyn Trainer,
-    params: &[f32],
-    labels: &[String],
-) -> Result<Option<Report>, TrainError> {
-    Ok(trainer.evaluate(params, &Unwatched)?.map(|counts| counts.report(labels)))
+fn metrics(trainer: &mut dyn Trainer, params: &[f32], kind: &Kind) -> Result<Option<Report>, TrainError> {
+    Ok(trainer.evaluate(params, &Unwatched)?.map(|counts| counts.report(kind)))
 }
 
 /// The site's name: it decides what is held out and in which order the rest is trained on.
@@ -186,9 +183,7 @@ fn print_round(result: &RoundResult, out: &mut dyn Write) -> io::Result<()> {
     let RoundResult { round, train_loss, metrics, .. } = result;
     write!(out, "round {round:>3}  train loss {train_loss:.4}")?;
     if let Some(report) = metrics {
-        let (loss, accuracy, f1) = (report.loss, report.accuracy, report.macro_f1);
-        write!(out, "  validation: loss {loss:.4}  accuracy {accuracy:.4}  macro F1 {f1:.4}")?;
-        write!(out, "  ROC AUC {}", metric(report.roc_auc))?;
+        write!(out, "  validation: {report}")?;
     }
     writeln!(out, "  {}", seconds(result.seconds))?;
     out.flush()

@@ -1,4 +1,4 @@
-//! How often each score occurs, in bins: what ROC AUC is computed from.
+//! How often each score occurs, in bins: what the areas under the ROC and precision-recall curves come from.
 //!
 //! A score is the one-vs-rest logit of a class, `log p - log (1 - p)`. Bins are uniform in the logit, not in
 //! `p`, so that the scores of a very confident model do not fall into one bin at either end.
@@ -73,43 +73,13 @@ impl Histogram {
         Self { bins: counts.map(|(at, count)| (middle(at), *count)).collect() }
     }
 
-    fn at(&self, bin: u16) -> u64 {
+    /// The bins in use.
+    pub(super) fn bins(&self) -> impl Iterator<Item = u16> {
+        self.bins.keys().copied()
+    }
+
+    /// What a bin holds.
+    pub(super) fn at(&self, bin: u16) -> u64 {
         self.bins.get(&bin).copied().unwrap_or(0)
     }
-}
-
-/// The area under the ROC curve: the probability that a random positive scores above a random negative, where
-/// a tie, which here is a shared bin, counts half. `None` when there are no positives or no negatives.
-pub(super) fn roc_auc(positives: &Histogram, negatives: &Histogram) -> Option<f64> {
-    let pairs = pairs(positives, negatives)?;
-    let (mut twice_won, mut below) = (0u128, 0u128);
-    for bin in both(positives, negatives) {
-        let (pos, neg) = (u128::from(positives.at(bin)), u128::from(negatives.at(bin)));
-        twice_won += pos * (2 * below + neg);
-        below += neg;
-    }
-    Some(twice_won as f64 / (2.0 * pairs))
-}
-
-/// The most by which [`roc_auc`] can differ from the area computed from the scores themselves: half the share
-/// of the pairs that share a bin, `sum_b pos_b * neg_b / (2 * P * N)`.
-pub(super) fn roc_auc_error(positives: &Histogram, negatives: &Histogram) -> Option<f64> {
-    let pairs = pairs(positives, negatives)?;
-    let tied: u128 =
-        positives.bins.iter().map(|(bin, pos)| u128::from(*pos) * u128::from(negatives.at(*bin))).sum();
-    Some(tied as f64 / (2.0 * pairs))
-}
-
-/// `P * N`, above 0.
-fn pairs(positives: &Histogram, negatives: &Histogram) -> Option<f64> {
-    let pairs = u128::from(positives.total()?) * u128::from(negatives.total()?);
-    (pairs > 0).then_some(pairs as f64)
-}
-
-/// The bins in use, in ascending order.
-fn both(positives: &Histogram, negatives: &Histogram) -> impl Iterator<Item = u16> {
-    let mut bins: Vec<u16> = positives.bins.keys().chain(negatives.bins.keys()).copied().collect();
-    bins.sort_unstable();
-    bins.dedup();
-    bins.into_iter()
 }

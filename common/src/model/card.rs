@@ -1,10 +1,11 @@
 //! The `README.md` of an exported model: what it is, how it was made, how good it is and how to open it.
 
+mod metrics;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::message::ExportPlan;
-use crate::metrics::Report;
 use crate::run::{
     Architecture, GraphKind, ModelSource, Pooling, RunSpec, SecAggSpec, SecureAggregation, TaskInput,
     Trainable,
@@ -19,7 +20,7 @@ pub fn card(plan: &ExportPlan) -> String {
         format!("# {}\n", plan.status.summary.run),
         about(plan),
         privacy(spec),
-        metrics(plan),
+        metrics::section(plan),
         usage(spec),
     ]
     .join("\n")
@@ -117,52 +118,6 @@ fn privacy(spec: &RunSpec) -> String {
         }
     }
     .to_owned()
-}
-
-fn metrics(plan: &ExportPlan) -> String {
-    let report = model_metrics(&plan.status, plan.round).filter(|report| report.num_examples > 0);
-    let Some(report) = report else {
-        return "## Metrics\n\nThe model was not evaluated at the sites.\n".into();
-    };
-    let mut text = format!(
-        "## Metrics\n\nOn the validation examples of the sites ({} in all), computed from their added counts as if \
-         all examples lay in one place:\n\n| metric | value |\n|---|---|\n",
-        report.num_examples
-    );
-    let overall = [
-        ("loss (nats)", Some(report.loss)),
-        ("accuracy", Some(report.accuracy)),
-        ("macro F1", Some(report.macro_f1)),
-        ("ROC AUC", report.roc_auc),
-    ];
-    for (name, value) in overall {
-        let _ = writeln!(text, "| {name} | {} |", shown(value));
-    }
-    text.push_str("\n| label | precision | recall | F1 | ROC AUC | examples |\n|---|---|---|---|---|---|\n");
-    for class in &report.per_class {
-        let _ = writeln!(
-            text,
-            "| {} | {:.4} | {:.4} | {:.4} | {} | {} |",
-            cell(&class.label),
-            class.precision,
-            class.recall,
-            class.f1,
-            shown(class.roc_auc),
-            class.support
-        );
-    }
-    text
-}
-
-/// The metrics of the global model after `round`: those that the next round started from, or the final ones.
-fn model_metrics(status: &RunStatus, round: u32) -> Option<&Report> {
-    let next = status.history.iter().rfind(|record| round.checked_add(1) == Some(record.round));
-    let last = if round == status.spec.rounds { status.final_metrics.as_ref() } else { None };
-    last.or_else(|| next.and_then(|record| record.global_metrics.as_ref()))
-}
-
-fn shown(value: Option<f64>) -> String {
-    value.map_or_else(|| "–".into(), |value| format!("{value:.4}"))
 }
 
 /// Text that cannot break out of its table cell or line.

@@ -32,6 +32,14 @@ pub enum Monitor {
     MacroF1,
     /// Area under the ROC curve.
     RocAuc,
+    /// Mean recall over labels.
+    BalancedAccuracy,
+    /// Area under the precision-recall curve.
+    PrAuc,
+    /// Matthews' correlation coefficient.
+    Mcc,
+    /// Mean squared difference between probabilities and truth; less is better.
+    BrierScore,
 }
 
 /// The best evaluation so far.
@@ -78,46 +86,81 @@ impl Validation {
 impl Monitor {
     /// The metric's value; `None` when there is none, or it is no number.
     pub fn of(self, report: &Report) -> Option<f64> {
-        let value = match self {
-            Self::Loss => Some(report.loss),
-            Self::Accuracy => Some(report.accuracy),
-            Self::MacroF1 => Some(report.macro_f1),
-            Self::RocAuc => report.roc_auc,
-        };
-        value.filter(|value| value.is_finite())
+        let figures = report.figures();
+        let own = figures.iter().find(|figure| figure.key == self.key())?;
+        own.value.filter(|value| value.is_finite())
+    }
+
+    /// Its name in `run.toml` and in a report.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::Accuracy => "accuracy",
+            Self::MacroF1 => "macro_f1",
+            Self::RocAuc => "roc_auc",
+            Self::BalancedAccuracy => "balanced_accuracy",
+            Self::PrAuc => "pr_auc",
+            Self::Mcc => "mcc",
+            Self::BrierScore => "brier_score",
+        }
     }
 
     /// By how much `after` is better than `before`.
     fn gain(self, before: f64, after: f64) -> f64 {
         match self {
-            Self::Loss => before - after,
-            Self::Accuracy | Self::MacroF1 | Self::RocAuc => after - before,
+            Self::Loss | Self::BrierScore => before - after,
+            Self::Accuracy
+            | Self::MacroF1
+            | Self::RocAuc
+            | Self::BalancedAccuracy
+            | Self::PrAuc
+            | Self::Mcc => after - before,
         }
     }
 }
 
 impl std::fmt::Display for Monitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Loss => "loss",
-            Self::Accuracy => "accuracy",
-            Self::MacroF1 => "macro_f1",
-            Self::RocAuc => "roc_auc",
-        })
+        f.write_str(self.key())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Counts;
+    use crate::metrics::{Classification, ClassificationReport, Counts, Kind};
 
     fn watch(monitor: Monitor) -> Validation {
         Validation { every: 2, monitor, min_delta: 0.01, patience: Some(2), restore_best: true }
     }
 
     fn report(loss: f64) -> Report {
-        Report { loss, accuracy: 1.0 - loss, ..Counts::new(2).report(&[]) }
+        let nothing =
+            Counts::from(Classification::new(2)).report(&Kind::Classification { labels: Vec::new() });
+        let more = nothing.classification().unwrap().clone();
+        Report::Classification(Box::new(ClassificationReport { loss, accuracy: 1.0 - loss, ..more }))
+    }
+
+    #[test]
+    fn every_name_in_a_run_is_a_metric_of_a_classifier() {
+        let report = counted();
+        let json = serde_json::to_value(&report).unwrap();
+        for name in
+            ["loss", "accuracy", "macro_f1", "roc_auc", "balanced_accuracy", "pr_auc", "mcc", "brier_score"]
+        {
+            let monitor: Monitor = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(monitor.to_string(), name);
+            assert_eq!(monitor.of(&report), json[name].as_f64(), "{name}");
+            assert!(monitor.of(&report).is_some(), "{name}");
+        }
+    }
+
+    /// Two examples, one of them right.
+    fn counted() -> Report {
+        let mut counts = Classification::new(2);
+        counts.observe(0, &[0.0, 1.0]);
+        counts.observe(1, &[0.0, 2.0]);
+        Counts::from(counts).report(&Kind::Classification { labels: Vec::new() })
     }
 
     fn follow(watch: Validation, losses: &[f64]) -> Option<Best> {

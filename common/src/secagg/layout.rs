@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::message::Job;
-use crate::metrics::Counts;
+use crate::metrics::{Counts, Kind};
 use crate::params::ParamTensor;
 use crate::run::TaskInput;
 
@@ -74,7 +74,7 @@ impl Layout {
 fn metric_slots(job: &Job) -> u32 {
     let nothing = job.spec.task.input == TaskInput::Nothing || job.spec.training.validation_split == 0.0;
     // At most 64 labels.
-    if nothing { 0 } else { Counts::num_slots(job.spec.num_labels()) as u32 }
+    if nothing { 0 } else { Counts::num_slots(&Kind::of(&job.spec)) as u32 }
 }
 
 /// The slots that every vector has: one site's, or their sum.

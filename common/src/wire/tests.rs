@@ -14,7 +14,7 @@ use super::*;
 use crate::blob::BlobId;
 use crate::id::Name;
 use crate::message::*;
-use crate::metrics::{Counts, Report};
+use crate::metrics::{Classification, Counts, Kind, Language, MultiLabel, Regression, Report};
 use crate::model::ModelInfo;
 use crate::params::{ParamSpec, ParamTensor};
 use crate::run::{Best, RunSpec};
@@ -40,11 +40,34 @@ const BLOB: &str = "7017b0b8e44b3d0c57538692d17e462a7292043b9cb6358734b472f3b777
 /// The bytes of a round's secure sum.
 const SECURE: &str = "01 03 96 0000000000000000 000000000000e03f 00";
 const TASK: &str = "0472382d32 03 01";
-const COUNTS: &str = "0401000100fda4ef2fe4620100000201fb00180101fb00180101fb00180101fb001801";
-const REPORT: &str = "02 0040fafe422ee63f 000000000000e03f 000000000000d03f 000000000000e03f 555555555555d53f \
-    01000000000000e03f 02 0161 000000000000e03f 000000000000f03f 555555555555e53f 01 \
-    01000000000000e03f 0162 0000000000000000 0000000000000000 0000000000000000 01 01000000000000e03f \
-    02 020100 020100";
+const COUNTS: &str = "00 0401000100 fda4ef2fe462010000 fd0000000000010000 000000 000000 000000 000000 \
+    0201fd0000000000010000 000000 000000 000000 000000 000000 02 01fb00180101fb001801 01fb00180101fb001801";
+/// The report on [`COUNTS`], a line per group: kind and examples; loss and accuracies; micro, macro and weighted
+/// averages; curves; coefficients; each bin of the calibration; each label; confusion.
+const REPORT: &str = "00 02 \
+    0040fafe422ee63f 000000000000e03f 000000000000e03f \
+    000000000000e03f 000000000000e03f 000000000000e03f \
+    000000000000d03f 000000000000e03f 555555555555d53f \
+    000000000000d03f 000000000000e03f 555555555555d53f \
+    01000000000000e03f 01000000000000e03f 01000000000000e03f 01000000000000e03f \
+    0000000000000000 0000000000000000 000000000000d03f 0000000000000000 \
+    0a \
+    0000000000000000 9a9999999999b93f 00 00 00 \
+    9a9999999999b93f 9a9999999999c93f 00 00 00 \
+    9a9999999999c93f 333333333333d33f 00 00 00 \
+    333333333333d33f 9a9999999999d93f 00 00 00 \
+    9a9999999999d93f 000000000000e03f 02 01000000000000e03f 01000000000000e03f \
+    000000000000e03f 333333333333e33f 00 00 00 \
+    333333333333e33f 666666666666e63f 00 00 00 \
+    666666666666e63f 9a9999999999e93f 00 00 00 \
+    9a9999999999e93f cdccccccccccec3f 00 00 00 \
+    cdccccccccccec3f 000000000000f03f 00 00 00 \
+    02 \
+    0161 000000000000e03f 000000000000f03f 555555555555e53f 01 \
+    01000000000000e03f 01000000000000e03f 01000000000000e03f 01000000000000e03f \
+    0162 0000000000000000 0000000000000000 0000000000000000 01 \
+    01000000000000e03f 01000000000000e03f 01000000000000e03f 01000000000000e03f \
+    02020100020100";
 const SUMMARY: &str = "0472382d32 02 02 05 03616461 fd0068e5cf8b010000 00";
 
 fn spec() -> RunSpec {
@@ -125,14 +148,14 @@ fn job() -> Job {
 const JOB: [&str; 6] = [SPEC, "01", BLOB, PARAMS, BLOB, "07"];
 
 fn counts() -> Counts {
-    let mut counts = Counts::new(2);
+    let mut counts = Classification::new(2);
     counts.observe(0, &[0.0, 0.0]);
     counts.observe(1, &[0.0, 0.0]);
-    counts
+    counts.into()
 }
 
 fn report() -> Report {
-    counts().report(&["a".into(), "b".into()])
+    counts().report(&Kind::Classification { labels: vec!["a".into(), "b".into()] })
 }
 
 fn summary() -> RunSummary {
@@ -162,6 +185,18 @@ fn what_messages_are_made_of() {
                 000000000000f03f"],
     );
     golden(&counts(), &[COUNTS]);
+    let mut labels = MultiLabel::new(1);
+    labels.observe(&[true], &[0.0]);
+    golden(&Counts::from(labels), &["01 01 00 fdd2f71772b1000000 01 00 00 01fb001801 00"]);
+    let mut number = Regression::default();
+    number.observe(1.0, 1.5);
+    golden(
+        &Counts::from(number),
+        &["02 01 fc00000008 fd0000000000004000 fd0000001040000000 fe00000000000000010810000000000000"],
+    );
+    let mut text = Language::default();
+    text.observe([(1.0, true), (0.0, false)]);
+    golden(&Counts::from(text), &["03 01 02 01 fd0000000000010000"]);
     golden(&report(), &[REPORT]);
     golden(&summary(), &[SUMMARY]);
 }

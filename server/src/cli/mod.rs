@@ -18,6 +18,7 @@ mod folder;
 mod import;
 mod json;
 mod manual;
+mod metrics;
 mod models;
 mod output;
 mod pki;

@@ -1,10 +1,10 @@
 //! A run in full as text: what was asked for, its rounds, who does what, and what went wrong.
 
-use sheaf_common::metrics::Report;
 use sheaf_common::status::{Answer, MemberStatus, Phase, RoundOutcome, RoundRecord, RoundStatus, RunStatus};
 use sheaf_common::time::Timestamp;
 
 use super::json::answer;
+use super::metrics;
 use super::spec_card::spec_card;
 use super::table::{Align, table};
 use super::units::{self, bytes, coarse, count};
@@ -15,6 +15,7 @@ pub(super) fn run_card(status: &RunStatus, now: Timestamp) -> String {
         Some(spec_card(status, now)),
         rounds(status),
         best(status),
+        metrics::metrics(status),
         records(&status.history),
         status.current.as_ref().map(members),
         (status.earlier_records > 0)
@@ -26,33 +27,31 @@ pub(super) fn run_card(status: &RunStatus, now: Timestamp) -> String {
 }
 
 fn rounds(status: &RunStatus) -> Option<String> {
-    let columns = [
-        ("ROUND", Align::Right),
-        ("TIME", Align::Right),
-        ("ANSWERED", Align::Right),
-        ("TRAIN LOSS", Align::Right),
-        ("LOSS", Align::Right),
-        ("ACCURACY", Align::Right),
-        ("MACRO F1", Align::Right),
-        ("AUC", Align::Right),
-    ];
     let completed =
         status.history.iter().filter(|record| matches!(record.outcome, RoundOutcome::Completed(_)));
-    let mut rows: Vec<[String; 8]> = completed.map(round).collect();
+    let mut rows: Vec<Vec<String>> = completed.map(|record| round(status, record)).collect();
     if rows.is_empty() {
         return None;
     }
     if let Some(report) = &status.final_metrics {
         let nothing = || "-".to_owned();
-        let [loss, accuracy, macro_f1, auc] = scores(Some(report));
-        rows.push(["end".into(), nothing(), nothing(), nothing(), loss, accuracy, macro_f1, auc]);
+        let start = ["end".into(), nothing(), nothing(), nothing()];
+        rows.push(start.into_iter().chain(metrics::cells(status, Some(report))).collect());
     }
+    let names = metrics::columns(status);
+    let columns: Vec<(&str, Align)> = ["ROUND", "TIME", "ANSWERED", "TRAIN LOSS"]
+        .into_iter()
+        .chain(names.iter().map(String::as_str))
+        .map(|name| (name, Align::Right))
+        .collect();
     let table = table(&columns, rows);
-    if status.history.iter().all(|record| record.global_metrics.is_none()) {
-        return Some(table);
+    match names.last() {
+        None => Some(table),
+        Some(last) => Some(format!(
+            "{table}\n{} to {last}: the global model that a round started from, on the sites' validation splits",
+            names[0]
+        )),
     }
-    let what = "loss to AUC: the global model that a round started from, on the sites' validation splits";
-    Some(format!("{table}\n{what}"))
 }
 
 /// Which model is the run's result, when it is not simply the last.
@@ -90,37 +89,20 @@ fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }
 
-fn round(record: &RoundRecord) -> [String; 8] {
-    let [loss, accuracy, macro_f1, auc] = scores(record.global_metrics.as_ref());
-    [
+fn round(status: &RunStatus, record: &RoundRecord) -> Vec<String> {
+    let start = [
         record.round.to_string(),
         units::duration(record.ended.since(record.started)),
         answered(record),
-        number(record.train_loss),
-        loss,
-        accuracy,
-        macro_f1,
-        auc,
-    ]
+        metrics::number(record.train_loss),
+    ];
+    start.into_iter().chain(metrics::cells(status, record.global_metrics.as_ref())).collect()
 }
 
 /// `3/4`: updates counted, of those that were asked.
 pub(super) fn answered(record: &RoundRecord) -> String {
     let counted = record.participants.iter().filter(|member| member.answer == Answer::Accepted).count();
     format!("{counted}/{}", record.participants.len())
-}
-
-fn scores(report: Option<&Report>) -> [String; 4] {
-    [
-        number(report.map(|report| report.loss)),
-        number(report.map(|report| report.accuracy)),
-        number(report.map(|report| report.macro_f1)),
-        number(report.and_then(|report| report.roc_auc)),
-    ]
-}
-
-fn number(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".into(), |value| format!("{value:.4}"))
 }
 
 fn members(round: &RoundStatus) -> String {

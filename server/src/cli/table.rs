@@ -29,7 +29,7 @@ pub(super) fn table<R: Into<Row>>(columns: &[(&str, Align)], rows: impl IntoIter
 
 /// `key  value` lines, the values under one another; a value of several lines stays in its column.
 pub(super) fn card(lines: &[(&str, String)]) -> String {
-    let width = lines.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    let width = lines.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
     let below = format!("\n{:width$}  ", "");
     let lines = lines.iter().map(|(key, value)| format!("{key:width$}  {}", value.replace('\n', &below)));
     lines.collect::<Vec<_>>().join("\n")

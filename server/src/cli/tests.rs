@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use sheaf_common::blob::BlobId;
-use sheaf_common::metrics::Report;
+use sheaf_common::metrics::{Classification, Counts, Kind, Report};
 use sheaf_common::run::RunSpec;
 use sheaf_common::status::{
     Answer, MemberStatus, Participant, Phase, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus,
@@ -39,18 +39,15 @@ min_updates = 2
 round_timeout = "10m"
 "#;
 
-fn report(accuracy: f64) -> Report {
-    Report {
-        num_examples: 100,
-        loss: 0.5,
-        accuracy,
-        macro_precision: 0.8,
-        macro_recall: 0.8,
-        macro_f1: 0.75,
-        roc_auc: None,
-        per_class: Vec::new(),
-        confusion: Vec::new(),
+/// What was made of a hundred examples, of which the model took so many for what they were.
+fn report(right: usize) -> Report {
+    let mut counts = Classification::new(2);
+    for example in 0..100 {
+        let label = usize::from(example % 2 == 0);
+        let logits = if (example < right) == (label == 1) { [0.0, 2.0] } else { [2.0, 0.0] };
+        counts.observe(label, &logits);
     }
+    Counts::from(counts).report(&Kind::of(&RunSpec::parse("run.toml", SPEC).unwrap()))
 }
 
 fn status(state: RunState) -> RunStatus {
@@ -106,7 +103,7 @@ fn record(round: u32, attempt: u32, outcome: RoundOutcome, answers: &[(&str, Ans
         ended: Timestamp(1_020_000),
         outcome,
         participants: answers.iter().map(participant).collect(),
-        global_metrics: Some(report(0.9)),
+        global_metrics: Some(report(90)),
         local_metrics: None,
         train_loss: Some(0.25),
         secure: None,
@@ -122,7 +119,7 @@ fn rejected() -> Answer {
 }
 
 /// A run in its second round, of which nearly everything can be seen.
-fn busy() -> RunStatus {
+pub(super) fn busy() -> RunStatus {
     let mut status = status(RunState::Running);
     status.summary.completed_rounds = 1;
     status.summary.detail = "round 2, second attempt".into();
@@ -167,9 +164,30 @@ global     ";
     assert_eq!(
         rest,
         "\
-ROUND   TIME  ANSWERED  TRAIN LOSS    LOSS  ACCURACY  MACRO F1  AUC
-    1  20.0s       2/2      0.2500  0.5000    0.9000    0.7500    -
-loss to AUC: the global model that a round started from, on the sites' validation splits
+ROUND   TIME  ANSWERED  TRAIN LOSS    LOSS  ACCURACY  MACRO F1  ROC AUC
+    1  20.0s       2/2      0.2500  0.3269    0.9000    0.9000   0.9000
+LOSS to ROC AUC: the global model that a round started from, on the sites' validation splits
+
+the model that round 2 started from, on 100 validation examples
+loss                  0.3269
+accuracy              0.9000
+balanced accuracy     0.9000
+macro precision       0.9000
+macro recall          0.9000
+macro F1              0.9000
+weighted precision    0.9000
+weighted recall       0.9000
+weighted F1           0.9000
+ROC AUC               0.9000 ± 0.0900
+PR AUC                0.8600 ± 0.1326
+Matthews correlation  0.8000
+Cohen's kappa         0.8000
+Brier score           0.0904
+calibration error     0.0192
+
+LABEL  PRECISION  RECALL      F1  ROC AUC  PR AUC  EXAMPLES
+a         0.9000  0.9000  0.9000   0.9000  0.8600        50
+b         0.9000  0.9000  0.9000   0.9000  0.8600        50
 
 round 2 (attempt 2), training, 9m50s until its deadline
 SITE   DOES
@@ -207,12 +225,13 @@ fn what_the_server_can_see_is_said() {
 fn the_final_model_ends_the_table() {
     let mut done = busy();
     done.current = None;
-    done.final_metrics = Some(Report { roc_auc: Some(0.987_65), ..report(0.95) });
+    done.final_metrics = Some(report(95));
     let text = run_card(&done, Timestamp(0));
     assert!(
-        text.contains("\n  end      -         -           -  0.5000    0.9500    0.7500  0.9877\n"),
+        text.contains("\n  end      -         -           -  0.2269    0.9500    0.9500   0.9500\n"),
         "{text}"
     );
+    assert!(text.contains("\n\nthe final model, on 100 validation examples\n"), "{text}");
 }
 
 #[test]
@@ -229,6 +248,9 @@ fn a_run_for_programs() {
     assert_eq!(at("/history/0/outcome"), "completed");
     assert_eq!(at("/history/0/seconds"), 20.0);
     assert_eq!(at("/history/0/global_metrics/accuracy"), 0.9);
+    assert_eq!(at("/history/0/global_metrics/task"), "classification");
+    assert_eq!(at("/history/0/global_metrics/mcc"), 0.8);
+    assert_eq!(at("/history/0/global_metrics/calibration/8/num_examples"), 100);
     assert_eq!(at("/history/0/local_metrics"), &serde_json::Value::Null);
     assert_eq!(at("/history/1/reason"), "1 of 2 updates at the deadline");
     assert_eq!(at("/history/1/participants/1/answer"), "rejected");
@@ -279,7 +301,7 @@ fn the_first_look_says_where_it_stands() {
         lines(None, &busy()),
         [
             "news: running, 1 of 3 rounds completed: round 2, second attempt",
-            "round 1/3: completed in 20.0s, 2/2 answered, train loss 0.2500; model before it: accuracy 0.9000, macro F1 0.7500",
+            "round 1/3: completed in 20.0s, 2/2 answered, train loss 0.2500; model before it: loss 0.3269, accuracy 0.9000, macro F1 0.9000, ROC AUC 0.9000",
             "round 2/3: abandoned after 20.0s, 1/2 answered: 1 of 2 updates at the deadline",
             "round 2/3, attempt 2: started with 4 sites: lima, oslo, paris, tokyo",
             "round 2/3, attempt 2: lima declined: no data set newswire",
@@ -310,7 +332,7 @@ fn a_round_is_told_as_it_goes_on() {
         lines(Some(&first), &next),
         [
             "round 1/3: paris answered (2/2)",
-            "round 1/3: completed in 20.0s, 2/2 answered, train loss 0.2500; model before it: accuracy 0.9000, macro F1 0.7500",
+            "round 1/3: completed in 20.0s, 2/2 answered, train loss 0.2500; model before it: loss 0.3269, accuracy 0.9000, macro F1 0.9000, ROC AUC 0.9000",
             "round 2/3: started with 1 site: paris",
         ]
     );
@@ -338,8 +360,8 @@ fn a_round_between_two_looks_is_told_whole() {
 #[test]
 fn the_end_is_told_with_its_metrics() {
     let mut done = status(RunState::Completed);
-    done.final_metrics = Some(report(0.96));
-    let end = "news completed; final model: accuracy 0.9600, macro F1 0.7500";
+    done.final_metrics = Some(report(96));
+    let end = "news completed; final model: loss 0.2069, accuracy 0.9600, macro F1 0.9600, ROC AUC 0.9600";
     assert_eq!(lines(Some(&status(RunState::Evaluating)), &done), [end]);
     assert_eq!(lines(None, &done), ["news: completed, 0 of 3 rounds completed", end]);
     let lasting: Vec<bool> = changes(None, &done).iter().map(super::event::Event::is_lasting).collect();

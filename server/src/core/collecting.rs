@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::ClientId;
 use sheaf_common::message::{TaskId, Update};
-use sheaf_common::metrics::{Counts, Report};
+use sheaf_common::metrics::{Counts, Kind, Report};
 use sheaf_common::status::{Answer, Participant, RoundOutcome, RoundRecord};
 use sheaf_common::time::Timestamp;
 
@@ -265,7 +265,7 @@ impl Collecting {
     pub(super) fn record(&self, outcome: RoundOutcome, context: &Context, now: Timestamp) -> RoundRecord {
         let weight: u64 = self.updates().map(|update| update.num_examples).sum();
         let loss: f64 = self.updates().map(|update| update.train_loss * update.num_examples as f64).sum();
-        let labels = &context.run.spec.task.labels;
+        let kind = Kind::of(&context.run.spec);
         RoundRecord {
             round: self.task.round,
             attempt: self.task.attempt,
@@ -273,8 +273,8 @@ impl Collecting {
             ended: now,
             outcome,
             participants: self.participants(),
-            global_metrics: pool(labels, self.updates().filter_map(|update| update.global_metrics.as_ref())),
-            local_metrics: pool(labels, self.updates().filter_map(|update| update.local_metrics.as_ref())),
+            global_metrics: pool(&kind, self.updates().filter_map(|update| update.global_metrics.as_ref())),
+            local_metrics: pool(&kind, self.updates().filter_map(|update| update.local_metrics.as_ref())),
             train_loss: (weight > 0).then(|| loss / weight as f64),
             secure: None,
         }
@@ -289,7 +289,7 @@ impl Collecting {
         context: &Context,
         now: Timestamp,
     ) -> RoundRecord {
-        let labels = &context.run.spec.task.labels;
+        let kind = Kind::of(&context.run.spec);
         let mut record = self.record(outcome, context, now);
         for participant in &mut record.participants {
             if survivors.contains(&participant.site) {
@@ -300,8 +300,8 @@ impl Collecting {
             }
         }
         RoundRecord {
-            global_metrics: pool(labels, summed.global_metrics.iter()),
-            local_metrics: pool(labels, summed.local_metrics.iter()),
+            global_metrics: pool(&kind, summed.global_metrics.iter()),
+            local_metrics: pool(&kind, summed.local_metrics.iter()),
             train_loss: summed.train_loss,
             secure: Some(summed.sum.clone()),
             ..record
@@ -350,11 +350,11 @@ impl Member {
 }
 
 /// The metrics over all sites' examples, from their merged counts.
-pub(super) fn pool<'a>(labels: &[String], counts: impl Iterator<Item = &'a Counts>) -> Option<Report> {
-    let mut pooled = Counts::new(labels.len());
+pub(super) fn pool<'a>(kind: &Kind, counts: impl Iterator<Item = &'a Counts>) -> Option<Report> {
+    let mut pooled = Counts::new(kind);
     for counts in counts {
-        // Counts that were checked against the run's labels always merge; others were rejected.
+        // Counts that were checked against the run's task always merge; others were rejected.
         pooled.merge(counts).ok()?;
     }
-    (pooled.num_examples() > 0).then(|| pooled.report(labels))
+    (pooled.num_examples() > 0).then(|| pooled.report(kind))
 }

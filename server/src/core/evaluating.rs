@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sheaf_common::id::ClientId;
 use sheaf_common::message::TaskId;
-use sheaf_common::metrics::Counts;
+use sheaf_common::metrics::{Counts, Kind};
 use sheaf_common::run::TaskInput;
 use sheaf_common::status::Answer;
 use sheaf_common::time::Timestamp;
@@ -59,8 +59,8 @@ impl Evaluating {
                 self.answer(from, Member::Declined("it sent its metrics in the open".into()));
             }
             Input::Evaluated { from, task, metrics } if task == Self::task(context) => {
-                let labels = context.run.spec.num_labels();
-                let sound = metrics.as_ref().map_or(Ok(()), |counts| counts.is_sound(labels));
+                let kind = Kind::of(&context.run.spec);
+                let sound = metrics.as_ref().map_or(Ok(()), |counts| counts.is_sound(&kind, 1));
                 let answer = match sound {
                     Ok(()) => Member::Evaluated(metrics),
                     Err(why) => Member::Declined(format!("its metrics do not add up: {why}")),
@@ -102,7 +102,7 @@ impl Evaluating {
             Member::Evaluated(counts) => counts.as_ref(),
             Member::Pending | Member::Ready | Member::Declined(_) => None,
         });
-        if let Some(report) = pool(&context.run.spec.task.labels, counts) {
+        if let Some(report) = pool(&Kind::of(&context.run.spec), counts) {
             context.observe(context.completed, Some(&report));
             context.emit(Effect::FinalMetrics(Box::new(report)));
         }

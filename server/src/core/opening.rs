@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::blob::BlobId;
+use sheaf_common::metrics::Kind;
 use sheaf_common::secagg::server::Unmasking;
 use sheaf_common::status::RoundOutcome;
 use sheaf_common::time::Timestamp;
@@ -86,7 +87,7 @@ impl Opening {
             }
             Closed::Final(closed) => {
                 if let Some(counts) = summed.global_metrics.filter(|counts| counts.num_examples() > 0) {
-                    let report = counts.report(&context.run.spec.task.labels);
+                    let report = counts.report(&Kind::of(&context.run.spec));
                     context.observe(context.completed, Some(&report));
                     context.emit(Effect::FinalMetrics(Box::new(report)));
                 }

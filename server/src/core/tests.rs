@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use sheaf_common::metrics::Classification;
 use sheaf_common::params::ParamTensor;
 use sheaf_common::status::RoundOutcome;
 
@@ -204,7 +205,7 @@ fn every_bad_update_costs_its_sender_and_not_the_round() {
     let other_length = Some(Inspection { length: 12, finding: Finding::Sound });
     let nan = Some(Inspection { length: 16, finding: Finding::NotFinite });
     let huge = Some(Inspection { length: 16, finding: Finding::TooLarge });
-    let foreign_counts = Counts::new(3);
+    let foreign_counts = Counts::from(Classification::new(3));
     let cases: [(Input, &str); 9] = [
         (altered("c", task(1, 1), |_, i| *i = other_length), "it has 12 bytes where the model has 16"),
         (altered("c", task(1, 1), |_, i| *i = nan), "it holds a NaN or an infinity"),
@@ -408,12 +409,12 @@ fn watched(validation: &str, accuracies: &[usize]) -> Bench {
             break;
         }
         // Ten examples of one label, so many of them right.
-        let mut counts = Counts::new(2);
+        let mut counts = Classification::new(2);
         (0..10)
             .for_each(|example| counts.observe(0, if example < *right { &[1.0, 0.0] } else { &[0.0, 1.0] }));
         for name in ["a", "b", "c"] {
             bench.feed([altered(name, task(round, 1), |update, _| {
-                update.global_metrics = Some(counts.clone())
+                update.global_metrics = Some(counts.clone().into())
             })]);
         }
         let global = BlobId::of(&round.to_le_bytes());

@@ -3,7 +3,7 @@
 use sheaf_common::aggregate::Finding;
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::Update;
-use sheaf_common::metrics::Counts;
+use sheaf_common::metrics::{Counts, Kind};
 
 use super::{Context, Inspection};
 use serde::{Deserialize, Serialize};
@@ -51,8 +51,9 @@ pub(super) fn judge(
     if !(0.0..=LOSS_MAX).contains(&update.train_loss) {
         return reject(format!("its training loss is {}; 0 to {LOSS_MAX} are believed", update.train_loss));
     }
+    let kind = Kind::of(&context.run.spec);
     for counts in [&update.global_metrics, &update.local_metrics].into_iter().flatten() {
-        if let Err(why) = counts.is_sound(context.run.spec.num_labels()) {
+        if let Err(why) = counts.is_sound(&kind, 1) {
             return reject(format!("its metrics do not add up: {why}"));
         }
     }

@@ -9,7 +9,7 @@ mod optimizer;
 mod tests;
 
 use sheaf_common::message::Job;
-use sheaf_common::metrics::Counts;
+use sheaf_common::metrics::{Classification, Counts};
 use sheaf_common::params::{ParamSpec, ParamTensor};
 use sheaf_common::run::Training;
 use sheaf_common::status::Phase;
@@ -129,7 +129,7 @@ impl Trainer for SoftmaxTrainer {
             return Ok(None);
         }
         let params: Vec<f64> = params.iter().copied().map(f64::from).collect();
-        let mut counts = Counts::new(self.model.labels);
+        let mut counts = Classification::new(self.model.labels);
         for start in (0..examples).step_by(EVALUATED_AT_ONCE) {
             if watch.is_cancelled() {
                 return Err(TrainError::Cancelled);
@@ -141,7 +141,7 @@ impl Trainer for SoftmaxTrainer {
             }
             watch.progress(Phase::Evaluating, end as u64, examples as u64);
         }
-        Ok(Some(counts))
+        Ok(Some(counts.into()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use sheaf_common::blob::BlobId;
+use sheaf_common::metrics;
 use sheaf_common::run::{AdamSpec, LocalWork, Optimizer as Kind, Per, RunSpec, Schedule, ScheduleKind};
 
 use super::*;
@@ -173,8 +174,8 @@ fn it_learns_and_the_seed_fixes_every_bit() {
         assert!(trained.train_loss < 0.3, "{}", trained.train_loss);
         let counts = trainer(&training).evaluate(&trained.params, &Unwatched).unwrap().unwrap();
         assert_eq!(counts.num_examples(), 12);
-        let names = ["a", "b", "c"].map(str::to_owned);
-        assert_eq!(counts.report(&names).accuracy, 1.0);
+        let kind = metrics::Kind::Classification { labels: ["a", "b", "c"].map(str::to_owned).to_vec() };
+        assert_eq!(counts.report(&kind).classification().unwrap().accuracy, 1.0);
     }
 }
 

@@ -29,7 +29,7 @@ mod training;
 use std::path::Path;
 
 use sheaf_common::message::Job;
-use sheaf_common::metrics::Counts;
+use sheaf_common::metrics::{Classification, Counts};
 use sheaf_common::model::{BertConfig, CONFIG_FILE, ModelConfig, plan};
 use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
 use sheaf_common::status::Phase;
@@ -145,7 +145,7 @@ fn evaluate(
 ) -> Result<Counts, TrainError> {
     network.freeze(data, watch)?;
     let _guard = tch::no_grad_guard();
-    let mut counts = Counts::new(num_labels);
+    let mut counts = Classification::new(num_labels);
     let mut done = 0;
     for examples in data.features.by_length(ROWS_PER_BATCH) {
         step(watch, Phase::Evaluating, done, data.len())?;
@@ -156,7 +156,7 @@ fn evaluate(
         done += examples.len();
     }
     step(watch, Phase::Evaluating, done, data.len())?;
-    Ok(counts)
+    Ok(counts.into())
 }
 
 /// All values of a tensor of f32, row-major.

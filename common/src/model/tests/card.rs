@@ -1,7 +1,7 @@
 //! The card says what a user must know.
 
 use super::*;
-use crate::metrics::Counts;
+use crate::metrics::{Classification, Counts, Kind};
 use crate::status::{Answer, Participant, RoundOutcome, RoundRecord};
 use crate::time::Timestamp;
 
@@ -46,18 +46,19 @@ fn it_counts_the_sites_and_says_what_is_off() {
 #[test]
 fn its_metrics_are_those_of_the_exported_round() {
     let mut plan = text_plan("");
-    let mut counts = Counts::new(3);
+    let mut counts = Classification::new(3);
+    let kind = Kind::of(&plan.job.spec);
     counts.observe(1, &[0.0, 2.0, 1.0]);
-    let right = counts.report(&plan.job.spec.task.labels);
+    let right = Counts::from(counts.clone()).report(&kind);
     counts.observe(0, &[0.0, 2.0, 1.0]);
-    let half = counts.report(&plan.job.spec.task.labels);
+    let half = Counts::from(counts).report(&kind);
     plan.status.history = vec![record(1, &["a"]), record(2, &["a"]), record(3, &["a"])];
     plan.status.history[2].global_metrics = Some(half);
     plan.status.final_metrics = Some(right);
     assert!(card(&plan).contains("| accuracy | 1.0000 |"));
     plan.round = 2;
     assert!(card(&plan).contains("| accuracy | 0.5000 |"));
-    assert!(card(&plan).contains("| ship | 0.0000 | 0.0000 | 0.0000 | – | 0 |"));
+    assert!(card(&plan).contains("| ship | 0.0000 | 0.0000 | 0.0000 | – | – | 0 |"));
     plan.round = 1;
     assert!(card(&plan).contains("The model was not evaluated"));
 }

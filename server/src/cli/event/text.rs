@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde_json::{Value, json};
 use sheaf_common::id::ClientId;
-use sheaf_common::metrics::Report;
 use sheaf_common::status::{RoundOutcome, RoundRecord};
 
 use super::super::json as as_json;
@@ -74,7 +73,7 @@ impl fmt::Display for Event {
             Self::Over { at, record } => over(f, *at, record),
             Self::Ended { run, state, detail, metrics } => {
                 write!(f, "{run} {state}{}", Because(detail))?;
-                metrics.as_ref().map_or(Ok(()), |metrics| write!(f, "; final model: {}", Scores(metrics)))
+                metrics.as_ref().map_or(Ok(()), |metrics| write!(f, "; final model: {metrics}"))
             }
         }
     }
@@ -92,10 +91,7 @@ fn over(f: &mut fmt::Formatter<'_>, at: At, record: &RoundRecord) -> fmt::Result
     if let Some(loss) = record.train_loss {
         write!(f, ", train loss {loss:.4}")?;
     }
-    record
-        .global_metrics
-        .as_ref()
-        .map_or(Ok(()), |metrics| write!(f, "; model before it: {}", Scores(metrics)))
+    record.global_metrics.as_ref().map_or(Ok(()), |metrics| write!(f, "; model before it: {metrics}"))
 }
 
 /// A reason behind a colon, or nothing.
@@ -104,16 +100,5 @@ struct Because<'a>(&'a str);
 impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() { Ok(()) } else { write!(f, ": {}", self.0) }
-    }
-}
-
-/// The metrics that fit a line.
-struct Scores<'a>(&'a Report);
-
-impl fmt::Display for Scores<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(report) = self;
-        write!(f, "accuracy {:.4}, macro F1 {:.4}", report.accuracy, report.macro_f1)?;
-        report.roc_auc.map_or(Ok(()), |area| write!(f, ", AUC {area:.4}"))
     }
 }

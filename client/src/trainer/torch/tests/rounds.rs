@@ -1,5 +1,6 @@
 //! Whole rounds: they learn, can be replayed bit for bit, report and stop.
 
+use sheaf_common::metrics::Kind;
 use sheaf_common::run::*;
 use sheaf_common::status::Phase;
 
@@ -82,7 +83,7 @@ fn every_part_of_an_encoder_learns() {
             }
             let mut loss = |params: &[f32]| {
                 let counts = trainer.evaluate(params, &Unwatched).unwrap().unwrap();
-                counts.report(&job.spec.task.labels).loss
+                counts.report(&Kind::of(&job.spec)).classification().unwrap().loss
             };
             let (after, before) = (loss(&params), loss(&before));
             assert!(after < 0.6 * before, "{trainable:?} {optimizer:?}: {before} to {after}");
@@ -132,7 +133,7 @@ fn a_perceptron_learns_what_can_be_separated() {
     }
     let mut prepared = trainer.prepare(&points()).unwrap();
     let counts = trainer.evaluate_on(&params, &mut prepared, &Unwatched).unwrap();
-    assert_eq!(counts.report(&job.spec.task.labels).accuracy, 1.0);
+    assert_eq!(counts.report(&Kind::of(&job.spec)).classification().unwrap().accuracy, 1.0);
     assert_eq!(trainer.evaluate(&params, &Unwatched).unwrap(), Some(counts));
 }
 

@@ -1,0 +1,85 @@
+//! How good the exported model is: the pooled metrics as the card shows them.
+
+use std::fmt::Write;
+
+use super::cell;
+use crate::message::ExportPlan;
+use crate::metrics::{CalibrationReport, ClassReport, Report};
+use crate::status::RunStatus;
+
+/// The section on metrics.
+pub(super) fn section(plan: &ExportPlan) -> String {
+    let report = model_metrics(&plan.status, plan.round).filter(|report| report.num_examples() > 0);
+    let Some(report) = report else {
+        return "## Metrics\n\nThe model was not evaluated at the sites.\n".into();
+    };
+    let mut text = format!(
+        "## Metrics\n\nOn the validation examples of the sites ({} in all), computed from their added counts as if \
+         all examples lay in one place. The areas under curves are of binned scores, and exact to what stands behind \
+         the ±:\n\n| metric | value |\n|---|---|\n",
+        report.num_examples()
+    );
+    for figure in report.figures() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {} | {} |", figure.name, bounded(figure.value, figure.error));
+    }
+    if !report.per_class().is_empty() {
+        text.push_str(&labels(report.per_class()));
+    }
+    if let Some(report) = report.classification() {
+        text.push_str(&calibration(&report.calibration));
+    }
+    text
+}
+
+fn labels(classes: &[ClassReport]) -> String {
+    let mut text = "\n| label | precision | recall | F1 | ROC AUC | PR AUC | examples |\n\
+                    |---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for class in classes {
+        let _ = writeln!(
+            text,
+            "| {} | {:.4} | {:.4} | {:.4} | {} | {} | {} |",
+            cell(&class.label),
+            class.precision,
+            class.recall,
+            class.f1,
+            shown(class.roc_auc),
+            shown(class.pr_auc),
+            class.support
+        );
+    }
+    text
+}
+
+/// The bins that hold anything.
+fn calibration(bins: &[CalibrationReport]) -> String {
+    let mut text =
+        "\nHow often the predicted label was right, by its probability:\n\n| probability | mean | right | examples \
+         |\n|---|---|---|---|\n"
+            .to_owned();
+    for bin in bins.iter().filter(|bin| bin.num_examples > 0) {
+        let (above, to, examples) = (bin.above, bin.to, bin.num_examples);
+        let (mean, right) = (shown(bin.confidence), shown(bin.accuracy));
+        let _ = writeln!(text, "| {above:.1} to {to:.1} | {mean} | {right} | {examples} |");
+    }
+    text
+}
+
+/// The metrics of the global model after `round`: those that the next round started from, or the final ones.
+fn model_metrics(status: &RunStatus, round: u32) -> Option<&Report> {
+    let next = status.history.iter().rfind(|record| round.checked_add(1) == Some(record.round));
+    let last = if round == status.spec.rounds { status.final_metrics.as_ref() } else { None };
+    last.or_else(|| next.and_then(|record| record.global_metrics.as_ref()))
+}
+
+fn shown(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".into(), |value| format!("{value:.4}"))
+}
+
+fn bounded(value: Option<f64>, error: Option<f64>) -> String {
+    match error {
+        Some(error) => format!("{} ± {error:.4}", shown(value)),
+        None => shown(value),
+    }
+}
