@@ -88,6 +88,7 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
         name: ClientId(credentials.identity.name.clone()),
         datasets: config.datasets.clone(),
         device: config.device,
+        policy: config.policy,
         state: state.clone(),
     };
     let trust = Trust {

@@ -14,6 +14,7 @@ use std::thread;
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::ClientId;
 use sheaf_common::message::{EvaluateTask, Job, TaskId, TrainTask, Update};
+use sheaf_common::metrics::{Counts, Kind};
 use sheaf_common::params::{from_bytes, to_bytes};
 use sheaf_common::run::SecureAggregation;
 use sheaf_common::status::Phase;
@@ -21,7 +22,7 @@ use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::config::DatasetConfig;
+use crate::config::{DatasetConfig, Policy};
 use crate::device::DeviceChoice;
 use crate::session::{Outcome, Task, WorkFailure};
 use crate::state::{SiteState, StateError};
@@ -46,8 +47,30 @@ pub struct Site {
     pub datasets: BTreeMap<String, DatasetConfig>,
     /// Its device.
     pub device: DeviceChoice,
+    /// What may leave it.
+    pub policy: Policy,
     /// Its state directory.
     pub state: SiteState,
+}
+
+impl Site {
+    /// A task's counts as far as they may leave the site: all or none, for they are over the same examples.
+    fn sendable<const N: usize>(
+        &self,
+        task: &TaskId,
+        job: &Job,
+        counts: [Option<Counts>; N],
+    ) -> [Option<Counts>; N] {
+        let kind = Kind::of(&job.spec);
+        let withheld = |counts: &Counts| {
+            let too_few = self.policy.withholds(counts.num_examples());
+            // Counts beyond what their slots hold would spoil a secure sum for everybody.
+            too_few.or_else(|| counts.is_sound(&kind, 1).err().map(|reason| reason.to_string()))
+        };
+        let Some(reason) = counts.iter().flatten().find_map(withheld) else { return counts };
+        info!(%task, "no metrics are sent: {reason}");
+        counts.map(|_| None)
+    }
 }
 
 /// The way to the thread.
@@ -159,8 +182,8 @@ impl Thread {
         let trainer = trainer(&mut self.open, &self.site, &order.task, &watch)?;
         let global = read_params(&self.site.state.blobs, job.global)?;
         match &order.task {
-            Task::Evaluate(task) => evaluate(trainer, &self.site.state, task, &global, &watch),
-            Task::Train(task) => train(trainer, &self.site.state, task, global, &watch),
+            Task::Evaluate(task) => evaluate(trainer, &self.site, task, &global, &watch),
+            Task::Train(task) => train(trainer, &self.site, task, global, &watch),
         }
     }
 }
@@ -191,30 +214,30 @@ fn trainer<'a>(
 /// Counts that are summed securely are kept like an update, one without a delta.
 fn evaluate(
     trainer: &mut dyn Trainer,
-    state: &SiteState,
+    site: &Site,
     task: &EvaluateTask,
     global: &[f32],
     watch: &Watcher<'_>,
 ) -> Result<Outcome, Failure> {
-    let metrics = trainer.evaluate(global, watch)?;
+    let [metrics] = site.sendable(&task.id, &task.job, [trainer.evaluate(global, watch)?]);
     if task.job.spec.secure_aggregation == SecureAggregation::Off {
         return Ok(Outcome::Evaluated(metrics));
     }
     let update = Update {
         task: task.id.clone(),
-        delta: state.deltas.insert(&[])?,
+        delta: site.state.deltas.insert(&[])?,
         num_examples: 0,
         train_loss: 0.0,
         global_metrics: metrics,
         local_metrics: None,
     };
-    state.keep(&update)?;
+    site.state.keep(&update)?;
     Ok(Outcome::Trained(Box::new(update)))
 }
 
 fn train(
     trainer: &mut dyn Trainer,
-    state: &SiteState,
+    site: &Site,
     task: &TrainTask,
     global: Vec<f32>,
     watch: &Watcher<'_>,
@@ -224,7 +247,8 @@ fn train(
     let global_metrics = if due { trainer.evaluate(&global, watch)? } else { None };
     let trained = trainer.train(global, round, watch)?;
     let local_metrics = if due { trainer.evaluate(&trained.params, watch)? } else { None };
-    let delta = write_delta(state, task.job.global, &trained.params)?;
+    let [global_metrics, local_metrics] = site.sendable(&task.id, &task.job, [global_metrics, local_metrics]);
+    let delta = write_delta(&site.state, task.job.global, &trained.params)?;
     let update = Update {
         task: task.id.clone(),
         delta,
@@ -233,7 +257,7 @@ fn train(
         global_metrics,
         local_metrics,
     };
-    state.keep(&update)?;
+    site.state.keep(&update)?;
     info!(task = %task.id, loss = trained.train_loss, examples = update.num_examples, "trained");
     Ok(Outcome::Trained(Box::new(update)))
 }

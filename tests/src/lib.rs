@@ -109,17 +109,17 @@ impl Federation {
 
     /// Starts a site whose data set `data` is the given CSV, with its state kept from an earlier start.
     pub fn start_site(&mut self, name: &str, csv: &str) -> Result<()> {
-        self.start_site_with(name, csv, "")
+        self.start_site_by("", name, csv, "")
     }
 
-    /// The same with further lines for the table of the data set.
-    pub fn start_site_with(&mut self, name: &str, table: &str, more: &str) -> Result<()> {
+    /// The same with further lines for the tables of the policy and of the data set.
+    pub fn start_site_by(&mut self, policy: &str, name: &str, table: &str, more: &str) -> Result<()> {
         let address = self.address()?;
         let identity = self.issue(Role::Site, name)?;
         let (config, data) = (self.path().join(format!("{name}.toml")), format!("{name}.csv"));
         fs::write(self.path().join(&data), table)?;
         let text = format!(
-            "server = \"{address}\"\nstate_dir = \"{name}\"\ndevice = \"cpu\"\n{identity}\n[policy]\nsecure_aggregation = \"optional\"\n[datasets.data]\npath = \"{data}\"\n{more}"
+            "server = \"{address}\"\nstate_dir = \"{name}\"\ndevice = \"cpu\"\n{identity}\n[policy]\nsecure_aggregation = \"optional\"\n{policy}\n[datasets.data]\npath = \"{data}\"\n{more}"
         );
         fs::write(&config, text)?;
         let process = self.spawn("sheaf-client", &config, &format!("{name}.log"))?;

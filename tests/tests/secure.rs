@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use sheaf_common::metrics::Report;
-use sheaf_common::status::{RoundOutcome, RunState, RunStatus};
+use sheaf_common::status::{Answer, RoundOutcome, RunState, RunStatus};
 use sheaf_tests::{Federation, Operator, wait_for};
 
 /// Two clouds of points, of which site `site` sees mostly one.
@@ -93,6 +93,33 @@ async fn a_secure_run_learns_what_a_plain_one_learns_and_hides_every_update() ->
         assert!(record.global_metrics.is_some() && record.local_metrics.is_some());
     }
     assert!((accuracy(&secure)? - accuracy(&plain)?).abs() < 0.005);
+    Ok(())
+}
+
+/// Twelve validation examples are too few for one of the sites; what it trains counts all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_few_examples_stay_at_the_site() -> Result<()> {
+    let mut federation = Federation::new()?;
+    federation.start_server()?;
+    for (number, least) in [12, 13, 12].into_iter().enumerate() {
+        let policy = format!("min_metric_count = {least}");
+        federation.start_site_by(&policy, &format!("site-{number}"), &csv(number as u32), "")?;
+    }
+    let mut operator = federation.connect(sheaf_common::id::Role::Operator, "op").await?;
+    for secure in [false, true] {
+        let id = operator.submit(&run(secure, 1, "min_sites = 3\nmin_updates = 3")).await?;
+        let status = operator.wait_for_end(&id).await?;
+        assert_eq!(status.summary.state, RunState::Completed, "{:?}", status.summary);
+        let record = status.history.first().context("no round")?;
+        for metrics in [&record.global_metrics, &record.local_metrics, &status.final_metrics] {
+            assert_eq!(metrics.as_ref().map(Report::num_examples), Some(24), "secure: {secure}");
+        }
+        let answered = record.participants.iter().filter(|site| site.answer == Answer::Accepted);
+        assert_eq!(answered.count(), 3);
+    }
+    let log = fs::read_to_string(federation.path().join("site-1.log"))?;
+    let sentence = "they are of 12 validation examples, and policy.min_metric_count of site.toml asks for 13";
+    assert!(log.contains(sentence), "{log}");
     Ok(())
 }
 

@@ -37,6 +37,7 @@ struct IdentityFile {
 struct PolicyFile {
     secure_aggregation: Option<String>,
     min_updates: Option<u32>,
+    min_metric_count: Option<u64>,
 }
 
 impl TryFrom<PolicyFile> for Policy {
@@ -62,7 +63,14 @@ impl TryFrom<PolicyFile> for Policy {
                 "must be at least 2: a sum over one site is its update",
             ));
         }
-        Ok(Self { require_secure_aggregation, min_updates })
+        let min_metric_count = file.min_metric_count.unwrap_or(Self::default().min_metric_count);
+        if min_metric_count < 1 {
+            return Err(Invalid::new(
+                "policy.min_metric_count",
+                "must be at least 1: a metric of no examples does not exist",
+            ));
+        }
+        Ok(Self { require_secure_aggregation, min_updates, min_metric_count })
     }
 }
 

@@ -9,11 +9,13 @@ pub struct Policy {
     pub require_secure_aggregation: bool,
     /// A sum is over at least so many sites.
     pub min_updates: u32,
+    /// No metric leaves the site that was measured on fewer examples.
+    pub min_metric_count: u64,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { require_secure_aggregation: true, min_updates: 3 }
+        Self { require_secure_aggregation: true, min_updates: 3, min_metric_count: 10 }
     }
 }
 
@@ -30,6 +32,16 @@ impl Policy {
             )),
             SecureAggregation::Off | SecureAggregation::Required(_) => None,
         }
+    }
+
+    /// Why metrics of so many examples stay at the site, if they do: of few they tell about each.
+    pub fn withholds(&self, examples: u64) -> Option<String> {
+        let least = self.min_metric_count;
+        (examples < least).then(|| {
+            format!(
+                "they are of {examples} validation examples, and policy.min_metric_count of site.toml asks for {least}"
+            )
+        })
     }
 }
 
@@ -59,14 +71,14 @@ mod tests {
             objection.contains("set policy.secure_aggregation = \"optional\" in its site.toml"),
             "{objection}"
         );
-        let optional = Policy { require_secure_aggregation: false, min_updates: 3 };
+        let optional = Policy { require_secure_aggregation: false, ..Policy::default() };
         assert_eq!(optional.objection(&spec(OFF)), None);
     }
 
     #[test]
     fn a_sum_over_too_few_is_refused_even_where_none_is_required() {
         for require_secure_aggregation in [true, false] {
-            let policy = Policy { require_secure_aggregation, min_updates: 3 };
+            let policy = Policy { require_secure_aggregation, ..Policy::default() };
             let objection = policy.objection(&spec(TWO)).unwrap();
             assert_eq!(
                 objection,
@@ -75,5 +87,13 @@ mod tests {
             );
             assert_eq!(Policy { min_updates: 2, ..policy }.objection(&spec(TWO)), None);
         }
+    }
+
+    #[test]
+    fn metrics_of_few_examples_stay() {
+        let policy = Policy { min_metric_count: 2, ..Policy::default() };
+        let reason = "they are of 1 validation examples, and policy.min_metric_count of site.toml asks for 2";
+        assert_eq!(policy.withholds(1).as_deref(), Some(reason));
+        assert_eq!(policy.withholds(2), None);
     }
 }

@@ -38,12 +38,13 @@ fn a_site_without_data_sets_is_complete() {
 #[test]
 fn a_site_agrees_to_little_unless_it_says_otherwise() {
     let policy = |written: &str| SiteConfig::parse("site.toml", &format!("{SITE}{written}")).unwrap().policy;
-    let strict = Policy { require_secure_aggregation: true, min_updates: 3 };
+    let strict = Policy { require_secure_aggregation: true, min_updates: 3, min_metric_count: 10 };
     for written in ["", "[policy]\n", "[policy]\nsecure_aggregation = \"required\"\nmin_updates = 3\n"] {
         assert_eq!(policy(written), strict, "{written}");
     }
-    let open = policy("[policy]\nsecure_aggregation = \"optional\"\nmin_updates = 2\n");
-    assert_eq!(open, Policy { require_secure_aggregation: false, min_updates: 2 });
+    let open =
+        policy("[policy]\nsecure_aggregation = \"optional\"\nmin_updates = 2\nmin_metric_count = 25\n");
+    assert_eq!(open, Policy { require_secure_aggregation: false, min_updates: 2, min_metric_count: 25 });
 }
 
 #[test]
@@ -117,6 +118,10 @@ fn what_is_wrong_is_said_with_its_line() {
         (
             format!("{SITE}[policy]\nmin_updates = 1\n"),
             "site.toml:10: policy.min_updates: must be at least 2: a sum over one site is its update",
+        ),
+        (
+            format!("{SITE}[policy]\nmin_metric_count = 0\n"),
+            "site.toml:10: policy.min_metric_count: must be at least 1: a metric of no examples does not exist",
         ),
         (format!("{SITE}[policy]\nmin_update = 3\n"), "site.toml:10: unknown field `min_update`"),
     ];

@@ -247,6 +247,10 @@ fn a_check_looks_at_everything_and_goes_on() {
     assert!(!report.passed);
     let points = report.findings.iter().find(|finding| finding.what == "data set points").unwrap();
     assert_eq!(points.detail, "60 rows, 3 columns");
+    let metrics = |report: &check::CheckReport| {
+        report.findings.iter().find(|finding| finding.what == "metrics").unwrap().detail.clone()
+    };
+    assert_eq!(metrics(&report), "are sent, of 12 validation examples");
 
     let cost = report.cost.unwrap();
     assert_eq!((cost.train_examples, cost.validation_examples), (48, 12));
@@ -254,6 +258,11 @@ fn a_check_looks_at_everything_and_goes_on() {
     assert_eq!((cost.parameters, cost.bytes_up_per_round, cost.bytes_down_per_round), (10, 40, 40));
     let counts: Vec<(u64, u64)> = cost.classes.iter().map(|class| (class.train, class.validation)).collect();
     assert_eq!(counts, [(24, 6), (24, 6)]);
+
+    let config = fs::read_to_string(bench.path("site.toml")).unwrap();
+    bench.write("site.toml", format!("{config}\n[policy]\nmin_metric_count = 13\n"));
+    let strict = bench.check(Some(bench.run(SOFTMAX)));
+    assert!(metrics(&strict).starts_with("are not sent: they are of 12 validation examples"), "{strict:?}");
 }
 
 #[test]

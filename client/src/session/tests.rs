@@ -39,7 +39,7 @@ impl Party for Loner {
 
 /// A site that agrees to runs without encryption.
 fn session<const N: usize>(ready: [Update; N]) -> Session {
-    with_policy(ready, Policy { require_secure_aggregation: false, min_updates: 3 })
+    with_policy(ready, Policy { require_secure_aggregation: false, ..Policy::default() })
 }
 
 fn with_policy<const N: usize>(ready: [Update; N], policy: Policy) -> Session {

@@ -44,6 +44,7 @@ pub(super) fn check(config: &SiteConfig, run: &Path, model: Option<&Path>, repor
         Err(error) => return report.add("contract", Err(error.to_string())),
     };
     report.add("contract", Ok(format!("data set `{}` meets it", spec.task.dataset)));
+    report.add("metrics", Ok(metrics(config, split.validation.len() as u64)));
     match cost(&run, split, &site, config) {
         Ok(cost) => {
             report.add("training step", Ok(format!("{STEPS} of them measured")));
@@ -51,6 +52,14 @@ pub(super) fn check(config: &SiteConfig, run: &Path, model: Option<&Path>, repor
         }
         Err(error) => report.add("training step", Err(error.to_string())),
     }
+}
+
+/// Whether metrics are sent. That they are not is how the site wants it, and no failure.
+fn metrics(config: &SiteConfig, held_out: u64) -> String {
+    config.policy.withholds(held_out).map_or_else(
+        || format!("are sent, of {held_out} validation examples"),
+        |reason| format!("are not sent: {reason}"),
+    )
 }
 
 fn cost(run: &LocalRun, split: Split, site: &str, config: &SiteConfig) -> Result<Cost, TrialError> {
