@@ -125,3 +125,26 @@ impl Area {
         (!areas.is_empty()).then(|| Self { value: over(|area| area.value), error: over(|area| area.error) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_least_precision_is_at_most_the_sum_and_close_to_it(
+            before in 0u64..1000,
+            negatives in 0u64..1000,
+            count in 1u64..2000,
+        ) {
+            let (before, negatives) = (before as f64, negatives as f64);
+            let reached = (1..=count).map(|j| before + j as f64);
+            let sum: f64 = reached.map(|reached| reached / (reached + negatives)).sum();
+            let least = least_precision(before, negatives, count);
+            // The logarithm is off by less than the first term that it adds up, which is at most 1.
+            prop_assert!(least <= sum + 1e-9 && sum - least < 1.0, "{least} {sum}");
+        }
+    }
+}
