@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sheaf_common::config::Invalid;
 use sheaf_transport::tls::CredentialPaths;
 
-use super::{DatasetConfig, Header, Policy, SiteConfig};
+use super::{DatasetConfig, Format, Header, Policy, SiteConfig};
 use crate::device::DeviceChoice;
 
 #[derive(Deserialize)]
@@ -78,7 +78,7 @@ impl TryFrom<PolicyFile> for Policy {
 #[serde(deny_unknown_fields)]
 struct DatasetFile {
     path: PathBuf,
-    format: Option<Format>,
+    format: Option<Written>,
     delimiter: Option<String>,
     quotes: Option<bool>,
     has_header: Option<bool>,
@@ -89,11 +89,12 @@ struct DatasetFile {
     rename: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Format {
+enum Written {
     Csv,
     Tsv,
+    Jsonl,
 }
 
 impl TryFrom<SiteFile> for SiteConfig {
@@ -141,12 +142,29 @@ fn address(written: String) -> Result<String, Invalid> {
 fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
     let key = |part: &str| format!("datasets.{name}.{part}");
     named(&key("path"), &file.path)?;
-    let delimiter = match (file.delimiter, file.format) {
-        (Some(written), _) => single_byte(&key("delimiter"), &written)?,
-        (None, Some(Format::Csv)) => b',',
-        (None, Some(Format::Tsv)) => b'\t',
-        (None, None) => delimiter_of(&key("format"), &file.path)?,
+    let written = match (file.format, &file.delimiter) {
+        (Some(written), _) => written,
+        (None, Some(_)) => Written::Csv,
+        (None, None) => format_of(&key("format"), &file.path)?,
     };
+    if written == Written::Jsonl {
+        let others = [
+            ("delimiter", file.delimiter.is_some()),
+            ("quotes", file.quotes.is_some()),
+            ("has_header", file.has_header.is_some()),
+            ("columns", file.columns.is_some()),
+            ("skip_rows", file.skip_rows > 0),
+        ];
+        if let Some((other, _)) = others.iter().find(|(_, given)| *given) {
+            return Err(Invalid::new(key(other), "is not for JSON lines, whose keys are the columns"));
+        }
+    }
+    let delimiter = match (file.delimiter, written) {
+        (Some(delimiter), _) => single_byte(&key("delimiter"), &delimiter)?,
+        (None, Written::Tsv) => b'\t',
+        (None, Written::Csv | Written::Jsonl) => b',',
+    };
+    let format = if written == Written::Jsonl { Format::JsonLines } else { Format::Delimited };
     let header = header(&key("columns"), file.has_header, file.columns)?;
     let mut renamed = BTreeSet::new();
     for (run, own) in &file.rename {
@@ -159,6 +177,7 @@ fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
     }
     Ok(DatasetConfig {
         path: file.path,
+        format,
         delimiter,
         quotes: file.quotes.unwrap_or(true),
         header,
@@ -188,15 +207,16 @@ fn header(key: &str, has_header: Option<bool>, columns: Option<Vec<String>>) -> 
     }
 }
 
-fn delimiter_of(key: &str, path: &Path) -> Result<u8, Invalid> {
+fn format_of(key: &str, path: &Path) -> Result<Written, Invalid> {
     let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
     match extension.as_deref() {
-        Some("csv") => Ok(b','),
-        Some("tsv" | "tab") => Ok(b'\t'),
+        Some("csv") => Ok(Written::Csv),
+        Some("tsv" | "tab") => Ok(Written::Tsv),
+        Some("jsonl" | "ndjson") => Ok(Written::Jsonl),
         _ => Err(Invalid::new(
             key,
             format!(
-                "is missing, and the name of {} does not tell it: write \"csv\" or \"tsv\"",
+                "is missing, and the name of {} does not tell it: write \"csv\", \"tsv\" or \"jsonl\"",
                 path.display()
             ),
         )),

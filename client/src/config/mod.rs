@@ -41,6 +41,8 @@ pub struct SiteConfig {
 pub struct DatasetConfig {
     /// The file, in UTF-8.
     pub path: PathBuf,
+    /// How it is written.
+    pub format: Format,
     /// Byte between two fields.
     pub delimiter: u8,
     /// Whether `"` may stand around a field; when not, it is a character like any other.
@@ -60,6 +62,15 @@ pub enum Header {
     FirstRow,
     /// The configuration: the file starts with an example.
     Named(Vec<String>),
+}
+
+/// How a data set is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Cells between delimiters, a row a line.
+    Delimited,
+    /// A JSON object per line.
+    JsonLines,
 }
 
 /// `site.toml` cannot be used.

@@ -57,10 +57,19 @@ fn the_extension_tells_the_format() {
 }
 
 #[test]
+fn json_lines_have_no_delimiter() {
+    for written in ["path = \"a.jsonl\"", "path = \"a.txt\"\nformat = \"jsonl\""] {
+        assert_eq!(dataset(written).format, Format::JsonLines);
+    }
+    assert_eq!(dataset("path = \"a.csv\"").format, Format::Delimited);
+}
+
+#[test]
 fn a_data_set_is_read_whole() {
     let written = "path = \"a.tab\"\nskip_rows = 2\nquotes = false\nrename = { disease = \"num\" }";
     let expected = DatasetConfig {
         path: "a.tab".into(),
+        format: Format::Delimited,
         delimiter: b'\t',
         quotes: false,
         header: Header::FirstRow,
@@ -89,7 +98,7 @@ fn what_is_wrong_is_said_with_its_line() {
         ),
         (
             with("path = \"a.csv\"\nformat = \"parquet\""),
-            "site.toml:12: unknown variant `parquet`, expected `csv` or `tsv`",
+            "site.toml:12: unknown variant `parquet`, expected one of `csv`, `tsv`, `jsonl`",
         ),
         (
             with("path = \"a.csv\"\ndelimiter = \"::\""),

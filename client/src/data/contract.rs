@@ -30,6 +30,8 @@ pub(super) enum Breach {
     MissingColumns { missing: Vec<String>, found: Vec<String>, all: Vec<String> },
     /// Two columns bear the name `own`, which the run calls `column`.
     AmbiguousColumn { column: String, own: String },
+    /// A line is no JSON object.
+    NoObject { line: u64, why: String },
     /// A row has too few or too many fields.
     Ragged { line: u64, fields: usize, columns: usize },
     /// A cell breaks the contract, in the column that the run calls `column` and the file `own`.
@@ -41,6 +43,7 @@ pub(super) enum Breach {
 pub(super) enum CellProblem {
     NotUtf8,
     NoLabel,
+    NoGroup,
     UnknownLabel,
     UnknownCategory,
     NotANumber,
@@ -66,6 +69,7 @@ impl ContractError {
                 format!("it has no column {}; of the run's columns it has {}", listed(missing), listed(found))
             }
             Breach::AmbiguousColumn { column, .. } => format!("it has two columns `{column}`"),
+            Breach::NoObject { line, .. } => format!("line {line} is no JSON object"),
             Breach::Ragged { line, fields, columns } => {
                 format!("line {line} has {fields} fields where the file has {columns} columns")
             }
@@ -78,6 +82,7 @@ impl ContractError {
                 }
                 CellProblem::NotUtf8
                 | CellProblem::NoLabel
+                | CellProblem::NoGroup
                 | CellProblem::NotANumber
                 | CellProblem::NotFinite
                 | CellProblem::TooLarge => {
@@ -105,6 +110,9 @@ impl fmt::Display for ContractError {
             Breach::AmbiguousColumn { own, .. } => {
                 write!(f, " has two columns `{own}`; give one of them another name")
             }
+            Breach::NoObject { line, why } => {
+                write!(f, ", line {line}: no JSON object ({why}); write one per line")
+            }
             Breach::Ragged { line, fields, columns } => write!(
                 f,
                 ", line {line}: {fields} fields where the file has {columns} columns; check the delimiter and the quotes"
@@ -129,6 +137,7 @@ impl CellProblem {
         match self {
             Self::NotUtf8 => "is not UTF-8",
             Self::NoLabel => "is empty where a label is expected",
+            Self::NoGroup => "is empty where the run asks whose the example is",
             Self::UnknownLabel => "is none of the run's labels",
             Self::UnknownCategory => "is none of the run's categories",
             Self::NotANumber => "is not a number",
@@ -141,6 +150,7 @@ impl CellProblem {
         match self {
             Self::NotUtf8 => "convert the file to UTF-8, for example with iconv",
             Self::NoLabel => "label the row or leave it out",
+            Self::NoGroup => "fill it in or leave the row out",
             Self::UnknownLabel => "write it as the run does, or leave the row out",
             Self::UnknownCategory => {
                 "write it as the run does, or ask the operator to list it under `categories` or `missing`"

@@ -1,13 +1,14 @@
 //! A site's data, read from its own files and brought into the form that the run's contract fixes.
 //!
-//! 1. `table` reads rows from a file.
+//! 1. `table` reads rows from a file, `lines` those of JSON lines.
 //! 2. `encode` turns the cells of a row into model inputs.
 //! 3. [`load()`] does both for a whole data set; `contract` says why it could not, once for the site and once
 //!    for the operator, who must learn the reason but none of the site's values.
-//! 4. [`split()`] holds out a part for validation, once for the whole run.
+//! 4. [`split()`] holds out a part for validation, once for the whole run, and [`few`] bounds what is trained on.
 
 mod contract;
 mod encode;
+mod lines;
 mod load;
 mod split;
 mod table;
@@ -15,8 +16,8 @@ mod table;
 mod tests;
 
 pub use contract::ContractError;
-pub use load::load;
-pub use split::split;
+pub use load::{load, load_grouped};
+pub use split::{few, split};
 pub use table::{Survey, survey};
 
 /// Examples in memory: inputs and labels, one each per example.

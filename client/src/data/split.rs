@@ -1,7 +1,8 @@
 //! Which of a site's examples are held out for validation.
 //!
 //! The division is drawn from the run's seed and the site's name, so that it is the same in every round and
-//! after every restart, and differs from site to site. It is stratified: every class gives its share.
+//! after every restart, and differs from site to site. It is stratified: every class gives its share. Examples that
+//! belong together, such as those of one patient, stay together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,32 +13,106 @@ use super::{Dataset, Inputs, Split};
 
 /// Divides `dataset`: holds out the share `validation_split` (in [0, 0.9]) of the examples, rounded, and of every
 /// class as near to its share as whole examples allow. The last example of a class is always trained on.
-pub fn split(dataset: Dataset, validation_split: f64, seed: u64, site_label: &str) -> Split {
-    let held_out = held_out(&dataset.labels, validation_split, seed, site_label);
-    let (train_labels, validation_labels) = divide(dataset.labels, &held_out);
-    let (train_inputs, validation_inputs) = match dataset.inputs {
-        Inputs::Text(texts) => {
-            let (train, validation) = divide(texts, &held_out);
-            (Inputs::Text(train), Inputs::Text(validation))
-        }
-        Inputs::Table { width, values } => {
-            let (train, validation) = divide(values.chunks_exact(width.max(1)), &held_out);
-            let table = |rows: Vec<&[f32]>| Inputs::Table { width, values: rows.concat() };
-            (table(train), table(validation))
-        }
+///
+/// With `groups`, one number per example, a group is held out whole or not at all, so that the shares are met only as
+/// nearly as whole groups allow.
+pub fn split(
+    dataset: Dataset,
+    groups: Option<&[u32]>,
+    validation_split: f64,
+    seed: u64,
+    site_label: &str,
+) -> Split {
+    let labels = &dataset.labels;
+    let held_out = match groups {
+        None => held_out(labels, validation_split, seed, site_label),
+        Some(groups) => held_out_groups(labels, groups, validation_split, seed, site_label),
     };
-    Split {
-        train: Dataset { inputs: train_inputs, labels: train_labels },
-        validation: Dataset { inputs: validation_inputs, labels: validation_labels },
-    }
+    let (train, validation) = part(dataset, &held_out);
+    Split { train, validation }
 }
 
-/// The held-out examples' places.
-fn held_out(labels: &[u32], share: f64, seed: u64, site_label: &str) -> BTreeSet<usize> {
+/// At most `most` examples of each class, drawn once for the whole run.
+pub fn few(dataset: Dataset, most: usize, seed: u64, site_label: &str) -> Dataset {
+    let mut left_out = BTreeSet::new();
+    for (label, mut places) in by_class(&dataset.labels) {
+        places.shuffle(&mut seed::stream(seed, &["examples per class", site_label, &label.to_string()]));
+        left_out.extend(places.into_iter().skip(most));
+    }
+    part(dataset, &left_out).0
+}
+
+/// The examples that are not at these places, and those that are.
+fn part(dataset: Dataset, places: &BTreeSet<usize>) -> (Dataset, Dataset) {
+    let (labels, other_labels) = divide(dataset.labels, places);
+    let (inputs, other_inputs) = match dataset.inputs {
+        Inputs::Text(texts) => {
+            let (texts, others) = divide(texts, places);
+            (Inputs::Text(texts), Inputs::Text(others))
+        }
+        Inputs::Table { width, values } => {
+            let (rows, others) = divide(values.chunks_exact(width.max(1)), places);
+            let table = |rows: Vec<&[f32]>| Inputs::Table { width, values: rows.concat() };
+            (table(rows), table(others))
+        }
+    };
+    (Dataset { inputs, labels }, Dataset { inputs: other_inputs, labels: other_labels })
+}
+
+/// The places of each class's examples.
+fn by_class(labels: &[u32]) -> BTreeMap<u32, Vec<usize>> {
     let mut classes = BTreeMap::<u32, Vec<usize>>::new();
     for (place, label) in labels.iter().enumerate() {
         classes.entry(*label).or_default().push(place);
     }
+    classes
+}
+
+/// Takes the groups in a random order, those with the larger part of a class first, and holds out each that brings
+/// every class nearer to its share, unless it would leave nothing of a class to train on. So at most half a group too
+/// many is held out of a class.
+fn held_out_groups(
+    labels: &[u32],
+    groups: &[u32],
+    share: f64,
+    seed: u64,
+    site_label: &str,
+) -> BTreeSet<usize> {
+    let mut left: BTreeMap<u32, f64> = BTreeMap::new();
+    let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (place, (label, group)) in labels.iter().zip(groups).enumerate() {
+        *left.entry(*label).or_default() += 1.0;
+        members.entry(*group).or_default().push(place);
+    }
+    let sizes = left.clone();
+    let mut wanted: BTreeMap<u32, f64> = left.iter().map(|(label, count)| (*label, count * share)).collect();
+    let mut order: Vec<Vec<usize>> = members.into_values().collect();
+    order.shuffle(&mut seed::stream(seed, &["validation groups", site_label]));
+    // Of its class each example is the more the rarer the class is.
+    let weight = |places: &[usize]| places.iter().map(|place| 1.0 / sizes[&labels[*place]]).sum::<f64>();
+    order.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
+    let mut held_out = BTreeSet::new();
+    for places in order {
+        let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
+        for place in &places {
+            *counts.entry(labels[*place]).or_default() += 1.0;
+        }
+        let overshoots = |(label, count): (&u32, &f64)| 2.0 * wanted[label] < *count;
+        if counts.iter().any(overshoots) || counts.iter().any(|(label, count)| left[label] <= *count) {
+            continue;
+        }
+        for (label, count) in counts {
+            *left.entry(label).or_default() -= count;
+            *wanted.entry(label).or_default() -= count;
+        }
+        held_out.extend(places);
+    }
+    held_out
+}
+
+/// The held-out examples' places.
+fn held_out(labels: &[u32], share: f64, seed: u64, site_label: &str) -> BTreeSet<usize> {
+    let classes = by_class(labels);
     let sizes: Vec<usize> = classes.values().map(Vec::len).collect();
     let mut held_out = BTreeSet::new();
     for ((label, mut places), quota) in classes.into_iter().zip(quotas(&sizes, share)) {

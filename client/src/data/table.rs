@@ -1,4 +1,4 @@
-//! Rows of a delimited text file, with the place of every row for the message.
+//! Rows of a file, delimited text or JSON lines, with the place of every row for the message.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -7,15 +7,22 @@ use std::path::Path;
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
 use super::contract::{Breach, CellProblem, ContractError};
-use crate::config::{DatasetConfig, Header};
+use super::lines::Lines;
+use crate::config::{DatasetConfig, Format, Header};
 
 /// A file open for reading, past its header.
 pub(super) struct Table<'a> {
     dataset: &'a str,
     config: &'a DatasetConfig,
-    reader: Reader<File>,
+    source: Source,
     /// The columns' names in the file.
     names: Vec<String>,
+}
+
+/// What rows are read from.
+enum Source {
+    Delimited(Reader<File>),
+    Lines(Lines),
 }
 
 /// The columns that a contract asks for.
@@ -74,6 +81,10 @@ pub fn survey(config: &DatasetConfig, name: &str) -> Result<Survey, ContractErro
 impl<'a> Table<'a> {
     pub(super) fn open(config: &'a DatasetConfig, dataset: &'a str) -> Result<Self, ContractError> {
         let error = |breach| ContractError::new(dataset, &config.path, breach);
+        if config.format == Format::JsonLines {
+            let lines = Lines::open(&config.path).map_err(error)?;
+            return Ok(Self { dataset, config, names: lines.names.clone(), source: Source::Lines(lines) });
+        }
         // The header is read as a row like any other and rows may differ in length until they are checked
         // below: only so are the lines counted from the top of the file, and skipped rows free in their form.
         let mut reader = ReaderBuilder::new()
@@ -98,7 +109,7 @@ impl<'a> Table<'a> {
                 break;
             }
         }
-        Ok(Self { dataset, config, reader, names })
+        Ok(Self { dataset, config, source: Source::Delimited(reader), names })
     }
 
     /// Finds the columns that the run calls `label` and `inputs`.
@@ -145,15 +156,17 @@ impl<'a> Table<'a> {
     }
 
     fn next(&mut self, record: &mut ByteRecord) -> Result<bool, ContractError> {
-        let more =
-            self.reader.read_byte_record(record).map_err(|problem| self.error(unreadable(&problem)))?;
+        let (dataset, path) = (self.dataset, &self.config.path);
+        let error = |breach| ContractError::new(dataset, path, breach);
+        let more = match &mut self.source {
+            Source::Lines(lines) => return lines.next(record).map_err(error),
+            Source::Delimited(reader) => {
+                reader.read_byte_record(record).map_err(|problem| error(unreadable(&problem)))?
+            }
+        };
         let (fields, columns) = (record.len(), self.names.len());
         if more && fields != columns {
-            return Err(self.error(Breach::Ragged {
-                line: line_of(record, &self.config.path),
-                fields,
-                columns,
-            }));
+            return Err(error(Breach::Ragged { line: line_of(record, path), fields, columns }));
         }
         Ok(more)
     }

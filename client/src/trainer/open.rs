@@ -75,8 +75,17 @@ pub fn load_split(
     site_label: &str,
 ) -> Result<Split, OpenError> {
     let spec = &job.spec;
-    let dataset = load(job, datasets)?;
-    let split = data::split(dataset, spec.training.validation_split, spec.seed, site_label);
+    let (dataset, groups) = match datasets.get(&spec.task.dataset) {
+        Some(config) if spec.task.input != TaskInput::Nothing => {
+            data::load_grouped(config, &spec.task.dataset, &spec.task)?
+        }
+        Some(_) | None => (load(job, datasets)?, None),
+    };
+    let share = spec.training.validation_split;
+    let mut split = data::split(dataset, groups.as_deref(), share, spec.seed, site_label);
+    if let Some(most) = spec.training.max_examples_per_class {
+        split.train = data::few(split.train, most as usize, spec.seed, site_label);
+    }
     if split.train.is_empty() && spec.task.input != TaskInput::Nothing {
         return Err(OpenError::NoExamples(spec.task.dataset.clone()));
     }

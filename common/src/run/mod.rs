@@ -161,6 +161,9 @@ pub struct Task {
     pub label: String,
     /// The labels, in the order of the model's outputs. At least two.
     pub labels: Vec<String>,
+    /// The column that says which examples belong together, such as those of one patient: none of them is trained on
+    /// when another is validated on.
+    pub group: Option<String>,
     /// What the label is learned from.
     pub input: TaskInput,
 }

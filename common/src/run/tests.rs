@@ -112,6 +112,7 @@ fn a_whole_file_is_read() {
             dataset: "news".into(),
             label: "topic".into(),
             labels: vec!["earn".into(), "acq".into(), "ship".into()],
+            group: None,
             input: TaskInput::Text { column: "body".into(), max_length: 96 },
         },
         training: Training {

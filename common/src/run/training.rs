@@ -33,6 +33,8 @@ pub struct Training {
     pub proximal_mu: f64,
     /// Which examples a site sees how often.
     pub sampling: Sampling,
+    /// A site trains on at most so many examples of each class, drawn once for the whole run.
+    pub max_examples_per_class: Option<u32>,
     /// Share of a site's data that is held out for validation, in [0, 0.9]; stratified by label, the same in every round.
     pub validation_split: f64,
 }
@@ -237,6 +239,7 @@ impl Default for Training {
             loss: Loss::default(),
             proximal_mu: 0.0,
             sampling: Sampling::Shuffle,
+            max_examples_per_class: None,
             validation_split: 0.1,
         }
     }

@@ -3,6 +3,7 @@
 
 mod bad;
 mod encoding;
+mod lines;
 mod splitting;
 
 use std::fs;
@@ -10,7 +11,7 @@ use std::fs;
 use sheaf_common::run::{Feature, FeatureKind, Task, TaskInput};
 
 use super::*;
-use crate::config::{DatasetConfig, Header};
+use crate::config::{DatasetConfig, Format, Header};
 
 /// A data set of its own.
 struct TestFile {
@@ -25,6 +26,7 @@ impl TestFile {
         fs::write(&path, content).unwrap();
         let config = DatasetConfig {
             path,
+            format: Format::Delimited,
             delimiter: b',',
             quotes: true,
             header: Header::FirstRow,
@@ -53,7 +55,13 @@ fn owned(words: &[&str]) -> Vec<String> {
 }
 
 fn task(input: TaskInput) -> Task {
-    Task { dataset: "heart".to_owned(), label: "disease".to_owned(), labels: owned(&["no", "yes"]), input }
+    Task {
+        dataset: "heart".to_owned(),
+        label: "disease".to_owned(),
+        labels: owned(&["no", "yes"]),
+        group: None,
+        input,
+    }
 }
 
 fn table(features: Vec<Feature>) -> Task {

@@ -1,5 +1,7 @@
 //! What is held out.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -25,7 +27,7 @@ proptest! {
         seed: u64,
     ) {
         let dataset = numbered(labels.clone());
-        let split = split(dataset.clone(), share, seed, "st-mary");
+        let split = split(dataset.clone(), None, share, seed, "st-mary");
 
         let mut all: Vec<usize> = [places(&split.train), places(&split.validation)].concat();
         all.sort_unstable();
@@ -51,8 +53,8 @@ proptest! {
     fn rows_stay_whole(labels in prop::collection::vec(0u32..3, 0..50), seed: u64) {
         let values = (0..labels.len()).flat_map(|place| [place as f32, -(place as f32)]).collect();
         let dataset = Dataset { inputs: Inputs::Table { width: 2, values }, labels: labels.clone() };
-        let by_text = split(numbered(labels), 0.3, seed, "a");
-        let by_row = split(dataset, 0.3, seed, "a");
+        let by_text = split(numbered(labels), None, 0.3, seed, "a");
+        let by_row = split(dataset, None, 0.3, seed, "a");
         for (text, row) in [(by_text.train, by_row.train), (by_text.validation, by_row.validation)] {
             let expected = places(&text).into_iter().flat_map(|place| [place as f32, -(place as f32)]).collect();
             prop_assert_eq!(row.inputs, Inputs::Table { width: 2, values: expected });
@@ -62,7 +64,7 @@ proptest! {
 
 #[test]
 fn seed_and_site_fix_it() {
-    let of = |seed, site| places(&split(numbered(vec![0; 100]), 0.2, seed, site).validation);
+    let of = |seed, site| places(&split(numbered(vec![0; 100]), None, 0.2, seed, site).validation);
     assert_eq!(of(1, "a"), of(1, "a"));
     assert_ne!(of(1, "a"), of(2, "a"));
     assert_ne!(of(1, "a"), of(1, "b"));
@@ -70,17 +72,64 @@ fn seed_and_site_fix_it() {
 
 #[test]
 fn nothing_is_held_out_of_little() {
-    assert!(split(numbered(vec![0, 1, 2, 3]), 0.9, 1, "a").validation.is_empty());
-    assert!(split(numbered(vec![0, 0, 0]), 0.1, 1, "a").validation.is_empty());
-    assert!(split(numbered(Vec::new()), 0.5, 1, "a").train.is_empty());
-    assert!(split(numbered(vec![0; 10]), 0.0, 1, "a").validation.is_empty());
+    assert!(split(numbered(vec![0, 1, 2, 3]), None, 0.9, 1, "a").validation.is_empty());
+    assert!(split(numbered(vec![0, 0, 0]), None, 0.1, 1, "a").validation.is_empty());
+    assert!(split(numbered(Vec::new()), None, 0.5, 1, "a").train.is_empty());
+    assert!(split(numbered(vec![0; 10]), None, 0.0, 1, "a").validation.is_empty());
 }
 
 #[test]
 fn a_share_that_is_none_is_harmless() {
     for share in [f64::NAN, f64::INFINITY, -1.0, 1.0, 2.0] {
-        let split = split(numbered(vec![0, 0, 1]), share, 1, "a");
+        let split = split(numbered(vec![0, 0, 1]), None, share, 1, "a");
         assert_eq!(split.train.len() + split.validation.len(), 3);
         assert!(!split.train.is_empty());
     }
+}
+
+proptest! {
+    #[test]
+    fn a_group_is_on_one_side_and_the_shares_are_met_as_groups_allow(
+        examples in prop::collection::vec((0u32..3, 0u32..30), 1..200),
+        share in 0.0f64..=0.6,
+        seed: u64,
+    ) {
+        let (labels, groups): (Vec<u32>, Vec<u32>) = examples.into_iter().unzip();
+        let dataset = numbered(labels.clone());
+        let split = split(dataset.clone(), Some(&groups), share, seed, "st-mary");
+        let of = |side: &Dataset| -> BTreeSet<u32> { places(side).iter().map(|place| groups[*place]).collect() };
+        prop_assert!(of(&split.train).is_disjoint(&of(&split.validation)));
+        prop_assert_eq!(split.train.len() + split.validation.len(), labels.len());
+        let (all, held) = (dataset.class_counts(3), split.validation.class_counts(3));
+        for (class, size) in all.iter().enumerate() {
+            prop_assert!(*size == 0 || held[class] < *size, "class {class} is trained on");
+            // The most examples of the class that one group has.
+            let of_group = |group: &u32| {
+                let pairs = groups.iter().zip(&labels);
+                pairs.filter(|(other, label)| *other == group && **label == class as u32).count()
+            };
+            let most = groups.iter().map(of_group).max().unwrap_or(0);
+            prop_assert!(held[class] as f64 <= *size as f64 * share + most as f64 / 2.0);
+        }
+    }
+}
+
+#[test]
+fn many_small_groups_meet_the_shares() {
+    let labels: Vec<u32> = (0..600).map(|place| u32::from(place % 5 == 0)).collect();
+    let groups: Vec<u32> = (0..600).map(|place| place / 3).collect();
+    for seed in 0..20 {
+        let split = split(numbered(labels.clone()), Some(&groups), 0.2, seed, "a");
+        let held = split.validation.class_counts(2);
+        assert!(held[0].abs_diff(96) <= 3 && held[1].abs_diff(24) <= 3, "{held:?}");
+    }
+}
+
+#[test]
+fn a_few_examples_of_each_class_are_drawn_once() {
+    let labels: Vec<u32> = (0..100).map(|place| u32::from(place % 10 == 0)).collect();
+    let drawn = few(numbered(labels.clone()), 16, 1, "a");
+    assert_eq!(drawn.class_counts(2), [16, 10]);
+    assert_eq!(drawn, few(numbered(labels.clone()), 16, 1, "a"));
+    assert_ne!(drawn, few(numbered(labels), 16, 2, "a"));
 }

@@ -20,6 +20,7 @@ pub(super) struct TaskFile {
     label: String,
     #[serde(default)]
     labels: Vec<String>,
+    group: Option<String>,
     text: Option<String>,
     max_length: Option<u32>,
     features: Option<Vec<FeatureFile>>,
@@ -64,6 +65,7 @@ pub(super) fn task(file: TaskFile) -> Result<Task, Invalid> {
                 dataset: String::new(),
                 label: String::new(),
                 labels: Vec::new(),
+                group: None,
                 input: TaskInput::Nothing,
             });
         }
@@ -83,7 +85,25 @@ pub(super) fn task(file: TaskFile) -> Result<Task, Invalid> {
         return Err(Invalid::new("task.labels", format!("list 2 to {LABELS_MAX} labels")));
     }
     no_duplicates("task.labels", file.labels.iter().map(String::as_str))?;
-    Ok(Task { dataset: file.dataset, label: file.label, labels: file.labels, input })
+    if let Some(group) = &file.group {
+        forbid("task.group", group.is_empty(), "names no column")?;
+        forbid(
+            "task.group",
+            *group == file.label,
+            "is the label's column; name the one that says whose an example is",
+        )?;
+        let is_input = match &input {
+            TaskInput::Text { column, .. } => column == group,
+            TaskInput::Table { features } => features.iter().any(|feature| feature.column == *group),
+            TaskInput::Nothing => false,
+        };
+        forbid(
+            "task.group",
+            is_input,
+            "is an input of the model; name the column that says whose an example is",
+        )?;
+    }
+    Ok(Task { dataset: file.dataset, label: file.label, labels: file.labels, group: file.group, input })
 }
 
 fn feature(index: usize, file: FeatureFile) -> Result<Feature, Invalid> {

@@ -41,6 +41,7 @@ pub(super) struct TrainingFile {
     class_weights: Option<ClassWeightsFile>,
     proximal_mu: Option<f64>,
     sampling: Option<Sampling>,
+    max_examples_per_class: Option<u32>,
     validation_split: Option<f64>,
 }
 
@@ -91,6 +92,9 @@ pub(super) fn training(file: &TrainingFile, labels: usize) -> Result<Training, I
     {
         limit.map_or(Ok(()), |limit| positive(key, limit))?;
     }
+    if let Some(most) = file.max_examples_per_class {
+        within("training.max_examples_per_class", u64::from(most), 1, 1_000_000_000)?;
+    }
     let layer_decay = file.layer_decay.unwrap_or(1.0);
     if !(layer_decay > 0.0 && layer_decay <= 1.0) {
         return Err(Invalid::new("training.layer_decay", format!("{layer_decay} is not in (0, 1]")));
@@ -118,6 +122,7 @@ pub(super) fn training(file: &TrainingFile, labels: usize) -> Result<Training, I
         loss: loss(file, labels)?,
         proximal_mu,
         sampling: file.sampling.unwrap_or(Sampling::Shuffle),
+        max_examples_per_class: file.max_examples_per_class,
         validation_split,
     })
 }

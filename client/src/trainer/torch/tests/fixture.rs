@@ -172,6 +172,7 @@ pub(super) fn text_spec(trainable: Trainable, pooling: Pooling) -> RunSpec {
             dataset: "news".into(),
             label: "topic".into(),
             labels: ["crude", "grain", "other"].map(str::to_owned).into(),
+            group: None,
             input: TaskInput::Text { column: "text".into(), max_length: 8 },
         },
         ..table_spec(Vec::new(), Vec::new())
@@ -195,6 +196,7 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
             dataset: "points".into(),
             label: "side".into(),
             labels: ["left", "right", "above"].map(str::to_owned).into(),
+            group: None,
             input: TaskInput::Table { features },
         },
         training: Training {
