@@ -18,9 +18,15 @@ pub(super) struct Lines {
     pub(super) names: Vec<String>,
     reader: BufReader<File>,
     /// The first object, which was read for its keys.
-    first: Option<(Map<String, Value>, Position)>,
+    first: Option<Object>,
     /// Of the line that is read next.
     position: Position,
+}
+
+/// One line's object, and where the line is.
+struct Object {
+    cells: Map<String, Value>,
+    at: Position,
 }
 
 impl Lines {
@@ -29,9 +35,9 @@ impl Lines {
         let mut position = Position::new();
         position.set_line(1);
         let mut lines = Self { names: Vec::new(), reader: BufReader::new(file), first: None, position };
-        let Some((first, at)) = lines.object()? else { return Err(Breach::Empty) };
-        lines.names = first.keys().cloned().collect();
-        lines.first = Some((first, at));
+        let Some(first) = lines.object()? else { return Err(Breach::Empty) };
+        lines.names = first.cells.keys().cloned().collect();
+        lines.first = Some(first);
         Ok(lines)
     }
 
@@ -41,10 +47,10 @@ impl Lines {
             Some(first) => Some(first),
             None => self.object()?,
         };
-        let Some((object, at)) = next else { return Ok(false) };
+        let Some(Object { cells, at }) = next else { return Ok(false) };
         record.clear();
         for name in &self.names {
-            match object.get(name) {
+            match cells.get(name) {
                 None | Some(Value::Null) => record.push_field(b""),
                 Some(Value::String(text)) => record.push_field(text.as_bytes()),
                 // A list or an object is the text that it is written as.
@@ -55,7 +61,7 @@ impl Lines {
         Ok(true)
     }
 
-    fn object(&mut self) -> Result<Option<(Map<String, Value>, Position)>, Breach> {
+    fn object(&mut self) -> Result<Option<Object>, Breach> {
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -76,7 +82,7 @@ impl Lines {
                 continue;
             }
             return match serde_json::from_slice(line) {
-                Ok(Value::Object(object)) => Ok(Some((object, at))),
+                Ok(Value::Object(cells)) => Ok(Some(Object { cells, at })),
                 Ok(_) => Err(refuse("it is another value".to_owned())),
                 // The reader's own words may quote the line, and its line is always 1.
                 Err(problem) => Err(refuse(format!("at character {}", problem.column()))),
