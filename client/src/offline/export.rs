@@ -1,23 +1,20 @@
 //! A model that was trained here, as a folder: whole, or not there at all.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Cursor};
 use std::path::{Path, PathBuf};
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::RunId;
 use sheaf_common::message::ExportPlan;
 use sheaf_common::model::{
-    CARD_FILE, CONFIG_FILE, ExportError, Piece, WEIGHTS_FILE, WeightsPlan, export_config, export_weights,
+    CARD_FILE, CONFIG_FILE, ExportError, WEIGHTS_FILE, WeightsPlan, export_config, export_weights,
 };
-use sheaf_common::params::{VALUE_BYTES, to_bytes};
+use sheaf_common::params::to_bytes;
 use sheaf_common::status::{RunState, RunStatus, RunSummary};
 use sheaf_common::time::Timestamp;
 
 use super::run::LocalRun;
-
-/// Values turned into bytes at a time.
-const CHUNK: usize = 1 << 18;
 
 /// The model was not written, and nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -96,27 +93,8 @@ fn copy_others(base: &Path, folder: &Path) -> io::Result<()> {
 
 fn write_weights(path: &Path, plan: &WeightsPlan, mut base: Option<File>, params: &[f32]) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create_new(path)?);
-    out.write_all(&plan.header)?;
-    for piece in &plan.pieces {
-        match (*piece, &mut base) {
-            (Piece::Global { offset, bytes }, _) => {
-                let (start, count) = ((offset / VALUE_BYTES) as usize, (bytes / VALUE_BYTES) as usize);
-                let values = params.get(start..start + count).ok_or(io::ErrorKind::UnexpectedEof)?;
-                for chunk in values.chunks(CHUNK) {
-                    out.write_all(&to_bytes(chunk))?;
-                }
-            }
-            (Piece::Base { offset, bytes }, Some(base)) => {
-                base.seek(SeekFrom::Start(offset))?;
-                if io::copy(&mut base.take(bytes), &mut out)? != bytes {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-            }
-            (Piece::Base { .. }, None) => {
-                return Err(io::Error::other("there is no base model to copy from"));
-            }
-        }
-    }
+    let mut params = Cursor::new(to_bytes(params));
+    plan.write(&mut out, base.as_mut().map(|base| base as _), &mut params)?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 

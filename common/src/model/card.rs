@@ -48,6 +48,9 @@ fn about(plan: &ExportPlan) -> String {
         }
     };
     let trained = match spec.model.trainable {
+        _ if spec.model.lora.is_some() => {
+            "low-rank adapters, merged into the weights here, and the classification head".into()
+        }
         Trainable::Head => "the classification head".into(),
         Trainable::Last(count) => format!("the last {count} layers and the classification head"),
         Trainable::All => "all parameters".into(),

@@ -4,17 +4,23 @@
 //! The weights are described, not written: a header and a list of pieces to copy, so that the caller streams
 //! them with the memory of one buffer.
 
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
 use serde_json::{Map, Value, json};
 
 use crate::message::ExportPlan;
-use crate::params::{ParamTensor, VALUE_BYTES};
-use crate::run::{Architecture, ModelSource, RunSpec, TaskInput};
+use crate::params::{ParamTensor, VALUE_BYTES, from_bytes, to_bytes};
+use crate::run::{Architecture, Lora, ModelSource, RunSpec, TaskInput};
 
 use super::config::ModelConfig;
 use super::features::FeatureJson;
+use super::lora::factor_names;
 use super::plan::{PlanError, blocks};
 use super::tensors;
 use super::weights::{BadWeights, Weights};
+
+/// Values of a weight that are merged at a time.
+const ROWS_VALUES: usize = 1 << 16;
 
 /// A model cannot be put together, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,15 +37,94 @@ pub enum ExportError {
 }
 
 /// `model.safetensors` to be written: the header, then the pieces one after the other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WeightsPlan {
     /// The file's first bytes.
     pub header: Vec<u8>,
     /// What follows.
     pub pieces: Vec<Piece>,
+    /// What adapters are merged by.
+    lora: Option<Lora>,
 }
 
-/// Bytes to be copied.
+/// What a source of bytes must be able to do.
+pub trait Source: Read + Seek {}
+
+impl<T: Read + Seek> Source for T {}
+
+impl WeightsPlan {
+    /// Writes the file: from the imported `model.safetensors` and the global parameters, with the memory of one buffer
+    /// and of one adapter. Returns its bytes.
+    pub fn write(
+        &self,
+        out: &mut impl Write,
+        mut base: Option<&mut dyn Source>,
+        global: &mut dyn Source,
+    ) -> io::Result<u64> {
+        out.write_all(&self.header)?;
+        let mut total = self.header.len() as u64;
+        for piece in &self.pieces {
+            let copied = match *piece {
+                Piece::Global { offset, bytes } => copy(global, offset, bytes, out)?,
+                Piece::Base { offset, bytes } => copy(some(&mut base)?, offset, bytes, out)?,
+                Piece::Merged { offset, bytes, factors } => {
+                    let lora =
+                        self.lora.as_ref().ok_or_else(|| io::Error::other("the run has no adapters"))?;
+                    let [a, b] = [read(global, factors[0])?, read(global, factors[1])?];
+                    merge(lora, some(&mut base)?, (offset, bytes), (&a, &b), out)?
+                }
+            };
+            if copied != piece.bytes() {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "a source ends before the tensor does",
+                ));
+            }
+            total += copied;
+        }
+        Ok(total)
+    }
+}
+
+fn some<'a>(base: &'a mut Option<&mut dyn Source>) -> io::Result<&'a mut dyn Source> {
+    match base {
+        Some(base) => Ok(&mut **base),
+        None => Err(io::Error::other("there is no base model to copy from")),
+    }
+}
+
+fn copy(source: &mut dyn Source, offset: u64, bytes: u64, out: &mut impl Write) -> io::Result<u64> {
+    source.seek(SeekFrom::Start(offset))?;
+    io::copy(&mut source.take(bytes), out)
+}
+
+fn read(source: &mut dyn Source, (offset, bytes): (u64, u64)) -> io::Result<Vec<f32>> {
+    let mut values = Vec::new();
+    source.seek(SeekFrom::Start(offset))?;
+    source.take(bytes).read_to_end(&mut values)?;
+    Ok(from_bytes(&values))
+}
+
+/// The weight with its adapter, a few rows at a time.
+fn merge(
+    lora: &Lora,
+    base: &mut dyn Source,
+    (offset, bytes): (u64, u64),
+    (a, b): (&[f32], &[f32]),
+    out: &mut impl Write,
+) -> io::Result<u64> {
+    let inputs = (a.len() / lora.rank.max(1) as usize).max(1);
+    let rows = (ROWS_VALUES / inputs).max(1);
+    let step = (rows * inputs) as u64 * VALUE_BYTES;
+    for (chunk, start) in (0..bytes).step_by(step as usize).enumerate() {
+        let mut values = read(base, (offset + start, step.min(bytes - start)))?;
+        lora.merge(&mut values, chunk * rows, a, b);
+        out.write_all(&to_bytes(&values))?;
+    }
+    Ok(bytes)
+}
+
+/// Bytes to be copied, or made of two sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// From the imported `model.safetensors`.
@@ -56,13 +141,22 @@ pub enum Piece {
         /// How many.
         bytes: u64,
     },
+    /// A weight with its adapter merged into it ([`crate::run::Lora::merge`]).
+    Merged {
+        /// Where the weight starts in the imported `model.safetensors`.
+        offset: u64,
+        /// Its bytes.
+        bytes: u64,
+        /// Where its factors start in the blob of the global parameters, and their bytes.
+        factors: [(u64, u64); 2],
+    },
 }
 
 impl Piece {
     /// How many bytes.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Base { bytes, .. } | Self::Global { bytes, .. } => *bytes,
+            Self::Base { bytes, .. } | Self::Global { bytes, .. } | Self::Merged { bytes, .. } => *bytes,
         }
     }
 }
@@ -171,7 +265,7 @@ pub fn export_weights(
         );
         pieces.push(piece);
     }
-    Ok(WeightsPlan { header: framed(&header), pieces })
+    Ok(WeightsPlan { header: framed(&header), pieces, lora: plan.job.spec.model.lora.clone() })
 }
 
 /// A run that pools by the mean neither uses nor trains the pooler, but a model that has one keeps it, so
@@ -193,19 +287,31 @@ fn exported_tensors(
     Ok(blocks.all().cloned().collect())
 }
 
-/// Where a tensor's bytes are: in the global parameters if it was trained, else in the imported file.
+/// Where a tensor's bytes are: in the global parameters if it was trained, else in the imported file, to which an
+/// adapter may come.
 fn piece(plan: &ExportPlan, base: Option<&Weights>, tensor: &ParamTensor) -> Result<Piece, ExportError> {
-    let mut offset = 0;
-    for trained in &plan.job.params.tensors {
-        let bytes = trained.numel() * VALUE_BYTES;
-        if trained == tensor {
-            return Ok(Piece::Global { offset, bytes });
+    let trained = |name: &str| {
+        let mut offset = 0;
+        for trained in &plan.job.params.tensors {
+            let bytes = trained.numel() * VALUE_BYTES;
+            if trained.name == name {
+                return Some((trained, (offset, bytes)));
+            }
+            offset += bytes;
         }
-        offset += bytes;
+        None
+    };
+    if let Some((_, (offset, bytes))) = trained(&tensor.name).filter(|(found, _)| *found == tensor) {
+        return Ok(Piece::Global { offset, bytes });
     }
     let base = base.ok_or_else(|| BadWeights::Missing(tensor.name.clone()))?;
     let stored = base.require(&tensor.name, &tensor.shape)?;
-    Ok(Piece::Base { offset: stored.offset, bytes: stored.bytes })
+    let (offset, bytes) = (stored.offset, stored.bytes);
+    let [a, b] = factor_names(&tensor.name).map(|name| trained(&name).map(|(_, place)| place));
+    Ok(match (a, b) {
+        (Some(a), Some(b)) => Piece::Merged { offset, bytes, factors: [a, b] },
+        _ => Piece::Base { offset, bytes },
+    })
 }
 
 /// The encoder of a model with a head has the prefix `bert.`; `transformers` opens it as a bare encoder too.

@@ -8,6 +8,7 @@ use crate::run::{Architecture, ModelSource, RunSpec};
 use crate::seed;
 
 use super::config::ModelConfig;
+use super::lora;
 use super::plan::{PlanError, blocks};
 use super::tensors::Blocks;
 use super::weights::{BadWeights, Weights};
@@ -105,7 +106,17 @@ pub fn initial(
     for tensor in blocks.all() {
         source.of(tensor, &blocks)?;
     }
-    params.tensors.iter().map(|tensor| Ok(source.of(tensor, &blocks)?)).collect()
+    let of = |tensor: &ParamTensor| match lora::is_a(&tensor.name) {
+        // As PEFT starts them: the product is 0, so that the model begins as it is.
+        Some(true) => Ok(Initial::Fresh(Distribution::Uniform { bound: 1.0 / inputs_of(tensor).sqrt() })),
+        Some(false) => Ok(Initial::Fresh(Distribution::Zeros)),
+        None => Ok(source.of(tensor, &blocks)?),
+    };
+    params.tensors.iter().map(of).collect()
+}
+
+fn inputs_of(weight: &ParamTensor) -> f64 {
+    weight.shape.last().copied().unwrap_or(1).max(1) as f64
 }
 
 /// Whether the weights bring a head for the run's labels.
@@ -155,6 +166,5 @@ fn linear(tensor: &ParamTensor, blocks: &Blocks) -> Distribution {
         None => tensor.name.clone(),
     };
     let weight = blocks.all().find(|weight| weight.name == weight_name);
-    let inputs = weight.and_then(|weight| weight.shape.last()).copied().unwrap_or(1).max(1);
-    Distribution::Uniform { bound: 1.0 / (inputs as f64).sqrt() }
+    Distribution::Uniform { bound: 1.0 / weight.map_or(1.0, inputs_of).sqrt() }
 }

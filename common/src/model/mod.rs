@@ -15,6 +15,7 @@ pub mod config;
 pub mod export;
 mod features;
 pub mod initial;
+pub mod lora;
 pub mod manifest;
 pub mod plan;
 pub mod tensors;

@@ -1,11 +1,14 @@
 //! Which tensors of a model a run trains: those that travel, in one order on which server and site agree.
 
+use std::collections::BTreeSet;
+
 use crate::config::Invalid;
 use crate::params::ParamSpec;
-use crate::run::{Architecture, ModelSource, Pooling, RunSpec, TaskInput, Trainable};
+use crate::run::{Architecture, Lora, ModelSource, Pooling, RunSpec, TaskInput, Trainable};
 
 use super::config::{BertConfig, MlpConfig, ModelConfig};
 use super::features::features_differ;
+use super::lora;
 use super::tensors::{self, Blocks};
 
 /// A run that does not fit its model: one sentence, with what to write instead.
@@ -41,6 +44,14 @@ pub enum PlanError {
         /// Layers of the model.
         has: usize,
     },
+    /// No dense layer has this name.
+    #[error("the model's layers have no `{target}`; adapters can be had for {known}")]
+    Target {
+        /// What `run.toml` says.
+        target: String,
+        /// What there is.
+        known: String,
+    },
     /// Columns other than those that the model was trained on.
     #[error("{0}")]
     Features(String),
@@ -54,6 +65,7 @@ impl PlanError {
             Self::Task { .. } => "task.type",
             Self::MaxLength { .. } => "task.max_length",
             Self::Layers { .. } => "model.trainable",
+            Self::Target { .. } => "model.lora.targets",
             Self::Features(_) => "task.features",
         };
         Invalid::new(key, self.to_string())
@@ -67,6 +79,9 @@ impl PlanError {
 /// head alone, and otherwise it is not part of the model.
 pub fn plan(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<ParamSpec, PlanError> {
     let blocks = blocks(spec, config)?;
+    if let Some(lora) = &spec.model.lora {
+        return adapters(lora, spec.model.trainable, blocks);
+    }
     let tensors = match spec.model.trainable {
         Trainable::Head => blocks.head,
         Trainable::Last(asked) => {
@@ -76,6 +91,36 @@ pub fn plan(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<ParamSpec, P
         }
         Trainable::All => blocks.all().cloned().collect(),
     };
+    Ok(ParamSpec { tensors })
+}
+
+/// The adapters of the last layers, then the head.
+fn adapters(spec: &Lora, trainable: Trainable, blocks: Blocks) -> Result<ParamSpec, PlanError> {
+    let has = blocks.layers.len();
+    let count = match trainable {
+        Trainable::Head => 0,
+        Trainable::All => has,
+        Trainable::Last(asked) => {
+            let count = usize::try_from(asked).ok().filter(|count| *count <= has);
+            count.ok_or(PlanError::Layers { asked, has })?
+        }
+    };
+    let mut tensors = Vec::new();
+    for target in &spec.targets {
+        let found = blocks.layers.iter().flatten().any(|tensor| lora::is_target(target, tensor));
+        if !found {
+            let names = blocks.layers.iter().flatten().filter_map(lora::target_of);
+            let known: BTreeSet<String> = names.map(|name| format!("\"{name}\"")).collect();
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(PlanError::Target { target: target.clone(), known });
+        }
+    }
+    for tensor in blocks.layers[has - count..].iter().flatten() {
+        if spec.targets.iter().any(|target| lora::is_target(target, tensor)) {
+            tensors.extend(lora::adapter(spec, tensor));
+        }
+    }
+    tensors.extend(blocks.head);
     Ok(ParamSpec { tensors })
 }
 

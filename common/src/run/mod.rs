@@ -103,8 +103,10 @@ impl std::fmt::Display for SecureAggregation {
 pub struct ModelSpec {
     /// Where its weights come from.
     pub source: ModelSource,
-    /// Which of its parameters are trained and travel.
+    /// Which of its parameters are trained and travel; with `lora`, in which layers the adapters are.
     pub trainable: Trainable,
+    /// Low-rank adapters are trained in place of the layers' own parameters.
+    pub lora: Option<Lora>,
     /// How a text encoder's token vectors become one vector.
     pub pooling: Pooling,
     /// Dropout probability while training, in [0, 1).
@@ -129,6 +131,18 @@ pub enum Architecture {
     Softmax,
     /// No model: a vector of so many values, to each of which a site adds a constant. Measures everything but training.
     Constant(u64),
+}
+
+/// Low-rank adapters (Hu et al. 2021): a dense layer's weight `W` acts as `W + alpha / rank * B A`, of which `A` and
+/// `B` are trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lora {
+    /// Rows of `A`, columns of `B`.
+    pub rank: u32,
+    /// Scale, divided by the rank.
+    pub alpha: f64,
+    /// The dense layers that get one, by the last part of their names.
+    pub targets: Vec<String>,
 }
 
 /// Which parameters are trained and travel.

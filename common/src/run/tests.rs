@@ -105,6 +105,7 @@ fn a_whole_file_is_read() {
         model: ModelSpec {
             source: ModelSource::Imported("minilm".into()),
             trainable: Trainable::Last(2),
+            lora: None,
             pooling: Pooling::Cls,
             dropout: 0.2,
         },
@@ -281,6 +282,23 @@ fn wrong_values_of_the_model() {
     );
     let message = sentence(TEXT, "\"cls\"", "\"max\"");
     assert!(message.starts_with("run.toml:9: unknown variant `max`, expected `mean` or `cls`"), "{message}");
+}
+
+#[test]
+fn adapters_are_read_and_refused_where_they_cannot_be() {
+    let with = |line: &str| parse(&TEXT.replace("trainable = \"last:2\"", line));
+    let lora = with("trainable = \"last:2\"\nlora = { rank = 4 }").unwrap().model.lora;
+    let targets = vec!["query".to_owned(), "value".to_owned()];
+    assert_eq!(lora, Some(Lora { rank: 4, alpha: 4.0, targets }));
+    let wrong = |line: &str| with(line).unwrap_err().split_once(": ").unwrap().1.to_owned();
+    assert_eq!(wrong("lora = { rank = 0 }"), "model.lora.rank: 0 is not between 1 and 1024");
+    assert_eq!(wrong("lora = { alpha = -1 }"), "model.lora.alpha: -1 is not a finite number above 0");
+    assert_eq!(wrong("lora = { targets = [] }"), "model.lora.targets: names no layer");
+    assert!(
+        wrong("trainable = \"head\"\nlora = {}").starts_with("model.trainable: trains no layer that could")
+    );
+    let table = TABLE.replace("architecture = \"mlp\"", "architecture = \"mlp\"\nlora = {}");
+    assert!(parse(&table).unwrap_err().ends_with("model.lora: is for text encoders"));
 }
 
 #[test]

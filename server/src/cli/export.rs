@@ -1,7 +1,7 @@
 //! `sheaf model export`: a trained model as a folder, put together from blobs on this machine.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -10,8 +10,8 @@ use sheaf_common::id::RunId;
 use sheaf_common::message::{ExportPlan, Reply, Request};
 use sheaf_common::model::manifest::MANIFEST_MAX;
 use sheaf_common::model::{
-    self, BadManifest, CARD_FILE, CONFIG_FILE, ExportError, Manifest, ModelConfig, Piece, WEIGHTS_FILE,
-    Weights, WeightsPlan,
+    self, BadManifest, CARD_FILE, CONFIG_FILE, ExportError, Manifest, ModelConfig, WEIGHTS_FILE, Weights,
+    WeightsPlan,
 };
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::transfer;
@@ -203,21 +203,7 @@ fn assemble(
 fn write_weights(path: &Path, plan: &WeightsPlan, base: Option<&Path>, mut global: File) -> io::Result<u64> {
     let mut base = base.map(File::open).transpose()?;
     let mut out = BufWriter::with_capacity(1 << 20, File::create_new(path)?);
-    out.write_all(&plan.header)?;
-    let mut total = plan.header.len() as u64;
-    for piece in &plan.pieces {
-        let (source, offset, bytes) = match *piece {
-            Piece::Base { offset, bytes } => (base.as_mut(), offset, bytes),
-            Piece::Global { offset, bytes } => (Some(&mut global), offset, bytes),
-        };
-        let source = source.ok_or_else(|| io::Error::other("there is no base model to copy from"))?;
-        source.seek(SeekFrom::Start(offset))?;
-        let copied = io::copy(&mut source.take(bytes), &mut out)?;
-        if copied != bytes {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a source ends before the tensor does"));
-        }
-        total += copied;
-    }
+    let total = plan.write(&mut out, base.as_mut().map(|base| base as _), &mut global)?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     Ok(total)
 }

@@ -44,6 +44,7 @@ fn model(spec: &RunSpec) -> String {
         ModelSource::Fresh(Architecture::Constant(values)) => format!("none: {} constants", count(*values)),
     };
     let trainable = match spec.model.trainable {
+        layers if spec.model.lora.is_some() => adapters(spec, layers),
         Trainable::Head => "the head is trained".into(),
         Trainable::Last(1) => "the last layer and the head are trained".into(),
         Trainable::Last(layers) => format!("the last {layers} layers and the head are trained"),
@@ -55,6 +56,16 @@ fn model(spec: &RunSpec) -> String {
         (TaskInput::Table { .. } | TaskInput::Nothing, _) => "",
     };
     format!("{source}; {trainable}{pooling}")
+}
+
+fn adapters(spec: &RunSpec, layers: Trainable) -> String {
+    let rank = spec.model.lora.as_ref().map_or(0, |lora| lora.rank);
+    let whose = match layers {
+        Trainable::Last(1) => "the last layer".into(),
+        Trainable::Last(layers) => format!("the last {layers} layers"),
+        Trainable::Head | Trainable::All => "every layer".to_owned(),
+    };
+    format!("LoRA adapters of rank {rank} in {whose} and the head are trained")
 }
 
 /// What goes over the network.

@@ -166,7 +166,7 @@ struct ClsPooling(Linear);
 
 impl Stage for ClsPooling {
     fn parameters(&self) -> Vec<&Tensor> {
-        self.0.parameters().to_vec()
+        self.0.parameters()
     }
 
     fn apply(&self, states: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
@@ -183,7 +183,7 @@ struct Head(Linear);
 
 impl Stage for Head {
     fn parameters(&self) -> Vec<&Tensor> {
-        self.0.parameters().to_vec()
+        self.0.parameters()
     }
 
     fn apply(&self, pooled: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {

@@ -78,7 +78,7 @@ impl TorchTrainer {
             return Err(TrainError::Failed("the task's parameters are not those that its run trains".into()));
         }
         let parameters = Parameters::zeros(planned, device)?;
-        let mut source = Source::open(&parameters, model_dir, device)?;
+        let mut source = Source::open(&parameters, model_dir, spec.model.lora.as_ref(), device)?;
         let num_labels = spec.num_labels() as u64;
         let (stages, tokens) = match Kind::of(&spec, config, model_dir)? {
             Kind::Bert { config, model_dir, max_length } => {

@@ -132,35 +132,52 @@ fn seeded<T>(seed: i64, forward: impl FnOnce() -> T) -> T {
     forward()
 }
 
-/// `x W^T + b`.
+/// `x W^T + b`, and with an adapter `scale * (x A^T) B^T` on top.
 pub(super) struct Linear {
     /// `[outputs, inputs]`.
     weight: Tensor,
     /// `[outputs]`.
     bias: Tensor,
+    adapter: Option<Adapter>,
+}
+
+/// A low-rank adapter.
+struct Adapter {
+    /// `[rank, inputs]`.
+    a: Tensor,
+    /// `[outputs, rank]`.
+    b: Tensor,
+    scale: f64,
 }
 
 impl Linear {
-    /// The tensors `{name}.weight` and `{name}.bias`.
+    /// The tensors `{name}.weight` and `{name}.bias`, and the adapter if one is trained.
     pub(super) fn open(
         source: &mut Source<'_>,
         name: &str,
         inputs: u64,
         outputs: u64,
     ) -> Result<Self, TrainError> {
+        let weight = format!("{name}.weight");
+        let adapter = source.adapter(&weight, inputs, outputs)?;
         Ok(Self {
-            weight: source.take(&format!("{name}.weight"), &[outputs, inputs])?,
+            weight: source.take(&weight, &[outputs, inputs])?,
             bias: source.take(&format!("{name}.bias"), &[outputs])?,
+            adapter: adapter.map(|(a, b, scale)| Adapter { a, b, scale }),
         })
     }
 
-    pub(super) fn parameters(&self) -> [&Tensor; 2] {
-        [&self.weight, &self.bias]
+    pub(super) fn parameters(&self) -> Vec<&Tensor> {
+        let adapter = self.adapter.iter().flat_map(|adapter| [&adapter.a, &adapter.b]);
+        [&self.weight, &self.bias].into_iter().chain(adapter).collect()
     }
 
     /// `[..., inputs]` to `[..., outputs]`.
     pub(super) fn apply(&self, values: &Tensor) -> Result<Tensor, TchError> {
-        values.f_linear(&self.weight, Some(&self.bias))
+        let dense = values.f_linear(&self.weight, Some(&self.bias))?;
+        let Some(Adapter { a, b, scale }) = &self.adapter else { return Ok(dense) };
+        let low = values.f_linear(a, None::<&Tensor>)?.f_linear(b, None::<&Tensor>)?;
+        dense.f_add(&low.f_mul_scalar(*scale)?)
     }
 }
 

@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use sheaf_common::model::lora::factor_names;
 use sheaf_common::model::{WEIGHTS_FILE, Weights};
+use sheaf_common::run::Lora;
 use tch::{Device, Kind, Tensor};
 
 use super::parameters::Parameters;
@@ -16,6 +18,7 @@ use crate::trainer::TrainError;
 pub(super) struct Source<'a> {
     trained: BTreeMap<&'a str, &'a Tensor>,
     pretrained: Option<Pretrained>,
+    lora: Option<Lora>,
     device: Device,
 }
 
@@ -27,10 +30,11 @@ impl<'a> Source<'a> {
     pub(super) fn open(
         parameters: &'a Parameters,
         model_dir: Option<&Path>,
+        lora: Option<&Lora>,
         device: Device,
     ) -> Result<Self, TrainError> {
         let pretrained = model_dir.map(Pretrained::open).transpose()?;
-        Ok(Self { trained: parameters.leaves().collect(), pretrained, device })
+        Ok(Self { trained: parameters.leaves().collect(), pretrained, lora: lora.cloned(), device })
     }
 
     /// The tensor of this name and shape.
@@ -45,6 +49,21 @@ impl<'a> Source<'a> {
             )));
         }
         Ok(leaf.shallow_clone())
+    }
+
+    /// The factors of the adapter of this weight, and its scale, when one is trained.
+    pub(super) fn adapter(
+        &mut self,
+        weight: &str,
+        inputs: u64,
+        outputs: u64,
+    ) -> Result<Option<(Tensor, Tensor, f64)>, TrainError> {
+        let [a, b] = factor_names(weight);
+        let Some(lora) = self.lora.clone().filter(|_| self.trained.contains_key(a.as_str())) else {
+            return Ok(None);
+        };
+        let rank = u64::from(lora.rank);
+        Ok(Some((self.take(&a, &[rank, inputs])?, self.take(&b, &[outputs, rank])?, lora.scale())))
     }
 
     fn frozen(&mut self, name: &str, shape: &[u64]) -> Result<Tensor, TrainError> {

@@ -1,19 +1,16 @@
 //! A trained model, put together, is one that can be imported again.
 
+use std::io::Cursor;
+
 use serde_json::{Value, json};
 
 use super::*;
 
 /// Writes `model.safetensors` as a caller would.
 fn written(plan: &WeightsPlan, base: &[u8], global: &[u8]) -> Vec<u8> {
-    let mut file = plan.header.clone();
-    for piece in &plan.pieces {
-        let (from, offset, bytes) = match *piece {
-            Piece::Base { offset, bytes } => (base, offset, bytes),
-            Piece::Global { offset, bytes } => (global, offset, bytes),
-        };
-        file.extend_from_slice(&from[offset as usize..(offset + bytes) as usize]);
-    }
+    let (mut file, mut base, mut global) = (Vec::new(), Cursor::new(base), Cursor::new(global));
+    let bytes = plan.write(&mut file, Some(&mut base), &mut global).unwrap();
+    assert_eq!(bytes, file.len() as u64);
     file
 }
 
@@ -155,4 +152,64 @@ fn an_export_without_its_base_is_refused() {
         export_weights(&export, Some(&model), None),
         Err(ExportError::Weights(BadWeights::Missing(_)))
     ));
+}
+
+#[test]
+fn adapters_are_merged_into_the_weights_that_they_adapt_and_no_others() {
+    let spec = text_spec("trainable = \"last:1\"\nlora = { rank = 2, alpha = 4.0 }");
+    let config = config(TINY_BERT);
+    let params = plan(&spec, Some(&config)).unwrap();
+    let names: Vec<&str> = params.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    let layer = "encoder.layer.1.attention.self";
+    let adapters = ["query", "value"]
+        .map(|target| ["A", "B"].map(|factor| format!("{layer}.{target}.lora_{factor}.weight")));
+    let expected: Vec<&str> = adapters
+        .iter()
+        .flatten()
+        .map(String::as_str)
+        .chain(["classifier.weight", "classifier.bias"])
+        .collect();
+    assert_eq!(names, expected);
+
+    let base = bert_file("", None);
+    let initial = initial(&spec, Some(&config), Some(&weights(&base)), &params).unwrap();
+    assert!(matches!(initial[0], Initial::Fresh(Distribution::Uniform { .. })));
+    assert_eq!(initial[1], Initial::Fresh(Distribution::Zeros));
+
+    let global = counting(&params);
+    let export =
+        export_weights(&export_plan(&spec, params.clone()), Some(&config), Some(&weights(&base))).unwrap();
+    let file = written(&export, &base, &global);
+    let values = |file: &[u8], name: &str| crate::params::from_bytes(tensor_bytes(file, name));
+    let of = |name: &str| {
+        let mut tensors = params.tensors.iter();
+        let start = tensors.by_ref().take_while(|tensor| tensor.name != name).map(|t| t.numel()).sum::<u64>();
+        let numel = params.tensors.iter().find(|tensor| tensor.name == name).unwrap().numel();
+        (start..start + numel).map(|value| value as f64).collect::<Vec<f64>>()
+    };
+    for [a, b] in &adapters {
+        let weight = a.replace("lora_A.", "");
+        let (a, b) = (of(a), of(b));
+        let inputs = a.len() / 2;
+        let before = values(&base, &weight);
+        for (at, found) in values(&file, &weight).into_iter().enumerate() {
+            let (row, column) = (at / inputs, at % inputs);
+            let product = b[2 * row] * a[column] + b[2 * row + 1] * a[inputs + column];
+            assert_eq!(found, (f64::from(before[at]) + 2.0 * product) as f32);
+        }
+    }
+    let key = "encoder.layer.1.attention.self.key.weight";
+    assert_eq!(values(&file, key), values(&base, key));
+    let other = "encoder.layer.0.attention.self.query.weight";
+    assert_eq!(values(&file, other), values(&base, other));
+}
+
+#[test]
+fn an_adapter_for_a_layer_that_is_not_there_is_refused_with_those_that_are() {
+    let spec = text_spec("lora = { targets = [\"q_proj\"] }");
+    let error = plan(&spec, Some(&config(TINY_BERT))).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the model's layers have no `q_proj`; adapters can be had for \"dense\", \"key\", \"query\", \"value\""
+    );
 }

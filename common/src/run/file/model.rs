@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use super::{forbid, within};
+use super::{forbid, no_duplicates, positive, within};
 use crate::config::Invalid;
-use crate::run::{Architecture, ModelSource, ModelSpec, Pooling, Task, TaskInput, Trainable};
+use crate::run::{Architecture, Lora, ModelSource, ModelSpec, Pooling, Task, TaskInput, Trainable};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,8 +14,17 @@ pub(super) struct ModelFile {
     hidden: Option<Vec<u64>>,
     parameters: Option<u64>,
     trainable: Option<String>,
+    lora: Option<LoraFile>,
     pooling: Option<Pooling>,
     dropout: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoraFile {
+    rank: Option<u32>,
+    alpha: Option<f64>,
+    targets: Option<Vec<String>>,
 }
 
 pub(super) fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> {
@@ -46,6 +55,16 @@ pub(super) fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> 
             "a model that starts from the seed must be trained whole: write \"all\"",
         ));
     }
+    let lora = file.lora.map(lora).transpose()?;
+    if lora.is_some() {
+        let is_encoder = matches!(task.input, TaskInput::Text { .. });
+        forbid("model.lora", !is_encoder, "is for text encoders")?;
+        forbid(
+            "model.trainable",
+            trainable == Trainable::Head,
+            "trains no layer that could have adapters: write \"all\" or \"last:K\" to say in which layers they are",
+        )?;
+    }
     let dropout = file.dropout.unwrap_or(match task.input {
         TaskInput::Text { .. } => 0.1,
         TaskInput::Table { .. } | TaskInput::Nothing => 0.0,
@@ -53,7 +72,18 @@ pub(super) fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> 
     if !(0.0..1.0).contains(&dropout) {
         return Err(Invalid::new("model.dropout", format!("{dropout} is not in [0, 1)")));
     }
-    Ok(ModelSpec { source, trainable, pooling: file.pooling.unwrap_or(Pooling::Mean), dropout })
+    Ok(ModelSpec { source, trainable, lora, pooling: file.pooling.unwrap_or(Pooling::Mean), dropout })
+}
+
+fn lora(file: LoraFile) -> Result<Lora, Invalid> {
+    let rank = file.rank.unwrap_or(8);
+    within("model.lora.rank", u64::from(rank), 1, 1024)?;
+    let alpha = file.alpha.unwrap_or_else(|| f64::from(rank));
+    positive("model.lora.alpha", alpha)?;
+    let targets = file.targets.unwrap_or_else(|| vec!["query".into(), "value".into()]);
+    forbid("model.lora.targets", targets.is_empty(), "names no layer")?;
+    no_duplicates("model.lora.targets", targets.iter().map(String::as_str))?;
+    Ok(Lora { rank, alpha, targets })
 }
 
 fn fresh(

@@ -167,7 +167,13 @@ fn write(folder: &Path, file: &str, value: &serde_json::Value) {
 /// A run that trains `trainable` of an imported text model.
 pub(super) fn text_spec(trainable: Trainable, pooling: Pooling) -> RunSpec {
     RunSpec {
-        model: ModelSpec { source: ModelSource::Imported("tiny".into()), trainable, pooling, dropout: 0.1 },
+        model: ModelSpec {
+            source: ModelSource::Imported("tiny".into()),
+            trainable,
+            lora: None,
+            pooling,
+            dropout: 0.1,
+        },
         task: Task {
             dataset: "news".into(),
             label: "topic".into(),
@@ -189,6 +195,7 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
         model: ModelSpec {
             source: ModelSource::Fresh(Architecture::Mlp(hidden)),
             trainable: Trainable::All,
+            lora: None,
             pooling: Pooling::Mean,
             dropout: 0.1,
         },

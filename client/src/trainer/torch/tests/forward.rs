@@ -1,6 +1,6 @@
 //! The encoder against nested loops: logits whatever is frozen, and gradients.
 
-use sheaf_common::run::{Pooling, RunSpec, Trainable};
+use sheaf_common::run::{Lora, Pooling, RunSpec, Trainable};
 use tch::{Reduction, Tensor};
 
 use super::fixture::{TinyBert, both, news, text_spec};
@@ -112,6 +112,43 @@ fn gradients_are_those_of_central_differences() {
                 );
             }
             start += numel;
+        }
+    }
+}
+
+/// A run whose adapters are in the last `layers` layers.
+fn adapted(layers: u32, pooling: Pooling) -> RunSpec {
+    let mut spec = text_spec(Trainable::Last(layers), pooling);
+    let targets = ["query", "value", "dense"].map(str::to_owned).into();
+    spec.model.lora = Some(Lora { rank: 3, alpha: 6.0, targets });
+    spec
+}
+
+#[test]
+fn an_adapted_model_is_the_one_with_the_adapters_merged() {
+    for (layers, pooling) in [(1, Pooling::Mean), (2, Pooling::Cls)] {
+        let tiny = TinyBert::new("");
+        let job = tiny.job(adapted(layers, pooling));
+        let params = tiny.start(&job);
+        let mut trainer = tiny.open(&job, "desk", both(news())).unwrap();
+        let found = values(&logits(&mut trainer, &params)).unwrap();
+        let mut tensors = tiny.with(&job, &params);
+        let lora = job.spec.model.lora.clone().unwrap();
+        let adapted: Vec<String> =
+            tensors.keys().filter_map(|name| Some(name.strip_suffix(".lora_A.weight")?.to_owned())).collect();
+        assert_eq!(adapted.len(), 5 * layers as usize);
+        for layer in adapted {
+            let [a, b] = ["A", "B"].map(|factor| {
+                let (_, values) = tensors.remove(&format!("{layer}.lora_{factor}.weight")).unwrap();
+                values
+            });
+            let (_, weight) = tensors.get_mut(&format!("{layer}.weight")).unwrap();
+            lora.merge(weight, 0, &a, &b);
+        }
+        let expected = ids();
+        let expected = expected.iter().flat_map(|ids| reference::logits(&tensors, ids, pooling));
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 5e-5, "{found} is not {expected}");
         }
     }
 }
