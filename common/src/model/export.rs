@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::message::ExportPlan;
 use crate::params::{ParamTensor, VALUE_BYTES, from_bytes, to_bytes};
-use crate::run::{Architecture, Lora, ModelSource, RunSpec, TaskInput};
+use crate::run::{Architecture, Lora, ModelSource, RunSpec, TaskInput, Trainable};
 
 use super::config::ModelConfig;
 use super::features::FeatureJson;
@@ -31,6 +31,9 @@ pub enum ExportError {
     /// The imported weights lack something.
     #[error("the model cannot be exported: {0}")]
     Weights(#[from] BadWeights),
+    /// The run trained no adapters.
+    #[error("the run has no adapters: leave out --adapter to write the whole model")]
+    NoAdapters,
     /// The imported `config.json` cannot be changed.
     #[error("the model cannot be exported: the imported config.json is no JSON object")]
     Config,
@@ -266,6 +269,51 @@ pub fn export_weights(
         pieces.push(piece);
     }
     Ok(WeightsPlan { header: framed(&header), pieces, lora: plan.job.spec.model.lora.clone() })
+}
+
+/// The adapters of a run as PEFT's `adapter_config.json` and `adapter_model.safetensors`: what
+/// `peft.PeftModel.from_pretrained` puts on top of the base model with a classifier of the run's labels.
+pub fn export_adapter(plan: &ExportPlan, layers: usize) -> Result<(Vec<u8>, WeightsPlan), ExportError> {
+    let spec = &plan.job.spec;
+    let lora = spec.model.lora.as_ref().ok_or(ExportError::NoAdapters)?;
+    let first = match spec.model.trainable {
+        Trainable::Last(count) => layers.saturating_sub(count as usize),
+        Trainable::Head | Trainable::All => 0,
+    };
+    let numbers: Vec<String> = (first..layers).map(|layer| layer.to_string()).collect();
+    let base = match &spec.model.source {
+        ModelSource::Imported(name) => name.as_str(),
+        ModelSource::Fresh(_) => return Err(ExportError::NoAdapters),
+    };
+    let config = json!({
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "modules_to_save": ["classifier"],
+        // A regular expression, since the pooler has a layer of the same name as the encoder's.
+        "target_modules": format!(r".*encoder\.layer\.({})\.(.*\.)?({})", numbers.join("|"), lora.targets.join("|")),
+    });
+    let mut config = serde_json::to_vec_pretty(&config).map_err(|_| ExportError::Config)?;
+    config.push(b'\n');
+    let mut header = owned(vec![("__metadata__", json!({ "format": "pt" }))]);
+    let (mut pieces, mut offset) = (Vec::new(), 0);
+    for tensor in &plan.job.params.tensors {
+        let bytes = tensor.numel() * VALUE_BYTES;
+        let prefix = if tensor.name.starts_with("classifier.") { "" } else { "bert." };
+        header.insert(
+            format!("base_model.model.{prefix}{}", tensor.name),
+            json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [offset, offset + bytes] }),
+        );
+        pieces.push(Piece::Global { offset, bytes });
+        offset += bytes;
+    }
+    Ok((config, WeightsPlan { header: framed(&header), pieces, lora: None }))
 }
 
 /// A run that pools by the mean neither uses nor trains the pooler, but a model that has one keeps it, so

@@ -29,7 +29,7 @@ use crate::blob::BlobId;
 
 pub use card::card;
 pub use config::{BadConfig, BertConfig, MlpConfig, ModelConfig};
-pub use export::{ExportError, Piece, WeightsPlan, export_config, export_weights};
+pub use export::{ExportError, Piece, WeightsPlan, export_adapter, export_config, export_weights};
 pub use initial::{Distribution, Initial, InitialError, initial};
 pub use manifest::{BadManifest, MANIFEST_MAX, Manifest, ManifestFile};
 pub use plan::{PlanError, blocks, plan};

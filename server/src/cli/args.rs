@@ -148,9 +148,12 @@ pub enum ModelCommand {
     Export {
         /// The run.
         run: RunId,
-        /// The round after which [default: the last completed one]
+        /// The round after which [default: the run's result]
         #[arg(long)]
         round: Option<u32>,
+        /// Write only the run's LoRA adapters, as PEFT reads them.
+        #[arg(long)]
+        adapter: bool,
         /// Folder to make.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,

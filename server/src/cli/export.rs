@@ -77,6 +77,7 @@ impl Exported {
 pub(super) async fn export(
     run: RunId,
     round: Option<u32>,
+    adapter: bool,
     out: &Path,
     settings: &Settings,
 ) -> Result<Exported, CliError> {
@@ -97,7 +98,11 @@ pub(super) async fn export(
     session.close().await;
 
     let folder = workshop.path().join("model");
-    let bytes = assemble(&plan, &blobs, manifest.as_ref(), &folder)?;
+    let bytes = if adapter {
+        assemble_adapter(&plan, &blobs, manifest.as_ref(), &folder)?
+    } else {
+        assemble(&plan, &blobs, manifest.as_ref(), &folder)?
+    };
     fs::rename(&folder, out).map_err(|e| ExportFailed::Write(out.to_owned(), e))?;
     Ok(Exported { dir: out.to_owned(), run: plan.status.summary.run.clone(), round: plan.round, bytes })
 }
@@ -163,6 +168,28 @@ impl Base {
         let weights = read_weights(&weights_path)?;
         Ok(Self { config_json, config, weights, weights_path })
     }
+}
+
+/// Writes the adapters alone into `folder`; returns their bytes.
+fn assemble_adapter(
+    plan: &ExportPlan,
+    blobs: &BlobDir,
+    manifest: Option<&Manifest>,
+    folder: &Path,
+) -> Result<u64, ExportFailed> {
+    let failed = |path: &Path, e| ExportFailed::Write(path.to_owned(), e);
+    let base = manifest.map(|manifest| Base::open(manifest, blobs)).transpose()?;
+    let layers = match base.map(|base| base.config) {
+        Some(ModelConfig::Bert(bert)) => usize::try_from(bert.num_hidden_layers).unwrap_or(usize::MAX),
+        Some(ModelConfig::Mlp(_)) | None => 0,
+    };
+    let (config, weights) = model::export_adapter(plan, layers)?;
+    fs::create_dir(folder).map_err(|e| failed(folder, e))?;
+    let path = folder.join("adapter_config.json");
+    fs::write(&path, &config).map_err(|e| failed(&path, e))?;
+    let path = folder.join("adapter_model.safetensors");
+    let written = write_weights(&path, &weights, None, blobs.reader(plan.job.global)?);
+    Ok(config.len() as u64 + written.map_err(|e| failed(&path, e))?)
 }
 
 /// Writes all files of the model into `folder`; returns their bytes.

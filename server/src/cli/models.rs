@@ -36,8 +36,8 @@ pub(super) async fn execute(
             session.close().await;
             out.print(list(&models), &models.iter().map(json::model).collect())?;
         }
-        ModelCommand::Export { run, round, out: dir } => {
-            let exported = export::export(run, round, &dir, &settings()?).await?;
+        ModelCommand::Export { run, round, adapter, out: dir } => {
+            let exported = export::export(run, round, adapter, &dir, &settings()?).await?;
             out.print(exported.text(), &exported.json())?;
         }
     }

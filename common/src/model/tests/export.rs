@@ -213,3 +213,24 @@ fn an_adapter_for_a_layer_that_is_not_there_is_refused_with_those_that_are() {
         "the model's layers have no `q_proj`; adapters can be had for \"dense\", \"key\", \"query\", \"value\""
     );
 }
+
+#[test]
+fn adapters_alone_are_written_with_pefts_names() {
+    let spec = text_spec("trainable = \"last:1\"\nlora = { rank = 2, alpha = 4.0 }");
+    let params = plan(&spec, Some(&config(TINY_BERT))).unwrap();
+    let (json, weights) = export_adapter(&export_plan(&spec, params.clone()), 2).unwrap();
+    let json: Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["target_modules"], r".*encoder\.layer\.(1)\.(.*\.)?(query|value)");
+    assert_eq!((&json["r"], &json["lora_alpha"]), (&json!(2), &json!(4.0)));
+    let (mut file, mut global) = (Vec::new(), Cursor::new(counting(&params)));
+    weights.write(&mut file, None, &mut global).unwrap();
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    let name = "base_model.model.bert.encoder.layer.1.attention.self.query.lora_A.weight";
+    assert_eq!(header[name]["data_offsets"][0], 0);
+    assert!(header.get("base_model.model.classifier.weight").is_some());
+    assert_eq!(file[8 + length..], counting(&params));
+    let whole = text_spec("trainable = \"all\"");
+    let params = plan(&whole, Some(&config(TINY_BERT))).unwrap();
+    assert_eq!(export_adapter(&export_plan(&whole, params), 2), Err(ExportError::NoAdapters));
+}
