@@ -91,36 +91,50 @@ async fn two_sites_fine_tune_an_encoder_that_neither_has_to_start_with() -> Resu
     };
     let model = cached("minilm")?;
     sheaf(&["model", "import", &model.display().to_string(), "--name", "minilm"])?;
-    let run_file = federation.path().join("run.toml");
-    fs::write(&run_file, RUN)?;
-    sheaf(&["run", "submit", &run_file.display().to_string()])?;
-
     let mut operator = federation.connect(Role::Operator, "op").await?;
-    let status = operator.wait_for_end(&"wire".parse()?).await?;
-    assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
-    // 1 774 464 values of one layer of 384, and a head of two labels.
-    assert_eq!(status.num_params, 1_774_464 + 2 * 384 + 2);
-    let metrics = status.final_metrics.context("there is a validation split")?;
-    let metrics = metrics.classification().context("metrics of a classifier")?;
-    assert_eq!(metrics.num_examples, 16);
-    assert!(metrics.accuracy >= 0.9, "{metrics:?}");
+    // 1 774 464 values of one layer of 384, or two adapters of rank 8 in each of six layers; and a head of two labels.
+    let whole = (RUN.to_owned(), "wire", 1_774_464 + 2 * 384 + 2);
+    let adapters = RUN
+        .replace("name = \"wire\"", "name = \"adapted\"")
+        .replace("trainable = \"last:1\"", "lora = { rank = 8, alpha = 16.0 }")
+        .replace("5e-4", "5e-3");
+    let adapted = (adapters, "adapted", 6 * 2 * (8 * 384 + 384 * 8) + 2 * 384 + 2);
+    for (text, name, num_params) in [whole, adapted] {
+        let run_file = federation.path().join(format!("{name}.toml"));
+        fs::write(&run_file, text)?;
+        sheaf(&["run", "submit", &run_file.display().to_string()])?;
+        let status = operator.wait_for_end(&name.parse()?).await?;
+        assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
+        assert_eq!(status.num_params, num_params);
+        let metrics = status.final_metrics.context("there is a validation split")?;
+        let metrics = metrics.classification().context("metrics of a classifier")?;
+        assert_eq!(metrics.num_examples, 16);
+        assert!(metrics.accuracy >= 0.9, "{name}: {metrics:?}");
 
-    let trained = federation.path().join("trained");
-    sheaf(&["model", "export", "wire", "--out", &trained.display().to_string()])?;
-    let scored = Command::new(binary("sheaf-client")?)
-        .arg("--config")
-        .arg(federation.path().join("east.toml"))
-        .arg("evaluate")
-        .arg("--run")
-        .arg(&run_file)
-        .arg("--model")
-        .arg(&trained)
-        .arg("--json")
-        .output()?;
-    anyhow::ensure!(scored.status.success(), "{}", String::from_utf8_lossy(&scored.stderr));
-    let scored: serde_json::Value = serde_json::from_slice(&scored.stdout)?;
-    assert_eq!(scored["num_examples"], 40);
-    let accuracy = scored["models"][0]["metrics"]["accuracy"].as_f64().context("an accuracy")?;
-    assert!(accuracy >= 0.9, "{scored}");
+        let trained = federation.path().join(format!("{name}-trained"));
+        sheaf(&["model", "export", name, "--out", &trained.display().to_string()])?;
+        let scored = Command::new(binary("sheaf-client")?)
+            .arg("--config")
+            .arg(federation.path().join("east.toml"))
+            .arg("evaluate")
+            .arg("--run")
+            .arg(&run_file)
+            .arg("--model")
+            .arg(&trained)
+            .arg("--json")
+            .output()?;
+        anyhow::ensure!(scored.status.success(), "{}", String::from_utf8_lossy(&scored.stderr));
+        let scored: serde_json::Value = serde_json::from_slice(&scored.stdout)?;
+        assert_eq!(scored["num_examples"], 40);
+        let accuracy = scored["models"][0]["metrics"]["accuracy"].as_f64().context("an accuracy")?;
+        assert!(accuracy >= 0.9, "{name}: {scored}");
+    }
+    let adapter = federation.path().join("adapter");
+    sheaf(&["model", "export", "adapted", "--adapter", "--out", &adapter.display().to_string()])?;
+    assert!(
+        adapter.join("adapter_config.json").exists() && adapter.join("adapter_model.safetensors").exists()
+    );
+    let whole = sheaf(&["model", "export", "wire", "--adapter", "--out", "nowhere"]).unwrap_err().to_string();
+    assert!(whole.contains("the run has no adapters"), "{whole}");
     Ok(())
 }

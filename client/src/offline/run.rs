@@ -54,6 +54,10 @@ impl LocalRun {
     /// Reads `run.toml` and the folder of the model that it starts from, if it starts from one.
     pub(super) fn read(run: &Path, model: Option<&Path>) -> Result<Self, RunError> {
         let (text, spec) = read_spec(run)?;
+        Self::of(run, &text, spec, model)
+    }
+
+    fn of(run: &Path, text: &str, spec: RunSpec, model: Option<&Path>) -> Result<Self, RunError> {
         let model = match (&spec.model.source, model) {
             (ModelSource::Imported(_), Some(folder)) => Some(ModelFolder::open(folder)?),
             (ModelSource::Imported(name), None) => return Err(RunError::ModelNeeded(name.clone())),
@@ -61,7 +65,7 @@ impl LocalRun {
             (ModelSource::Fresh(_), Some(_)) => return Err(RunError::NoModelNeeded),
         };
         let params = plan(&spec, model.as_ref().map(|model| &model.config))
-            .map_err(|error| ConfigError::locate(&run.display().to_string(), &text, &error.invalid()))?;
+            .map_err(|error| ConfigError::locate(&run.display().to_string(), text, &error.invalid()))?;
         // Neither the manifest nor the global parameters are blobs here; both names are only the protocol's.
         Ok(Self {
             job: Job { spec, model: None, params, global: BlobId::of(&[]), submitted_at: Timestamp(0) },
@@ -71,9 +75,11 @@ impl LocalRun {
 
     /// Reads `run.toml` and, if it starts from an imported model, one of its trained forms in the place of that.
     pub(super) fn read_trained(run: &Path, trained: &Path) -> Result<Self, RunError> {
-        let (_, spec) = read_spec(run)?;
+        let (text, mut spec) = read_spec(run)?;
+        // A trained model has its adapters merged: what they adapt is its own.
+        spec.model.lora = None;
         let is_imported = matches!(spec.model.source, ModelSource::Imported(_));
-        Self::read(run, is_imported.then_some(trained))
+        Self::of(run, &text, spec, is_imported.then_some(trained))
     }
 
     /// Where the model that the run starts from lies.
