@@ -7,8 +7,10 @@ use tch::{Device, Reduction, TchError, Tensor};
 pub(super) struct Loss {
     smoothing: f64,
     focal_gamma: f64,
-    /// `[labels]`; `None` when all count the same.
-    weights: Option<Tensor>,
+    /// What an example of each class counts; `None` when all count the same.
+    weights: Option<Vec<f32>>,
+    /// The same on the device, `[labels]`.
+    on_device: Option<Tensor>,
 }
 
 impl Loss {
@@ -24,16 +26,26 @@ impl Loss {
             ClassWeights::Given(weights) => Some(weights.iter().map(|weight| *weight as f32).collect()),
             ClassWeights::BalancedLocal => Some(balanced(num_labels, labels)),
         };
-        let weights = weights.map(|weights| Tensor::f_from_slice(&weights)?.f_to(device)).transpose()?;
-        Ok(Self { smoothing: spec.label_smoothing, focal_gamma: spec.focal_gamma, weights })
+        let copy = |weights: &Vec<f32>| Tensor::f_from_slice(weights)?.f_to(device);
+        let on_device = weights.as_ref().map(copy).transpose()?;
+        Ok(Self { smoothing: spec.label_smoothing, focal_gamma: spec.focal_gamma, weights, on_device })
     }
 
-    /// The mean over a batch (weighted by class, as `torch.nn.CrossEntropyLoss` has it), a scalar.
-    pub(super) fn of(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-        let weights = self.weights.as_ref();
+    /// What examples with these `labels` count together. [`Loss::sum`] divided by it is the mean that
+    /// `torch.nn.CrossEntropyLoss` gives.
+    pub(super) fn weight(&self, labels: impl ExactSizeIterator<Item = i64>) -> f64 {
+        match &self.weights {
+            None => labels.len() as f64,
+            Some(weights) => labels.map(|label| f64::from(weights[label as usize])).sum(),
+        }
+    }
+
+    /// The sum over a batch, each example weighted by its class; a scalar.
+    pub(super) fn sum(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
+        let weights = self.on_device.as_ref();
         if self.focal_gamma == 0.0 {
             // -100 is the label that PyTorch leaves out; no example has it.
-            return logits.f_cross_entropy_loss(labels, weights, Reduction::Mean, -100, self.smoothing);
+            return logits.f_cross_entropy_loss(labels, weights, Reduction::Sum, -100, self.smoothing);
         }
         let log_p = logits.f_log_softmax(-1, None::<tch::Kind>)?;
         let log_p = log_p.f_gather(1, &labels.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
@@ -41,11 +53,8 @@ impl Loss {
         let miss = log_p.f_exp()?.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(1e-7)?;
         let each = log_p.f_neg()?.f_mul(&miss.f_pow_tensor_scalar(self.focal_gamma)?)?;
         match weights {
-            None => each.f_mean(None::<tch::Kind>),
-            Some(weights) => {
-                let weights = weights.f_index_select(0, labels)?;
-                each.f_mul(&weights)?.f_sum(None::<tch::Kind>)?.f_div(&weights.f_sum(None::<tch::Kind>)?)
-            }
+            None => each.f_sum(None::<tch::Kind>),
+            Some(weights) => each.f_mul(&weights.f_index_select(0, labels)?)?.f_sum(None::<tch::Kind>),
         }
     }
 }
@@ -73,7 +82,8 @@ mod tests {
         let logits: Vec<f32> = (0..15).map(|at| ((at * 7 % 11) as f32 - 5.0) / 2.0).collect();
         let logits = Tensor::from_slice(&logits).view([5, 3]);
         let loss = Loss::new(&spec, 3, &labels, Device::Cpu).unwrap();
-        loss.of(&logits, &Tensor::from_slice(&labels)).unwrap().double_value(&[])
+        let sum = loss.sum(&logits, &Tensor::from_slice(&labels)).unwrap().double_value(&[]);
+        sum / loss.weight(labels.into_iter())
     }
 
     /// The definition, in f64: `sum_i w_y (1 - p_y)^gamma * -log p_y / sum_i w_y`, with a smoothed target when asked.
@@ -119,7 +129,7 @@ mod tests {
         let logits = Tensor::from_slice(&[60.0f32, 0.0]).view([1, 2]).set_requires_grad(true);
         let spec = Spec { focal_gamma: 0.5, ..Spec::default() };
         let loss = Loss::new(&spec, 2, &[0], Device::Cpu).unwrap();
-        loss.of(&logits, &Tensor::from_slice(&[0i64])).unwrap().backward();
+        loss.sum(&logits, &Tensor::from_slice(&[0i64])).unwrap().backward();
         assert!(logits.grad().isfinite().all().int64_value(&[]) == 1);
     }
 }

@@ -8,11 +8,12 @@
 //!
 //! Read in this order: `network` (a model as a row of stages), `bert` and `mlp` (the models), `source` and
 //! `parameters` (where their tensors come from and how the trained ones lie in memory), `tokenize`,
-//! `prepared` and `ragged` (data), `optimizer` and `training` (a round's steps).
+//! `prepared` and `ragged` (data), `loss`, `optimizer`, `fitting` and `training` (a round's steps).
 //!
 //! What goes wrong is told to the operator, too: no sentence from here holds a path or a value of the site's data.
 
 mod bert;
+mod fitting;
 mod loss;
 mod mlp;
 mod network;
@@ -217,7 +218,7 @@ impl From<TchError> for TrainError {
         // libtorch's messages go on with a C++ stack trace.
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default();
-        let remedy = if text.contains("out of memory") || text.contains("can't allocate memory") {
+        let remedy = if fitting::is_out_of_memory(&error) {
             ": lower training.batch_size or task.max_length"
         } else {
             ""

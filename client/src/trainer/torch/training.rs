@@ -2,8 +2,9 @@
 
 use sheaf_common::seed;
 use sheaf_common::status::Phase;
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
+use super::fitting::Fitting;
 use super::loss::Loss;
 use super::network::Mode;
 use super::optimizer::Optimizer;
@@ -17,6 +18,16 @@ pub(super) fn train(
     trainer: &mut TorchTrainer,
     round: Round,
     watch: &dyn Watch,
+) -> Result<Trained, TrainError> {
+    train_and_tell(trainer, round, watch, |_| ())
+}
+
+/// [`train`], with the mean loss of every step told to `on_loss`.
+pub(super) fn train_and_tell(
+    trainer: &mut TorchTrainer,
+    round: Round,
+    watch: &dyn Watch,
+    mut on_loss: impl FnMut(f64),
 ) -> Result<Trained, TrainError> {
     let TorchTrainer { spec, site, device, parameters, network, train: data, .. } = trainer;
     if data.is_empty() {
@@ -33,33 +44,38 @@ pub(super) fn train(
 
     let labels: Vec<u32> = data.labels.iter().map(|label| *label as u32).collect();
     let order = batches.of_round(spec.seed, site, round.number, spec.training.sampling, &labels);
+    let mut fitting = Fitting::new(batches.batch_size);
     let mut batch = 0u64;
     for (done, examples) in (0..).zip(order) {
         step(watch, Phase::Training, done as usize, batches.steps as usize)?;
-        let mut gradient: Option<Tensor> = None;
-        // A step sees the examples of all its batches, each batch in its turn.
+        let (mut gradient, mut loss) = (None, 0.0);
+        // What all examples of the step count: so their gradients add up to that of one large batch.
+        let weight = loss_of.weight(examples.iter().map(|example| data.labels[*example]));
         for examples in examples.chunks(batches.batch_size) {
-            let seed = seed::integer(spec.seed, &["dropout", site, &number, &batch.to_string()]);
+            let mut at = 0;
+            fitting.run(examples, |part| {
+                let batch = batch.to_string();
+                let (start, whole) = (at.to_string(), part.len() == examples.len());
+                let names = ["dropout", site, &number, &batch, &start];
+                let seed = seed::integer(spec.seed, if whole { &names[..4] } else { &names });
+                let dropout = spec.model.dropout;
+                let logits = network.logits(data, part, Mode::Training { dropout, seed })?;
+                let labels: Vec<i64> = part.iter().map(|example| data.labels[*example]).collect();
+                let labels = Tensor::f_from_slice(&labels)?.f_to(*device)?;
+                let mean = loss_of.sum(&logits, &labels)?.f_div_scalar(weight)?;
+                add(&mut gradient, parameters.gradient(&mean)?)?;
+                loss += mean.f_double_value(&[])?;
+                at += part.len();
+                Ok(())
+            })?;
             batch += 1;
-            let logits =
-                network.logits(data, examples, Mode::Training { dropout: spec.model.dropout, seed })?;
-            let labels: Vec<i64> = examples.iter().map(|example| data.labels[*example]).collect();
-            let loss = loss_of.of(&logits, &Tensor::f_from_slice(&labels)?.f_to(*device)?)?;
-            let part = parameters.gradient(&loss)?;
-            gradient = Some(match gradient {
-                None => part,
-                Some(mut sum) => sum.f_add_(&part)?,
-            });
-            let loss = finite(loss.f_double_value(&[])?, done + 1, round)?;
-            if batches.is_last_epoch(done) {
-                last_epoch.add(loss, labels.len());
-            }
         }
-        let parts = examples.len().div_ceil(batches.batch_size);
+        let loss = finite(loss, done + 1, round)?;
+        on_loss(loss);
+        if batches.is_last_epoch(done) {
+            last_epoch.add(loss, examples.len());
+        }
         let Some(mut gradient) = gradient else { continue };
-        if parts > 1 {
-            let _ = gradient.f_div_scalar_(parts as f64)?;
-        }
         if let Some(global) = &global {
             let away = parameters.flat().f_sub(global)?.f_mul_scalar(spec.training.proximal_mu)?;
             let _ = gradient.f_add_(&away)?;
@@ -71,6 +87,15 @@ pub(super) fn train(
     finite(sum, batches.steps, round)?;
     step(watch, Phase::Training, batches.steps as usize, batches.steps as usize)?;
     Ok(Trained { params: parameters.values()?, train_loss: last_epoch.mean() })
+}
+
+/// `sum += part`, in place.
+fn add(sum: &mut Option<Tensor>, part: Tensor) -> Result<(), TchError> {
+    match sum {
+        None => *sum = Some(part),
+        Some(sum) => drop(sum.f_add_(&part)?),
+    }
+    Ok(())
 }
 
 fn finite(loss: f64, step: u64, round: Round) -> Result<f64, TrainError> {

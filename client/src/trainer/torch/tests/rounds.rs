@@ -199,9 +199,11 @@ fn accumulated_batches_are_one_large_batch() {
     // Adam makes as much of a gradient that is all rounding as of any other.
     spec.training.optimizer = Optimizer::Sgd { momentum: 0.9, nesterov: false };
     spec.training.learning_rate = 0.1;
-    spec.training.batch_size = 4;
+    // Batches of unequal size and examples of unequal weight: 5 = 3 + 2.
+    spec.training.loss.class_weights = ClassWeights::Given(vec![0.5, 2.0, 1.5]);
+    spec.training.batch_size = 6;
     let large = round(&tiny, spec.clone(), "desk", FIRST);
-    spec.training.batch_size = 2;
+    spec.training.batch_size = 3;
     spec.training.accumulation_steps = 2;
     let accumulated = round(&tiny, spec.clone(), "desk", FIRST);
     assert!(distance(&large.params, &accumulated.params) < 1e-5);
