@@ -27,12 +27,12 @@ struct Text {
     cls: Vec<f32>,
 }
 
-/// MiniLM in the cache that all checkouts share.
-fn minilm() -> PathBuf {
+/// A folder of the cache that all checkouts share.
+pub(super) fn cached(name: &str) -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     let cache = cache.or_else(|| Some(env::home_dir()?.join(".cache"))).unwrap_or_default();
-    let folder = cache.join("sheaf/data/minilm");
-    assert!(folder.is_dir(), "MiniLM is not in {}: run `make test`, which fetches it", folder.display());
+    let folder = cache.join("sheaf/data").join(name);
+    assert!(folder.is_dir(), "{} is not there: run `make test`, which fetches it", folder.display());
     folder
 }
 
@@ -40,7 +40,7 @@ fn minilm() -> PathBuf {
 fn embeddings_of_the_real_model_are_those_of_numpy() {
     let reference: Reference =
         serde_json::from_str(include_str!("../../../../tests/data/minilm_reference.json")).unwrap();
-    let folder = minilm();
+    let folder = cached("minilm");
     let config = ModelConfig::parse(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
     let texts: Vec<String> = reference.texts.iter().map(|text| text.text.clone()).collect();
     let data = Dataset { labels: vec![0; texts.len()], inputs: Inputs::Text(texts) };
