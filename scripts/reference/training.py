@@ -1,7 +1,7 @@
 """Values of PyTorch that the tests of training are held against.
 
-Writes client/src/trainer/torch/tests/optimizers.json and common/src/run/tests/schedules.json. Needs torch; the files
-that are checked in were made with torch 2.11.0.
+Writes client/src/trainer/torch/tests/optimizers.json and common/src/run/tests/schedules.json. Needs torch
+and transformers; the files that are checked in were made with torch 2.11.0 and transformers 5.23.0.
 """
 
 import json
@@ -9,6 +9,7 @@ import math
 import pathlib
 
 import torch
+import transformers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 50
@@ -45,8 +46,25 @@ def trajectory(kind, arguments):
     return weights.tolist()
 
 
-TOTAL = 20
+TOTAL, WARMUP = 20, 6
+
+
+def transformers_schedule(name):
+    # Hugging Face's first step has the rate 0 and changes nothing: Sheaf begins with the second.
+    def make(optimizer):
+        schedule = transformers.get_scheduler(name, optimizer, WARMUP + 1, TOTAL + 1)
+        optimizer.step()
+        schedule.step()
+        return schedule
+
+    return make
+
+
 SCHEDULES = {
+    "constant": transformers_schedule("constant_with_warmup"),
+    "linear": transformers_schedule("linear"),
+    "cosine": transformers_schedule("cosine"),
+    "polynomial": lambda o: torch.optim.lr_scheduler.PolynomialLR(o, total_iters=TOTAL, power=2.5),
     "one-cycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=1.0, total_steps=TOTAL),
     "step": lambda o: torch.optim.lr_scheduler.StepLR(o, step_size=6, gamma=0.3),
     "exponential": lambda o: torch.optim.lr_scheduler.ExponentialLR(o, gamma=0.9),

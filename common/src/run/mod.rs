@@ -18,8 +18,8 @@ use crate::config::{self, ConfigError};
 use crate::id::{ClientId, Name};
 
 pub use training::{
-    AdagradSpec, AdamSpec, ClassWeights, LocalWork, Loss, Optimizer, Per, RmsPropSpec, Sampling, Schedule,
-    ScheduleKind, Training,
+    AdagradSpec, AdamSpec, ClassWeights, DecayOn, LocalWork, Loss, Optimizer, Per, RmsPropSpec, Sampling,
+    Schedule, ScheduleKind, Training,
 };
 pub use validation::{Best, Monitor, Validation};
 

@@ -120,6 +120,7 @@ fn a_whole_file_is_read() {
             optimizer: Optimizer::AdamW(AdamSpec { beta1: 0.8, beta2: 0.99, epsilon: 1e-7 }),
             learning_rate: 2e-4,
             weight_decay: 0.02,
+            weight_decay_on: DecayOn::Weights,
             batch_size: 8,
             local: LocalWork::Epochs(2),
             schedule: Schedule { kind: ScheduleKind::Cosine, per: Per::Step, warmup_steps: 10 },
@@ -521,6 +522,7 @@ fn wrong_values_of_schedules_and_losses() {
         ),
         ("proximal_mu = -0.1", "training.proximal_mu: must be 0 or above"),
         ("gamma = 0.5", "training.gamma: only the schedules \"step\" and \"exponential\" have it"),
+        ("power = 2", "training.power: only the schedule \"polynomial\" has it"),
         ("step_size = 5", "training.step_size: only the schedule \"step\" has it"),
     ];
     for (lines, sentence) in cases {
@@ -538,6 +540,12 @@ fn wrong_values_of_schedules_and_losses() {
         schedule("schedule = \"step\""),
         "training.step_size: say after how many steps the rate falls"
     );
+    assert_eq!(
+        schedule("schedule = \"polynomial\"\npower = -1"),
+        "training.power: -1 is not a finite number above 0"
+    );
+    let decay = wrong_training("weight_decay_on = \"biases\"");
+    assert!(decay.starts_with("unknown variant `biases`, expected `weights` or `all`"), "{decay}");
     assert_eq!(schedule("schedule = \"exponential\""), "training.gamma: say by which factor the rate falls");
 }
 
@@ -562,6 +570,9 @@ fn every_optimizer_and_loss_is_read() {
         loss,
         Loss { label_smoothing: 0.1, focal_gamma: 0.0, class_weights: ClassWeights::BalancedLocal }
     );
+    let polynomial = training("schedule = \"polynomial\"").schedule.kind;
+    assert_eq!(polynomial, ScheduleKind::Polynomial { power: 1.0 });
+    assert_eq!(training("weight_decay_on = \"all\"").weight_decay_on, DecayOn::All);
     assert_eq!(training("sampling = \"balanced\"").sampling, Sampling::Balanced);
 }
 
@@ -663,16 +674,22 @@ fn a_schedule_warms_up_and_falls() {
 }
 
 #[test]
-fn schedules_are_those_of_pytorch() {
+fn schedules_are_those_of_pytorch_and_transformers() {
     let reference: BTreeMap<String, Vec<f64>> =
         serde_json::from_str(include_str!("tests/schedules.json")).unwrap();
     let kinds = [
         ("one-cycle", ScheduleKind::OneCycle),
         ("step", ScheduleKind::Step { step_size: 6, gamma: 0.3 }),
         ("exponential", ScheduleKind::Exponential { gamma: 0.9 }),
+        ("polynomial", ScheduleKind::Polynomial { power: 2.5 }),
+        ("linear", ScheduleKind::Linear),
+        ("cosine", ScheduleKind::Cosine),
+        ("constant", ScheduleKind::Constant),
     ];
     for (name, kind) in kinds {
-        let schedule = Schedule { kind, per: Per::Step, warmup_steps: 0 };
+        // Hugging Face's three, with their warm-up.
+        let warmup_steps = if matches!(name, "linear" | "cosine" | "constant") { 6 } else { 0 };
+        let schedule = Schedule { kind, per: Per::Step, warmup_steps };
         for (step, expected) in (0..).zip(&reference[name]) {
             let found = schedule.factor(step, 20);
             assert!((found - expected).abs() < 1e-12, "{name} at {step}: {found} is not {expected}");

@@ -13,6 +13,8 @@ pub struct Training {
     pub learning_rate: f64,
     /// Decoupled for AdamW, added to the gradient otherwise.
     pub weight_decay: f64,
+    /// Which parameters it reaches.
+    pub weight_decay_on: DecayOn,
     /// Examples per batch.
     pub batch_size: u32,
     /// Batches per step: their gradients are averaged.
@@ -37,6 +39,16 @@ pub struct Training {
     pub max_examples_per_class: Option<u32>,
     /// Share of a site's data that is held out for validation, in [0, 0.9]; stratified by label, the same in every round.
     pub validation_split: f64,
+}
+
+/// Which parameters weight decay reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecayOn {
+    /// Tensors of two dimensions or more, not biases and norms: as Hugging Face's `Trainer` has it.
+    Weights,
+    /// All, as `torch.optim` does with what it is given.
+    All,
 }
 
 /// How long a site trains in a round.
@@ -148,6 +160,11 @@ pub enum ScheduleKind {
         /// Factor.
         gamma: f64,
     },
+    /// `PolynomialLR`: falls to 0 as this power of what is left of the steps.
+    Polynomial {
+        /// 1 is [`ScheduleKind::Linear`].
+        power: f64,
+    },
 }
 
 /// What is minimised: cross-entropy, and what changes it.
@@ -199,6 +216,7 @@ impl Schedule {
             ScheduleKind::Constant => 1.0,
             ScheduleKind::Linear => 1.0 - progress,
             ScheduleKind::Cosine => 0.5 * (1.0 + (PI * progress).cos()),
+            ScheduleKind::Polynomial { power } => (1.0 - progress).powf(power),
             ScheduleKind::OneCycle => one_cycle(step as f64, total as f64),
             ScheduleKind::Step { step_size, gamma } => {
                 gamma.powf((step / u64::from(step_size.max(1))) as f64)
@@ -229,6 +247,7 @@ impl Default for Training {
             optimizer: Optimizer::AdamW(AdamSpec { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }),
             learning_rate: 1e-3,
             weight_decay: 0.01,
+            weight_decay_on: DecayOn::Weights,
             batch_size: 16,
             accumulation_steps: 1,
             local: LocalWork::Epochs(1),

@@ -11,7 +11,7 @@ mod tests;
 use sheaf_common::message::Job;
 use sheaf_common::metrics::{Classification, Counts};
 use sheaf_common::params::{ParamSpec, ParamTensor};
-use sheaf_common::run::Training;
+use sheaf_common::run::{DecayOn, Training};
 use sheaf_common::status::Phase;
 
 use self::model::Model;
@@ -64,6 +64,14 @@ impl SoftmaxTrainer {
         })
     }
 
+    /// Weight decay reaches so many parameters from the first on.
+    fn decaying(&self) -> usize {
+        match self.training.weight_decay_on {
+            DecayOn::Weights => self.model.num_weights(),
+            DecayOn::All => self.model.numel(),
+        }
+    }
+
     fn check_length(&self, params: &[f32]) -> Result<(), TrainError> {
         let (has, needs) = (params.len(), self.model.numel());
         if has == needs {
@@ -84,7 +92,7 @@ impl Trainer for SoftmaxTrainer {
         self.check_length(&params)?;
         let batches = Batches::new(&self.training, self.train.labels.len());
         let mut params: Vec<f64> = params.into_iter().map(f64::from).collect();
-        let mut optimizer = Optimizer::new(&self.training, self.model.num_weights());
+        let mut optimizer = Optimizer::new(&self.training, self.decaying());
         let mut gradient = vec![0.0; params.len()];
         let (mut loss_sum, mut loss_examples) = (0.0, 0);
         let global = params.clone();

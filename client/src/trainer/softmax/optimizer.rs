@@ -1,5 +1,5 @@
-//! Optimizers with PyTorch's definitions, in double precision. Weight decay leaves the bias alone, as
-//! the libtorch trainer does.
+//! Optimizers with PyTorch's definitions, in double precision. Weight decay leaves the bias alone
+//! unless the run says otherwise, as in the libtorch trainer.
 
 use sheaf_common::run::{AdagradSpec, AdamSpec, Optimizer as Kind, RmsPropSpec, Training};
 

@@ -164,6 +164,19 @@ fn a_long_gradient_is_cut() {
 }
 
 #[test]
+fn the_bias_decays_when_the_run_says_so() {
+    let bias = |on: &str| {
+        let lines = format!("weight_decay = 0.9\nweight_decay_on = \"{on}\"\nlearning_rate = 0.001");
+        let mut params = vec![0.0; 9];
+        params[6] = 1000.0;
+        trainer(&lines).train(params, ONE_ROUND, &Unwatched).unwrap().params[6]
+    };
+    // Adam moves a parameter by at most about its rate, twice here; the decay takes 0.9 each time.
+    assert!((bias("weights") - 1000.0).abs() < 0.01);
+    assert!((bias("all") - 998.2).abs() < 0.01);
+}
+
+#[test]
 fn it_learns_and_the_seed_fixes_every_bit() {
     for optimizer in
         ["optimizer = \"sgd\"\nlearning_rate = 0.5", "optimizer = \"adamw\"\nlearning_rate = 0.1"]

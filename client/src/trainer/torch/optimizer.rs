@@ -1,13 +1,14 @@
 //! Optimizers exactly as PyTorch defines them, over all trained parameters as one flat tensor.
 //!
 //! One tensor makes a step a handful of operations whatever the number of layers, and its norm one operation.
-//! Weight decay leaves biases and normalisation weights alone (tensors of fewer than two dimensions), as Hugging
-//! Face's `Trainer` has it: they do not overfit, and to pull a normalisation towards 0 does harm.
+//! Weight decay leaves biases and normalisation weights alone (tensors of fewer than two dimensions) unless the run
+//! says otherwise, as Hugging Face's `Trainer` has it: they do not overfit, and to pull a normalisation towards 0
+//! does harm.
 
 use std::ops::Range;
 
 use sheaf_common::params::{ParamSpec, ParamTensor};
-use sheaf_common::run::{AdagradSpec, AdamSpec, Optimizer as Kind, RmsPropSpec, Training};
+use sheaf_common::run::{AdagradSpec, AdamSpec, DecayOn, Optimizer as Kind, RmsPropSpec, Training};
 use tch::{TchError, Tensor};
 
 /// An optimizer and its state, which begins at nothing: one per round.
@@ -33,7 +34,7 @@ impl Optimizer {
         Self {
             kind: training.optimizer,
             weight_decay: training.weight_decay,
-            groups: groups(spec, training.layer_decay),
+            groups: groups(spec, training.layer_decay, training.weight_decay_on),
             max_grad_value: training.max_grad_value,
             max_grad_norm: training.max_grad_norm,
             steps: 0,
@@ -204,18 +205,22 @@ pub(super) struct Group {
     range: Range<i64>,
     /// Factor on the learning rate.
     rate: f64,
-    /// Whether weight decay reaches it: parameters of two dimensions or more.
+    /// Whether weight decay reaches it.
     decays: bool,
 }
 
 /// The stretches of the flat tensor; neighbours that are moved alike are joined.
-fn groups(spec: &ParamSpec, layer_decay: f64) -> Vec<Group> {
+fn groups(spec: &ParamSpec, layer_decay: f64, decay_on: DecayOn) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut start = 0;
     for (tensor, depth) in spec.tensors.iter().zip(depths(spec)) {
         let range = start..start + tensor.numel() as i64;
         start = range.end;
-        let new = Group { range, rate: layer_decay.powi(depth), decays: tensor.shape.len() >= 2 };
+        let new = Group {
+            range,
+            rate: layer_decay.powi(depth),
+            decays: decay_on == DecayOn::All || tensor.shape.len() >= 2,
+        };
         match groups.last_mut() {
             Some(last) if (last.rate, last.decays) == (new.rate, new.decays) => {
                 last.range.end = new.range.end
@@ -279,8 +284,9 @@ mod tests {
             tensors: vec![tensor("l.0.w", &[2, 2]), tensor("l.1.w", &[2, 2]), tensor("l.1.b", &[2])],
         };
         let group = |range, rate, decays| Group { range, rate, decays };
-        assert_eq!(groups(&spec, 1.0), [group(0..8, 1.0, true), group(8..10, 1.0, false)]);
+        assert_eq!(groups(&spec, 1.0, DecayOn::All), [group(0..10, 1.0, true)]);
+        assert_eq!(groups(&spec, 1.0, DecayOn::Weights), [group(0..8, 1.0, true), group(8..10, 1.0, false)]);
         let apart = [group(0..4, 0.5, true), group(4..8, 1.0, true), group(8..10, 1.0, false)];
-        assert_eq!(groups(&spec, 0.5), apart);
+        assert_eq!(groups(&spec, 0.5, DecayOn::Weights), apart);
     }
 }

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use super::{forbid, positive, within};
 use crate::config::Invalid;
 use crate::run::{
-    AdagradSpec, AdamSpec, Architecture, ClassWeights, LocalWork, Loss, ModelSource, ModelSpec, Optimizer,
-    Per, RmsPropSpec, Sampling, Schedule, ScheduleKind, Training,
+    AdagradSpec, AdamSpec, Architecture, ClassWeights, DecayOn, LocalWork, Loss, ModelSource, ModelSpec,
+    Optimizer, Per, RmsPropSpec, Sampling, Schedule, ScheduleKind, Training,
 };
 
 #[derive(Deserialize, Default)]
@@ -24,6 +24,7 @@ pub(super) struct TrainingFile {
     lr_decay: Option<f64>,
     initial_accumulator_value: Option<f64>,
     weight_decay: Option<f64>,
+    weight_decay_on: Option<DecayOn>,
     batch_size: Option<u32>,
     accumulation_steps: Option<u32>,
     local_epochs: Option<u32>,
@@ -32,6 +33,7 @@ pub(super) struct TrainingFile {
     schedule_per: Option<Per>,
     step_size: Option<u32>,
     gamma: Option<f64>,
+    power: Option<f64>,
     warmup_steps: Option<u32>,
     layer_decay: Option<f64>,
     max_grad_value: Option<f64>,
@@ -112,6 +114,7 @@ pub(super) fn training(file: &TrainingFile, labels: usize) -> Result<Training, I
         optimizer,
         learning_rate,
         weight_decay,
+        weight_decay_on: file.weight_decay_on.unwrap_or(DecayOn::Weights),
         batch_size,
         accumulation_steps,
         local,
@@ -171,6 +174,11 @@ fn schedule(file: &TrainingFile) -> Result<Schedule, Invalid> {
         file.step_size.is_some() && name != "step",
         "only the schedule \"step\" has it",
     )?;
+    forbid(
+        "training.power",
+        file.power.is_some() && name != "polynomial",
+        "only the schedule \"polynomial\" has it",
+    )?;
     let gamma = |otherwise: Option<f64>| {
         let gamma = file.gamma.or(otherwise);
         let gamma =
@@ -191,11 +199,16 @@ fn schedule(file: &TrainingFile) -> Result<Schedule, Invalid> {
             ScheduleKind::Step { step_size, gamma: gamma(Some(0.1))? }
         }
         "exponential" => ScheduleKind::Exponential { gamma: gamma(None)? },
+        "polynomial" => {
+            let power = file.power.unwrap_or(1.0);
+            positive("training.power", power)?;
+            ScheduleKind::Polynomial { power }
+        }
         other => {
             return Err(Invalid::new(
                 "training.schedule",
                 format!(
-                    "`{other}` is unknown; use \"constant\", \"linear\", \"cosine\", \"one-cycle\", \"step\" or \"exponential\""
+                    "`{other}` is unknown; use \"constant\", \"linear\", \"cosine\", \"one-cycle\", \"step\", \"exponential\" or \"polynomial\""
                 ),
             ));
         }
