@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use sheaf_common::blob::BlobId;
+use sheaf_common::message::TaskId;
 use sheaf_common::metrics::{Classification, Counts, Kind, Report};
 use sheaf_common::run::RunSpec;
+use sheaf_common::secagg::record::{Record, SignedRecord};
+use sheaf_common::secagg::transcript::Digest;
 use sheaf_common::status::{
     Answer, MemberStatus, Participant, Phase, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus,
-    RunSummary, SiteStatus, Standing,
+    RunSummary, SecureSum, SiteStatus, Standing,
 };
 use sheaf_common::time::Timestamp;
 
@@ -378,4 +381,53 @@ fn time_left_follows_from_completed_rounds() {
     status.summary.completed_rounds = 1;
     // Two rounds of 20 s to go, 10 s of which are spent: the deadline was 600 s away and is 590 s away.
     assert_eq!(time_left(&status), Some(Duration::from_secs(30)));
+}
+
+#[test]
+fn a_secure_run_shows_its_newest_record_and_in_json_the_whole_chain() {
+    let published = |round: u32, previous| {
+        let body = Record {
+            task: TaskId { run: "news".parse().unwrap(), round, attempt: 1 },
+            t2: Digest([7; 32]),
+            survivors: vec!["paris".parse().unwrap(), "tokyo".parse().unwrap()],
+            sum: BlobId::of(b"sum"),
+            model_in: BlobId::of(b"before"),
+            model_out: BlobId::of(b"after"),
+            previous,
+        };
+        SignedRecord { body, certificate: vec![0xab], signature: [1; 64].into() }
+    };
+    let first = published(1, None);
+    let second = published(2, Some(first.body.digest()));
+    let mut status = status(RunState::Completed);
+    status.history = [&first, &second]
+        .into_iter()
+        .map(|signed| RoundRecord {
+            secure: Some(SecureSum {
+                sites: 2,
+                num_examples: 150,
+                clamped: 0.0,
+                rounding_error: 0.001,
+                record: Some(Box::new(signed.clone())),
+            }),
+            ..record(signed.body.task.round, 1, completed(), &[])
+        })
+        .collect();
+    let text = run_card(&status, Timestamp(2_000_000));
+    let [digest, previous] = [&second, &first].map(|signed| signed.body.digest().to_string());
+    let line = format!(
+        "record of round 2: {}, after {}; sum {} over 2 sites makes model {} of {}",
+        &digest[..12],
+        &previous[..12],
+        BlobId::of(b"sum").short(),
+        BlobId::of(b"after").short(),
+        BlobId::of(b"before").short(),
+    );
+    assert!(text.contains(&line), "{text}");
+    let json = json::status(&status);
+    let at = |path: &str| json.pointer(&format!("/history/{path}")).unwrap().clone();
+    assert_eq!(at("0/secure/record/previous"), serde_json::Value::Null);
+    assert_eq!(at("1/secure/record/previous"), at("0/secure/record/digest"));
+    assert_eq!(at("1/secure/record/certificate"), "ab");
+    assert_eq!(at("1/secure/record/survivors/1"), "tokyo");
 }
