@@ -108,6 +108,7 @@ impl State {
                 | Effect::Reject { .. }
                 | Effect::Over { .. }
                 | Effect::Aggregate(_)
+                | Effect::Withdraw(_)
                 | Effect::Forget(_) => self.effects.push_back((index, effect)),
             }
         }
@@ -403,6 +404,14 @@ impl State {
                     if let Err(error) = self.updates.remove(blob) {
                         warn!(%error, "an update that is no longer needed stays on disk");
                     }
+                }
+            }
+            Effect::Withdraw(sum) => {
+                let published = |run: &Coordinator| run.record().is_some_and(|record| record.body.sum == sum);
+                if !self.runs.iter().any(published)
+                    && let Err(error) = self.blobs.remove(sum)
+                {
+                    warn!(%error, "a sum that is no longer needed stays on disk");
                 }
             }
             // These were dealt with when they were made: they are writes, or jobs.

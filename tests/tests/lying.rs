@@ -154,6 +154,9 @@ async fn the_truth_is_checked_by_every_site_and_the_run_goes_on() -> Result<()> 
     assert_eq!(status.summary.state, RunState::Completed, "{:?}", status.summary);
     let chained = status.history[1].secure.as_ref().and_then(|sum| sum.record.as_ref());
     assert_eq!(chained.context("no record")?.body.previous, Some(record.body.digest()));
+    // The server keeps the newest sum only.
+    let blobs = BlobDir::open(federation.path().join("server/blobs"))?;
+    assert_eq!(blobs.length(record.body.sum), None);
     for name in ["a", "b", "c"] {
         let log = federation.log(name);
         assert!(log.contains("the published sum is what the sites sent"), "{log}");

@@ -239,6 +239,8 @@ pub enum Effect {
     FinalMetrics(Box<Report>),
     /// These updates are no longer needed.
     Forget(Vec<BlobId>),
+    /// This published sum is no longer needed: a newer one stands.
+    Withdraw(BlobId),
     /// The run is over.
     Ended(RunState),
 }

@@ -82,7 +82,10 @@ impl Opening {
                 context.observe(context.completed, record.global_metrics.as_ref());
                 context.emit(Effect::Record(Box::new(record)));
                 context.ranges = summed.ranges;
-                context.record = summed.sum.record;
+                let before = std::mem::replace(&mut context.record, summed.sum.record);
+                if let Some(before) = before {
+                    context.emit(Effect::Withdraw(before.body.sum));
+                }
                 closed.complete(context, global, now)
             }
             Closed::Final(closed) => {
