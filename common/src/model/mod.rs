@@ -3,7 +3,8 @@
 //! A model is a folder of plain files, as Hugging Face publishes it. Its life in Sheaf, file by file:
 //!
 //! 1. [`manifest`]: the folder as a list of blobs; the list is a blob too, and its hash is the model's identity.
-//! 2. [`config`]: `config.json`, checked; [`weights`]: where in `model.safetensors` each tensor lies.
+//! 2. [`config`]: `config.json`, checked; [`weights`]: where in `model.safetensors` each tensor lies. What comes in
+//!    another form is read by [`foreign`] first.
 //! 3. [`tensors`]: which tensors a model has; [`mod@plan`]: which of them a run trains, and so which travel.
 //! 4. [`mod@initial`]: their values before the first round.
 //! 5. [`export`]: a trained model as a folder again; [`mod@card`]: its `README.md`.
@@ -14,6 +15,7 @@ pub mod card;
 pub mod config;
 pub mod export;
 mod features;
+pub mod foreign;
 pub mod initial;
 pub mod lora;
 pub mod manifest;

@@ -1,0 +1,220 @@
+//! Weights as other tools store them, before they become Sheaf's f32 safetensors.
+//!
+//! Every reader of a foreign file gives the same thing: an [`Index`] that says under which name, in which [`Format`] and
+//! where in the file each tensor lies. Only the file's headers are read for it; the values are decoded later, a piece at
+//! a time, so that converting a model costs the memory of one buffer. Pure over bytes: whoever calls reads and writes.
+
+use std::collections::BTreeMap;
+
+use super::weights::Weights;
+
+/// Most dimensions of a tensor.
+const DIMENSIONS_MAX: usize = 8;
+
+/// Most tensors of a file.
+pub const TENSORS_MAX: usize = 1 << 16;
+
+/// How a tensor's values are stored. Values come in blocks of a fixed number and length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Little-endian IEEE single precision.
+    F32,
+    /// Little-endian IEEE half precision.
+    F16,
+    /// The upper half of single precision, little-endian.
+    Bf16,
+    /// Little-endian IEEE double precision, rounded to single when it is decoded.
+    F64,
+}
+
+/// A tensor in a foreign file: contiguous, row-major.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignTensor {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape; empty for a scalar.
+    pub shape: Vec<u64>,
+    /// How its values are stored.
+    pub format: Format,
+    /// Where it starts, in bytes from the start of the file.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// The tensors of a foreign file by name, each known to lie within the file and to be as long as its shape makes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Index {
+    tensors: BTreeMap<String, ForeignTensor>,
+}
+
+/// Tensors that cannot all be in one file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadIndex {
+    /// More than [`TENSORS_MAX`].
+    #[error("the file lists more than {TENSORS_MAX} tensors")]
+    TooMany,
+    /// Two tensors have one name.
+    #[error("the file holds `{0}` twice")]
+    Duplicate(String),
+    /// More dimensions than [`DIMENSIONS_MAX`], or more values than a file can hold.
+    #[error("`{0}` has an impossible shape")]
+    Shape(String),
+    /// The shape and the length do not fit, or the tensor ends beyond the file.
+    #[error("`{0}` does not lie within the file as its shape asks: the file is cut short or damaged")]
+    Place(String),
+}
+
+impl Format {
+    /// Values and bytes of a block.
+    pub fn block(self) -> (u64, u64) {
+        match self {
+            Self::F32 => (1, 4),
+            Self::F16 | Self::Bf16 => (1, 2),
+            Self::F64 => (1, 8),
+        }
+    }
+
+    /// Bytes of so many values; `None` when they are no whole blocks, or more than can be.
+    pub fn bytes(self, values: u64) -> Option<u64> {
+        let (in_block, bytes) = self.block();
+        values.is_multiple_of(in_block).then_some(values / in_block)?.checked_mul(bytes)
+    }
+
+    /// Adds the values of `bytes`, which are whole blocks, to `values`; a tail that is no block is ignored.
+    pub fn decode(self, bytes: &[u8], values: &mut Vec<f32>) {
+        match self {
+            Self::F32 => values.extend(bytes.as_chunks().0.iter().map(|v| f32::from_le_bytes(*v))),
+            Self::F16 => values.extend(bytes.as_chunks().0.iter().map(|v| half(u16::from_le_bytes(*v)))),
+            Self::Bf16 => values.extend(
+                bytes.as_chunks().0.iter().map(|v| f32::from_bits(u32::from(u16::from_le_bytes(*v)) << 16)),
+            ),
+            Self::F64 => values.extend(bytes.as_chunks().0.iter().map(|v| f64::from_le_bytes(*v) as f32)),
+        }
+    }
+}
+
+/// A half-precision value: 1 bit of sign, 5 of exponent, 10 of fraction.
+fn half(bits: u16) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
+    let magnitude = match exponent {
+        0 => fraction * f32::powi(2.0, -24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1024.0 + fraction) * f32::powi(2.0, exponent - 25),
+    };
+    if bits >> 15 == 1 { -magnitude } else { magnitude }
+}
+
+impl ForeignTensor {
+    /// Number of values; `None` when there are more than can be.
+    pub fn numel(&self) -> Option<u64> {
+        self.shape.iter().try_fold(1u64, |numel, size| numel.checked_mul(*size))
+    }
+}
+
+impl Index {
+    /// These tensors of a file of `file_bytes` bytes.
+    ///
+    /// # Errors
+    /// When a name comes twice, or a tensor does not lie within the file as its shape and format ask.
+    pub fn new(tensors: impl IntoIterator<Item = ForeignTensor>, file_bytes: u64) -> Result<Self, BadIndex> {
+        let mut index = Self::default();
+        for tensor in tensors {
+            if index.tensors.len() == TENSORS_MAX {
+                return Err(BadIndex::TooMany);
+            }
+            let numel = tensor.numel().filter(|_| tensor.shape.len() <= DIMENSIONS_MAX);
+            let numel = numel.ok_or_else(|| BadIndex::Shape(tensor.name.clone()))?;
+            let end = tensor.offset.checked_add(tensor.bytes);
+            if tensor.format.bytes(numel) != Some(tensor.bytes) || end.is_none_or(|end| end > file_bytes) {
+                return Err(BadIndex::Place(tensor.name));
+            }
+            if let Some(twice) = index.tensors.insert(tensor.name.clone(), tensor) {
+                return Err(BadIndex::Duplicate(twice.name));
+            }
+        }
+        Ok(index)
+    }
+
+    /// The tensors of a safetensors file. Those of integers, which are counters and not parameters, are left out.
+    pub fn of_safetensors(weights: &Weights) -> Self {
+        let of = |(name, stored): (&str, &super::StoredTensor)| {
+            let format = match stored.dtype.as_str() {
+                "F32" => Format::F32,
+                "F16" => Format::F16,
+                "BF16" => Format::Bf16,
+                "F64" => Format::F64,
+                _ => return None,
+            };
+            let (shape, offset, bytes) = (stored.shape.clone(), stored.offset, stored.bytes);
+            Some((name.to_owned(), ForeignTensor { name: name.to_owned(), shape, format, offset, bytes }))
+        };
+        Self { tensors: weights.tensors().filter_map(of).collect() }
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&ForeignTensor> {
+        self.tensors.get(name)
+    }
+
+    /// All tensors, by name.
+    pub fn tensors(&self) -> impl Iterator<Item = &ForeignTensor> {
+        self.tensors.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(shape: &[u64], format: Format, offset: u64, bytes: u64) -> ForeignTensor {
+        ForeignTensor { name: "w".into(), shape: shape.into(), format, offset, bytes }
+    }
+
+    fn decoded(format: Format, bytes: &[u8]) -> Vec<f32> {
+        let mut values = Vec::new();
+        format.decode(bytes, &mut values);
+        values
+    }
+
+    #[test]
+    fn values_are_those_of_ieee() {
+        let half = |bits: u16| decoded(Format::F16, &bits.to_le_bytes())[0];
+        let known = [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x3555, 0.333_251_95),
+            (0x7bff, 65504.0),
+            (0x0400, 6.103_515_6e-5),
+            (0x0001, 5.960_464_5e-8),
+            (0x03ff, 6.097_555e-5),
+            (0x7c00, f32::INFINITY),
+            (0xfc00, f32::NEG_INFINITY),
+        ];
+        known.iter().for_each(|(bits, value)| assert_eq!(half(*bits), *value, "{bits:#x}"));
+        assert_eq!(half(0x8000).to_bits(), (-0.0f32).to_bits());
+        assert!(half(0x7c01).is_nan());
+        assert_eq!(decoded(Format::Bf16, &[0x80, 0x3f, 0x49, 0xc0]), [1.0, -3.140_625]);
+        assert_eq!(decoded(Format::F64, &0.1f64.to_le_bytes()), [0.1]);
+        assert_eq!(decoded(Format::F32, &[0, 0, 0x80, 0x3f, 9, 9]), [1.0]);
+    }
+
+    #[test]
+    fn a_tensor_lies_within_its_file_as_its_shape_asks() {
+        let index = |tensor: ForeignTensor| Index::new([tensor], 100).map(|index| index.tensors().count());
+        assert_eq!(index(tensor(&[2, 3], Format::F32, 76, 24)), Ok(1));
+        assert_eq!(index(tensor(&[], Format::F16, 98, 2)), Ok(1));
+        assert_eq!(index(tensor(&[0, 7], Format::F32, 0, 0)), Ok(1));
+        let place = Err(BadIndex::Place("w".into()));
+        assert_eq!(index(tensor(&[2, 3], Format::F32, 77, 24)), place);
+        assert_eq!(index(tensor(&[2, 3], Format::F32, 0, 20)), place);
+        assert_eq!(index(tensor(&[1 << 62], Format::F64, 0, 0)), place);
+        assert_eq!(index(tensor(&[1], Format::F32, u64::MAX, 4)), place);
+        let shape = Err(BadIndex::Shape("w".into()));
+        assert_eq!(index(tensor(&[1 << 40, 1 << 40], Format::F32, 0, 0)), shape);
+        assert_eq!(index(tensor(&[1; 9], Format::F32, 0, 4)), shape);
+        let one = || tensor(&[1], Format::F32, 0, 4);
+        assert_eq!(Index::new([one(), one()], 4), Err(BadIndex::Duplicate("w".into())));
+    }
+}
