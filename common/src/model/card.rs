@@ -8,7 +8,6 @@ use std::fmt::Write;
 use crate::message::ExportPlan;
 use crate::run::{
     Architecture, GraphKind, ModelSource, Pooling, RunSpec, SecAggSpec, SecureAggregation, TaskInput,
-    Trainable,
 };
 use crate::status::{Answer, RoundOutcome, RoundRecord, RunStatus};
 
@@ -47,13 +46,9 @@ fn about(plan: &ExportPlan) -> String {
             "no model: a vector that measures the protocol".into()
         }
     };
-    let trained = match spec.model.trainable {
-        _ if spec.model.lora.is_some() => {
-            "low-rank adapters, merged into the weights here, and the classification head".into()
-        }
-        Trainable::Head => "the classification head".into(),
-        Trainable::Last(count) => format!("the last {count} layers and the classification head"),
-        Trainable::All => "all parameters".into(),
+    let trained = match spec.model.lora {
+        Some(_) => "low-rank adapters, merged into the weights here, and the head".to_owned(),
+        None => spec.model.trainable.to_string(),
     };
     let labels: Vec<String> = spec.task.labels.iter().map(|label| cell(label)).collect();
     let rounds = completed(&plan.status, plan.round);

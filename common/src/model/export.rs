@@ -278,7 +278,7 @@ pub fn export_adapter(plan: &ExportPlan, layers: usize) -> Result<(Vec<u8>, Weig
     let lora = spec.model.lora.as_ref().ok_or(ExportError::NoAdapters)?;
     let first = match spec.model.trainable {
         Trainable::Last(count) => layers.saturating_sub(count as usize),
-        Trainable::Head | Trainable::All => 0,
+        Trainable::Head | Trainable::All | Trainable::Matching(_) => 0,
     };
     let numbers: Vec<String> = (first..layers).map(|layer| layer.to_string()).collect();
     let base = match &spec.model.source {

@@ -57,6 +57,12 @@ pub enum InitialError {
     /// The imported weights lack something that the run needs.
     #[error(transparent)]
     Weights(#[from] BadWeights),
+    /// A tensor starts from the seed and would stay as it is.
+    #[error(
+        "`{0}` is new, since the imported model has other labels or none, and must be trained: have model.trainable \
+         name it too"
+    )]
+    Untrained(String),
 }
 
 impl Distribution {
@@ -104,7 +110,9 @@ pub fn initial(
         (ModelSource::Fresh(architecture), ..) => Source::Fresh(architecture),
     };
     for tensor in blocks.all() {
-        source.of(tensor, &blocks)?;
+        if matches!(source.of(tensor, &blocks)?, Initial::Fresh(_)) && !params.tensors.contains(tensor) {
+            return Err(InitialError::Untrained(tensor.name.clone()));
+        }
     }
     let of = |tensor: &ParamTensor| match lora::is_a(&tensor.name) {
         // As PEFT starts them: the product is 0, so that the model begins as it is.

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::config::Invalid;
-use crate::params::ParamSpec;
-use crate::run::{Architecture, Lora, ModelSource, Pooling, RunSpec, TaskInput, Trainable};
+use crate::params::{ParamSpec, ParamTensor};
+use crate::run::{
+    Architecture, BadPattern, Lora, ModelSource, Pooling, RunSpec, TaskInput, Trainable, trainable::compile,
+};
 
 use super::config::{BertConfig, MlpConfig, ModelConfig};
 use super::features::features_differ;
@@ -44,6 +46,17 @@ pub enum PlanError {
         /// Layers of the model.
         has: usize,
     },
+    /// Patterns that cannot be used.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
+    /// A pattern that is found in no name.
+    #[error("`{pattern}` is found in no tensor's name; names are like {examples}")]
+    Matchless {
+        /// The pattern.
+        pattern: String,
+        /// Some names.
+        examples: String,
+    },
     /// No dense layer has this name.
     #[error("the model's layers have no `{target}`; adapters can be had for {known}")]
     Target {
@@ -64,7 +77,7 @@ impl PlanError {
             Self::NoModel(_) => "model.name",
             Self::Task { .. } => "task.type",
             Self::MaxLength { .. } => "task.max_length",
-            Self::Layers { .. } => "model.trainable",
+            Self::Layers { .. } | Self::Pattern(_) | Self::Matchless { .. } => "model.trainable",
             Self::Target { .. } => "model.lora.targets",
             Self::Features(_) => "task.features",
         };
@@ -79,32 +92,58 @@ impl PlanError {
 /// head alone, and otherwise it is not part of the model.
 pub fn plan(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<ParamSpec, PlanError> {
     let blocks = blocks(spec, config)?;
-    if let Some(lora) = &spec.model.lora {
-        return adapters(lora, spec.model.trainable, blocks);
-    }
-    let tensors = match spec.model.trainable {
-        Trainable::Head => blocks.head,
-        Trainable::Last(asked) => {
-            let has = blocks.layers.len();
-            let count = usize::try_from(asked).ok().filter(|count| *count <= has);
-            blocks.last(count.ok_or(PlanError::Layers { asked, has })?).cloned().collect()
-        }
-        Trainable::All => blocks.all().cloned().collect(),
+    let chosen = chosen(&spec.model.trainable, &blocks)?;
+    let tensors = match &spec.model.lora {
+        Some(lora) => adapters(lora, &chosen, &blocks)?,
+        None => chosen.into_iter().cloned().collect(),
     };
     Ok(ParamSpec { tensors })
 }
 
-/// The adapters of the last layers, then the head.
-fn adapters(spec: &Lora, trainable: Trainable, blocks: Blocks) -> Result<ParamSpec, PlanError> {
-    let has = blocks.layers.len();
-    let count = match trainable {
-        Trainable::Head => 0,
-        Trainable::All => has,
+/// The tensors that `trainable` speaks of, in the order of the model.
+fn chosen<'a>(trainable: &Trainable, blocks: &'a Blocks) -> Result<Vec<&'a ParamTensor>, PlanError> {
+    match trainable {
+        Trainable::Head => Ok(blocks.head.iter().collect()),
         Trainable::Last(asked) => {
+            let (asked, has) = (*asked, blocks.layers.len());
             let count = usize::try_from(asked).ok().filter(|count| *count <= has);
-            count.ok_or(PlanError::Layers { asked, has })?
+            Ok(blocks.last(count.ok_or(PlanError::Layers { asked, has })?).collect())
         }
+        Trainable::All => Ok(blocks.all().collect()),
+        Trainable::Matching(patterns) => matching(patterns, blocks),
+    }
+}
+
+/// The tensors in whose names a pattern is found. A pattern that is found in none is a slip of the pen.
+fn matching<'a>(patterns: &[String], blocks: &'a Blocks) -> Result<Vec<&'a ParamTensor>, PlanError> {
+    let set = compile(patterns)?;
+    let mut found = vec![false; patterns.len()];
+    let is_chosen = |tensor: &&ParamTensor| {
+        let matches = set.matches(tensor.name.as_bytes());
+        matches.iter().for_each(|pattern| found[pattern] = true);
+        matches.matched_any()
     };
+    let chosen = blocks.all().filter(is_chosen).collect();
+    match patterns.iter().zip(found).find(|(_, found)| !found) {
+        Some((pattern, _)) => {
+            Err(PlanError::Matchless { pattern: pattern.clone(), examples: examples(blocks) })
+        }
+        None => Ok(chosen),
+    }
+}
+
+/// A name of each block, for whoever has to write a pattern.
+fn examples(blocks: &Blocks) -> String {
+    let layers = blocks.layers.first().into_iter().chain(blocks.layers.last());
+    let each = [&blocks.embeddings].into_iter().chain(layers).chain([&blocks.pooler, &blocks.head]);
+    let mut names: Vec<String> =
+        each.filter_map(|block| block.first()).map(|tensor| format!("`{}`", tensor.name)).collect();
+    names.dedup();
+    names.join(", ")
+}
+
+/// The adapters of the chosen layers, then the head.
+fn adapters(spec: &Lora, chosen: &[&ParamTensor], blocks: &Blocks) -> Result<Vec<ParamTensor>, PlanError> {
     let mut tensors = Vec::new();
     for target in &spec.targets {
         let found = blocks.layers.iter().flatten().any(|tensor| lora::is_target(target, tensor));
@@ -115,13 +154,13 @@ fn adapters(spec: &Lora, trainable: Trainable, blocks: Blocks) -> Result<ParamSp
             return Err(PlanError::Target { target: target.clone(), known });
         }
     }
-    for tensor in blocks.layers[has - count..].iter().flatten() {
+    for tensor in blocks.layers.iter().flatten().filter(|tensor| chosen.contains(tensor)) {
         if spec.targets.iter().any(|target| lora::is_target(target, tensor)) {
             tensors.extend(lora::adapter(spec, tensor));
         }
     }
-    tensors.extend(blocks.head);
-    Ok(ParamSpec { tensors })
+    tensors.extend(blocks.head.iter().cloned());
+    Ok(tensors)
 }
 
 /// All tensors of a run's model, trained or not. `config` is the imported model's, `None` for a fresh one.

@@ -1,8 +1,9 @@
 //! Which tensors a model is made of, in blocks from its inputs to its head.
 
-use crate::params::ParamTensor;
+use crate::params::{ParamSpec, ParamTensor};
 
 use super::config::BertConfig;
+use super::lora::factor_names;
 
 /// The tensors of a model, block by block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,21 @@ impl Blocks {
     pub fn last(&self, count: usize) -> impl Iterator<Item = &ParamTensor> {
         let frozen = self.layers.len().saturating_sub(count);
         self.layers[frozen..].iter().flatten().chain(&self.pooler).chain(&self.head)
+    }
+
+    /// How many layers, the head among them, lie above each tensor of `params`: 0 for the head itself and the pooler.
+    /// An adapter lies where its layer does.
+    pub fn depths(&self, params: &ParamSpec) -> Vec<u32> {
+        let holds = |block: &[ParamTensor], name: &String| {
+            block.iter().any(|tensor| tensor.name == *name || factor_names(&tensor.name).contains(name))
+        };
+        // From the head down.
+        let below = || self.layers.iter().rev().chain([&self.embeddings]);
+        let depth = |tensor: &ParamTensor| match below().position(|block| holds(block, &tensor.name)) {
+            Some(above) => above as u32 + 1,
+            None => 0,
+        };
+        params.tensors.iter().map(depth).collect()
     }
 }
 

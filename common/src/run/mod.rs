@@ -6,6 +6,7 @@
 mod file;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trainable;
 mod training;
 mod validation;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, ConfigError};
 use crate::id::{ClientId, Name};
 
+pub use trainable::{BadPattern, Trainable};
 pub use training::{
     AdagradSpec, AdamSpec, ClassWeights, DecayOn, LocalWork, Loss, Optimizer, Per, RmsPropSpec, Sampling,
     Schedule, ScheduleKind, Training,
@@ -143,17 +145,6 @@ pub struct Lora {
     pub alpha: f64,
     /// The dense layers that get one, by the last part of their names.
     pub targets: Vec<String>,
-}
-
-/// Which parameters are trained and travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Trainable {
-    /// The classification head.
-    Head,
-    /// The last so many encoder layers (and a pooler that is used) and the head.
-    Last(u32),
-    /// Everything.
-    All,
 }
 
 /// How token vectors become one vector for the text.

@@ -154,7 +154,7 @@ fn what_is_left_out_has_a_default() {
     let spec = parse(TABLE).unwrap();
     assert_eq!(spec.seed, 0);
     assert_eq!(spec.model.source, ModelSource::Fresh(Architecture::Mlp(vec![64])));
-    assert_eq!((spec.model.trainable, spec.model.dropout), (Trainable::All, 0.0));
+    assert_eq!((&spec.model.trainable, spec.model.dropout), (&Trainable::All, 0.0));
     let TaskInput::Table { features } = &spec.task.input else { panic!("a table") };
     assert_eq!(features[0].kind, FeatureKind::Numeric { mean: 0.0, std: 1.0 });
     assert_eq!(features[1].missing, ["?"]);
@@ -270,7 +270,8 @@ fn wrong_values_of_the_model() {
             (
                 "\"last:2\"",
                 "\"last:0\"",
-                "run.toml:8: model.trainable: `last:0` is unknown; use \"head\", \"last:K\" with K from 1, or \"all\"",
+                "run.toml:8: model.trainable: `last:0` is unknown; use \"head\", \"last:K\" with K from 1, \"all\", \
+                 or a list of regular expressions",
             ),
             ("dropout = 0.2", "dropout = 1.0", "run.toml:10: model.dropout: 1 is not in [0, 1)"),
             (
@@ -296,10 +297,30 @@ fn adapters_are_read_and_refused_where_they_cannot_be() {
     assert_eq!(wrong("lora = { alpha = -1 }"), "model.lora.alpha: -1 is not a finite number above 0");
     assert_eq!(wrong("lora = { targets = [] }"), "model.lora.targets: names no layer");
     assert!(
-        wrong("trainable = \"head\"\nlora = {}").starts_with("model.trainable: trains no layer that could")
+        wrong("trainable = \"head\"\nlora = {}")
+            .starts_with("model.trainable: says in which layers adapters are")
     );
     let table = TABLE.replace("architecture = \"mlp\"", "architecture = \"mlp\"\nlora = {}");
     assert!(parse(&table).unwrap_err().ends_with("model.lora: is for text encoders"));
+}
+
+#[test]
+fn what_is_trained_may_be_told_by_patterns() {
+    let with = |line: &str| parse(&TEXT.replace("trainable = \"last:2\"", line));
+    let patterns = with(r#"trainable = ["^classifier", 'layer\.[45]\..*bias']"#).unwrap().model.trainable;
+    assert_eq!(patterns, Trainable::Matching(vec!["^classifier".into(), r"layer\.[45]\..*bias".into()]));
+    let wrong = |line: &str| with(line).unwrap_err().split_once(": ").unwrap().1.to_owned();
+    assert_eq!(wrong("trainable = []"), "model.trainable: 0 patterns are listed; give 1 to 64");
+    assert_eq!(
+        wrong(r#"trainable = ["(bias"]"#),
+        "model.trainable: this is no regular expression that can be used: unclosed group"
+    );
+    assert_eq!(
+        wrong("trainable = 2"),
+        "trainable is \"head\", \"last:K\", \"all\" or a list of regular expressions"
+    );
+    let adapters = wrong("trainable = [\"query\"]\nlora = {}");
+    assert!(adapters.starts_with("model.trainable: says in which layers adapters are"), "{adapters}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use sheaf_common::params::VALUE_BYTES;
 use sheaf_common::run::{
-    Architecture, GraphKind, LocalWork, ModelSource, Optimizer, Pooling, RunSpec, SecureAggregation,
+    Architecture, GraphKind, LocalWork, Lora, ModelSource, Optimizer, Pooling, RunSpec, SecureAggregation,
     Selection, TaskInput, Trainable,
 };
 use sheaf_common::status::RunStatus;
@@ -43,29 +43,24 @@ fn model(spec: &RunSpec) -> String {
         ModelSource::Fresh(Architecture::Softmax) => "softmax regression from the seed".into(),
         ModelSource::Fresh(Architecture::Constant(values)) => format!("none: {} constants", count(*values)),
     };
-    let trainable = match spec.model.trainable {
-        layers if spec.model.lora.is_some() => adapters(spec, layers),
-        Trainable::Head => "the head is trained".into(),
-        Trainable::Last(1) => "the last layer and the head are trained".into(),
-        Trainable::Last(layers) => format!("the last {layers} layers and the head are trained"),
-        Trainable::All => "everything is trained".to_owned(),
+    let trainable = match &spec.model.lora {
+        Some(lora) => adapters(lora, &spec.model.trainable),
+        None => spec.model.trainable.to_string(),
     };
     let pooling = match (&spec.task.input, spec.model.pooling) {
         (TaskInput::Text { .. }, Pooling::Mean) => ", mean pooling",
         (TaskInput::Text { .. }, Pooling::Cls) => ", CLS pooling",
         (TaskInput::Table { .. } | TaskInput::Nothing, _) => "",
     };
-    format!("{source}; {trainable}{pooling}")
+    format!("{source}; trains {trainable}{pooling}")
 }
 
-fn adapters(spec: &RunSpec, layers: Trainable) -> String {
-    let rank = spec.model.lora.as_ref().map_or(0, |lora| lora.rank);
+fn adapters(lora: &Lora, layers: &Trainable) -> String {
     let whose = match layers {
-        Trainable::Last(1) => "the last layer".into(),
-        Trainable::Last(layers) => format!("the last {layers} layers"),
-        Trainable::Head | Trainable::All => "every layer".to_owned(),
+        Trainable::All => "of every layer and the head".to_owned(),
+        Trainable::Head | Trainable::Last(_) | Trainable::Matching(_) => format!("of {layers}"),
     };
-    format!("LoRA adapters of rank {rank} in {whose} and the head are trained")
+    format!("LoRA adapters of rank {} {whose}", lora.rank)
 }
 
 /// What goes over the network.

@@ -155,7 +155,7 @@ run        news
 state      running, 1 of 3 rounds completed
            round 2, second attempt
 submitted  by ada, 4m20s ago
-model      minilm; the last 2 layers and the head are trained, mean pooling
+model      minilm; trains the last 2 layers and the head, mean pooling
 travels    3,550,000 parameters, 14.2 MB each way per site and round
 task       `topic` (2 labels) from text in `body`, up to 128 tokens; data set newswire
 training   AdamW, learning rate 0.001, batches of 16, 2 epochs per round

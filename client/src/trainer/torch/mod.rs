@@ -31,7 +31,7 @@ use std::path::Path;
 
 use sheaf_common::message::Job;
 use sheaf_common::metrics::{Classification, Counts};
-use sheaf_common::model::{BertConfig, CONFIG_FILE, ModelConfig, plan};
+use sheaf_common::model::{BertConfig, CONFIG_FILE, ModelConfig, PlanError, blocks, plan};
 use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
 use sheaf_common::status::Phase;
 use tch::{Device, TchError, Tensor};
@@ -51,6 +51,8 @@ pub struct TorchTrainer {
     site: String,
     device: Device,
     parameters: Parameters,
+    /// How many layers lie above each trained tensor.
+    depths: Vec<u32>,
     network: Network,
     /// `None` when the model takes rows of a table.
     tokens: Option<Tokens>,
@@ -73,8 +75,9 @@ impl TorchTrainer {
     ) -> Result<Self, TrainError> {
         let spec = job.spec.clone();
         let config = model_dir.map(read_config).transpose()?;
-        let planned =
-            plan(&spec, config.as_ref()).map_err(|reason| TrainError::Failed(reason.to_string()))?;
+        let unfit = |reason: PlanError| TrainError::Failed(reason.to_string());
+        let planned = plan(&spec, config.as_ref()).map_err(unfit)?;
+        let depths = blocks(&spec, config.as_ref()).map_err(unfit)?.depths(&planned);
         if planned != job.params {
             return Err(TrainError::Failed("the task's parameters are not those that its run trains".into()));
         }
@@ -91,7 +94,8 @@ impl TorchTrainer {
         let network = Network::new(stages, device);
         let train = Prepared::new(&spec, tokens.as_ref(), &split.train)?;
         let validation = Prepared::new(&spec, tokens.as_ref(), &split.validation)?;
-        Ok(Self { spec, site: site_label.to_owned(), device, parameters, network, tokens, train, validation })
+        let site = site_label.to_owned();
+        Ok(Self { spec, site, device, parameters, depths, network, tokens, train, validation })
     }
 
     /// Brings another data set, a test set for instance, into the form that [`TorchTrainer::evaluate_on`] takes.

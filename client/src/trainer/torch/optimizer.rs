@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use sheaf_common::params::{ParamSpec, ParamTensor};
+use sheaf_common::params::ParamSpec;
 use sheaf_common::run::{AdagradSpec, AdamSpec, DecayOn, Optimizer as Kind, RmsPropSpec, Training};
 use tch::{TchError, Tensor};
 
@@ -29,12 +29,12 @@ pub(super) struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimizer for `training` over the parameters of `spec`.
-    pub(super) fn new(training: &Training, spec: &ParamSpec) -> Self {
+    /// An optimizer for `training` over the parameters of `spec`, each tensor so many layers below the head.
+    pub(super) fn new(training: &Training, spec: &ParamSpec, depths: &[u32]) -> Self {
         Self {
             kind: training.optimizer,
             weight_decay: training.weight_decay,
-            groups: groups(spec, training.layer_decay, training.weight_decay_on),
+            groups: groups(spec, depths, training),
             max_grad_value: training.max_grad_value,
             max_grad_norm: training.max_grad_norm,
             steps: 0,
@@ -210,16 +210,16 @@ pub(super) struct Group {
 }
 
 /// The stretches of the flat tensor; neighbours that are moved alike are joined.
-fn groups(spec: &ParamSpec, layer_decay: f64, decay_on: DecayOn) -> Vec<Group> {
+fn groups(spec: &ParamSpec, depths: &[u32], training: &Training) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut start = 0;
-    for (tensor, depth) in spec.tensors.iter().zip(depths(spec)) {
+    for (tensor, depth) in spec.tensors.iter().zip(depths) {
         let range = start..start + tensor.numel() as i64;
         start = range.end;
         let new = Group {
             range,
-            rate: layer_decay.powi(depth),
-            decays: decay_on == DecayOn::All || tensor.shape.len() >= 2,
+            rate: training.layer_decay.powf(f64::from(*depth)),
+            decays: training.weight_decay_on == DecayOn::All || tensor.shape.len() >= 2,
         };
         match groups.last_mut() {
             Some(last) if (last.rate, last.decays) == (new.rate, new.decays) => {
@@ -231,51 +231,15 @@ fn groups(spec: &ParamSpec, layer_decay: f64, decay_on: DecayOn) -> Vec<Group> {
     groups
 }
 
-/// How many layers lie above each tensor's, told from the names: the head (no number) is above the numbered layers,
-/// the embeddings below; where everything is numbered, the highest number is the head.
-fn depths(spec: &ParamSpec) -> Vec<i32> {
-    let number = |name: &str| name.split('.').find_map(|part| part.parse::<i32>().ok());
-    let is_embedding = |name: &str| name.contains("embeddings") && number(name).is_none();
-    let numbers: Vec<Option<i32>> = spec.tensors.iter().map(|tensor| number(&tensor.name)).collect();
-    let top = numbers.iter().flatten().copied().max().unwrap_or(-1);
-    let headed =
-        spec.tensors.iter().any(|tensor| number(&tensor.name).is_none() && !is_embedding(&tensor.name));
-    let above = i32::from(headed);
-    let depth = |(tensor, number): (&ParamTensor, Option<i32>)| match number {
-        Some(number) => top - number + above,
-        None if is_embedding(&tensor.name) => top + 1 + above,
-        None => 0,
-    };
-    spec.tensors.iter().zip(numbers).map(depth).collect()
-}
-
 fn part(flat: &Tensor, range: &Range<i64>) -> Result<Tensor, TchError> {
     flat.f_narrow(0, range.start, range.end - range.start)
 }
 
 #[cfg(test)]
 mod tests {
+    use sheaf_common::params::ParamTensor;
+
     use super::*;
-
-    fn depths_of(names: &[&str]) -> Vec<i32> {
-        let tensors = names.iter().map(|name| ParamTensor { name: (*name).into(), shape: vec![1] }).collect();
-        depths(&ParamSpec { tensors })
-    }
-
-    #[test]
-    fn the_depth_of_a_layer_is_told_from_its_name() {
-        let encoder = [
-            "embeddings.word_embeddings.weight",
-            "encoder.layer.0.attention.self.query.weight",
-            "encoder.layer.5.output.dense.bias",
-            "pooler.dense.weight",
-            "classifier.weight",
-        ];
-        assert_eq!(depths_of(&encoder), [7, 6, 1, 0, 0]);
-        assert_eq!(depths_of(&encoder[2..]), [1, 0, 0]);
-        assert_eq!(depths_of(&["layers.0.weight", "layers.0.bias", "layers.1.weight"]), [1, 1, 0]);
-        assert_eq!(depths_of(&["classifier.weight", "classifier.bias"]), [0, 0]);
-    }
 
     #[test]
     fn neighbours_that_are_moved_alike_are_one_group() {
@@ -284,9 +248,12 @@ mod tests {
             tensors: vec![tensor("l.0.w", &[2, 2]), tensor("l.1.w", &[2, 2]), tensor("l.1.b", &[2])],
         };
         let group = |range, rate, decays| Group { range, rate, decays };
-        assert_eq!(groups(&spec, 1.0, DecayOn::All), [group(0..10, 1.0, true)]);
-        assert_eq!(groups(&spec, 1.0, DecayOn::Weights), [group(0..8, 1.0, true), group(8..10, 1.0, false)]);
-        let apart = [group(0..4, 0.5, true), group(4..8, 1.0, true), group(8..10, 1.0, false)];
-        assert_eq!(groups(&spec, 0.5, DecayOn::Weights), apart);
+        let of = |layer_decay, weight_decay_on| {
+            groups(&spec, &[2, 0, 0], &Training { layer_decay, weight_decay_on, ..Training::default() })
+        };
+        assert_eq!(of(1.0, DecayOn::All), [group(0..10, 1.0, true)]);
+        assert_eq!(of(1.0, DecayOn::Weights), [group(0..8, 1.0, true), group(8..10, 1.0, false)]);
+        let apart = [group(0..4, 0.25, true), group(4..8, 1.0, true), group(8..10, 1.0, false)];
+        assert_eq!(of(0.5, DecayOn::Weights), apart);
     }
 }

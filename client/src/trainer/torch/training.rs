@@ -29,7 +29,7 @@ pub(super) fn train_and_tell(
     watch: &dyn Watch,
     mut on_loss: impl FnMut(f64),
 ) -> Result<Trained, TrainError> {
-    let TorchTrainer { spec, site, device, parameters, network, train: data, .. } = trainer;
+    let TorchTrainer { spec, site, device, parameters, depths, network, train: data, .. } = trainer;
     if data.is_empty() {
         return Err(TrainError::Failed("the site has no example to train on".into()));
     }
@@ -38,7 +38,7 @@ pub(super) fn train_and_tell(
     let number = round.number.to_string();
     let batches = Batches::new(&spec.training, data.len());
     let loss_of = Loss::new(&spec.training.loss, spec.num_labels(), &data.labels, *device)?;
-    let mut optimizer = Optimizer::new(&spec.training, parameters.spec());
+    let mut optimizer = Optimizer::new(&spec.training, parameters.spec(), depths);
     let mut last_epoch = MeanLoss::default();
     let global = (spec.training.proximal_mu > 0.0).then(|| parameters.copy()).transpose()?;
 

@@ -38,7 +38,7 @@ fn it_counts_the_sites_and_says_what_is_off() {
     let card = card(&plan);
     assert!(card.contains("# trial-2\n"), "{card}");
     assert!(card.contains("- Sites: 4 in all, 2 to 3 per round\n"), "{card}");
-    assert!(card.contains("- Trained: the classification head, 15 values\n"), "{card}");
+    assert!(card.contains("- Trained: the head, 15 values\n"), "{card}");
     assert!(card.contains("**Secure aggregation was off: the server saw the update of every single site.**"));
     assert!(card.contains("The model was not evaluated at the sites."));
 }

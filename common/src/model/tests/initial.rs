@@ -43,6 +43,18 @@ fn a_head_is_kept_only_for_the_same_labels_in_the_same_order() {
 }
 
 #[test]
+fn a_fresh_head_must_be_trained() {
+    let spec = text_spec("trainable = [\"query\"]");
+    let with = |labels| starts(&spec, &bert_with_labels(labels), &bert_file("bert.", Some(3)));
+    assert!(with(["earn", "acq", "ship"]).is_ok(), "the imported head stays as it is");
+    assert_eq!(
+        with(["acq", "earn", "ship"]).unwrap_err().to_string(),
+        "`classifier.weight` is new, since the imported model has other labels or none, and must be trained: have \
+         model.trainable name it too"
+    );
+}
+
+#[test]
 fn a_missing_pooler_is_a_matter_only_of_runs_that_use_it() {
     let blocks = tensors::bert(&bert_config(), false, None);
     let file = safetensors(&blocks.all().map(|t| (t.name.clone(), t.shape.clone())).collect::<Vec<_>>());

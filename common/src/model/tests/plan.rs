@@ -40,6 +40,63 @@ fn everything() {
 }
 
 #[test]
+fn what_a_pattern_finds_in_the_order_of_the_model() {
+    let params =
+        planned(r#"trainable = ["classifier", 'layer\.1\..*query', "^embeddings.*LayerNorm"]"#).unwrap();
+    assert_eq!(
+        names(&params),
+        [
+            "embeddings.LayerNorm.weight",
+            "embeddings.LayerNorm.bias",
+            "encoder.layer.1.attention.self.query.weight",
+            "encoder.layer.1.attention.self.query.bias",
+            "classifier.weight",
+            "classifier.bias"
+        ]
+    );
+    assert_eq!(planned("trainable = [\".\"]").unwrap(), planned("trainable = \"all\"").unwrap());
+    let error = planned("trainable = [\"classifier\", \"pooler\"]").unwrap_err().invalid();
+    assert_eq!(
+        (error.key.as_str(), error.problem.as_str()),
+        (
+            "model.trainable",
+            "`pooler` is found in no tensor's name; names are like `embeddings.word_embeddings.weight`, \
+             `encoder.layer.0.attention.self.query.weight`, `encoder.layer.1.attention.self.query.weight`, \
+             `classifier.weight`"
+        )
+    );
+}
+
+#[test]
+fn the_depth_of_a_tensor_is_that_of_its_layer_in_the_whole_model() {
+    let depths = |model: &str| {
+        let spec = text_spec(model);
+        let config = config(TINY_BERT);
+        blocks(&spec, Some(&config)).unwrap().depths(&plan(&spec, Some(&config)).unwrap())
+    };
+    assert_eq!(
+        depths(
+            r#"trainable = ["word_emb", 'layer\.0.*query', 'layer\.1.*key', "pooler", "classifier"]
+                  pooling = "cls""#
+        ),
+        [3, 2, 2, 1, 1, 0, 0, 0, 0]
+    );
+    assert_eq!(depths(r#"trainable = ['layer\.0.*query']"#), [2, 2]);
+    assert_eq!(depths("trainable = \"last:1\"\nlora = { targets = [\"query\"] }"), [1, 1, 0, 0]);
+    let (spec, mlp) = (table_spec("name = \"tiny\""), config(TINY_MLP));
+    let all = plan(&spec, Some(&mlp)).unwrap();
+    assert_eq!(blocks(&spec, Some(&mlp)).unwrap().depths(&all), [2, 2, 1, 1, 0, 0]);
+}
+
+#[test]
+fn patterns_that_no_honest_server_sends() {
+    let mut spec = text_spec("");
+    spec.model.trainable = crate::run::Trainable::Matching(vec!["(a{1000}){1000}".into()]);
+    let error = plan(&spec, Some(&config(TINY_BERT))).unwrap_err().to_string();
+    assert!(error.starts_with("this is no regular expression that can be used"), "{error}");
+}
+
+#[test]
 fn a_perceptron() {
     let model = config(TINY_MLP);
     let all = plan(&table_spec("name = \"tiny\""), Some(&model)).unwrap();

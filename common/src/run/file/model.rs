@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
-use super::{forbid, no_duplicates, positive, within};
+use super::{forbid, invalid, no_duplicates, positive, within};
 use crate::config::Invalid;
+use crate::run::trainable::compile;
 use crate::run::{Architecture, Lora, ModelSource, ModelSpec, Pooling, Task, TaskInput, Trainable};
 
 #[derive(Deserialize)]
@@ -13,10 +14,17 @@ pub(super) struct ModelFile {
     architecture: Option<String>,
     hidden: Option<Vec<u64>>,
     parameters: Option<u64>,
-    trainable: Option<String>,
+    trainable: Option<TrainableFile>,
     lora: Option<LoraFile>,
     pooling: Option<Pooling>,
     dropout: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "trainable is \"head\", \"last:K\", \"all\" or a list of regular expressions")]
+enum TrainableFile {
+    Part(String),
+    Patterns(Vec<String>),
 }
 
 #[derive(Deserialize)]
@@ -48,7 +56,7 @@ pub(super) fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> 
         }
     };
     check_model_fits_task(&source, task)?;
-    let trainable = trainable(file.trainable.as_deref().unwrap_or("all"))?;
+    let trainable = file.trainable.map_or(Ok(Trainable::All), trainable)?;
     if matches!(source, ModelSource::Fresh(_)) && trainable != Trainable::All {
         return Err(Invalid::new(
             "model.trainable",
@@ -61,8 +69,8 @@ pub(super) fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> 
         forbid("model.lora", !is_encoder, "is for text encoders")?;
         forbid(
             "model.trainable",
-            trainable == Trainable::Head,
-            "trains no layer that could have adapters: write \"all\" or \"last:K\" to say in which layers they are",
+            matches!(trainable, Trainable::Head | Trainable::Matching(_)),
+            "says in which layers adapters are: write \"all\" or \"last:K\"",
         )?;
     }
     let dropout = file.dropout.unwrap_or(match task.input {
@@ -140,8 +148,15 @@ fn check_model_fits_task(source: &ModelSource, task: &Task) -> Result<(), Invali
     }
 }
 
-fn trainable(written: &str) -> Result<Trainable, Invalid> {
-    match written {
+fn trainable(written: TrainableFile) -> Result<Trainable, Invalid> {
+    let part = match written {
+        TrainableFile::Part(part) => part,
+        TrainableFile::Patterns(patterns) => {
+            compile(&patterns).map_err(|e| invalid("model.trainable", e))?;
+            return Ok(Trainable::Matching(patterns));
+        }
+    };
+    match part.as_str() {
         "head" => Ok(Trainable::Head),
         "all" => Ok(Trainable::All),
         other => other
@@ -152,7 +167,9 @@ fn trainable(written: &str) -> Result<Trainable, Invalid> {
             .ok_or_else(|| {
                 Invalid::new(
                     "model.trainable",
-                    format!("`{other}` is unknown; use \"head\", \"last:K\" with K from 1, or \"all\""),
+                    format!(
+                        "`{other}` is unknown; use \"head\", \"last:K\" with K from 1, \"all\", or a list of regular expressions"
+                    ),
                 )
             }),
     }

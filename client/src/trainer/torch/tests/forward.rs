@@ -27,10 +27,17 @@ fn logits(trainer: &mut TorchTrainer, params: &[f32]) -> Tensor {
 }
 
 fn all_specs() -> impl Iterator<Item = RunSpec> {
-    let trainables =
-        [Trainable::Head, Trainable::Last(0), Trainable::Last(1), Trainable::Last(2), Trainable::All];
+    let patterns = vec![r"layer\.0\..*query".to_owned(), "classifier".to_owned()];
+    let trainables = [
+        Trainable::Head,
+        Trainable::Last(0),
+        Trainable::Last(1),
+        Trainable::Last(2),
+        Trainable::All,
+        Trainable::Matching(patterns),
+    ];
     let poolings = [Pooling::Mean, Pooling::Cls];
-    trainables.into_iter().flat_map(move |part| poolings.map(|pooling| text_spec(part, pooling)))
+    trainables.into_iter().flat_map(move |part| poolings.map(|pooling| text_spec(part.clone(), pooling)))
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn rate(step: usize) -> f64 {
 /// The parameters after some steps with the optimizer under test.
 fn found(training: &Training) -> Vec<f32> {
     let mut params = Tensor::from_slice(&random("params", 0));
-    let mut optimizer = Optimizer::new(training, &spec());
+    let mut optimizer = Optimizer::new(training, &spec(), &[0; 3]);
     for step in 0..STEPS {
         optimizer.step(&mut params, Tensor::from_slice(&random("gradient", step)), rate(step)).unwrap();
     }
@@ -170,7 +170,7 @@ fn trajectories_are_those_of_pytorch() {
     for (name, kind, decay) in kinds {
         let start: Vec<f32> = (0..12).map(|at| f64::from(at).cos() as f32).collect();
         let mut params = Tensor::from_slice(&start);
-        let mut optimizer = Optimizer::new(&training(kind, decay, None), &matrix);
+        let mut optimizer = Optimizer::new(&training(kind, decay, None), &matrix, &[0]);
         for step in 0..50 {
             let gradient: Vec<f32> = (0..12)
                 .map(|at| ((1.3 * f64::from(step) + 0.7 * f64::from(at)).sin() + 0.1 * f64::from(at)) as f32)

@@ -70,7 +70,7 @@ fn every_part_of_an_encoder_learns() {
         for optimizer in
             [Optimizer::AdamW(ADAM), Optimizer::Adam(ADAM), Optimizer::Sgd { momentum: 0.9, nesterov: true }]
         {
-            let mut spec = text_spec(trainable, Pooling::Mean);
+            let mut spec = text_spec(trainable.clone(), Pooling::Mean);
             spec.training.optimizer = optimizer;
             spec.training.learning_rate = rate;
             spec.training.local = LocalWork::Epochs(5);
