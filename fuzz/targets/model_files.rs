@@ -1,12 +1,16 @@
-//! The files of a model from anybody: config.json, the header of model.safetensors, a manifest.
+//! The files of a model from anybody: config.json, the header of model.safetensors, a manifest, a state dict of
+//! PyTorch.
 #![no_main]
 
+use std::io::Cursor;
+
 use libfuzzer_sys::fuzz_target;
+use sheaf_common::model::foreign;
 use sheaf_common::model::{Manifest, ModelConfig, Weights};
 
 fuzz_target!(|data: &[u8]| {
     let Some((kind, body)) = data.split_first() else { return };
-    match kind % 3 {
+    match kind % 4 {
         0 => {
             let _ = ModelConfig::parse(body);
         }
@@ -16,6 +20,11 @@ fuzz_target!(|data: &[u8]| {
                 if let Ok(weights) = Weights::parse(body, length) {
                     assert!(weights.num_params() <= length);
                 }
+            }
+        }
+        2 => {
+            if let Ok(index) = foreign::torch::index(&mut Cursor::new(body), body.len() as u64) {
+                assert!(index.tensors().all(|tensor| tensor.offset + tensor.bytes <= body.len() as u64));
             }
         }
         _ => {

@@ -1,0 +1,4 @@
+//! Files of other tools, as those write them, damaged, and malicious (`scripts/reference/state_dicts.py` made them).
+
+mod index;
+mod torch;
