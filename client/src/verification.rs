@@ -13,6 +13,7 @@ use sheaf_common::secagg::mask::Tally;
 use sheaf_common::secagg::outcome;
 use sheaf_common::secagg::record::Record;
 use sheaf_common::secagg::ring::unpack_add;
+use sheaf_transport::base::{BadBase, finish_round};
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::chunks::in_order;
 
@@ -31,6 +32,9 @@ pub enum Unverified {
     /// Not what the sum gives.
     #[error("the model is not the one that follows from the published sum")]
     Model,
+    /// What the next round begins to train could not be had.
+    #[error("the base model: {0}")]
+    Base(#[from] BadBase),
     /// The disk said no.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -44,7 +48,9 @@ impl Unverified {
     pub fn for_operator(&self) -> String {
         match self {
             Self::Sum(_) | Self::Length | Self::Model => self.to_string(),
-            Self::Blob(_) | Self::Read(_) => "the site's disk failed; its log says how".into(),
+            Self::Base(_) | Self::Blob(_) | Self::Read(_) => {
+                "the site's disk failed; its log says how".into()
+            }
         }
     }
 }
@@ -75,7 +81,7 @@ pub fn rebuild(blobs: &BlobDir, job: &Job, record: &Record, witness: &Witness) -
         Ok(writer.write(&bytes)?)
     })?;
     check.finish(tally, &head, record.survivors.len())?;
-    let made = writer.finish()?;
+    let made = finish_round(writer, blobs, job, record.task.round)?;
     if made != job.global {
         blobs.remove(made)?;
         return Err(Unverified::Model);

@@ -79,6 +79,13 @@ pub struct TaskId {
     pub attempt: u32,
 }
 
+impl TaskId {
+    /// Rounds that are over when the task is given.
+    pub fn completed(&self) -> u32 {
+        if self.attempt == 0 { self.round } else { self.round.saturating_sub(1) }
+    }
+}
+
 impl std::fmt::Display for TaskId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} round {}", self.run, self.round)?;
@@ -117,7 +124,7 @@ pub struct Job {
     pub spec: RunSpec,
     /// Manifest of the imported model, if there is one.
     pub model: Option<BlobId>,
-    /// The parameters that travel.
+    /// The parameters that travel, as [`Phases`](crate::params::Phases) has them for the round at hand.
     pub params: ParamSpec,
     /// Their global values.
     pub global: BlobId,
@@ -127,9 +134,9 @@ pub struct Job {
 
 impl Job {
     /// Hash of all that is fixed for the run's whole life. Sites that were told different runs have different
-    /// ones, and so no masks in common.
+    /// ones, and so no masks in common. What travels in which round follows from the run and its model.
     pub fn origin(&self) -> BlobId {
-        let fixed = (&self.spec, self.model, &self.params, self.submitted_at);
+        let fixed = (&self.spec, self.model, self.submitted_at);
         // It came in a message, so it is short enough to be encoded.
         BlobId::of(&wire::encode_record(&fixed).unwrap_or_default())
     }

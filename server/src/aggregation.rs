@@ -9,9 +9,10 @@ use std::os::unix::fs::FileExt;
 
 use sheaf_common::aggregate::{Aggregate as Sum, FedAvg, Finding, ServerOptimizer};
 use sheaf_common::blob::BlobId;
+use sheaf_common::message::Job;
 use sheaf_common::params::VALUE_BYTES;
-use sheaf_common::run::RunSpec;
-use sheaf_transport::blobs::{BlobDir, BlobError};
+use sheaf_transport::base::{BadBase, finish_round};
+use sheaf_transport::blobs::{BlobDir, BlobError, BlobWriter};
 use sheaf_transport::chunks::in_order;
 
 use crate::core::{Aggregate, Inspection};
@@ -25,6 +26,9 @@ pub enum AggregationError {
     /// A blob could not be read or the result not be stored.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// What the next round begins to train could not be had.
+    #[error("the base model: {0}")]
+    Base(#[from] BadBase),
     /// A blob could not be read to its end.
     #[error("cannot read blob {blob}: {source}")]
     Read {
@@ -35,14 +39,15 @@ pub enum AggregationError {
     },
 }
 
-/// Makes the next global parameters out of `updates`, durably in `blobs`, and names them. Blocks.
+/// Makes the next global parameters of `job` out of `updates`, durably in `blobs`, and names them. Blocks.
 pub fn aggregate(
     blobs: &BlobDir,
     updates: &BlobDir,
-    spec: &RunSpec,
+    job: &Job,
     round: &Aggregate,
 ) -> Result<BlobId, AggregationError> {
-    plain(blobs, updates, &FedAvg { learning_rate: spec.server.learning_rate }, round)
+    let moved = plain(blobs, updates, &FedAvg { learning_rate: job.spec.server.learning_rate }, round)?;
+    Ok(finish_round(moved, blobs, job, round.task.round)?)
 }
 
 fn plain(
@@ -50,7 +55,7 @@ fn plain(
     deltas: &BlobDir,
     optimizer: &dyn ServerOptimizer,
     round: &Aggregate,
-) -> Result<BlobId, AggregationError> {
+) -> Result<BlobWriter, AggregationError> {
     let global = Values::open(blobs, round.global)?;
     let updates = round
         .updates
@@ -64,7 +69,7 @@ fn plain(
     in_order(length as u64, CHUNK, make, |_, bytes: Vec<u8>| {
         Ok::<_, AggregationError>(writer.write(&bytes)?)
     })?;
-    Ok(writer.finish()?)
+    Ok(writer)
 }
 
 /// The new global values, as bytes, of the `length` parameters from `start` on.
@@ -155,7 +160,7 @@ mod tests {
             global: store(&global),
             updates: vec![(store(&a), 3), (store(&b), 5)],
         };
-        let result = plain(&blobs, &blobs, &FedAvg { learning_rate: 1.0 }, &round).unwrap();
+        let result = plain(&blobs, &blobs, &FedAvg { learning_rate: 1.0 }, &round).unwrap().finish().unwrap();
 
         let mut sum = Sum::zero(length);
         sum.add(b.iter().copied(), 5);

@@ -20,6 +20,7 @@ use sheaf_common::secagg::ring::pack;
 use sheaf_common::secagg::server::{Unmasker, WrongShares};
 use sheaf_common::status::SecureSum;
 use sheaf_transport::authority::NotOurs;
+use sheaf_transport::base::finish_round;
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::chunks::in_order;
 use sheaf_transport::tls::Credentials;
@@ -195,7 +196,9 @@ impl Sum<'_> {
         })?;
         let head: Vec<u8> = self.head.slots().iter().flat_map(|slot| slot.to_le_bytes()).collect();
         sum.write(&head)?;
-        Ok(Applied { model: model.finish()?, sum: sum.finish()?, tally, moved })
+        let model = finish_round(model, self.blobs, self.job, self.open.task.round)
+            .map_err(AggregationError::from)?;
+        Ok(Applied { model, sum: sum.finish()?, tally, moved })
     }
 
     fn chunk(&self, global: &Vector, start: u64, len: usize) -> Result<Chunk, AggregationError> {

@@ -43,7 +43,7 @@ impl State {
         Ok(RunStatus {
             summary: summary(coordinator),
             spec: coordinator.run().spec.clone(),
-            num_params: coordinator.run().params.numel(),
+            num_params: coordinator.params().numel(),
             current: self.round_status(coordinator, now),
             earlier_records,
             history,
@@ -118,6 +118,7 @@ impl State {
         })?;
         let mut job = coordinator.job();
         job.global = global;
+        job.params = coordinator.run().phases.after(round).clone();
         let get = self.blobs_of(job.model, global);
         self.registry.grant(peer, &get);
         Ok(Reply::Export(Box::new(ExportPlan { status, round, job })))

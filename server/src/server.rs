@@ -237,10 +237,9 @@ impl Server {
 }
 
 fn spawn_aggregation(state: &State, index: usize, round: Aggregate, done: mpsc::Sender<Done>) {
-    let (blobs, updates) = (state.blobs.clone(), state.updates.clone());
-    let spec = state.runs[index].run().spec.clone();
+    let (blobs, updates, job) = (state.blobs.clone(), state.updates.clone(), state.runs[index].job());
     tokio::task::spawn_blocking(move || {
-        let result = aggregate(&blobs, &updates, &spec, &round);
+        let result = aggregate(&blobs, &updates, &job, &round);
         let result = result.map(|global| (global, None)).map_err(|e| e.to_string());
         done.blocking_send(Done::Aggregated(round.task, result))
     });

@@ -281,7 +281,7 @@ impl State {
 
     /// Queues a run under a name that is free.
     fn queue(&mut self, prepared: Prepared, by: Name) -> RunId {
-        let Prepared { spec, model, params, initial } = prepared;
+        let Prepared { spec, model, phases, initial } = prepared;
         let id = self.free_name(&spec.name);
         info!(run = %id, %by, "run submitted");
         let run = Run {
@@ -291,7 +291,7 @@ impl State {
             submitted_by: by,
             submitted_at: now(),
             model,
-            params,
+            phases,
             initial,
         };
         let coordinator = Coordinator::new(run);

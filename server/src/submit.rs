@@ -6,10 +6,11 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::config::{ConfigError, Invalid};
-use sheaf_common::model::{Distribution, Initial, Manifest, ModelConfig, ModelInfo, Weights, initial, plan};
-use sheaf_common::params::ParamSpec;
+use sheaf_common::model::{Distribution, Initial, Manifest, ModelInfo, initial, phases};
+use sheaf_common::params::{ParamSpec, Phases};
 use sheaf_common::run::{ModelSource, RunSpec};
 use sheaf_common::wire::{self, FRAME_MAX};
+use sheaf_transport::base::{BadBase, BaseModel};
 use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
 
 /// A run ready to be queued, but for its name.
@@ -19,8 +20,8 @@ pub struct Prepared {
     pub spec: RunSpec,
     /// Manifest of the imported model, if there is one.
     pub model: Option<BlobId>,
-    /// The parameters that travel.
-    pub params: ParamSpec,
+    /// The parameters that travel in which round.
+    pub phases: Phases,
     /// Their values before round 1.
     pub initial: BlobId,
 }
@@ -63,14 +64,14 @@ pub fn prepare(
                     format!("there is no model `{name}`; imported are: {known} (see `sheaf model import`)");
                 invalid(Invalid::new("model.name", problem))
             })?;
-            Some(Imported::open(blobs, info)?)
+            Some((info.manifest, base(blobs, info)?))
         }
     };
-    let config = imported.as_ref().map(|model| &model.config);
-    let params = plan(&spec, config).map_err(|e| invalid(e.invalid()))?;
-    check_size(&spec, &params).map_err(invalid)?;
-    let initial = write_initial(blobs, &spec, imported.as_ref(), &params)?;
-    Ok(Prepared { spec, model: imported.map(|model| model.manifest), params, initial })
+    let (model, base) = imported.unzip();
+    let phases = phases(&spec, base.as_ref().map(|base| &base.config)).map_err(|e| invalid(e.invalid()))?;
+    check_size(&spec, phases.after(spec.rounds)).map_err(invalid)?;
+    let initial = write_initial(blobs, &spec, base.as_ref(), phases.after(0))?;
+    Ok(Prepared { spec, model, phases, initial })
 }
 
 /// Every task holds the run and its parameters' names in one control message.
@@ -105,49 +106,22 @@ pub fn describe(blobs: &BlobDir, name: &str, manifest: BlobId) -> Result<ModelIn
         num_params: 0,
         bytes: parsed.bytes(),
     };
-    let model = Imported::open(blobs, &info)?;
+    let model = base(blobs, &info)?;
     info.model_type = model.config.model_type().to_owned();
     info.num_params = model.weights.num_params();
     Ok(info)
 }
 
-/// An imported model's configuration and where its tensors lie.
-struct Imported {
-    manifest: BlobId,
-    config: ModelConfig,
-    weights: Weights,
-    weights_blob: BlobId,
-}
-
-impl Imported {
-    fn open(blobs: &BlobDir, info: &ModelInfo) -> Result<Self, SubmitError> {
-        let wrong = |why: String| SubmitError::Model { name: info.name.clone(), why };
-        let manifest = Manifest::parse(&blobs.read(info.manifest)?).map_err(|e| wrong(e.to_string()))?;
-        let file = |path: &str| manifest.file(path).ok_or_else(|| wrong(format!("it has no {path}")));
-        let config = blobs.read(file("config.json")?.blob)?;
-        let config = ModelConfig::parse(&config).map_err(|e| wrong(e.to_string()))?;
-        let weights_blob = file("model.safetensors")?.blob;
-        let weights = read_header(blobs, weights_blob).map_err(wrong)?;
-        Ok(Self { manifest: info.manifest, config, weights, weights_blob })
-    }
-}
-
-fn read_header(blobs: &BlobDir, blob: BlobId) -> Result<Weights, String> {
-    let mut file = blobs.reader(blob).map_err(|e| e.to_string())?;
-    let length = blobs.length(blob).unwrap_or(0);
-    let mut start = Vec::new();
-    let io = |e: std::io::Error| e.to_string();
-    file.by_ref().take(8).read_to_end(&mut start).map_err(io)?;
-    let header = Weights::header_bytes(&start).map_err(|e| e.to_string())?;
-    file.take(header.saturating_sub(8)).read_to_end(&mut start).map_err(io)?;
-    Weights::parse(&start, length).map_err(|e| e.to_string())
+fn base(blobs: &BlobDir, info: &ModelInfo) -> Result<BaseModel, SubmitError> {
+    let wrong = |bad: BadBase| SubmitError::Model { name: info.name.clone(), why: bad.to_string() };
+    BaseModel::open(blobs, info.manifest).map_err(wrong)
 }
 
 /// Writes the trained parameters as they are before round 1.
 fn write_initial(
     blobs: &BlobDir,
     spec: &RunSpec,
-    model: Option<&Imported>,
+    model: Option<&BaseModel>,
     params: &ParamSpec,
 ) -> Result<BlobId, SubmitError> {
     let name = match &spec.model.source {

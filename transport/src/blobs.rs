@@ -194,6 +194,11 @@ impl BlobWriter {
         Ok(())
     }
 
+    /// What was written so far, to be read again.
+    pub fn written(&self) -> Result<File, BlobError> {
+        File::open(&self.path).map_err(|e| io_error("open", &self.path, e))
+    }
+
     /// What was written so far is wrong: it is not kept for [`BlobDir::resume`].
     pub fn discard(&mut self) {
         self.keep = false;
@@ -226,6 +231,17 @@ impl BlobWriter {
         for folder in [&folder, &self.dir.root] {
             File::open(folder).and_then(|f| f.sync_all()).map_err(|e| io_error("sync", folder, e))?;
         }
+        Ok(())
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Self::write(self, bytes).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -6,10 +6,12 @@
 //! * [`frames`]: control messages on a stream.
 //! * [`blobs`]: files named by their hash, on disk; [`transfer`] moves them, resumable at any offset; [`chunks`] works
 //!   on long ones on all cores.
+//! * [`base`]: an imported model among blobs, and what it adds to the parameters of a round.
 //!
 //! It decides nothing about rounds: it turns bytes into messages and back.
 
 pub mod authority;
+pub mod base;
 pub mod blobs;
 pub mod chunks;
 pub mod endpoint;

@@ -1,13 +1,14 @@
 //! `run.toml` and a model folder as a job: what the server makes of them for its sites, made here.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::config::ConfigError;
 use sheaf_common::message::Job;
-use sheaf_common::model::{Initial, InitialError, initial, plan};
+use sheaf_common::model::{Initial, InitialError, grown, initial, phases};
+use sheaf_common::params::{Phases, from_bytes, to_bytes};
 use sheaf_common::run::{ModelSource, RunSpec};
 use sheaf_common::time::Timestamp;
 
@@ -47,6 +48,8 @@ pub enum RunError {
 #[derive(Debug)]
 pub(super) struct LocalRun {
     pub(super) job: Job,
+    /// What is trained in which round; the job's parameters are those of one of its phases.
+    phases: Phases,
     pub(super) model: Option<ModelFolder>,
 }
 
@@ -64,11 +67,13 @@ impl LocalRun {
             (ModelSource::Fresh(_), None) => None,
             (ModelSource::Fresh(_), Some(_)) => return Err(RunError::NoModelNeeded),
         };
-        let params = plan(&spec, model.as_ref().map(|model| &model.config))
+        let phases = phases(&spec, model.as_ref().map(|model| &model.config))
             .map_err(|error| ConfigError::locate(&run.display().to_string(), text, &error.invalid()))?;
+        let params = phases.after(0).clone();
         // Neither the manifest nor the global parameters are blobs here; both names are only the protocol's.
         Ok(Self {
             job: Job { spec, model: None, params, global: BlobId::of(&[]), submitted_at: Timestamp(0) },
+            phases,
             model,
         })
     }
@@ -79,7 +84,25 @@ impl LocalRun {
         // A trained model has its adapters merged: what they adapt is its own.
         spec.model.lora = None;
         let is_imported = matches!(spec.model.source, ModelSource::Imported(_));
-        Self::of(run, &text, spec, is_imported.then_some(trained))
+        let mut trained = Self::of(run, &text, spec, is_imported.then_some(trained))?;
+        trained.job.params = trained.phases.after(trained.job.spec.rounds).clone();
+        Ok(trained)
+    }
+
+    /// Goes on to what is trained once `completed` rounds are over, with `params` as they left them, and says whether
+    /// that is more than before.
+    pub(super) fn go_on(&mut self, completed: u32, params: &mut Vec<f32>) -> Result<bool, RunError> {
+        let next = self.phases.after(completed);
+        let Some(model) = self.model.as_ref().filter(|_| *next != self.job.params) else { return Ok(false) };
+        let plan = grown(&self.job.params, next, &model.weights.tensors).map_err(InitialError::from)?;
+        let path = model.weights.path();
+        let unreadable = |reason| FolderError::Unreadable { path: path.clone(), reason };
+        let mut base = File::open(&path).map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        plan.write(&mut bytes, Some(&mut base), &mut Cursor::new(to_bytes(params))).map_err(unreadable)?;
+        *params = from_bytes(&bytes);
+        self.job.params = next.clone();
+        Ok(true)
     }
 
     /// Where the model that the run starts from lies.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use sheaf_common::metrics::Report;
 
 use super::evaluate::{EvaluateError, evaluate};
+use super::folder::WeightsFile;
+use super::run::LocalRun;
 use super::train::{Baseline, BaselineError, train};
 use super::*;
 
@@ -177,6 +179,50 @@ fn a_perceptron_is_pretrained_imported_and_its_head_trained() {
     bench.train(bench.run("name = \"base\""), Some("base"), "whole").unwrap();
     let error = bench.evaluate(head(), &["base", "whole"]).unwrap_err().to_string();
     assert!(error.contains("which the run does not train: evaluate them one at a time"), "{error}");
+}
+
+/// Round by round by hand: the head alone for two rounds, then, from the file with that head, all of it.
+#[test]
+fn gradual_unfreezing_is_the_rounds_of_each_part_one_after_the_other() {
+    let bench = Bench::new();
+    bench.train(bench.run("architecture = \"mlp\"\nhidden = [8, 8]"), None, "base").unwrap();
+    let run = |model: &str| bench.run(&format!("name = \"base\"\n{model}"));
+    let phases = "unfreeze = [{ round = 1, trainable = \"head\" }, { round = 3, trainable = \"last:1\" }]";
+    let baseline = bench.train(run(phases), Some("base"), "unfrozen").unwrap();
+    assert_eq!(baseline.rounds.len(), 3);
+
+    let site = crate::config::SiteConfig::load(&bench.path("site.toml")).unwrap();
+    let part = |trainable: &str| {
+        let base = bench.path("base");
+        LocalRun::read(&run(&format!("trainable = \"{trainable}\"")), Some(&base)).unwrap()
+    };
+    let open = |run: &LocalRun| {
+        crate::trainer::open::open(&run.job, run.model_dir(), &site.datasets, "local", site.device).unwrap()
+    };
+    let round = |number| crate::trainer::Round { number, of: 3 };
+    let (head, last) = (part("head"), part("last:1"));
+    let mut trainer = open(&head);
+    let mut trained = head.initial_params().unwrap();
+    for number in [1, 2] {
+        trained = trainer.train(trained, round(number), &crate::trainer::Unwatched).unwrap().params;
+    }
+    let mut params = last.initial_params().unwrap();
+    let start = params.len() - trained.len();
+    params[start..].copy_from_slice(&trained);
+    let params = open(&last).train(params, round(3), &crate::trainer::Unwatched).unwrap().params;
+
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    let [base, unfrozen] = ["base", "unfrozen"].map(|name| WeightsFile::open(&bench.path(name)).unwrap());
+    assert_eq!(bits(unfrozen.params(&last.job.params).unwrap()), bits(params));
+    for (name, shape) in [("layers.0.weight", [8, 4].as_slice()), ("layers.0.bias", &[8])] {
+        assert_eq!(bits(unfrozen.tensor(name, shape).unwrap()), bits(base.tensor(name, shape).unwrap()));
+    }
+
+    let check = CheckArgs { run: Some(run(phases)), model: Some(bench.path("base")), json: false };
+    let cost = check::check(&bench.path("site.toml"), &check).cost.unwrap();
+    assert_eq!(cost.parameters, last.job.params.numel(), "a round of the last phase is told");
+    let evaluation = bench.evaluate(run(phases), &["unfrozen"]).unwrap();
+    assert!(accuracy(&evaluation.models[0].metrics) > 0.9, "{evaluation:?}");
 }
 
 #[test]

@@ -111,8 +111,8 @@ pub fn train(
     let site = site_label(args.site.as_ref(), &config);
     let mut params = run.initial_params()?;
     let mut trainer = open(&run.job, run.model_dir(), &config.datasets, &site, config.device)?;
-    let spec = &run.job.spec;
-    let kind = Kind::of(spec);
+    let spec = run.job.spec.clone();
+    let kind = Kind::of(&spec);
     let initial_metrics = metrics(&mut *trainer, &params, &kind)?;
     let mut rounds = Vec::new();
     for number in 1..=spec.rounds {
@@ -124,12 +124,17 @@ pub fn train(
         let result = RoundResult { round: number, train_loss: trained.train_loss, metrics, seconds };
         each_round(&result);
         rounds.push(result);
+        if run.go_on(number, &mut params)? {
+            // The old one's memory goes before the new one's comes.
+            drop(trainer);
+            trainer = open(&run.job, run.model_dir(), &config.datasets, &site, config.device)?;
+        }
     }
     export::export(&run, &params, &site, &args.out)?;
     Ok(Baseline {
-        run: spec.name.clone(),
+        run: spec.name,
         site,
-        dataset: spec.task.dataset.clone(),
+        dataset: spec.task.dataset,
         num_examples: trainer.num_examples(),
         initial_metrics,
         rounds,

@@ -234,7 +234,6 @@ impl Context {
         if self.memory.attempt.as_ref().is_some_and(|old| old.task.run == id.run && old.task != *id) {
             self.end_attempt();
         }
-        let completed = if id.attempt == 0 { id.round } else { id.round.saturating_sub(1) };
         let origin = job.origin();
         // A site works for one run at a time: with its task every other run is over.
         let others = self.memory.histories.iter_mut().filter(|(of, _)| **of != origin);
@@ -245,7 +244,8 @@ impl Context {
             }
         }
         let history = self.memory.histories.entry(origin).or_default();
-        let witness = history.judge(&id.run, completed, job.global, task.record(), &*self.trust.party)?;
+        let witness =
+            history.judge(&id.run, id.completed(), job.global, task.record(), &*self.trust.party)?;
         self.remember(None);
         Ok(witness.map(Box::new))
     }

@@ -48,7 +48,7 @@ fn about(plan: &ExportPlan) -> String {
     };
     let trained = match spec.model.lora {
         Some(_) => "low-rank adapters, merged into the weights here, and the head".to_owned(),
-        None => spec.model.trainable.to_string(),
+        None => spec.model.trained(),
     };
     let labels: Vec<String> = spec.task.labels.iter().map(|label| cell(label)).collect();
     let rounds = completed(&plan.status, plan.round);

@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use serde_json::{Map, Value, json};
 
 use crate::message::ExportPlan;
-use crate::params::{ParamTensor, VALUE_BYTES, from_bytes, to_bytes};
+use crate::params::{ParamSpec, ParamTensor, VALUE_BYTES, from_bytes, to_bytes};
 use crate::run::{Architecture, Lora, ModelSource, RunSpec, TaskInput, Trainable};
 
 use super::config::ModelConfig;
@@ -39,10 +39,10 @@ pub enum ExportError {
     Config,
 }
 
-/// `model.safetensors` to be written: the header, then the pieces one after the other.
+/// A file of tensors to be written: the header, then the pieces one after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightsPlan {
-    /// The file's first bytes.
+    /// The first bytes of `model.safetensors`; none where only values are wanted.
     pub header: Vec<u8>,
     /// What follows.
     pub pieces: Vec<Piece>,
@@ -259,7 +259,7 @@ pub fn export_weights(
     let mut pieces = Vec::new();
     let mut end = 0;
     for tensor in exported_tensors(&plan.job.spec, config, base)? {
-        let piece = piece(plan, base, &tensor)?;
+        let piece = piece(&plan.job.params, base, &tensor)?;
         let start = end;
         end += piece.bytes();
         header.insert(
@@ -269,6 +269,14 @@ pub fn export_weights(
         pieces.push(piece);
     }
     Ok(WeightsPlan { header: framed(&header), pieces, lora: plan.job.spec.model.lora.clone() })
+}
+
+/// The global parameters `before` in the form of the next phase, `after`: what is trained from now on is in between, as
+/// `base`, the imported model, has it.
+pub fn grown(before: &ParamSpec, after: &ParamSpec, base: &Weights) -> Result<WeightsPlan, BadWeights> {
+    let pieces =
+        after.tensors.iter().map(|tensor| piece(before, Some(base), tensor)).collect::<Result<_, _>>()?;
+    Ok(WeightsPlan { header: Vec::new(), pieces, lora: None })
 }
 
 /// The adapters of a run as PEFT's `adapter_config.json` and `adapter_model.safetensors`: what
@@ -337,10 +345,10 @@ fn exported_tensors(
 
 /// Where a tensor's bytes are: in the global parameters if it was trained, else in the imported file, to which an
 /// adapter may come.
-fn piece(plan: &ExportPlan, base: Option<&Weights>, tensor: &ParamTensor) -> Result<Piece, ExportError> {
+fn piece(params: &ParamSpec, base: Option<&Weights>, tensor: &ParamTensor) -> Result<Piece, BadWeights> {
     let trained = |name: &str| {
         let mut offset = 0;
-        for trained in &plan.job.params.tensors {
+        for trained in &params.tensors {
             let bytes = trained.numel() * VALUE_BYTES;
             if trained.name == name {
                 return Some((trained, (offset, bytes)));

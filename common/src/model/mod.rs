@@ -5,7 +5,8 @@
 //! 1. [`manifest`]: the folder as a list of blobs; the list is a blob too, and its hash is the model's identity.
 //! 2. [`config`]: `config.json`, checked; [`weights`]: where in `model.safetensors` each tensor lies. What comes in
 //!    another form is read by [`foreign`] first.
-//! 3. [`tensors`]: which tensors a model has; [`mod@plan`]: which of them a run trains, and so which travel.
+//! 3. [`tensors`]: which tensors a model has; [`mod@plan`]: which of them a run trains in which round, and so which
+//!    travel.
 //! 4. [`mod@initial`]: their values before the first round.
 //! 5. [`export`]: a trained model as a folder again; [`mod@card`]: its `README.md`.
 //!
@@ -31,10 +32,10 @@ use crate::blob::BlobId;
 
 pub use card::card;
 pub use config::{BadConfig, BertConfig, MlpConfig, ModelConfig};
-pub use export::{ExportError, Piece, WeightsPlan, export_adapter, export_config, export_weights};
+pub use export::{ExportError, Piece, WeightsPlan, export_adapter, export_config, export_weights, grown};
 pub use initial::{Distribution, Initial, InitialError, initial};
 pub use manifest::{BadManifest, MANIFEST_MAX, Manifest, ManifestFile};
-pub use plan::{PlanError, blocks, plan};
+pub use plan::{PlanError, blocks, phases, plan};
 pub use tensors::Blocks;
 pub use weights::{BadWeights, StoredTensor, Weights};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::Invalid;
-use crate::params::{ParamSpec, ParamTensor};
+use crate::params::{NotGrowing, ParamSpec, ParamTensor, Phases};
 use crate::run::{
     Architecture, BadPattern, Lora, ModelSource, Pooling, RunSpec, TaskInput, Trainable, trainable::compile,
 };
@@ -65,6 +65,17 @@ pub enum PlanError {
         /// What there is.
         known: String,
     },
+    /// A later phase does not fit the model.
+    #[error("from round {round} on: {why}")]
+    Phase {
+        /// The round that it begins with.
+        round: u32,
+        /// Why.
+        why: Box<Self>,
+    },
+    /// Later phases do not train more.
+    #[error(transparent)]
+    NotGrowing(#[from] NotGrowing),
     /// Columns other than those that the model was trained on.
     #[error("{0}")]
     Features(String),
@@ -79,22 +90,35 @@ impl PlanError {
             Self::MaxLength { .. } => "task.max_length",
             Self::Layers { .. } | Self::Pattern(_) | Self::Matchless { .. } => "model.trainable",
             Self::Target { .. } => "model.lora.targets",
+            Self::Phase { .. } | Self::NotGrowing(_) => "model.unfreeze",
             Self::Features(_) => "task.features",
         };
         Invalid::new(key, self.to_string())
     }
 }
 
-/// The tensors that travel, in the order of the model. `config` is the imported model's, `None` for a fresh
-/// one.
+/// The tensors that travel in each phase of a run. `config` is the imported model's, `None` for a fresh one.
+pub fn phases(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Phases, PlanError> {
+    let blocks = blocks(spec, config)?;
+    let first = trained(spec, &spec.model.trainable, &blocks)?;
+    spec.model.unfreeze.iter().try_fold(Phases::from(first), |phases, (round, trainable)| {
+        let wrong = |why| PlanError::Phase { round: *round, why: Box::new(why) };
+        Ok(phases.then(*round, trained(spec, trainable, &blocks).map_err(wrong)?)?)
+    })
+}
+
+/// The tensors that travel from the first round on, in the order of the model.
 ///
 /// The pooler belongs to the encoder: with `pooling = "cls"` it is trained with its last layers, not with the
 /// head alone, and otherwise it is not part of the model.
 pub fn plan(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<ParamSpec, PlanError> {
-    let blocks = blocks(spec, config)?;
-    let chosen = chosen(&spec.model.trainable, &blocks)?;
+    trained(spec, &spec.model.trainable, &blocks(spec, config)?)
+}
+
+fn trained(spec: &RunSpec, trainable: &Trainable, blocks: &Blocks) -> Result<ParamSpec, PlanError> {
+    let chosen = chosen(trainable, blocks)?;
     let tensors = match &spec.model.lora {
-        Some(lora) => adapters(lora, &chosen, &blocks)?,
+        Some(lora) => adapters(lora, &chosen, blocks)?,
         None => chosen.into_iter().cloned().collect(),
     };
     Ok(ParamSpec { tensors })

@@ -105,14 +105,25 @@ impl std::fmt::Display for SecureAggregation {
 pub struct ModelSpec {
     /// Where its weights come from.
     pub source: ModelSource,
-    /// Which of its parameters are trained and travel; with `lora`, in which layers the adapters are.
+    /// Which of its parameters are trained and travel, from the first round on; with `lora`, in which layers the
+    /// adapters are.
     pub trainable: Trainable,
+    /// Gradual unfreezing: what is trained from each of these rounds on, above 1. Always more than before.
+    pub unfreeze: BTreeMap<u32, Trainable>,
     /// Low-rank adapters are trained in place of the layers' own parameters.
     pub lora: Option<Lora>,
     /// How a text encoder's token vectors become one vector.
     pub pooling: Pooling,
     /// Dropout probability while training, in [0, 1).
     pub dropout: f64,
+}
+
+impl ModelSpec {
+    /// What is trained, in words.
+    pub fn trained(&self) -> String {
+        let later = self.unfreeze.iter().map(|(round, part)| format!(", from round {round} {part}"));
+        std::iter::once(self.trainable.to_string()).chain(later).collect()
+    }
 }
 
 /// Where a model's weights come from.

@@ -105,6 +105,7 @@ fn a_whole_file_is_read() {
         model: ModelSpec {
             source: ModelSource::Imported("minilm".into()),
             trainable: Trainable::Last(2),
+            unfreeze: BTreeMap::new(),
             lora: None,
             pooling: Pooling::Cls,
             dropout: 0.2,
@@ -321,6 +322,54 @@ fn what_is_trained_may_be_told_by_patterns() {
     );
     let adapters = wrong("trainable = [\"query\"]\nlora = {}");
     assert!(adapters.starts_with("model.trainable: says in which layers adapters are"), "{adapters}");
+}
+
+#[test]
+fn what_is_trained_may_grow_from_round_to_round() {
+    let with = |phases: &str| {
+        parse(
+            &TEXT
+                .replace("trainable = \"last:2\"", &format!("unfreeze = [{phases}]"))
+                .replace("rounds = 5", "rounds = 9"),
+        )
+    };
+    let model = with(
+        r#"{ round = 1, trainable = "head" }, { round = 4, trainable = "last:2" }, { round = 9, trainable = ["."] }"#,
+    );
+    let model = model.unwrap().model;
+    assert_eq!(model.trainable, Trainable::Head);
+    let later = [(4, Trainable::Last(2)), (9, Trainable::Matching(vec![".".into()]))];
+    assert_eq!(model.unfreeze, later.into());
+    assert_eq!(
+        model.trained(),
+        "the head, from round 4 the last 2 layers and the head, from round 9 what `.` finds"
+    );
+
+    let wrong = |phases: &str| with(phases).unwrap_err().split_once(": ").unwrap().1.to_owned();
+    let head = |round: u32| format!("{{ round = {round}, trainable = \"head\" }}");
+    assert_eq!(wrong(""), "model.unfreeze: lists no phase");
+    assert_eq!(wrong(&head(2)), "model.unfreeze.0.round: 2 is not 1: the first phase begins with the run");
+    let pair = |a, b| format!("{}, {}", head(a), head(b));
+    assert_eq!(wrong(&pair(1, 1)), "model.unfreeze.1.round: 1 does not come after 1");
+    assert_eq!(wrong(&pair(1, 10)), "model.unfreeze.1.round: the run has only 9 rounds");
+    assert!(
+        wrong("{ round = 1, trainable = \"top\" }")
+            .starts_with("model.unfreeze.0.trainable: `top` is unknown; use")
+    );
+    assert!(wrong("{ round = 1 }").contains("missing field `trainable`"));
+    let refused = |text: String| parse(&text).unwrap_err().split_once(": ").unwrap().1.to_owned();
+    let both = TEXT.replace("trainable = ", &format!("unfreeze = [{}]\ntrainable = ", head(1)));
+    assert_eq!(refused(both), "model.unfreeze: says what is trained in every round: leave `trainable` out");
+    let adapters = TEXT.replace(
+        "trainable = \"last:2\"",
+        "unfreeze = [{ round = 1, trainable = \"all\" }, { round = 2, trainable = \"all\" }]\nlora = {}",
+    );
+    assert_eq!(refused(adapters), "model.unfreeze: goes without adapters: leave `lora` or `unfreeze` out");
+    let fresh = format!("architecture = \"mlp\"\nunfreeze = [{}]", head(1));
+    assert_eq!(
+        refused(TABLE.replace("architecture = \"mlp\"", &fresh)),
+        "model.trainable: a model that starts from the seed must be trained whole: write \"all\""
+    );
 }
 
 #[test]

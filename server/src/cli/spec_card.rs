@@ -45,7 +45,7 @@ fn model(spec: &RunSpec) -> String {
     };
     let trainable = match &spec.model.lora {
         Some(lora) => adapters(lora, &spec.model.trainable),
-        None => spec.model.trainable.to_string(),
+        None => spec.model.trained(),
     };
     let pooling = match (&spec.task.input, spec.model.pooling) {
         (TaskInput::Text { .. }, Pooling::Mean) => ", mean pooling",

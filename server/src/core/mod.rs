@@ -32,7 +32,7 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Federation, Name, RunId};
 use sheaf_common::message::{Job, TaskId, Update};
 use sheaf_common::metrics::{Counts, Report};
-use sheaf_common::params::ParamSpec;
+use sheaf_common::params::{ParamSpec, Phases};
 use sheaf_common::run::{Best, RunSpec, SecureAggregation};
 use sheaf_common::secagg::message::{Answer as SecureAnswer, Ask};
 use sheaf_common::secagg::record::SignedRecord;
@@ -64,8 +64,8 @@ pub struct Run {
     pub submitted_at: Timestamp,
     /// Manifest of the imported model, if there is one.
     pub model: Option<BlobId>,
-    /// The parameters that travel.
-    pub params: ParamSpec,
+    /// The parameters that travel in which round.
+    pub phases: Phases,
     /// Their values before round 1.
     pub initial: BlobId,
 }
@@ -325,12 +325,8 @@ pub struct RoundView {
 impl Coordinator {
     /// A run that waits to be let go.
     pub fn new(run: Run) -> Self {
-        let range = match run.spec.secure_aggregation {
-            SecureAggregation::Off => 1.0,
-            SecureAggregation::Required(spec) => spec.clipping_range,
-        };
         let context = Context {
-            ranges: vec![range; run.params.tensors.len()],
+            ranges: vec![first_range(&run.spec); run.phases.after(0).tensors.len()],
             global: run.initial,
             run,
             completed: 0,
@@ -409,6 +405,11 @@ impl Coordinator {
     /// Rounds completed.
     pub fn completed(&self) -> u32 {
         self.context.completed
+    }
+
+    /// The parameters that travel now.
+    pub fn params(&self) -> &ParamSpec {
+        self.context.params()
     }
 
     /// The newest global parameters.
@@ -505,6 +506,14 @@ impl State {
     }
 }
 
+/// The clipping range of a tensor that no secure sum was over yet.
+fn first_range(spec: &RunSpec) -> f32 {
+    match spec.secure_aggregation {
+        SecureAggregation::Off => 1.0,
+        SecureAggregation::Required(spec) => spec.clipping_range,
+    }
+}
+
 impl Context {
     fn emit(&mut self, effect: Effect) {
         self.effects.push_back(effect);
@@ -514,10 +523,25 @@ impl Context {
         Job {
             spec: self.run.spec.clone(),
             model: self.run.model,
-            params: self.run.params.clone(),
+            params: self.params().clone(),
             global: self.global,
             submitted_at: self.run.submitted_at,
         }
+    }
+
+    /// The parameters that travel now.
+    fn params(&self) -> &ParamSpec {
+        self.run.phases.after(self.completed)
+    }
+
+    /// Takes in the clipping ranges that round `round` suggests for what it trained. What the next round begins to
+    /// train has the first range, as everything had.
+    fn take_ranges(&mut self, round: u32, ranges: Vec<f32>) {
+        let first = first_range(&self.run.spec);
+        let mut trained = self.params().tensors.iter().zip(ranges).peekable();
+        let range =
+            |tensor| trained.next_if(|(trained, _)| *trained == tensor).map_or(first, |(_, range)| range);
+        self.ranges = self.run.phases.after(round).tensors.iter().map(range).collect();
     }
 
     /// Takes in an evaluation of the model after `round` rounds.

@@ -81,7 +81,7 @@ impl Opening {
                 let record = closed.secure_record(outcome, &summed, &survivors, context, now);
                 context.observe(context.completed, record.global_metrics.as_ref());
                 context.emit(Effect::Record(Box::new(record)));
-                context.ranges = summed.ranges;
+                context.take_ranges(closed.task().round, summed.ranges);
                 let before = std::mem::replace(&mut context.record, summed.sum.record);
                 if let Some(before) = before {
                     context.emit(Effect::Withdraw(before.body.sum));

@@ -54,7 +54,8 @@ impl Bench {
             submitted_by: "op".parse().unwrap(),
             submitted_at: Timestamp(0),
             model: None,
-            params: ParamSpec { tensors: vec![ParamTensor { name: "weight".into(), shape: vec![2, 2] }] },
+            phases: ParamSpec { tensors: vec![ParamTensor { name: "weight".into(), shape: vec![2, 2] }] }
+                .into(),
             initial: BlobId::of(b"initial"),
         };
         let mut bench =

@@ -36,6 +36,12 @@ max_attempts = 2
 max_examples = 1000
 "#;
 
+/// Tensors of four values each.
+fn params(names: &[&str]) -> ParamSpec {
+    let tensor = |name: &&str| ParamTensor { name: (*name).into(), shape: vec![2, 2] };
+    ParamSpec { tensors: names.iter().map(tensor).collect() }
+}
+
 fn run() -> Run {
     Run {
         id: "toy".parse().unwrap(),
@@ -44,7 +50,7 @@ fn run() -> Run {
         submitted_by: "op".parse().unwrap(),
         submitted_at: Timestamp(0),
         model: None,
-        params: ParamSpec { tensors: vec![ParamTensor { name: "weight".into(), shape: vec![2, 2] }] },
+        phases: params(&["weight"]).into(),
         initial: BlobId::of(b"initial"),
     }
 }
@@ -85,7 +91,12 @@ impl Bench {
 
     /// Round 1 in progress with all three sites.
     fn collecting() -> Self {
-        let mut bench = Self::new();
+        Self::of(run())
+    }
+
+    /// The same of another run.
+    fn of(run: Run) -> Self {
+        let mut bench = Self { coordinator: Coordinator::new(run), ..Self::new() };
         bench.feed([
             Input::Start,
             Input::Connected(site("a")),
@@ -455,6 +466,49 @@ fn the_result_is_the_last_model_unless_the_run_says_otherwise() {
     assert_eq!((bench.coordinator.best().unwrap().round, bench.coordinator.result()), (0, 4));
     let bench = watched("[validation]\nmonitor = \"accuracy\"\nrestore_best = true\n", &[9, 1, 1, 1]);
     assert_eq!(bench.coordinator.result(), 0);
+}
+
+#[test]
+fn what_travels_grows_between_rounds_and_with_it_what_an_update_must_be() {
+    let phases = Phases::from(params(&["head"])).then(2, params(&["body", "head"])).unwrap();
+    let mut bench = Bench::of(Run { phases, ..run() });
+    assert_eq!(bench.coordinator.job().params, params(&["head"]));
+    let origin = bench.coordinator.job().origin();
+    let long = |name, round| altered(name, task(round, 1), |_, i| i.as_mut().unwrap().length = 32);
+    bench.feed([long("a", 1)]);
+    assert_eq!(bench.rejections(), [("a", "it has 32 bytes where the model has 16")]);
+    bench.feed(["b", "c"].map(|name| update(name, task(1, 1))));
+    bench.feed([Input::Aggregated { task: task(1, 1), global: BlobId::of(b"grown"), summed: None }]);
+
+    // A restart in the round of the change finds the grown parameters.
+    let bytes = sheaf_common::wire::encode_record(&bench.coordinator).unwrap();
+    bench.coordinator = sheaf_common::wire::decode_record(&bytes).unwrap();
+    bench.feed([Input::Restarted]);
+    bench.feed(["a", "b", "c"].map(|name| Input::Connected(site(name))));
+    let job = bench.coordinator.job();
+    assert_eq!((job.params.clone(), job.global), (params(&["body", "head"]), BlobId::of(b"grown")));
+    assert_eq!(job.origin(), origin, "it is still the same run");
+    bench.feed([update("a", task(2, 1)), long("b", 2), long("c", 2)]);
+    assert_eq!(bench.rejections()[1..], [("a", "it has 16 bytes where the model has 32")]);
+    assert_eq!(bench.aggregations()[1].updates.len(), 2);
+    bench.feed([Input::Aggregated { task: task(2, 1), global: BlobId::of(b"last"), summed: None }]);
+    assert_eq!(bench.coordinator.params(), &params(&["body", "head"]));
+}
+
+#[test]
+fn new_tensors_begin_with_the_first_clipping_range() {
+    let phases = Phases::from(params(&["b", "d"])).then(3, params(&["a", "b", "c", "d"])).unwrap();
+    let spec = RunSpec::parse(
+        "run.toml",
+        &RUN.replace("secure_aggregation = \"off\"", "").replace("rounds = 2", "rounds = 3"),
+    );
+    let mut context = Coordinator::new(Run { phases, spec: spec.unwrap(), ..run() }).context;
+    assert_eq!(context.ranges, [1.0; 2]);
+    context.take_ranges(1, vec![0.5, 0.25]);
+    assert_eq!(context.ranges, [0.5, 0.25]);
+    context.completed = 1;
+    context.take_ranges(2, vec![0.5, 0.25]);
+    assert_eq!(context.ranges, [1.0, 0.5, 1.0, 0.25]);
 }
 
 fn excluded(name: &str, keep_updates: bool) -> Input {

@@ -35,7 +35,7 @@ pub(super) fn judge(
     let Some(inspection) = inspection else {
         return reject("its blob never arrived".into());
     };
-    let expected = context.run.params.bytes();
+    let expected = context.params().bytes();
     if inspection.length != expected {
         return reject(format!("it has {} bytes where the model has {expected}", inspection.length));
     }

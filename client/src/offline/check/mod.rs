@@ -51,7 +51,7 @@ pub struct Finding {
     pub detail: String,
 }
 
-/// What a round of a run will cost this site, from one measured step.
+/// What a round of a run will cost this site, from one measured step; with gradual unfreezing, a round of the last phase.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cost {
     /// Examples trained on: the site's weight in the mean.

@@ -45,9 +45,10 @@ pub(super) fn check(config: &SiteConfig, run: &Path, model: Option<&Path>, repor
     };
     report.add("contract", Ok(format!("data set `{}` meets it", spec.task.dataset)));
     report.add("metrics", Ok(metrics(config, split.validation.len() as u64)));
-    match cost(&run, split, &site, config) {
+    let phase = if spec.model.unfreeze.is_empty() { "" } else { ", of the last phase" };
+    match cost(run, split, &site, config) {
         Ok(cost) => {
-            report.add("training step", Ok(format!("{STEPS} of them measured")));
+            report.add("training step", Ok(format!("{STEPS} of them measured{phase}")));
             report.cost = Some(cost);
         }
         Err(error) => report.add("training step", Err(error.to_string())),
@@ -62,14 +63,16 @@ fn metrics(config: &SiteConfig, held_out: u64) -> String {
     )
 }
 
-fn cost(run: &LocalRun, split: Split, site: &str, config: &SiteConfig) -> Result<Cost, TrialError> {
+/// Of the last phase, which costs most.
+fn cost(mut run: LocalRun, split: Split, site: &str, config: &SiteConfig) -> Result<Cost, TrialError> {
+    let mut params = run.initial_params()?;
+    run.go_on(run.job.spec.rounds, &mut params)?;
     let (classes, validation_examples) = (classes(&run.job, &split), split.validation.len() as u64);
     let mut job = run.job.clone();
     job.spec.training.local = LocalWork::Steps(STEPS);
 
     let started = Instant::now();
     let mut trainer = on_split(&job, run.model_dir(), split, site, config.device)?;
-    let params = run.initial_params()?;
     let params = trainer.train(params, Round { number: 1, of: 2 }, &Unwatched)?.params;
     trainer.evaluate(&params, &Unwatched)?;
     let seconds_to_prepare = started.elapsed().as_secs_f64();

@@ -31,7 +31,7 @@ use std::path::Path;
 
 use sheaf_common::message::Job;
 use sheaf_common::metrics::{Classification, Counts};
-use sheaf_common::model::{BertConfig, CONFIG_FILE, ModelConfig, PlanError, blocks, plan};
+use sheaf_common::model::{BertConfig, CONFIG_FILE, ModelConfig, blocks};
 use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
 use sheaf_common::status::Phase;
 use tch::{Device, TchError, Tensor};
@@ -75,13 +75,9 @@ impl TorchTrainer {
     ) -> Result<Self, TrainError> {
         let spec = job.spec.clone();
         let config = model_dir.map(read_config).transpose()?;
-        let unfit = |reason: PlanError| TrainError::Failed(reason.to_string());
-        let planned = plan(&spec, config.as_ref()).map_err(unfit)?;
-        let depths = blocks(&spec, config.as_ref()).map_err(unfit)?.depths(&planned);
-        if planned != job.params {
-            return Err(TrainError::Failed("the task's parameters are not those that its run trains".into()));
-        }
-        let parameters = Parameters::zeros(planned, device)?;
+        let all = blocks(&spec, config.as_ref()).map_err(|reason| TrainError::Failed(reason.to_string()))?;
+        let depths = all.depths(&job.params);
+        let parameters = Parameters::zeros(job.params.clone(), device)?;
         let mut source = Source::open(&parameters, model_dir, spec.model.lora.as_ref(), device)?;
         let num_labels = spec.num_labels() as u64;
         let (stages, tokens) = match Kind::of(&spec, config, model_dir)? {

@@ -8,7 +8,7 @@ fn starts(spec: &RunSpec, json: &str, file: &[u8]) -> Result<Vec<Initial>, Initi
     initial(spec, Some(&config), Some(&weights(file)), &params)
 }
 
-fn bert_with_labels(labels: [&str; 3]) -> String {
+pub(super) fn bert_with_labels(labels: [&str; 3]) -> String {
     let [a, b, c] = labels;
     TINY_BERT.replacen(
         '{',

@@ -3,10 +3,13 @@
 mod card;
 mod config;
 mod export;
+mod growth;
 mod initial;
 mod manifest;
 mod plan;
 mod weights;
+
+use std::collections::BTreeMap;
 
 use crate::message::{ExportPlan, Job};
 use crate::params::ParamSpec;

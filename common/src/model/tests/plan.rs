@@ -89,6 +89,41 @@ fn the_depth_of_a_tensor_is_that_of_its_layer_in_the_whole_model() {
 }
 
 #[test]
+fn phases_fit_the_model_and_grow() {
+    let of = |later: &str| {
+        let head = "{ round = 1, trainable = \"head\" }";
+        phases(&text_spec(&format!("unfreeze = [{head}, {later}]")), Some(&config(TINY_BERT)))
+    };
+    let planned = of("{ round = 2, trainable = \"last:1\" }, { round = 3, trainable = \"all\" }").unwrap();
+    let each = [0, 1, 2, 3].map(|completed| planned.after(completed).clone());
+    let expected = ["head", "last:1", "all", "all"]
+        .map(|part| super::plan::planned(&format!("trainable = \"{part}\"")).unwrap());
+    assert_eq!(each, expected);
+    let said = |later| {
+        let invalid = of(later).unwrap_err().invalid();
+        format!("{}: {}", invalid.key, invalid.problem)
+    };
+    assert_eq!(
+        said("{ round = 2, trainable = \"last:3\" }"),
+        "model.unfreeze: from round 2 on: the model has 2 layers between inputs and head, not 3; write \"last:K\" with K \
+         up to 2, or \"all\""
+    );
+    assert!(
+        said("{ round = 2, trainable = [\"x\"] }")
+            .starts_with("model.unfreeze: from round 2 on: `x` is found in no")
+    );
+    assert_eq!(
+        said("{ round = 2, trainable = [\"query\"] }"),
+        "model.unfreeze: `classifier.weight` is trained before round 2 and not from it on; a phase trains all that the one \
+         before it did"
+    );
+    assert!(
+        said("{ round = 3, trainable = [\"classifier\"] }")
+            .starts_with("model.unfreeze: from round 3 on the same is")
+    );
+}
+
+#[test]
 fn patterns_that_no_honest_server_sends() {
     let mut spec = text_spec("");
     spec.model.trainable = crate::run::Trainable::Matching(vec!["(a{1000}){1000}".into()]);

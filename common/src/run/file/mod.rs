@@ -55,7 +55,7 @@ impl TryFrom<RunFile> for RunSpec {
         within("rounds", u64::from(file.rounds), 1, 100_000)?;
         let secure_aggregation = secure_aggregation(file.secure_aggregation.as_deref(), file.secagg)?;
         let task = task(file.task)?;
-        let model = model(file.model, &task)?;
+        let model = model(file.model, &task, file.rounds)?;
         let training = training(&file.training, task.labels.len())?;
         training::fits(&training, &model)?;
         let validation = validation(&file.validation, training.validation_split)?;

@@ -1,5 +1,7 @@
 //! The table `[model]`.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::{forbid, invalid, no_duplicates, positive, within};
@@ -15,6 +17,7 @@ pub(super) struct ModelFile {
     hidden: Option<Vec<u64>>,
     parameters: Option<u64>,
     trainable: Option<TrainableFile>,
+    unfreeze: Option<Vec<PhaseFile>>,
     lora: Option<LoraFile>,
     pooling: Option<Pooling>,
     dropout: Option<f64>,
@@ -29,13 +32,20 @@ enum TrainableFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct PhaseFile {
+    round: u32,
+    trainable: TrainableFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct LoraFile {
     rank: Option<u32>,
     alpha: Option<f64>,
     targets: Option<Vec<String>>,
 }
 
-pub(super) fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> {
+pub(super) fn model(file: ModelFile, task: &Task, rounds: u32) -> Result<ModelSpec, Invalid> {
     let source = match (file.name, file.architecture.as_deref()) {
         (Some(name), None) => {
             forbid("model.hidden", file.hidden.is_some(), "an imported model brings its own layers")?;
@@ -56,8 +66,18 @@ pub(super) fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> 
         }
     };
     check_model_fits_task(&source, task)?;
-    let trainable = file.trainable.map_or(Ok(Trainable::All), trainable)?;
-    if matches!(source, ModelSource::Fresh(_)) && trainable != Trainable::All {
+    let (trainable, unfreeze) = match (file.trainable, file.unfreeze) {
+        (Some(_), Some(_)) => {
+            return Err(Invalid::new(
+                "model.unfreeze",
+                "says what is trained in every round: leave `trainable` out",
+            ));
+        }
+        (None, Some(phases)) => unfreezing(phases, rounds)?,
+        (Some(part), None) => (trainable("model.trainable", part)?, BTreeMap::new()),
+        (None, None) => (Trainable::All, BTreeMap::new()),
+    };
+    if matches!(source, ModelSource::Fresh(_)) && (trainable != Trainable::All || !unfreeze.is_empty()) {
         return Err(Invalid::new(
             "model.trainable",
             "a model that starts from the seed must be trained whole: write \"all\"",
@@ -67,6 +87,11 @@ pub(super) fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> 
     if lora.is_some() {
         let is_encoder = matches!(task.input, TaskInput::Text { .. });
         forbid("model.lora", !is_encoder, "is for text encoders")?;
+        forbid(
+            "model.unfreeze",
+            !unfreeze.is_empty(),
+            "goes without adapters: leave `lora` or `unfreeze` out",
+        )?;
         forbid(
             "model.trainable",
             matches!(trainable, Trainable::Head | Trainable::Matching(_)),
@@ -80,7 +105,8 @@ pub(super) fn model(file: ModelFile, task: &Task) -> Result<ModelSpec, Invalid> 
     if !(0.0..1.0).contains(&dropout) {
         return Err(Invalid::new("model.dropout", format!("{dropout} is not in [0, 1)")));
     }
-    Ok(ModelSpec { source, trainable, lora, pooling: file.pooling.unwrap_or(Pooling::Mean), dropout })
+    let pooling = file.pooling.unwrap_or(Pooling::Mean);
+    Ok(ModelSpec { source, trainable, unfreeze, lora, pooling, dropout })
 }
 
 fn lora(file: LoraFile) -> Result<Lora, Invalid> {
@@ -148,11 +174,31 @@ fn check_model_fits_task(source: &ModelSource, task: &Task) -> Result<(), Invali
     }
 }
 
-fn trainable(written: TrainableFile) -> Result<Trainable, Invalid> {
+/// What is trained from the first round on, and what from each later one. That it grows is seen with the model.
+fn unfreezing(phases: Vec<PhaseFile>, rounds: u32) -> Result<(Trainable, BTreeMap<u32, Trainable>), Invalid> {
+    let (mut first, mut later, mut before) = (None, BTreeMap::new(), 0);
+    for (index, phase) in phases.into_iter().enumerate() {
+        let key = |field: &str| format!("model.unfreeze.{index}.{field}");
+        let wrong = |problem: String| Err(Invalid::new(key("round"), problem));
+        let part = trainable(&key("trainable"), phase.trainable)?;
+        match (index, phase.round) {
+            (0, 1) => first = Some(part),
+            (0, round) => return wrong(format!("{round} is not 1: the first phase begins with the run")),
+            (_, round) if round <= before => return wrong(format!("{round} does not come after {before}")),
+            (_, round) if round > rounds => return wrong(format!("the run has only {rounds} rounds")),
+            (_, round) => _ = later.insert(round, part),
+        }
+        before = phase.round;
+    }
+    let first = first.ok_or_else(|| Invalid::new("model.unfreeze", "lists no phase"))?;
+    Ok((first, later))
+}
+
+fn trainable(key: &str, written: TrainableFile) -> Result<Trainable, Invalid> {
     let part = match written {
         TrainableFile::Part(part) => part,
         TrainableFile::Patterns(patterns) => {
-            compile(&patterns).map_err(|e| invalid("model.trainable", e))?;
+            compile(&patterns).map_err(|e| invalid(key, e))?;
             return Ok(Trainable::Matching(patterns));
         }
     };
@@ -166,7 +212,7 @@ fn trainable(written: TrainableFile) -> Result<Trainable, Invalid> {
             .map(Trainable::Last)
             .ok_or_else(|| {
                 Invalid::new(
-                    "model.trainable",
+                    key,
                     format!(
                         "`{other}` is unknown; use \"head\", \"last:K\" with K from 1, \"all\", or a list of regular expressions"
                     ),

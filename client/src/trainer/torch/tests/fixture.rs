@@ -170,6 +170,7 @@ pub(super) fn text_spec(trainable: Trainable, pooling: Pooling) -> RunSpec {
         model: ModelSpec {
             source: ModelSource::Imported("tiny".into()),
             trainable,
+            unfreeze: BTreeMap::new(),
             lora: None,
             pooling,
             dropout: 0.1,
@@ -195,6 +196,7 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
         model: ModelSpec {
             source: ModelSource::Fresh(Architecture::Mlp(hidden)),
             trainable: Trainable::All,
+            unfreeze: BTreeMap::new(),
             lora: None,
             pooling: Pooling::Mean,
             dropout: 0.1,
