@@ -1,4 +1,4 @@
-//! The files of a model from anybody: config.json, the header of model.safetensors, a manifest, a state dict of
+//! The files of a model from anybody: config.json, the header of model.safetensors, a manifest, a GGUF file, a state dict of
 //! PyTorch.
 #![no_main]
 
@@ -6,11 +6,12 @@ use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
 use sheaf_common::model::foreign;
+use sheaf_common::model::foreign::gguf::Gguf;
 use sheaf_common::model::{Manifest, ModelConfig, Weights};
 
 fuzz_target!(|data: &[u8]| {
     let Some((kind, body)) = data.split_first() else { return };
-    match kind % 4 {
+    match kind % 5 {
         0 => {
             let _ = ModelConfig::parse(body);
         }
@@ -25,6 +26,16 @@ fuzz_target!(|data: &[u8]| {
         2 => {
             if let Ok(index) = foreign::torch::index(&mut Cursor::new(body), body.len() as u64) {
                 assert!(index.tensors().all(|tensor| tensor.offset + tensor.bytes <= body.len() as u64));
+            }
+        }
+        3 => {
+            let file = [b"GGUF\x03\0\0\0", body].concat();
+            if let Ok(gguf) = Gguf::parse(&file, file.len() as u64) {
+                for tensor in gguf.convert().map_or_else(|_| Vec::new(), |converted| converted.tensors) {
+                    let start = tensor.stored.offset as usize;
+                    let values = tensor.values(&file[start..start + tensor.stored.bytes as usize]);
+                    assert_eq!(Some(values.len() as u64), tensor.stored.numel());
+                }
             }
         }
         _ => {

@@ -4,7 +4,9 @@
 //! where in the file each tensor lies. Only the file's headers are read for it; the values are decoded later, a piece at
 //! a time, so that converting a model costs the memory of one buffer. Pure over bytes: whoever calls reads and writes.
 
+pub mod gguf;
 pub mod pickle;
+mod quantized;
 #[cfg(test)]
 mod tests;
 pub mod torch;
@@ -31,6 +33,12 @@ pub enum Format {
     Bf16,
     /// Little-endian IEEE double precision, rounded to single when it is decoded.
     F64,
+    /// GGUF's blocks of 32 4-bit integers with a scale.
+    Q4_0,
+    /// GGUF's blocks of 32 4-bit integers with a scale and an offset.
+    Q4_1,
+    /// GGUF's blocks of 32 bytes with a scale.
+    Q8_0,
 }
 
 /// A tensor in a foreign file: contiguous, row-major.
@@ -78,6 +86,9 @@ impl Format {
             Self::F32 => (1, 4),
             Self::F16 | Self::Bf16 => (1, 2),
             Self::F64 => (1, 8),
+            Self::Q4_0 => (quantized::BLOCK, 18),
+            Self::Q4_1 => (quantized::BLOCK, 20),
+            Self::Q8_0 => (quantized::BLOCK, 34),
         }
     }
 
@@ -96,6 +107,9 @@ impl Format {
                 bytes.as_chunks().0.iter().map(|v| f32::from_bits(u32::from(u16::from_le_bytes(*v)) << 16)),
             ),
             Self::F64 => values.extend(bytes.as_chunks().0.iter().map(|v| f64::from_le_bytes(*v) as f32)),
+            Self::Q4_0 => bytes.as_chunks().0.iter().for_each(|block| quantized::q4_0(block, values)),
+            Self::Q4_1 => bytes.as_chunks().0.iter().for_each(|block| quantized::q4_1(block, values)),
+            Self::Q8_0 => bytes.as_chunks().0.iter().for_each(|block| quantized::q8_0(block, values)),
         }
     }
 }
