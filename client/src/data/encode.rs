@@ -1,12 +1,14 @@
-//! How a cell becomes model inputs: the run's [`FeatureKind`], made ready for many rows.
+//! How a cell becomes model inputs or what is learned: the run's [`FeatureKind`] and [`Target`], made ready for many rows.
 //!
 //! White space around a value never counts, unless the run itself writes it into a category.
 
 use std::collections::BTreeMap;
 
-use sheaf_common::run::{Feature, FeatureKind};
+use sheaf_common::run::{Feature, FeatureKind, Target};
 
-use super::contract::CellProblem;
+use super::Targets;
+use super::contract::{CellProblem, ContractError};
+use super::table::{Column, Row};
 
 /// A feature ready to encode cells.
 pub(super) struct Encoder<'a> {
@@ -70,6 +72,78 @@ impl<'a> Encoder<'a> {
         }
         Ok(())
     }
+}
+
+/// Reads what is learned of each row.
+pub(super) struct TargetReader<'a> {
+    target: &'a Target,
+    labels: Categories<'a>,
+    /// Of the rows so far.
+    pub(super) found: Targets,
+}
+
+impl<'a> TargetReader<'a> {
+    pub(super) fn new(target: &'a Target) -> Self {
+        let (labels, found): (&[String], _) = match target {
+            Target::Label { labels, .. } => (labels, Targets::Label(Vec::new())),
+            Target::Labels { labels, .. } => {
+                (labels, Targets::Labels { width: labels.len(), values: Vec::new() })
+            }
+            Target::Number(_) => (&[], Targets::Number(Vec::new())),
+            Target::NextToken { answer: Some(_) } => (&[], Targets::Answer(Vec::new())),
+            Target::NextToken { answer: None } | Target::Nothing => (&[], Targets::Inputs(0)),
+        };
+        Self { target, labels: Categories::new(labels), found }
+    }
+
+    /// Reads the row's target from `column`, if the run's has one.
+    pub(super) fn read(&mut self, row: &Row<'_>, column: Option<Column<'_>>) -> Result<(), ContractError> {
+        let Some(column) = column else {
+            if let Targets::Inputs(examples) = &mut self.found {
+                *examples += 1;
+            }
+            return Ok(());
+        };
+        let cell = row.cell(column)?;
+        self.push(cell).map_err(|problem| row.error(column, cell, problem))
+    }
+
+    fn push(&mut self, cell: &str) -> Result<(), CellProblem> {
+        let text = cell.trim();
+        let may_be_empty = matches!(self.found, Targets::Labels { .. });
+        if text.is_empty() && !may_be_empty {
+            return Err(CellProblem::NoLabel);
+        }
+        match (&mut self.found, self.target) {
+            (Targets::Label(found), _) => {
+                let label = self.labels.find(cell).ok_or(CellProblem::UnknownLabel)?;
+                found.push(label as u32);
+            }
+            (Targets::Labels { width, values }, Target::Labels { separator, .. }) => {
+                let start = values.len();
+                values.resize(start + *width, false);
+                for word in words(text, separator) {
+                    values[start + self.labels.find(&word).ok_or(CellProblem::UnknownLabel)?] = true;
+                }
+            }
+            (Targets::Number(found), Target::Number(number)) => {
+                let value: f64 = text.parse().map_err(|_| CellProblem::NotANumber)?;
+                found.push(scaled(value, number.mean, number.std)?);
+            }
+            (Targets::Answer(found), _) => found.push(cell.to_owned()),
+            (Targets::Labels { .. } | Targets::Number(_) | Targets::Inputs(_), _) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The labels in a cell: a list of JSON, as JSON lines have it, or words with the separator between them.
+fn words(text: &str, separator: &str) -> Vec<String> {
+    if let Ok(list) = serde_json::from_str(text) {
+        return list;
+    }
+    let words = text.split(separator).map(str::trim).filter(|word| !word.is_empty());
+    words.map(str::to_owned).collect()
 }
 
 impl<'a> Categories<'a> {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use sheaf_common::run::{Feature, Task, TaskInput};
 
 use super::contract::{CellProblem, ContractError};
-use super::encode::{Categories, Encoder};
+use super::encode::{Encoder, TargetReader};
 use super::table::{Column, Row, Table};
-use super::{Dataset, Inputs};
+use super::{Dataset, Inputs, Targets};
 use crate::config::DatasetConfig;
 
 /// Reads the data set `name` as `task` asks for it.
@@ -36,29 +36,29 @@ fn read(
     group: Option<&str>,
 ) -> Result<(Dataset, Vec<u32>), ContractError> {
     let mut groups = Groups::default();
-    let inputs: Vec<&str> = match &task.input {
-        TaskInput::Text { column, .. } => vec![column],
-        TaskInput::Table { features } => features.iter().map(|feature| feature.column.as_str()).collect(),
-        TaskInput::Nothing => {
-            let inputs = Inputs::Table { width: 0, values: Vec::new() };
-            return Ok((Dataset { inputs, labels: Vec::new() }, Vec::new()));
-        }
-    };
+    if task.input == TaskInput::Nothing {
+        let inputs = Inputs::Table { width: 0, values: Vec::new() };
+        return Ok((Dataset { inputs, targets: Targets::Inputs(0) }, Vec::new()));
+    }
     let table = Table::open(config, name)?;
-    let asked: Vec<&str> = inputs.iter().copied().chain(group).collect();
-    let mut columns = table.columns(&task.label, &asked)?;
-    let group = if group.is_some() { columns.inputs.pop() } else { None };
-    let (known, mut labels) = (Categories::new(&task.labels), Vec::new());
+    let target = task.target.column();
+    let asked: Vec<&str> = target.into_iter().chain(task.input_columns()).chain(group).collect();
+    let mut columns = table.columns(&asked)?.into_iter();
+    let target = target.and_then(|_| columns.next());
+    let group = group.and_then(|_| columns.next_back());
+    let columns: Vec<Column<'_>> = columns.collect();
+    let mut targets = TargetReader::new(&task.target);
     let mut each = |row: &Row<'_>| {
-        labels.push(label(row, columns.label, &known)?);
+        targets.read(row, target)?;
         group.map_or(Ok(()), |column| groups.push(row, column))
     };
     let inputs = match &task.input {
-        TaskInput::Text { .. } => read_text(table, &columns.inputs, &mut each)?,
-        TaskInput::Table { features } => read_table(table, &columns.inputs, features, &mut each)?,
-        TaskInput::Nothing => Inputs::Text(Vec::new()),
+        TaskInput::Table { features } => read_table(table, &columns, features, &mut each)?,
+        TaskInput::Text { .. } | TaskInput::Image { .. } | TaskInput::Nothing => {
+            read_text(table, &columns, &mut each)?
+        }
     };
-    Ok((Dataset { inputs, labels }, groups.of_examples))
+    Ok((Dataset { inputs, targets: targets.found }, groups.of_examples))
 }
 
 type Each<'a> = &'a mut dyn FnMut(&Row<'_>) -> Result<(), ContractError>;
@@ -112,13 +112,4 @@ impl Groups {
         self.of_examples.push(*self.numbers.entry(cell.trim().to_owned()).or_insert(next));
         Ok(())
     }
-}
-
-fn label(row: &Row<'_>, column: Column<'_>, known: &Categories<'_>) -> Result<u32, ContractError> {
-    let cell = row.cell(column)?;
-    let problem = if cell.trim().is_empty() { CellProblem::NoLabel } else { CellProblem::UnknownLabel };
-    known
-        .find(cell)
-        .and_then(|index| u32::try_from(index).ok())
-        .ok_or_else(|| row.error(column, cell, problem))
 }

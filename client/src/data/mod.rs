@@ -1,7 +1,7 @@
 //! A site's data, read from its own files and brought into the form that the run's contract fixes.
 //!
 //! 1. `table` reads rows from a file, `lines` those of JSON lines.
-//! 2. `encode` turns the cells of a row into model inputs.
+//! 2. `encode` turns the cells of a row into model inputs, and `targets` holds what is learned.
 //! 3. [`load()`] does both for a whole data set; `contract` says why it could not, once for the site and once
 //!    for the operator, who must learn the reason but none of the site's values.
 //! 4. [`split()`] holds out a part for validation, once for the whole run, and [`few`] bounds what is trained on.
@@ -12,6 +12,7 @@ mod lines;
 mod load;
 mod split;
 mod table;
+mod targets;
 #[cfg(test)]
 mod tests;
 
@@ -19,14 +20,15 @@ pub use contract::ContractError;
 pub use load::{load, load_grouped};
 pub use split::{few, split};
 pub use table::{Survey, survey};
+pub use targets::Targets;
 
-/// Examples in memory: inputs and labels, one each per example.
+/// Examples in memory: inputs and targets, one each per example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
-    /// What the label is learned from.
+    /// What is learned from.
     pub inputs: Inputs,
-    /// Index of each example's label in the run's `labels`.
-    pub labels: Vec<u32>,
+    /// What is learned.
+    pub targets: Targets,
 }
 
 /// The inputs of all examples.
@@ -55,12 +57,12 @@ pub struct Split {
 impl Dataset {
     /// Number of examples.
     pub fn len(&self) -> usize {
-        self.labels.len()
+        self.targets.len()
     }
 
     /// Whether there is no example.
     pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
+        self.len() == 0
     }
 
     /// A data set of the same kind without an example.
@@ -69,17 +71,6 @@ impl Dataset {
             Inputs::Text(_) => Inputs::Text(Vec::new()),
             Inputs::Table { width, .. } => Inputs::Table { width: *width, values: Vec::new() },
         };
-        Self { inputs, labels: Vec::new() }
-    }
-
-    /// Examples of each of `num_labels` classes.
-    pub fn class_counts(&self, num_labels: usize) -> Vec<u64> {
-        let mut counts = vec![0; num_labels];
-        for label in &self.labels {
-            if let Some(count) = counts.get_mut(*label as usize) {
-                *count += 1;
-            }
-        }
-        counts
+        Self { inputs, targets: self.targets.empty_like() }
     }
 }

@@ -23,7 +23,7 @@ pub fn split(
     seed: u64,
     site_label: &str,
 ) -> Split {
-    let labels = &dataset.labels;
+    let labels = &dataset.targets.classes();
     let held_out = match groups {
         None => held_out(labels, validation_split, seed, site_label),
         Some(groups) => held_out_groups(labels, groups, validation_split, seed, site_label),
@@ -35,7 +35,7 @@ pub fn split(
 /// At most `most` examples of each class, drawn once for the whole run.
 pub fn few(dataset: Dataset, most: usize, seed: u64, site_label: &str) -> Dataset {
     let mut left_out = BTreeSet::new();
-    for (label, mut places) in by_class(&dataset.labels) {
+    for (label, mut places) in by_class(&dataset.targets.classes()) {
         places.shuffle(&mut seed::stream(seed, &["examples per class", site_label, &label.to_string()]));
         left_out.extend(places.into_iter().skip(most));
     }
@@ -44,7 +44,9 @@ pub fn few(dataset: Dataset, most: usize, seed: u64, site_label: &str) -> Datase
 
 /// The examples that are not at these places, and those that are.
 fn part(dataset: Dataset, places: &BTreeSet<usize>) -> (Dataset, Dataset) {
-    let (labels, other_labels) = divide(dataset.labels, places);
+    let (rest, taken): (Vec<usize>, Vec<usize>) =
+        (0..dataset.len()).partition(|place| !places.contains(place));
+    let (targets, other_targets) = (dataset.targets.select(&rest), dataset.targets.select(&taken));
     let (inputs, other_inputs) = match dataset.inputs {
         Inputs::Text(texts) => {
             let (texts, others) = divide(texts, places);
@@ -56,7 +58,7 @@ fn part(dataset: Dataset, places: &BTreeSet<usize>) -> (Dataset, Dataset) {
             (table(rows), table(others))
         }
     };
-    (Dataset { inputs, labels }, Dataset { inputs: other_inputs, labels: other_labels })
+    (Dataset { inputs, targets }, Dataset { inputs: other_inputs, targets: other_targets })
 }
 
 /// The places of each class's examples.

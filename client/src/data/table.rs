@@ -25,14 +25,6 @@ enum Source {
     Lines(Lines),
 }
 
-/// The columns that a contract asks for.
-pub(super) struct Columns<'a> {
-    /// Holds the label.
-    pub(super) label: Column<'a>,
-    /// Hold what the label is learned from, in the order asked for.
-    pub(super) inputs: Vec<Column<'a>>,
-}
-
 /// A column of the contract and where it is in the file.
 #[derive(Clone, Copy)]
 pub(super) struct Column<'a> {
@@ -112,19 +104,17 @@ impl<'a> Table<'a> {
         Ok(Self { dataset, config, source: Source::Delimited(reader), names })
     }
 
-    /// Finds the columns that the run calls `label` and `inputs`.
-    pub(super) fn columns(&self, label: &'a str, inputs: &[&'a str]) -> Result<Columns<'a>, ContractError> {
+    /// Finds the columns that the run calls so, in this order.
+    pub(super) fn columns(&self, names: &[&'a str]) -> Result<Vec<Column<'a>>, ContractError> {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
-        for name in std::iter::once(label).chain(inputs.iter().copied()) {
+        for name in names {
             match self.column(name)? {
                 Some(column) => found.push(column),
-                None => missing.push(name.to_owned()),
+                None => missing.push((*name).to_owned()),
             }
         }
-        if let [label, inputs @ ..] = found.as_slice()
-            && missing.is_empty()
-        {
-            return Ok(Columns { label: *label, inputs: inputs.to_vec() });
+        if missing.is_empty() {
+            return Ok(found);
         }
         let found = found.iter().map(|column| column.name.to_owned()).collect();
         Err(self.error(Breach::MissingColumns { missing, found, all: self.names.clone() }))

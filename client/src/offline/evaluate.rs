@@ -142,7 +142,7 @@ fn models(args: &EvaluateArgs, run: &LocalRun) -> Result<Vec<WeightsFile>, Evalu
             let missing = |reason| FolderError::Weights { folder: model.folder.clone(), reason };
             model.tensors.require(&tensor.name, &tensor.shape).map_err(missing)?;
         }
-        same_labels(model, &run.job.spec.task.labels)?;
+        same_labels(model, run.job.spec.task.labels())?;
     }
     Ok(models)
 }

@@ -11,7 +11,7 @@ use super::softmax::SoftmaxTrainer;
 use super::torch::TorchTrainer;
 use super::{TrainError, Trainer};
 use crate::config::DatasetConfig;
-use crate::data::{self, ContractError, Dataset, Inputs, Split};
+use crate::data::{self, ContractError, Dataset, Inputs, Split, Targets};
 use crate::device::{self, DeviceChoice, DeviceError};
 
 /// A site cannot do a job. `Display` is for the site's own log and may hold a value of its data.
@@ -96,7 +96,8 @@ pub fn load_split(
 pub fn load(job: &Job, datasets: &BTreeMap<String, DatasetConfig>) -> Result<Dataset, OpenError> {
     let task = &job.spec.task;
     if task.input == TaskInput::Nothing {
-        return Ok(Dataset { inputs: Inputs::Table { width: 0, values: Vec::new() }, labels: Vec::new() });
+        let inputs = Inputs::Table { width: 0, values: Vec::new() };
+        return Ok(Dataset { inputs, targets: Targets::Inputs(0) });
     }
     match datasets.get(&task.dataset) {
         Some(config) => Ok(data::load(config, &task.dataset, task)?),

@@ -1,6 +1,6 @@
 //! What a task counts: decided by the run, the same at every site.
 
-use crate::run::{RunSpec, TaskInput};
+use crate::run::{NumberTarget, RunSpec, Target};
 
 /// The kind of a task, with what is needed to count and to read counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,11 +36,20 @@ pub struct Scale {
 impl Kind {
     /// What the run's task counts.
     pub fn of(spec: &RunSpec) -> Self {
-        match spec.task.input {
-            TaskInput::Text { .. } | TaskInput::Table { .. } | TaskInput::Nothing => {
-                Self::Classification { labels: spec.task.labels.clone() }
-            }
+        let labels = || spec.task.labels().to_vec();
+        match &spec.task.target {
+            Target::Label { .. } | Target::Nothing => Self::Classification { labels: labels() },
+            Target::Labels { .. } => Self::MultiLabel { labels: labels() },
+            Target::Number(number) => Self::Regression { target: number.scale() },
+            Target::NextToken { .. } => Self::Language,
         }
+    }
+}
+
+impl NumberTarget {
+    /// How it is standardised.
+    pub fn scale(&self) -> Scale {
+        Scale { mean: self.mean, std: self.std }
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use crate::message::ExportPlan;
 use crate::run::{
-    Architecture, GraphKind, ModelSource, Pooling, RunSpec, SecAggSpec, SecureAggregation, TaskInput,
+    Architecture, GraphKind, ModelSource, Pooling, RunSpec, SecAggSpec, SecureAggregation, Target, TaskInput,
 };
 use crate::status::{Answer, RoundOutcome, RoundRecord, RunStatus};
 
@@ -26,10 +26,14 @@ pub fn card(plan: &ExportPlan) -> String {
 }
 
 fn front_matter(spec: &RunSpec) -> String {
-    let keys = match spec.task.input {
-        TaskInput::Text { .. } => "library_name: transformers\npipeline_tag: text-classification\n",
-        TaskInput::Table { .. } => "pipeline_tag: tabular-classification\n",
-        TaskInput::Nothing => "",
+    let number = matches!(spec.task.target, Target::Number(_));
+    let keys = match (&spec.task.input, &spec.task.target) {
+        (_, Target::NextToken { .. }) => "library_name: transformers\npipeline_tag: text-generation\n",
+        (TaskInput::Text { .. }, _) => "library_name: transformers\npipeline_tag: text-classification\n",
+        (TaskInput::Table { .. }, _) if number => "pipeline_tag: tabular-regression\n",
+        (TaskInput::Table { .. }, _) => "pipeline_tag: tabular-classification\n",
+        (TaskInput::Image { .. }, _) => "pipeline_tag: image-classification\n",
+        (TaskInput::Nothing, _) => "",
     };
     format!("---\n{keys}tags:\n- federated-learning\n- sheaf\n---\n")
 }
@@ -50,7 +54,7 @@ fn about(plan: &ExportPlan) -> String {
         Some(_) => "low-rank adapters, merged into the weights here, and the head".to_owned(),
         None => spec.model.trained(),
     };
-    let labels: Vec<String> = spec.task.labels.iter().map(|label| cell(label)).collect();
+    let labels: Vec<String> = spec.task.labels().iter().map(|label| cell(label)).collect();
     let rounds = completed(&plan.status, plan.round);
     let mut lines =
         String::from("Trained by federated learning with Sheaf: the data stayed at the sites.\n\n");
@@ -60,8 +64,16 @@ fn about(plan: &ExportPlan) -> String {
     };
     line("Base", base);
     line("Trained", format!("{trained}, {} values", plan.job.params.numel()));
-    if !labels.is_empty() {
-        line("Labels", labels.join(", "));
+    match &spec.task.target {
+        Target::Label { .. } => line("Labels", labels.join(", ")),
+        Target::Labels { .. } => line("Labels", format!("any of {}", labels.join(", "))),
+        Target::Number(number) => line(
+            "Number",
+            format!("`{}`, in units of {} from {} on", cell(&number.column), number.std, number.mean),
+        ),
+        Target::NextToken { .. } | Target::Nothing => {}
+    }
+    if spec.task.target != Target::Nothing {
         line("Data set", format!("`{}`, as each site has it", cell(&spec.task.dataset)));
     }
     line("Rounds", format!("{} of {}", plan.round, spec.rounds));
@@ -125,14 +137,16 @@ fn cell(text: &str) -> String {
 
 fn usage(spec: &RunSpec) -> String {
     match &spec.task.input {
-        TaskInput::Text { max_length, .. } => text_usage(spec.model.pooling, *max_length),
-        TaskInput::Table { .. } => TABLE_USAGE.into(),
+        TaskInput::Text { .. } if matches!(spec.task.target, Target::NextToken { .. }) => String::new(),
+        TaskInput::Text { max_length, .. } => text_usage(spec, *max_length),
+        TaskInput::Table { .. } => table_usage(&spec.task.target),
+        TaskInput::Image { .. } => String::new(),
         TaskInput::Nothing => "## Use\n\n`model.safetensors` holds one tensor, `values`.\n".into(),
     }
 }
 
-fn text_usage(pooling: Pooling, max_length: u32) -> String {
-    let (warning, logits) = match pooling {
+fn text_usage(spec: &RunSpec, max_length: u32) -> String {
+    let (warning, logits) = match spec.model.pooling {
         Pooling::Cls => ("", "    logits = model(**batch).logits\n"),
         Pooling::Mean => (
             "The classifier reads the *mean* of the token vectors. `BertForSequenceClassification` and \
@@ -143,6 +157,16 @@ fn text_usage(pooling: Pooling, max_length: u32) -> String {
              logits = model.classifier((hidden * mask).sum(1) / mask.sum(1))\n",
         ),
     };
+    let print = match &spec.task.target {
+        Target::Number(number) => format!("print(logits[0].item() * {} + {})", number.std, number.mean),
+        Target::Labels { .. } => {
+            "print([model.config.id2label[i] for i, logit in enumerate(logits[0].tolist()) if logit > 0])"
+                .into()
+        }
+        Target::Label { .. } | Target::NextToken { .. } | Target::Nothing => {
+            "print(model.config.id2label[logits.argmax(-1)[0].item()])".to_owned()
+        }
+    };
     format!(
         "## Use\n\n{warning}```python\n\
          import torch\n\
@@ -152,11 +176,26 @@ fn text_usage(pooling: Pooling, max_length: u32) -> String {
          texts = [\"a text\"]\n\
          batch = tokenizer(texts, truncation=True, max_length={max_length}, padding=True, return_tensors=\"pt\")\n\
          with torch.no_grad():\n{logits}\
-         print(model.config.id2label[logits.argmax(-1)[0].item()])\n```\n"
+         {print}\n```\n"
     )
 }
 
-/// How to compute a prediction of a tabular model with numpy alone.
+fn table_usage(target: &Target) -> String {
+    let print = match target {
+        Target::Number(_) => {
+            "number = config[\"number\"]\nprint(float(logits({})[0]) * number[\"std\"] + number[\"mean\"])"
+        }
+        Target::Labels { .. } => {
+            "print([label for label, logit in zip(config[\"labels\"], logits({})) if logit > 0])"
+        }
+        Target::Label { .. } | Target::NextToken { .. } | Target::Nothing => {
+            "print(config[\"labels\"][int(np.argmax(logits({})))])"
+        }
+    };
+    format!("{TABLE_USAGE}\n{print}\n```\n")
+}
+
+/// How to compute the outputs of a tabular model with numpy alone.
 const TABLE_USAGE: &str = r#"## Use
 
 `config.json` lists the columns (`features`) in the order of the model's inputs. A numeric column becomes two
@@ -195,7 +234,4 @@ def logits(row):
         x = weights[f"layers.{i}.weight"] @ x + weights[f"layers.{i}.bias"]
         x = np.maximum(x, 0) if i < last else x
     return x
-
-print(config["labels"][int(np.argmax(logits({})))])
-```
 "#;

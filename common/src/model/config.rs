@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::run::Feature;
+use crate::run::{Feature, NumberTarget, Target, Task};
 
-use super::features::FeatureJson;
+use super::features::{FeatureJson, NumberJson};
 use super::tensors;
 use super::weights::{BadWeights, Weights};
 
@@ -56,8 +56,10 @@ pub struct MlpConfig {
     pub features: Vec<Feature>,
     /// Widths of its hidden layers.
     pub hidden: Vec<u64>,
-    /// Its labels, in the order of its outputs.
+    /// Its labels, in the order of its outputs; none when it gives a number.
     pub labels: Vec<String>,
+    /// The number that it gives, if it does.
+    pub number: Option<NumberTarget>,
 }
 
 /// A `config.json` of no model that Sheaf can train: one sentence, with what to do.
@@ -101,12 +103,22 @@ impl ModelConfig {
         }
     }
 
+    /// Whether the head that the weights may bring gives what `task` learns.
+    pub fn has_head_for(&self, task: &Task) -> bool {
+        match (&task.target, self) {
+            (Target::Number(number), Self::Mlp(mlp)) => mlp.number.as_ref() == Some(number),
+            // A head of another number of Hugging Face's has no name that tells.
+            (Target::Number(_) | Target::NextToken { .. } | Target::Nothing, _) => false,
+            (Target::Label { labels, .. } | Target::Labels { labels, .. }, _) => self.labels() == labels,
+        }
+    }
+
     /// Whether the weights hold what this model is made of, each tensor f32 and of the right shape. A BERT
     /// encoder's pooler and head may be missing: not every run uses them.
     pub fn check_weights(&self, weights: &Weights) -> Result<(), BadWeights> {
         let blocks = match self {
             Self::Bert(bert) => tensors::bert(bert, false, None),
-            Self::Mlp(mlp) => tensors::mlp(mlp.num_inputs(), &mlp.hidden, mlp.labels.len() as u64),
+            Self::Mlp(mlp) => tensors::mlp(mlp.num_inputs(), &mlp.hidden, mlp.num_outputs()),
         };
         blocks.all().try_for_each(|tensor| weights.require(&tensor.name, &tensor.shape).map(|_| ()))
     }
@@ -116,6 +128,11 @@ impl MlpConfig {
     /// Number of inputs.
     pub fn num_inputs(&self) -> u64 {
         self.features.iter().map(|feature| feature.kind.width()).sum()
+    }
+
+    /// Number of outputs.
+    pub fn num_outputs(&self) -> u64 {
+        if self.number.is_some() { 1 } else { self.labels.len() as u64 }
     }
 }
 
@@ -197,7 +214,9 @@ fn labels_in_order(mut id2label: BTreeMap<String, String>) -> Vec<String> {
 #[derive(Deserialize)]
 struct MlpJson {
     hidden: Vec<u64>,
+    #[serde(default)]
     labels: Vec<String>,
+    number: Option<NumberJson>,
     inputs: u64,
     features: Vec<FeatureJson>,
 }
@@ -208,12 +227,17 @@ impl MlpJson {
             return bad(format!("`hidden` has {} layers; at most 16 are allowed", self.hidden.len()));
         }
         self.hidden.iter().try_for_each(|width| within("hidden", *width, 1, 1 << 16))?;
-        within("labels", self.labels.len() as u64, 2, 64)?;
+        let number = self.number.map(NumberTarget::try_from).transpose().or_else(bad)?;
+        match number {
+            Some(_) => within("labels", self.labels.len() as u64, 0, 0)?,
+            None => within("labels", self.labels.len() as u64, 1, 64)?,
+        }
         if self.features.is_empty() {
             return bad("`features` is empty; list the columns that the model was trained on");
         }
         let features = self.features.into_iter().map(Feature::try_from).collect::<Result<Vec<_>, _>>();
-        let config = MlpConfig { features: features.or_else(bad)?, hidden: self.hidden, labels: self.labels };
+        let features = features.or_else(bad)?;
+        let config = MlpConfig { features, hidden: self.hidden, labels: self.labels, number };
         // A category is at least two bytes of JSON, so that this sum is bounded by the file's length.
         if config.num_inputs() != self.inputs {
             return bad(format!("`inputs` is {}, but `features` make {}", self.inputs, config.num_inputs()));

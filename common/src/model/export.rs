@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 
 use crate::message::ExportPlan;
 use crate::params::{ParamSpec, ParamTensor, VALUE_BYTES, from_bytes, to_bytes};
-use crate::run::{Architecture, Lora, ModelSource, RunSpec, TaskInput, Trainable};
+use crate::run::{Architecture, Lora, ModelSource, RunSpec, Target, TaskInput, Trainable};
 
 use super::config::ModelConfig;
-use super::features::FeatureJson;
+use super::features::{FeatureJson, NumberJson};
 use super::lora::factor_names;
 use super::plan::{PlanError, blocks};
 use super::tensors;
@@ -180,7 +180,7 @@ pub fn export_config(plan: &ExportPlan, base: Option<&[u8]>) -> Result<Vec<u8>, 
     match spec.task.input {
         TaskInput::Text { .. } => config.extend(text_keys(spec)),
         TaskInput::Table { .. } => config.extend(table_keys(spec)),
-        TaskInput::Nothing => {}
+        TaskInput::Image { .. } | TaskInput::Nothing => {}
     }
     // It names where the base came from, which transformers takes for where this model is.
     config.remove("_name_or_path");
@@ -202,12 +202,25 @@ fn fresh_config(architecture: &Architecture) -> Map<String, Value> {
 }
 
 fn text_keys(spec: &RunSpec) -> Map<String, Value> {
-    let labels = || spec.task.labels.iter().enumerate();
-    let id2label: Map<_, _> = labels().map(|(id, label)| (id.to_string(), json!(label))).collect();
-    let label2id: Map<_, _> = labels().map(|(id, label)| (label.clone(), json!(id))).collect();
+    let problem = match &spec.task.target {
+        Target::Number(_) => "regression",
+        Target::Labels { .. } => "multi_label_classification",
+        Target::Label { .. } | Target::NextToken { .. } | Target::Nothing => "single_label_classification",
+    };
+    // The one output of a regression has a name, too: by its names transformers counts the outputs.
+    let names: Vec<&str> = match &spec.task.target {
+        Target::Number(number) => vec![&number.column],
+        Target::Label { labels, .. } | Target::Labels { labels, .. } => {
+            labels.iter().map(String::as_str).collect()
+        }
+        Target::NextToken { .. } | Target::Nothing => Vec::new(),
+    };
+    let names = || names.iter().enumerate();
+    let id2label: Map<_, _> = names().map(|(id, name)| (id.to_string(), json!(name))).collect();
+    let label2id: Map<_, _> = names().map(|(id, name)| ((*name).to_owned(), json!(id))).collect();
     owned(vec![
         ("architectures", json!(["BertForSequenceClassification"])),
-        ("problem_type", json!("single_label_classification")),
+        ("problem_type", json!(problem)),
         ("classifier_dropout", json!(spec.model.dropout)),
         ("id2label", Value::Object(id2label)),
         ("label2id", Value::Object(label2id)),
@@ -218,13 +231,16 @@ fn text_keys(spec: &RunSpec) -> Map<String, Value> {
 fn table_keys(spec: &RunSpec) -> Map<String, Value> {
     let features: Vec<FeatureJson> = match &spec.task.input {
         TaskInput::Table { features } => features.iter().map(FeatureJson::from).collect(),
-        TaskInput::Text { .. } | TaskInput::Nothing => Vec::new(),
+        TaskInput::Text { .. } | TaskInput::Image { .. } | TaskInput::Nothing => Vec::new(),
     };
-    owned(vec![
-        ("inputs", json!(spec.num_inputs())),
-        ("labels", json!(spec.task.labels)),
-        ("features", json!(features)),
-    ])
+    let mut keys = vec![("inputs", json!(spec.task.num_inputs())), ("features", json!(features))];
+    keys.push(match &spec.task.target {
+        Target::Number(number) => ("number", json!(NumberJson::from(number))),
+        Target::Label { .. } | Target::Labels { .. } | Target::NextToken { .. } | Target::Nothing => {
+            ("labels", json!(spec.task.labels()))
+        }
+    });
+    owned(keys)
 }
 
 /// Where the model comes from, and what else its user must know.
@@ -240,6 +256,9 @@ fn origin(plan: &ExportPlan) -> Value {
     }
     if let TaskInput::Text { max_length, .. } = &spec.task.input {
         origin.extend([("pooling", json!(spec.model.pooling)), ("max_length", json!(max_length))]);
+        if let Target::Number(number) = &spec.task.target {
+            origin.push(("number", json!(NumberJson::from(number))));
+        }
     }
     Value::Object(owned(origin))
 }

@@ -1,9 +1,9 @@
-//! The columns that a tabular model was trained on, as its `config.json` lists them, and whether a run has
+//! The columns that a tabular model was trained on and the number that it gives, as its `config.json` lists them, and whether a run has
 //! the same.
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::{Feature, FeatureKind};
+use crate::run::{Feature, FeatureKind, NumberTarget};
 
 /// A column as it is written, with the words of `run.toml`.
 #[derive(Serialize, Deserialize)]
@@ -20,6 +20,33 @@ pub(super) struct FeatureJson {
     categories: Option<Vec<String>>,
     #[serde(default)]
     missing: Vec<String>,
+}
+
+/// The number that a model gives, as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NumberJson {
+    column: String,
+    mean: f64,
+    std: f64,
+}
+
+impl From<&NumberTarget> for NumberJson {
+    fn from(number: &NumberTarget) -> Self {
+        Self { column: number.column.clone(), mean: number.mean, std: number.std }
+    }
+}
+
+impl TryFrom<NumberJson> for NumberTarget {
+    type Error = String;
+
+    fn try_from(NumberJson { column, mean, std }: NumberJson) -> Result<Self, String> {
+        if mean.is_finite() && std.is_finite() && std > 0.0 {
+            Ok(Self { column, mean, std })
+        } else {
+            Err("`number` needs a finite `mean` and a `std` above 0".into())
+        }
+    }
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]

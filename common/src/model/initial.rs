@@ -129,7 +129,7 @@ fn inputs_of(weight: &ParamTensor) -> f64 {
 
 /// Whether the weights bring a head for the run's labels.
 fn imported_head(spec: &RunSpec, config: &ModelConfig, weights: &Weights, blocks: &Blocks) -> bool {
-    config.labels() == spec.task.labels
+    config.has_head_for(&spec.task)
         && blocks.head.iter().all(|tensor| weights.require(&tensor.name, &tensor.shape).is_ok())
 }
 

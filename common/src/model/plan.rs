@@ -199,28 +199,34 @@ pub fn blocks(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Blocks, Pl
 
 fn bert_blocks(spec: &RunSpec, config: &BertConfig) -> Result<Blocks, PlanError> {
     let TaskInput::Text { max_length, .. } = &spec.task.input else {
-        return Err(PlanError::Task { model_type: "bert", instead: "\"text-classification\"" });
+        return Err(PlanError::Task {
+            model_type: "bert",
+            instead: "\"text-classification\" or \"text-regression\"",
+        });
     };
     let (asked, most) = (u64::from(*max_length), config.max_position_embeddings);
     if asked > most {
         return Err(PlanError::MaxLength { asked, most });
     }
     let pooler = spec.model.pooling == Pooling::Cls;
-    Ok(tensors::bert(config, pooler, Some(spec.num_labels() as u64)))
+    Ok(tensors::bert(config, pooler, Some(spec.task.num_outputs())))
 }
 
 fn mlp_blocks(spec: &RunSpec, config: &MlpConfig) -> Result<Blocks, PlanError> {
     let TaskInput::Table { features } = &spec.task.input else {
-        return Err(PlanError::Task { model_type: "mlp", instead: "\"tabular-classification\"" });
+        return Err(PlanError::Task {
+            model_type: "mlp",
+            instead: "\"tabular-classification\" or \"tabular-regression\"",
+        });
     };
     match features_differ(&config.features, features) {
         Some(difference) => Err(PlanError::Features(difference)),
-        None => Ok(tensors::mlp(config.num_inputs(), &config.hidden, spec.num_labels() as u64)),
+        None => Ok(tensors::mlp(config.num_inputs(), &config.hidden, spec.task.num_outputs())),
     }
 }
 
 fn fresh_blocks(spec: &RunSpec, architecture: &Architecture) -> Blocks {
-    let (inputs, labels) = (spec.num_inputs(), spec.num_labels() as u64);
+    let (inputs, labels) = (spec.task.num_inputs(), spec.task.num_outputs());
     match architecture {
         Architecture::Mlp(hidden) => tensors::mlp(inputs, hidden, labels),
         Architecture::Softmax => tensors::softmax(inputs, labels),

@@ -4,6 +4,7 @@
 //! everything about what it is asked to do, and nothing in it is code.
 
 mod file;
+mod task;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trainable;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, ConfigError};
 use crate::id::{ClientId, Name};
 
+pub use task::{Feature, FeatureKind, NumberTarget, Target, Task, TaskInput};
 pub use trainable::{BadPattern, Trainable};
 pub use training::{
     AdagradSpec, AdamSpec, ClassWeights, DecayOn, LocalWork, Loss, Optimizer, Per, RmsPropSpec, Sampling,
@@ -168,79 +170,6 @@ pub enum Pooling {
     Cls,
 }
 
-/// What is learned: the data contract.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Task {
-    /// The data set's name in every `site.toml`.
-    pub dataset: String,
-    /// The column that holds the label.
-    pub label: String,
-    /// The labels, in the order of the model's outputs. At least two.
-    pub labels: Vec<String>,
-    /// The column that says which examples belong together, such as those of one patient: none of them is trained on
-    /// when another is validated on.
-    pub group: Option<String>,
-    /// What the label is learned from.
-    pub input: TaskInput,
-}
-
-/// What the label is learned from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum TaskInput {
-    /// One column of text, cut to `max_length` tokens (special tokens included).
-    Text {
-        /// The column.
-        column: String,
-        /// Tokens per text at most.
-        max_length: u32,
-    },
-    /// Numeric and categorical columns.
-    Table {
-        /// The columns, in the order of the model's inputs.
-        features: Vec<Feature>,
-    },
-    /// Nothing: for [`Architecture::Constant`].
-    Nothing,
-}
-
-/// One column of a table and how it becomes model inputs. Fixed by the run, so that every site encodes alike.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Feature {
-    /// The column.
-    pub column: String,
-    /// How it is read.
-    pub kind: FeatureKind,
-    /// Values that mean "missing" besides the empty string, compared as text and, for numbers, as numbers.
-    pub missing: Vec<String>,
-}
-
-/// How a column becomes model inputs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum FeatureKind {
-    /// `(x - mean) / std`, and an input that is 1 where the value is missing (and the first one 0).
-    Numeric {
-        /// Centre.
-        mean: f64,
-        /// Scale, above 0.
-        std: f64,
-    },
-    /// One input per category; all 0 where the value is missing.
-    Categorical {
-        /// The categories. A value that is none of them breaks the contract.
-        categories: Vec<String>,
-    },
-}
-
-impl FeatureKind {
-    /// Number of model inputs that the column becomes.
-    pub fn width(&self) -> u64 {
-        match self {
-            Self::Numeric { .. } => 2,
-            Self::Categorical { categories } => categories.len() as u64,
-        }
-    }
-}
-
 /// Which sites take part and when a round is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CohortSpec {
@@ -296,23 +225,5 @@ impl RunSpec {
             ],
             SecureAggregation::Required(_) => Vec::new(),
         }
-    }
-
-    /// Number of model outputs.
-    pub fn num_labels(&self) -> usize {
-        self.task.labels.len()
-    }
-
-    /// Number of inputs of a tabular model; 0 for text.
-    pub fn num_inputs(&self) -> u64 {
-        match &self.task.input {
-            TaskInput::Table { features } => features.iter().map(|feature| feature.kind.width()).sum(),
-            TaskInput::Text { .. } | TaskInput::Nothing => 0,
-        }
-    }
-
-    /// Labels by name, for a reader of data.
-    pub fn label_index(&self) -> BTreeMap<&str, usize> {
-        self.task.labels.iter().enumerate().map(|(index, label)| (label.as_str(), index)).collect()
     }
 }

@@ -112,10 +112,12 @@ fn a_whole_file_is_read() {
         },
         task: Task {
             dataset: "news".into(),
-            label: "topic".into(),
-            labels: vec!["earn".into(), "acq".into(), "ship".into()],
             group: None,
             input: TaskInput::Text { column: "body".into(), max_length: 96 },
+            target: Target::Label {
+                column: "topic".into(),
+                labels: vec!["earn".into(), "acq".into(), "ship".into()],
+            },
         },
         training: Training {
             optimizer: Optimizer::AdamW(AdamSpec { beta1: 0.8, beta2: 0.99, epsilon: 1e-7 }),
@@ -159,7 +161,7 @@ fn what_is_left_out_has_a_default() {
     let TaskInput::Table { features } = &spec.task.input else { panic!("a table") };
     assert_eq!(features[0].kind, FeatureKind::Numeric { mean: 0.0, std: 1.0 });
     assert_eq!(features[1].missing, ["?"]);
-    assert_eq!((spec.num_inputs(), spec.num_labels()), (5, 2));
+    assert_eq!((spec.task.num_inputs(), spec.task.num_outputs()), (5, 2));
     assert_eq!(
         spec.training.optimizer,
         Optimizer::AdamW(AdamSpec { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 })
@@ -198,7 +200,7 @@ fn models_without_weights_are_read() {
     let constant = parse(&constant).unwrap();
     assert_eq!(constant.model.source, ModelSource::Fresh(Architecture::Constant(100)));
     assert_eq!(
-        (constant.task.input.clone(), constant.num_labels(), constant.num_inputs()),
+        (constant.task.input.clone(), constant.task.num_outputs(), constant.task.num_inputs()),
         (TaskInput::Nothing, 0, 0)
     );
 }
@@ -278,8 +280,8 @@ fn wrong_values_of_the_model() {
             (
                 "name = \"minilm\"",
                 "architecture = \"softmax\"",
-                "run.toml:13: task.type: does not fit the model: text-classification needs an imported encoder, \
-                 tabular-classification an mlp or softmax, none the \"constant\" architecture",
+                "run.toml:13: task.type: does not fit the model: texts and images need an imported model, \
+                 tables an mlp, or softmax for one label an example; \"none\" is for the \"constant\" architecture",
             ),
         ],
     );
@@ -422,8 +424,8 @@ fn wrong_values_of_the_task() {
             (
                 "\"text-classification\"",
                 "\"regression\"",
-                "run.toml:13: task.type: `regression` is unknown; use \"text-classification\" or \
-                 \"tabular-classification\"",
+                "run.toml:13: task.type: `regression` is unknown; use \"text-classification\", \"tabular-classification\", \
+                 \"image-classification\", \"text-regression\", \"tabular-regression\", \"image-regression\" or \"causal-lm\"",
             ),
             ("dataset = \"news\"\n", "", "run.toml:12: task.dataset: is missing"),
             ("text = \"body\"\n", "", "run.toml:12: task.text: name the column that holds the text"),
@@ -438,9 +440,85 @@ fn wrong_values_of_the_task() {
             (
                 "[training]",
                 "[[task.features]]\ncolumn = \"age\"\ntype = \"numeric\"\n[training]",
-                "run.toml:20: task.features: text-classification reads `text`",
+                "run.toml:20: task.features: is not for \"text-classification\"",
             ),
         ],
+    );
+}
+
+#[test]
+fn other_targets_have_keys_of_their_own() {
+    let of = |old: &str, new: &str| {
+        RunSpec::parse(
+            "run.toml",
+            &TABLE
+                .replace("tabular-classification", old)
+                .replace("softmax", "mlp")
+                .replace("labels = [\"healthy\", \"ill\"]", new),
+        )
+        .unwrap()
+    };
+    let any = of("tabular-classification", "multi_label = true\nlabels = [\"flu\", \"gout\"]").task;
+    let expected = Target::Labels {
+        column: "disease".into(),
+        separator: ";".into(),
+        labels: vec!["flu".into(), "gout".into()],
+    };
+    assert_eq!((any.num_outputs(), any.target), (2, expected));
+    let number = of("tabular-regression", "label_mean = 3.5\nlabel_std = 2");
+    let expected = NumberTarget { column: "disease".into(), mean: 3.5, std: 2.0 };
+    assert_eq!((number.task.num_outputs(), &number.task.target), (1, &Target::Number(expected)));
+    assert_eq!(number.validation.monitor, Monitor::Rmse);
+
+    let text = TEXT
+        .replace("text-classification", "causal-lm")
+        .replace("label = \"topic\"\n", "")
+        .replace("macro_f1", "perplexity");
+    let text = text.replace("labels = [\"earn\", \"acq\", \"ship\"]", "answer = \"summary\"");
+    let spec = RunSpec::parse("run.toml", &text).unwrap();
+    assert_eq!(spec.task.target, Target::NextToken { answer: Some("summary".into()) });
+}
+
+#[test]
+fn keys_of_other_targets_are_refused() {
+    let labels = "labels = [\"healthy\", \"ill\"]";
+    check(
+        TABLE,
+        &[
+            (
+                labels,
+                "labels = [\"a\", \"b\"]\nlabel_std = 2",
+                "run.toml:11: task.label_std: is not for \"tabular-classification\"",
+            ),
+            (
+                labels,
+                "labels = [\"a\", \"b\"]\nlabel_separator = \"|\"",
+                "run.toml:11: task.label_separator: needs multi_label = true",
+            ),
+            (
+                labels,
+                "multi_label = true\nlabels = [\"a;b\", \"b\"]",
+                "run.toml:11: task.labels: `a;b` contains the separator `;`; write another `label_separator`",
+            ),
+            (
+                "\"tabular-classification\"",
+                "\"tabular-regression\"",
+                "run.toml:9: task.labels: is not for \"tabular-regression\"",
+            ),
+        ],
+    );
+    let number = TABLE
+        .replace("tabular-classification", "tabular-regression")
+        .replace("softmax", "mlp")
+        .replace(labels, "");
+    let more =
+        |table: &str| RunSpec::parse("run.toml", &format!("{number}\n{table}")).unwrap_err().to_string();
+    let said = more("[validation]\nmonitor = \"accuracy\"\n");
+    assert!(
+        said.ends_with(
+            "validation.monitor: \"accuracy\" is no metric of this task; use \"rmse\", \"mae\", \"r2\""
+        ),
+        "{said}"
     );
 }
 
@@ -452,7 +530,7 @@ fn wrong_columns() {
             (
                 "label = \"disease\"",
                 "label = \"disease\"\ntext = \"body\"",
-                "run.toml:10: task.text: tabular-classification reads `features`",
+                "run.toml:10: task.text: is not for \"tabular-classification\"",
             ),
             (
                 "\"categorical\"",

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::Report;
 
+use super::task::Target;
+
 /// The table `[validation]`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
@@ -24,7 +26,7 @@ pub struct Validation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Monitor {
-    /// Mean cross-entropy; less is better.
+    /// Mean cross-entropy, of a label or a token; less is better.
     Loss,
     /// Share of right predictions.
     Accuracy,
@@ -40,6 +42,16 @@ pub enum Monitor {
     Mcc,
     /// Mean squared difference between probabilities and truth; less is better.
     BrierScore,
+    /// Root of the mean squared error; less is better.
+    Rmse,
+    /// Mean magnitude of the error; less is better.
+    Mae,
+    /// Coefficient of determination.
+    R2,
+    /// e to the mean loss of a token; less is better.
+    Perplexity,
+    /// Share of the tokens that were the likeliest.
+    TokenAccuracy,
 }
 
 /// The best evaluation so far.
@@ -84,6 +96,25 @@ impl Validation {
 }
 
 impl Monitor {
+    /// The metrics of runs that learn `target`; the first is watched when none is named.
+    pub fn of_task(target: &Target) -> &'static [Self] {
+        match target {
+            Target::Label { .. } | Target::Nothing => &[
+                Self::Loss,
+                Self::Accuracy,
+                Self::BalancedAccuracy,
+                Self::MacroF1,
+                Self::RocAuc,
+                Self::PrAuc,
+                Self::Mcc,
+                Self::BrierScore,
+            ],
+            Target::Labels { .. } => &[Self::Loss, Self::Accuracy, Self::MacroF1, Self::RocAuc, Self::PrAuc],
+            Target::Number(_) => &[Self::Rmse, Self::Mae, Self::R2],
+            Target::NextToken { .. } => &[Self::Loss, Self::Perplexity, Self::TokenAccuracy],
+        }
+    }
+
     /// The metric's value; `None` when there is none, or it is no number.
     pub fn of(self, report: &Report) -> Option<f64> {
         let figures = report.figures();
@@ -102,19 +133,26 @@ impl Monitor {
             Self::PrAuc => "pr_auc",
             Self::Mcc => "mcc",
             Self::BrierScore => "brier_score",
+            Self::Rmse => "rmse",
+            Self::Mae => "mae",
+            Self::R2 => "r2",
+            Self::Perplexity => "perplexity",
+            Self::TokenAccuracy => "token_accuracy",
         }
     }
 
     /// By how much `after` is better than `before`.
     fn gain(self, before: f64, after: f64) -> f64 {
         match self {
-            Self::Loss | Self::BrierScore => before - after,
+            Self::Loss | Self::BrierScore | Self::Rmse | Self::Mae | Self::Perplexity => before - after,
             Self::Accuracy
             | Self::MacroF1
             | Self::RocAuc
             | Self::BalancedAccuracy
             | Self::PrAuc
-            | Self::Mcc => after - before,
+            | Self::Mcc
+            | Self::R2
+            | Self::TokenAccuracy => after - before,
         }
     }
 }
@@ -128,7 +166,11 @@ impl std::fmt::Display for Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{Classification, ClassificationReport, Counts, Kind};
+    use crate::metrics::Scale;
+    use crate::metrics::{
+        Classification, ClassificationReport, Counts, Kind, Language, MultiLabel, Regression,
+    };
+    use crate::run::NumberTarget;
 
     fn watch(monitor: Monitor) -> Validation {
         Validation { every: 2, monitor, min_delta: 0.01, patience: Some(2), restore_best: true }
@@ -142,25 +184,51 @@ mod tests {
     }
 
     #[test]
-    fn every_name_in_a_run_is_a_metric_of_a_classifier() {
-        let report = counted();
-        let json = serde_json::to_value(&report).unwrap();
-        for name in
-            ["loss", "accuracy", "macro_f1", "roc_auc", "balanced_accuracy", "pr_auc", "mcc", "brier_score"]
-        {
-            let monitor: Monitor = serde_json::from_value(name.into()).unwrap();
-            assert_eq!(monitor.to_string(), name);
-            assert_eq!(monitor.of(&report), json[name].as_f64(), "{name}");
-            assert!(monitor.of(&report).is_some(), "{name}");
+    fn every_metric_that_a_task_can_watch_is_in_its_report() {
+        let (column, labels) = (String::new(), Vec::new());
+        let targets = [
+            (Target::Label { column: column.clone(), labels: labels.clone() }, classified()),
+            (Target::Labels { column: column.clone(), separator: String::new(), labels }, labelled()),
+            (Target::Number(NumberTarget { column, mean: 0.0, std: 1.0 }), regressed()),
+            (Target::NextToken { answer: None }, foretold()),
+        ];
+        for (target, report) in targets {
+            let json = serde_json::to_value(&report).unwrap();
+            for monitor in Monitor::of_task(&target) {
+                let name = monitor.to_string();
+                assert_eq!(serde_json::from_value::<Monitor>(name.as_str().into()).unwrap(), *monitor);
+                assert_eq!(monitor.of(&report), json[&name].as_f64(), "{name}");
+                assert!(monitor.of(&report).is_some(), "{name}");
+            }
         }
     }
 
     /// Two examples, one of them right.
-    fn counted() -> Report {
+    fn classified() -> Report {
         let mut counts = Classification::new(2);
         counts.observe(0, &[0.0, 1.0]);
         counts.observe(1, &[0.0, 2.0]);
         Counts::from(counts).report(&Kind::Classification { labels: Vec::new() })
+    }
+
+    fn labelled() -> Report {
+        let mut counts = MultiLabel::new(2);
+        counts.observe(&[true, false], &[0.0, 1.0]);
+        counts.observe(&[false, true], &[0.0, 2.0]);
+        Counts::from(counts).report(&Kind::MultiLabel { labels: Vec::new() })
+    }
+
+    fn regressed() -> Report {
+        let mut counts = Regression::default();
+        counts.observe(1.0, 0.5);
+        counts.observe(2.0, 2.5);
+        Counts::from(counts).report(&Kind::Regression { target: Scale { mean: 0.0, std: 1.0 } })
+    }
+
+    fn foretold() -> Report {
+        let mut counts = Language::default();
+        counts.observe([(0.5, true), (1.5, false)]);
+        Counts::from(counts).report(&Kind::Language)
     }
 
     fn follow(watch: Validation, losses: &[f64]) -> Option<Best> {

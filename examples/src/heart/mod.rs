@@ -106,6 +106,6 @@ mod tests {
         assert_eq!(run.task, pretrain.task);
         let TaskInput::Table { features } = &run.task.input else { panic!("{:?}", run.task.input) };
         assert!(features.iter().map(|feature| feature.column.as_str()).eq(super::COLUMNS));
-        assert_eq!(run.task.label, super::LABEL);
+        assert_eq!(run.task.target.column(), Some(super::LABEL));
     }
 }

@@ -3,7 +3,7 @@
 use sheaf_common::params::VALUE_BYTES;
 use sheaf_common::run::{
     Architecture, GraphKind, LocalWork, Lora, ModelSource, Optimizer, Pooling, RunSpec, SecureAggregation,
-    Selection, TaskInput, Trainable,
+    Selection, Target, TaskInput, Trainable,
 };
 use sheaf_common::status::RunStatus;
 use sheaf_common::time::Timestamp;
@@ -50,7 +50,7 @@ fn model(spec: &RunSpec) -> String {
     let pooling = match (&spec.task.input, spec.model.pooling) {
         (TaskInput::Text { .. }, Pooling::Mean) => ", mean pooling",
         (TaskInput::Text { .. }, Pooling::Cls) => ", CLS pooling",
-        (TaskInput::Table { .. } | TaskInput::Nothing, _) => "",
+        (TaskInput::Table { .. } | TaskInput::Image { .. } | TaskInput::Nothing, _) => "",
     };
     format!("{source}; trains {trainable}{pooling}")
 }
@@ -74,9 +74,19 @@ fn task(spec: &RunSpec) -> String {
     let from = match &task.input {
         TaskInput::Text { column, max_length } => format!("text in `{column}`, up to {max_length} tokens"),
         TaskInput::Table { features } => plural(features.len() as u64, "column"),
+        TaskInput::Image { size: Some(size), .. } => format!("images of {size} x {size}"),
+        TaskInput::Image { size: None, .. } => "images".into(),
         TaskInput::Nothing => return "none".into(),
     };
-    format!("`{}` ({} labels) from {from}; data set {}", task.label, task.labels.len(), task.dataset)
+    let what = match &task.target {
+        Target::Label { column, labels } => format!("`{column}` ({} labels)", labels.len()),
+        Target::Labels { column, labels, .. } => format!("`{column}` (any of {} labels)", labels.len()),
+        Target::Number(number) => format!("`{}` (a number)", number.column),
+        Target::NextToken { answer: Some(answer) } => format!("the answer in `{answer}`"),
+        Target::NextToken { answer: None } => "the next token".into(),
+        Target::Nothing => return "none".into(),
+    };
+    format!("{what} from {from}; data set {}", task.dataset)
 }
 
 fn training(spec: &RunSpec) -> String {

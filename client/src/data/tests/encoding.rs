@@ -39,7 +39,7 @@ proptest! {
             labels.push(u32::from(*sick));
         }
         let dataset = TestFile::new(content).load(&heart()).unwrap();
-        prop_assert_eq!(dataset, Dataset { inputs: Inputs::Table { width: 4, values }, labels });
+        prop_assert_eq!(dataset, Dataset { inputs: Inputs::Table { width: 4, values }, targets: Targets::Label(labels) });
     }
 }
 
@@ -47,7 +47,44 @@ proptest! {
 fn texts_are_read_as_they_are() {
     let file = TestFile::new("\u{feff}words,disease\n\" the \"\"heart\"\",\n ok\",no\nümläut,yes\n,no\n");
     let texts = [" the \"heart\",\n ok", "ümläut", ""].map(str::to_owned).to_vec();
-    assert_eq!(file.load(&text()).unwrap(), Dataset { inputs: Inputs::Text(texts), labels: vec![0, 1, 0] });
+    assert_eq!(
+        file.load(&text()).unwrap(),
+        Dataset { inputs: Inputs::Text(texts), targets: Targets::Label(vec![0, 1, 0]) }
+    );
+}
+
+#[test]
+fn any_number_of_labels_is_read_from_words_or_a_list() {
+    let target = Target::Labels {
+        column: "disease".to_owned(),
+        separator: "|".to_owned(),
+        labels: owned(&["flu", "gout", "none at all"]),
+    };
+    let file = TestFile::new("words;disease\na;gout | flu\nb;\nc;[\"none at all\", \"flu\"]\n");
+    let mut file =
+        TestFile { config: DatasetConfig { delimiter: b';', quotes: false, ..file.config }, ..file };
+    let task = Task { target, ..text() };
+    let values = vec![true, true, false, false, false, false, true, false, true];
+    assert_eq!(file.load(&task).unwrap().targets, Targets::Labels { width: 3, values });
+    file.config.rename = [("disease", "words")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+    let said = file.load(&Task { input: TaskInput::Text { column: "words".into(), max_length: 9 }, ..task });
+    assert!(said.unwrap_err().to_string().contains("\"a\" is none of the run's labels"));
+}
+
+#[test]
+fn numbers_are_read_in_standard_deviations() {
+    let number = NumberTarget { column: "disease".to_owned(), mean: 10.0, std: 4.0 };
+    let task = Task { target: Target::Number(number), ..text() };
+    let file = TestFile::new("words,disease\na, 12\nb,-2e0\n");
+    assert_eq!(file.load(&task).unwrap().targets, Targets::Number(vec![0.5, -3.0]));
+    for (cell, why) in [
+        ("", "is empty where a label is expected"),
+        ("much", "is not a number"),
+        ("inf", "is not a finite number"),
+    ] {
+        let said = TestFile::new(format!("words,disease\na,{cell}\n")).load(&task).unwrap_err().to_string();
+        assert!(said.contains(why), "{said}");
+    }
 }
 
 #[test]
@@ -56,7 +93,7 @@ fn columns_may_have_other_names() {
     file.config.rename =
         [("disease", "num"), ("age", "alter")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
     let inputs = Inputs::Table { width: 4, values: vec![1.0, 0.0, 0.0, 1.0] };
-    assert_eq!(file.load(&heart()).unwrap(), Dataset { inputs, labels: vec![1] });
+    assert_eq!(file.load(&heart()).unwrap(), Dataset { inputs, targets: Targets::Label(vec![1]) });
     let survey = survey(&file.config, "heart").unwrap();
     assert_eq!(survey, Survey { rows: 1, columns: owned(&["disease", "age", "cp", "age"]) });
 }
@@ -67,7 +104,7 @@ fn a_file_without_a_header_is_named_by_the_configuration() {
     file.config.header = Header::Named(owned(&["disease", "age", "cp"]));
     file.config.delimiter = b';';
     let inputs = Inputs::Table { width: 4, values: vec![1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0] };
-    assert_eq!(file.load(&heart()).unwrap(), Dataset { inputs, labels: vec![1, 0] });
+    assert_eq!(file.load(&heart()).unwrap(), Dataset { inputs, targets: Targets::Label(vec![1, 0]) });
 }
 
 #[test]
@@ -75,7 +112,7 @@ fn the_three_headers_of_orange_are_one_and_two_to_skip() {
     let mut file = TestFile::new("words\tdisease\nstring\tdiscrete\nmeta\tclass\na \"quoted\" word\tyes\n");
     (file.config.delimiter, file.config.skip_rows) = (b'\t', 2);
     let inputs = Inputs::Text(owned(&["a \"quoted\" word"]));
-    assert_eq!(file.load(&text()).unwrap(), Dataset { inputs, labels: vec![1] });
+    assert_eq!(file.load(&text()).unwrap(), Dataset { inputs, targets: Targets::Label(vec![1]) });
 }
 
 #[test]
@@ -88,7 +125,7 @@ fn quotes_may_be_ordinary_characters() {
 #[test]
 fn what_a_run_does_not_ask_for_may_be_anything() {
     let file = TestFile::new(b"words,na\xefve,disease\nok,caf\xe9,yes\n");
-    assert_eq!(file.load(&text()).unwrap().labels, [1]);
+    assert_eq!(file.load(&text()).unwrap().targets, Targets::Label(vec![1]));
 }
 
 #[test]
@@ -99,6 +136,6 @@ fn a_run_without_data_reads_none() {
 
 #[test]
 fn classes_are_counted() {
-    let dataset = Dataset { inputs: Inputs::Text(Vec::new()), labels: vec![2, 0, 2, 9] };
-    assert_eq!(dataset.class_counts(3), [1, 0, 2]);
+    let dataset = Dataset { inputs: Inputs::Text(Vec::new()), targets: Targets::Label(vec![2, 0, 2, 9]) };
+    assert_eq!(dataset.targets.label_counts(3), [1, 0, 2]);
 }

@@ -77,7 +77,7 @@ fn groups_are_numbered_as_they_come_and_must_be_there() {
     task.group = Some("patient".into());
     let file = TestFile::new("patient,age,chol,disease\np9,1,2,no\np1,1,2,yes\n p9,3,4,no\n");
     let (dataset, groups) = load_grouped(&file.config, "heart", &task).unwrap();
-    assert_eq!((dataset.labels, groups), (vec![0, 1, 0], Some(vec![0, 1, 0])));
+    assert_eq!((dataset.targets, groups), (Targets::Label(vec![0, 1, 0]), Some(vec![0, 1, 0])));
     assert_eq!(dataset.inputs, file.load(&task).unwrap().inputs);
     let file = TestFile::new("patient,age,chol,disease\np9,1,2,no\n,1,2,yes\n");
     let error = load_grouped(&file.config, "heart", &task).unwrap_err();

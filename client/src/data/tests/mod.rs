@@ -8,7 +8,7 @@ mod splitting;
 
 use std::fs;
 
-use sheaf_common::run::{Feature, FeatureKind, Task, TaskInput};
+use sheaf_common::run::{Feature, FeatureKind, NumberTarget, Target, Task, TaskInput};
 
 use super::*;
 use crate::config::{DatasetConfig, Format, Header};
@@ -57,10 +57,9 @@ fn owned(words: &[&str]) -> Vec<String> {
 fn task(input: TaskInput) -> Task {
     Task {
         dataset: "heart".to_owned(),
-        label: "disease".to_owned(),
-        labels: owned(&["no", "yes"]),
         group: None,
         input,
+        target: Target::Label { column: "disease".to_owned(), labels: owned(&["no", "yes"]) },
     }
 }
 

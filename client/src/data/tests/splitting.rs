@@ -9,7 +9,7 @@ use super::*;
 /// Examples that tell their place, of these classes.
 fn numbered(labels: Vec<u32>) -> Dataset {
     let inputs = Inputs::Text((0..labels.len()).map(|place| place.to_string()).collect());
-    Dataset { inputs, labels }
+    Dataset { inputs, targets: Targets::Label(labels) }
 }
 
 fn places(dataset: &Dataset) -> Vec<usize> {
@@ -34,17 +34,17 @@ proptest! {
         prop_assert_eq!(all, (0..labels.len()).collect::<Vec<_>>(), "every example is on one side");
         for side in [&split.train, &split.validation] {
             let own: Vec<u32> = places(side).iter().map(|place| labels[*place]).collect();
-            prop_assert_eq!(&side.labels, &own, "a label stays with its example");
+            prop_assert_eq!(&side.targets.classes(), &own, "a label stays with its example");
         }
 
-        let held = split.validation.class_counts(6);
-        for (class, size) in dataset.class_counts(6).into_iter().enumerate() {
+        let held = split.validation.targets.label_counts(6);
+        for (class, size) in dataset.targets.label_counts(6).into_iter().enumerate() {
             let exact = size as f64 * share;
             prop_assert!((held[class] as f64 - exact).abs() <= 1.0, "{} of {size} at {share}", held[class]);
             prop_assert!(size == 0 || held[class] < size, "class {class} is trained on");
         }
         prop_assert!(split.validation.len() as f64 <= (labels.len() as f64 * share).round());
-        if dataset.class_counts(6).iter().all(|size| *size != 1) && labels.len() > 60 && share < 0.5 {
+        if dataset.targets.label_counts(6).iter().all(|size| *size != 1) && labels.len() > 60 && share < 0.5 {
             prop_assert_eq!(split.validation.len(), (labels.len() as f64 * share).round() as usize);
         }
     }
@@ -52,7 +52,7 @@ proptest! {
     #[test]
     fn rows_stay_whole(labels in prop::collection::vec(0u32..3, 0..50), seed: u64) {
         let values = (0..labels.len()).flat_map(|place| [place as f32, -(place as f32)]).collect();
-        let dataset = Dataset { inputs: Inputs::Table { width: 2, values }, labels: labels.clone() };
+        let dataset = Dataset { inputs: Inputs::Table { width: 2, values }, targets: Targets::Label(labels.clone()) };
         let by_text = split(numbered(labels), None, 0.3, seed, "a");
         let by_row = split(dataset, None, 0.3, seed, "a");
         for (text, row) in [(by_text.train, by_row.train), (by_text.validation, by_row.validation)] {
@@ -100,7 +100,7 @@ proptest! {
         let of = |side: &Dataset| -> BTreeSet<u32> { places(side).iter().map(|place| groups[*place]).collect() };
         prop_assert!(of(&split.train).is_disjoint(&of(&split.validation)));
         prop_assert_eq!(split.train.len() + split.validation.len(), labels.len());
-        let (all, held) = (dataset.class_counts(3), split.validation.class_counts(3));
+        let (all, held) = (dataset.targets.label_counts(3), split.validation.targets.label_counts(3));
         for (class, size) in all.iter().enumerate() {
             prop_assert!(*size == 0 || held[class] < *size, "class {class} is trained on");
             // The most examples of the class that one group has.
@@ -120,7 +120,7 @@ fn many_small_groups_meet_the_shares() {
     let groups: Vec<u32> = (0..600).map(|place| place / 3).collect();
     for seed in 0..20 {
         let split = split(numbered(labels.clone()), Some(&groups), 0.2, seed, "a");
-        let held = split.validation.class_counts(2);
+        let held = split.validation.targets.label_counts(2);
         assert!(held[0].abs_diff(96) <= 3 && held[1].abs_diff(24) <= 3, "{held:?}");
     }
 }
@@ -129,7 +129,7 @@ fn many_small_groups_meet_the_shares() {
 fn a_few_examples_of_each_class_are_drawn_once() {
     let labels: Vec<u32> = (0..100).map(|place| u32::from(place % 10 == 0)).collect();
     let drawn = few(numbered(labels.clone()), 16, 1, "a");
-    assert_eq!(drawn.class_counts(2), [16, 10]);
+    assert_eq!(drawn.targets.label_counts(2), [16, 10]);
     assert_eq!(drawn, few(numbered(labels.clone()), 16, 1, "a"));
     assert_ne!(drawn, few(numbered(labels), 16, 2, "a"));
 }

@@ -108,9 +108,9 @@ fn cost(mut run: LocalRun, split: Split, site: &str, config: &SiteConfig) -> Res
 }
 
 fn classes(job: &Job, split: &Split) -> Vec<ClassCount> {
-    let labels = &job.spec.task.labels;
-    let train = split.train.class_counts(labels.len());
-    let validation = split.validation.class_counts(labels.len());
+    let labels = job.spec.task.labels();
+    let train = split.train.targets.label_counts(labels.len());
+    let validation = split.validation.targets.label_counts(labels.len());
     let counts = train.into_iter().zip(validation);
     let class =
         |(label, (train, validation)): (&String, _)| ClassCount { label: label.clone(), train, validation };

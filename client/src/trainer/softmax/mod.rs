@@ -18,7 +18,7 @@ use self::model::Model;
 use self::optimizer::Optimizer;
 use super::batches::Batches;
 use super::{Round, TrainError, Trained, Trainer, Watch};
-use crate::data::{Dataset, Inputs, Split};
+use crate::data::{Dataset, Inputs, Split, Targets};
 
 /// Examples between two looks at whoever waits.
 const EVALUATED_AT_ONCE: usize = 4096;
@@ -46,7 +46,8 @@ impl SoftmaxTrainer {
     /// # Errors
     /// When the data is no table of the job's width, or the job's parameters are not softmax regression's.
     pub fn open(job: &Job, site_label: &str, split: Split) -> Result<Self, TrainError> {
-        let model = Model { inputs: job.spec.num_inputs() as usize, labels: job.spec.num_labels() };
+        let model =
+            Model { inputs: job.spec.task.num_inputs() as usize, labels: job.spec.task.labels().len() };
         if job.params != model.param_spec() {
             return Err(TrainError::Failed(
                 "the run's parameters are not those of softmax regression on its features: server and site \
@@ -164,7 +165,9 @@ impl Model {
 impl Table {
     fn new(dataset: Dataset, model: &Model) -> Result<Self, TrainError> {
         let failed = |why: &str| Err(TrainError::Failed(why.to_owned()));
-        let labels = dataset.labels;
+        let Targets::Label(labels) = dataset.targets else {
+            return failed("softmax regression learns one label an example");
+        };
         match dataset.inputs {
             Inputs::Table { width, values }
                 if width == model.inputs && values.len() == width * labels.len() =>

@@ -43,7 +43,7 @@ fn plane(examples: usize) -> Dataset {
     let wobble = |i: usize| (i as f32 * 0.7).sin() * 0.4;
     let rows = (0..examples).flat_map(|i| centres[i % 3].map(|centre| centre + wobble(i)));
     let labels = (0..examples).map(|i| (i % 3) as u32).collect();
-    Dataset { inputs: Inputs::Table { width: 2, values: rows.collect() }, labels }
+    Dataset { inputs: Inputs::Table { width: 2, values: rows.collect() }, targets: Targets::Label(labels) }
 }
 
 fn trainer(training: &str) -> SoftmaxTrainer {
@@ -218,7 +218,7 @@ fn what_does_not_fit_is_refused() {
     assert!(SoftmaxTrainer::open(&job(""), "site", text).is_err());
 
     let mut label = split();
-    label.train.labels[0] = 3;
+    label.train.targets = Targets::Label(vec![3; label.train.len()]);
     assert!(SoftmaxTrainer::open(&job(""), "site", label).is_err());
 
     let mut trainer = SoftmaxTrainer::open(&job(""), "site", split()).unwrap();

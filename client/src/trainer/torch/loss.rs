@@ -1,10 +1,23 @@
-//! What is minimised: cross-entropy, smoothed, weighted by class, or focal, as PyTorch and torchvision define them.
+//! What is minimised, as PyTorch and torchvision define it: cross-entropy (smoothed, weighted by class, or focal) of one
+//! label, binary cross-entropy of any number of labels, or the squared error of a number.
 
 use sheaf_common::run::{ClassWeights, Loss as Spec};
-use tch::{Device, Reduction, TchError, Tensor};
+use tch::{Device, Kind, Reduction, TchError, Tensor};
+
+use crate::data::Targets;
 
 /// The loss of a run at a site.
-pub(super) struct Loss {
+pub(super) enum Loss {
+    /// Of one label.
+    CrossEntropy(CrossEntropy),
+    /// Of any number of labels: the mean over the labels (`BCEWithLogitsLoss`).
+    Binary,
+    /// Of a number (`MSELoss`).
+    Squared,
+}
+
+/// Cross-entropy and what changes it.
+pub(super) struct CrossEntropy {
     smoothing: f64,
     focal_gamma: f64,
     /// What an example of each class counts; `None` when all count the same.
@@ -14,13 +27,69 @@ pub(super) struct Loss {
 }
 
 impl Loss {
-    /// The loss of `spec` at a site whose training examples have these `labels`.
+    /// The loss of `spec` at a site that trains on `targets`, of which labels are among `num_labels`.
     pub(super) fn new(
         spec: &Spec,
         num_labels: usize,
-        labels: &[i64],
+        targets: &Targets,
         device: Device,
     ) -> Result<Self, TchError> {
+        Ok(match targets {
+            Targets::Label(labels) => {
+                Self::CrossEntropy(CrossEntropy::new(spec, num_labels, labels, device)?)
+            }
+            Targets::Labels { .. } => Self::Binary,
+            Targets::Number(_) | Targets::Answer(_) | Targets::Inputs(_) => Self::Squared,
+        })
+    }
+
+    /// What these examples count together. [`Loss::sum`] divided by it is the mean that PyTorch's losses give.
+    pub(super) fn weight(&self, targets: &Targets, examples: &[usize]) -> f64 {
+        match (self, targets) {
+            (Self::CrossEntropy(loss), Targets::Label(labels)) => {
+                loss.weight(examples.iter().map(|example| labels[*example]))
+            }
+            _ => examples.len() as f64,
+        }
+    }
+
+    /// The sum over these examples, whose `logits` are `[batch, outputs]`; a scalar.
+    pub(super) fn sum(
+        &self,
+        logits: &Tensor,
+        targets: &Targets,
+        examples: &[usize],
+    ) -> Result<Tensor, TchError> {
+        let on_device = |tensor: Tensor| tensor.f_to(logits.device());
+        match (self, targets) {
+            (Self::CrossEntropy(loss), Targets::Label(labels)) => {
+                let labels: Vec<i64> = examples.iter().map(|example| i64::from(labels[*example])).collect();
+                loss.sum(logits, &on_device(Tensor::f_from_slice(&labels)?)?)
+            }
+            (_, Targets::Labels { width, .. }) => {
+                let Targets::Labels { values, .. } = targets.select(examples) else { return no_targets() };
+                let values: Vec<f32> = values.into_iter().map(|has| f32::from(u8::from(has))).collect();
+                let values = on_device(Tensor::f_from_slice(&values)?)?.f_view_as(logits)?;
+                let none = None::<&Tensor>;
+                let sum = logits.f_binary_cross_entropy_with_logits(&values, none, none, Reduction::Sum)?;
+                sum.f_div_scalar(*width as f64)
+            }
+            (_, Targets::Number(_)) => {
+                let Targets::Number(values) = targets.select(examples) else { return no_targets() };
+                let values = on_device(Tensor::f_from_slice(&values)?)?.f_view_as(logits)?;
+                logits.f_mse_loss(&values, Reduction::Sum)
+            }
+            (_, Targets::Label(_) | Targets::Answer(_) | Targets::Inputs(_)) => no_targets(),
+        }
+    }
+}
+
+fn no_targets<T>() -> Result<T, TchError> {
+    Err(TchError::Torch("the examples have no targets of the run's kind".into()))
+}
+
+impl CrossEntropy {
+    fn new(spec: &Spec, num_labels: usize, labels: &[u32], device: Device) -> Result<Self, TchError> {
         let weights = match &spec.class_weights {
             ClassWeights::Equal => None,
             ClassWeights::Given(weights) => Some(weights.iter().map(|weight| *weight as f32).collect()),
@@ -31,39 +100,36 @@ impl Loss {
         Ok(Self { smoothing: spec.label_smoothing, focal_gamma: spec.focal_gamma, weights, on_device })
     }
 
-    /// What examples with these `labels` count together. [`Loss::sum`] divided by it is the mean that
-    /// `torch.nn.CrossEntropyLoss` gives.
-    pub(super) fn weight(&self, labels: impl ExactSizeIterator<Item = i64>) -> f64 {
+    fn weight(&self, labels: impl ExactSizeIterator<Item = u32>) -> f64 {
         match &self.weights {
             None => labels.len() as f64,
             Some(weights) => labels.map(|label| f64::from(weights[label as usize])).sum(),
         }
     }
 
-    /// The sum over a batch, each example weighted by its class; a scalar.
-    pub(super) fn sum(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
+    fn sum(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
         let weights = self.on_device.as_ref();
         if self.focal_gamma == 0.0 {
             // -100 is the label that PyTorch leaves out; no example has it.
             return logits.f_cross_entropy_loss(labels, weights, Reduction::Sum, -100, self.smoothing);
         }
-        let log_p = logits.f_log_softmax(-1, None::<tch::Kind>)?;
+        let log_p = logits.f_log_softmax(-1, None::<Kind>)?;
         let log_p = log_p.f_gather(1, &labels.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
         // (1 - p)^gamma, without the infinite slope that a power has at 0.
         let miss = log_p.f_exp()?.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(1e-7)?;
         let each = log_p.f_neg()?.f_mul(&miss.f_pow_tensor_scalar(self.focal_gamma)?)?;
         match weights {
-            None => each.f_sum(None::<tch::Kind>),
-            Some(weights) => each.f_mul(&weights.f_index_select(0, labels)?)?.f_sum(None::<tch::Kind>),
+            None => each.f_sum(None::<Kind>),
+            Some(weights) => each.f_mul(&weights.f_index_select(0, labels)?)?.f_sum(None::<Kind>),
         }
     }
 }
 
 /// scikit-learn's `balanced`: `examples / (classes * examples of the class)`; 1 for a class without any.
-fn balanced(num_labels: usize, labels: &[i64]) -> Vec<f32> {
+fn balanced(num_labels: usize, labels: &[u32]) -> Vec<f32> {
     let mut counts = vec![0usize; num_labels];
     for label in labels {
-        if let Some(count) = usize::try_from(*label).ok().and_then(|label| counts.get_mut(label)) {
+        if let Some(count) = counts.get_mut(*label as usize) {
             *count += 1;
         }
     }
@@ -81,9 +147,14 @@ mod tests {
         let labels = [0, 2, 2, 1, 2];
         let logits: Vec<f32> = (0..15).map(|at| ((at * 7 % 11) as f32 - 5.0) / 2.0).collect();
         let logits = Tensor::from_slice(&logits).view([5, 3]);
-        let loss = Loss::new(&spec, 3, &labels, Device::Cpu).unwrap();
-        let sum = loss.sum(&logits, &Tensor::from_slice(&labels)).unwrap().double_value(&[]);
-        sum / loss.weight(labels.into_iter())
+        mean(&spec, 3, &Targets::Label(labels.to_vec()), &logits)
+    }
+
+    fn mean(spec: &Spec, num_labels: usize, targets: &Targets, logits: &Tensor) -> f64 {
+        let loss = Loss::new(spec, num_labels, targets, Device::Cpu).unwrap();
+        let examples: Vec<usize> = (0..targets.len()).collect();
+        let sum = loss.sum(logits, targets, &examples).unwrap().double_value(&[]);
+        sum / loss.weight(targets, &examples)
     }
 
     /// The definition, in f64: `sum_i w_y (1 - p_y)^gamma * -log p_y / sum_i w_y`, with a smoothed target when asked.
@@ -128,8 +199,24 @@ mod tests {
     fn a_focal_loss_has_a_slope_where_the_model_is_certain() {
         let logits = Tensor::from_slice(&[60.0f32, 0.0]).view([1, 2]).set_requires_grad(true);
         let spec = Spec { focal_gamma: 0.5, ..Spec::default() };
-        let loss = Loss::new(&spec, 2, &[0], Device::Cpu).unwrap();
-        loss.sum(&logits, &Tensor::from_slice(&[0i64])).unwrap().backward();
+        let targets = Targets::Label(vec![0]);
+        let loss = Loss::new(&spec, 2, &targets, Device::Cpu).unwrap();
+        loss.sum(&logits, &targets, &[0]).unwrap().backward();
         assert!(logits.grad().isfinite().all().int64_value(&[]) == 1);
+    }
+
+    #[test]
+    fn labels_and_numbers_have_the_mean_that_pytorch_gives() {
+        let logits = [0.5f32, -1.0, 2.0, 0.0];
+        let softplus = |z: f32| f64::from(z).exp().ln_1p();
+        let values = vec![true, false, false, true];
+        let each = logits.iter().zip(&values).map(|(z, has)| softplus(if *has { -z } else { *z }));
+        let binary = each.sum::<f64>() / 4.0;
+        let labels = Targets::Labels { width: 2, values };
+        assert_near(mean(&Spec::default(), 2, &labels, &Tensor::from_slice(&logits).view([2, 2])), binary);
+
+        let numbers = Targets::Number(vec![1.0, 0.0, 2.0, -1.0]);
+        let squared = (0.25 + 1.0 + 0.0 + 1.0) / 4.0;
+        assert_near(mean(&Spec::default(), 0, &numbers, &Tensor::from_slice(&logits).view([4, 1])), squared);
     }
 }

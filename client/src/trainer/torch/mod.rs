@@ -1,5 +1,5 @@
-//! The trainer that uses libtorch: text classification with a BERT encoder, tabular classification with a
-//! perceptron, on a CPU or a GPU.
+//! The trainer that uses libtorch: a BERT encoder on texts or a perceptron on tables, to give labels or a number, on a
+//! CPU or a GPU.
 //!
 //! What is frozen is computed once: the output of the layers below the first trained one is kept for every example
 //! (f32, without padding, in main memory) for the life of the trainer, and both training and evaluation begin
@@ -30,7 +30,7 @@ mod training;
 use std::path::Path;
 
 use sheaf_common::message::Job;
-use sheaf_common::metrics::{Classification, Counts};
+use sheaf_common::metrics::{self, Counts};
 use sheaf_common::model::{BertConfig, CONFIG_FILE, ModelConfig, blocks};
 use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
 use sheaf_common::status::Phase;
@@ -41,7 +41,7 @@ use self::parameters::Parameters;
 pub use self::prepared::Prepared;
 use self::source::Source;
 use self::tokenize::Tokens;
-use crate::data::{Dataset, Split};
+use crate::data::{Dataset, Split, Targets};
 use crate::trainer::{Round, TrainError, Trained, Trainer, Watch};
 
 /// Trains one run's model on one site's data with libtorch.
@@ -79,13 +79,15 @@ impl TorchTrainer {
         let depths = all.depths(&job.params);
         let parameters = Parameters::zeros(job.params.clone(), device)?;
         let mut source = Source::open(&parameters, model_dir, spec.model.lora.as_ref(), device)?;
-        let num_labels = spec.num_labels() as u64;
+        let num_labels = spec.task.num_outputs();
         let (stages, tokens) = match Kind::of(&spec, config, model_dir)? {
             Kind::Bert { config, model_dir, max_length } => {
                 let stages = bert::stages(&mut source, &config, spec.model.pooling, num_labels)?;
                 (stages, Some(Tokens::open(model_dir, max_length, config.vocab_size)?))
             }
-            Kind::Mlp { hidden } => (mlp::stages(&mut source, spec.num_inputs(), &hidden, num_labels)?, None),
+            Kind::Mlp { hidden } => {
+                (mlp::stages(&mut source, spec.task.num_inputs(), &hidden, num_labels)?, None)
+            }
         };
         let network = Network::new(stages, device);
         let train = Prepared::new(&spec, tokens.as_ref(), &split.train)?;
@@ -113,7 +115,7 @@ impl TorchTrainer {
         watch: &dyn Watch,
     ) -> Result<Counts, TrainError> {
         self.parameters.set(params)?;
-        evaluate(&self.network, self.spec.num_labels(), data, watch)
+        evaluate(&self.network, &self.spec, data, watch)
     }
 }
 
@@ -133,31 +135,49 @@ impl Trainer for TorchTrainer {
             return Ok(None);
         }
         self.parameters.set(params)?;
-        evaluate(&self.network, self.spec.num_labels(), &mut self.validation, watch).map(Some)
+        evaluate(&self.network, &self.spec, &mut self.validation, watch).map(Some)
     }
 }
 
 /// Counts over the logits of all examples of `data`.
 fn evaluate(
     network: &Network,
-    num_labels: usize,
+    spec: &RunSpec,
     data: &mut Prepared,
     watch: &dyn Watch,
 ) -> Result<Counts, TrainError> {
     network.freeze(data, watch)?;
     let _guard = tch::no_grad_guard();
-    let mut counts = Classification::new(num_labels);
+    let mut counts = Counts::new(&metrics::Kind::of(spec));
     let mut done = 0;
     for examples in data.features.by_length(ROWS_PER_BATCH) {
         step(watch, Phase::Evaluating, done, data.len())?;
         let logits = values(&network.logits(data, &examples, Mode::Inference)?)?;
-        for (example, logits) in examples.iter().zip(logits.chunks_exact(num_labels)) {
-            counts.observe(data.labels[*example] as usize, logits);
+        let outputs = logits.len() / examples.len().max(1);
+        for (example, logits) in examples.iter().zip(logits.chunks_exact(outputs.max(1))) {
+            observe(&mut counts, &data.targets, *example, logits);
         }
         done += examples.len();
     }
     step(watch, Phase::Evaluating, done, data.len())?;
-    Ok(counts.into())
+    Ok(counts)
+}
+
+/// Counts what the model gives for one example.
+fn observe(counts: &mut Counts, targets: &Targets, example: usize, logits: &[f32]) {
+    match (counts, targets) {
+        (Counts::Classification(counts), Targets::Label(labels)) => {
+            counts.observe(labels[example] as usize, logits);
+        }
+        (Counts::MultiLabel(counts), Targets::Labels { width, values }) => {
+            counts.observe(&values[example * width..(example + 1) * width], logits);
+        }
+        (Counts::Regression(counts), Targets::Number(numbers)) => {
+            counts.observe(f64::from(numbers[example]), f64::from(logits[0]));
+        }
+        // The data were checked against the run when they were prepared.
+        _ => {}
+    }
 }
 
 /// All values of a tensor of f32, row-major.

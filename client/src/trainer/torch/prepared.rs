@@ -1,11 +1,11 @@
 //! A data set in the form in which the network takes it.
 
-use sheaf_common::run::{RunSpec, TaskInput};
+use sheaf_common::run::{RunSpec, Target, Task, TaskInput};
 use tch::{Kind, Tensor};
 
 use super::ragged::Ragged;
 use super::tokenize::Tokens;
-use crate::data::{Dataset, Inputs};
+use crate::data::{Dataset, Inputs, Targets};
 use crate::trainer::TrainError;
 
 /// A data set ready to be trained or evaluated on by the trainer that made it. From its first use on it holds the
@@ -15,8 +15,8 @@ pub struct Prepared {
     pub(super) features: Ragged,
     /// Stages that the examples have been through.
     pub(super) stage: usize,
-    /// Index of each example's label.
-    pub(super) labels: Vec<i64>,
+    /// What is learned of each example.
+    pub(super) targets: Targets,
 }
 
 impl Prepared {
@@ -25,38 +25,53 @@ impl Prepared {
     /// # Errors
     /// When the data are not what the run's contract promises.
     pub(super) fn new(spec: &RunSpec, tokens: Option<&Tokens>, data: &Dataset) -> Result<Self, TrainError> {
-        if let Some(label) = data.labels.iter().find(|label| **label as usize >= spec.num_labels()) {
-            return Err(TrainError::Failed(format!(
-                "there is no label {label} among the run's {}",
-                spec.num_labels()
-            )));
-        }
+        check_targets(&data.targets, &spec.task)?;
         let features = match (&data.inputs, tokens) {
             (Inputs::Text(texts), Some(tokens)) => from_texts(texts, tokens)?,
-            (Inputs::Table { width, values }, None) => from_table(*width, values, spec.num_inputs())?,
+            (Inputs::Table { width, values }, None) => from_table(*width, values, spec.task.num_inputs())?,
             (Inputs::Text(_), None) | (Inputs::Table { .. }, Some(_)) => {
                 return Err(wrong_kind(&spec.task.input));
             }
         };
-        if features.len() != data.labels.len() {
+        if features.len() != data.targets.len() {
             return Err(TrainError::Failed(format!(
                 "the data set has {} examples and {} labels",
                 features.len(),
-                data.labels.len()
+                data.targets.len()
             )));
         }
-        Ok(Self { features, stage: 0, labels: data.labels.iter().map(|label| i64::from(*label)).collect() })
+        Ok(Self { features, stage: 0, targets: data.targets.clone() })
     }
 
     /// Number of examples.
     pub fn len(&self) -> usize {
-        self.labels.len()
+        self.targets.len()
     }
 
     /// Whether there is no example.
     pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
+        self.targets.is_empty()
     }
+}
+
+/// Whether the targets are those that the run's task asks for.
+fn check_targets(targets: &Targets, task: &Task) -> Result<(), TrainError> {
+    let num_labels = task.labels().len();
+    let fits = match (targets, &task.target) {
+        (Targets::Label(labels), Target::Label { .. }) => {
+            if let Some(label) = labels.iter().find(|label| **label as usize >= num_labels) {
+                let sentence = format!("there is no label {label} among the run's {num_labels}");
+                return Err(TrainError::Failed(sentence));
+            }
+            true
+        }
+        (Targets::Labels { width, .. }, Target::Labels { .. }) => *width == num_labels,
+        (Targets::Number(_), Target::Number(_)) => true,
+        (Targets::Answer(_), Target::NextToken { answer }) => answer.is_some(),
+        (Targets::Inputs(_), Target::NextToken { answer }) => answer.is_none(),
+        _ => false,
+    };
+    if fits { Ok(()) } else { Err(TrainError::Failed("the data set has other targets than the run".into())) }
 }
 
 fn from_texts(texts: &[String], tokens: &Tokens) -> Result<Ragged, TrainError> {
@@ -81,6 +96,7 @@ fn wrong_kind(input: &TaskInput) -> TrainError {
     let wanted = match input {
         TaskInput::Text { .. } => "texts",
         TaskInput::Table { .. } => "rows of a table",
+        TaskInput::Image { .. } => "images",
         TaskInput::Nothing => "nothing",
     };
     TrainError::Failed(format!("the run learns from {wanted}, and the data set is something else"))

@@ -37,20 +37,20 @@ pub(super) fn train_and_tell(
 
     let number = round.number.to_string();
     let batches = Batches::new(&spec.training, data.len());
-    let loss_of = Loss::new(&spec.training.loss, spec.num_labels(), &data.labels, *device)?;
+    let loss_of = Loss::new(&spec.training.loss, spec.task.labels().len(), &data.targets, *device)?;
     let mut optimizer = Optimizer::new(&spec.training, parameters.spec(), depths);
     let mut last_epoch = MeanLoss::default();
     let global = (spec.training.proximal_mu > 0.0).then(|| parameters.copy()).transpose()?;
 
-    let labels: Vec<u32> = data.labels.iter().map(|label| *label as u32).collect();
-    let order = batches.of_round(spec.seed, site, round.number, spec.training.sampling, &labels);
+    let classes = data.targets.classes();
+    let order = batches.of_round(spec.seed, site, round.number, spec.training.sampling, &classes);
     let mut fitting = Fitting::new(batches.batch_size);
     let mut batch = 0u64;
     for (done, examples) in (0..).zip(order) {
         step(watch, Phase::Training, done as usize, batches.steps as usize)?;
         let (mut gradient, mut loss) = (None, 0.0);
         // What all examples of the step count: so their gradients add up to that of one large batch.
-        let weight = loss_of.weight(examples.iter().map(|example| data.labels[*example]));
+        let weight = loss_of.weight(&data.targets, &examples);
         for examples in examples.chunks(batches.batch_size) {
             let mut at = 0;
             fitting.run(examples, |part| {
@@ -60,9 +60,7 @@ pub(super) fn train_and_tell(
                 let seed = seed::integer(spec.seed, if whole { &names[..4] } else { &names });
                 let dropout = spec.model.dropout;
                 let logits = network.logits(data, part, Mode::Training { dropout, seed })?;
-                let labels: Vec<i64> = part.iter().map(|example| data.labels[*example]).collect();
-                let labels = Tensor::f_from_slice(&labels)?.f_to(*device)?;
-                let mean = loss_of.sum(&logits, &labels)?.f_div_scalar(weight)?;
+                let mean = loss_of.sum(&logits, &data.targets, part)?.f_div_scalar(weight)?;
                 add(&mut gradient, parameters.gradient(&mean)?)?;
                 loss += mean.f_double_value(&[])?;
                 at += part.len();

@@ -75,6 +75,7 @@ fn its_snippet_pools_as_the_run_did() {
 #[test]
 fn a_label_cannot_break_its_table() {
     let mut plan = text_plan("");
-    plan.job.spec.task.labels[0] = "a|b\n# c".into();
+    let crate::run::Target::Label { labels, .. } = &mut plan.job.spec.task.target else { panic!("labels") };
+    labels[0] = "a|b\n# c".into();
     assert!(card(&plan).contains("- Labels: a\\|b # c, acq, ship\n"));
 }

@@ -97,7 +97,7 @@ fn each_wrong_mlp_has_its_sentence() {
     let cases = [
         ("inputs", json!(6), "config.json: `inputs` is 6, but `features` make 5"),
         ("hidden", json!([0]), "config.json: `hidden` 0 is not between 1 and 65536"),
-        ("labels", json!(["one"]), "config.json: `labels` 1 is not between 2 and 64"),
+        ("labels", json!([]), "config.json: `labels` 0 is not between 1 and 64"),
         (
             "features",
             json!([]),

@@ -84,7 +84,7 @@ fn the_config_of_a_text_model_is_hugging_faces() {
         json!({"run": "trial-2", "round": 3, "dataset": "news", "base_model": "tiny", "pooling": "mean", "max_length": 16})
     );
     let again = ModelConfig::parse(&bytes).unwrap();
-    assert_eq!(again, ModelConfig::Bert(BertConfig { labels: spec.task.labels.clone(), ..bert_config() }));
+    assert_eq!(again, ModelConfig::Bert(BertConfig { labels: spec.task.labels().to_vec(), ..bert_config() }));
 }
 
 #[test]

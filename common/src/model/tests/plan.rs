@@ -176,11 +176,11 @@ fn each_mismatch_has_its_sentence_and_key() {
     );
     assert_eq!(
         of(&text_spec(""), Some(&mlp)),
-        "task.type: a model of the type \"mlp\" cannot do this task; use \"tabular-classification\""
+        "task.type: a model of the type \"mlp\" cannot do this task; use \"tabular-classification\" or \"tabular-regression\""
     );
     assert_eq!(
         of(&table_spec("name = \"tiny\""), Some(&bert)),
-        "task.type: a model of the type \"bert\" cannot do this task; use \"text-classification\""
+        "task.type: a model of the type \"bert\" cannot do this task; use \"text-classification\" or \"text-regression\""
     );
     assert_eq!(of(&text_spec(""), None), "model.name: the run needs the imported model `tiny`");
 }

@@ -56,9 +56,9 @@ impl TryFrom<RunFile> for RunSpec {
         let secure_aggregation = secure_aggregation(file.secure_aggregation.as_deref(), file.secagg)?;
         let task = task(file.task)?;
         let model = model(file.model, &task, file.rounds)?;
-        let training = training(&file.training, task.labels.len())?;
-        training::fits(&training, &model)?;
-        let validation = validation(&file.validation, training.validation_split)?;
+        let training = training(&file.training, task.labels().len())?;
+        training::fits(&training, &model, &task.target)?;
+        let validation = validation(&file.validation, training.validation_split, &task.target)?;
         let cohort = cohort(file.cohort, secure_aggregation)?;
         secagg::check(secure_aggregation, &cohort)?;
         let learning_rate = file.server.learning_rate.unwrap_or(1.0);

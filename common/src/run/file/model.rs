@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{forbid, invalid, no_duplicates, positive, within};
 use crate::config::Invalid;
 use crate::run::trainable::compile;
-use crate::run::{Architecture, Lora, ModelSource, ModelSpec, Pooling, Task, TaskInput, Trainable};
+use crate::run::{Architecture, Lora, ModelSource, ModelSpec, Pooling, Target, Task, TaskInput, Trainable};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,7 +100,7 @@ pub(super) fn model(file: ModelFile, task: &Task, rounds: u32) -> Result<ModelSp
     }
     let dropout = file.dropout.unwrap_or(match task.input {
         TaskInput::Text { .. } => 0.1,
-        TaskInput::Table { .. } | TaskInput::Nothing => 0.0,
+        TaskInput::Table { .. } | TaskInput::Image { .. } | TaskInput::Nothing => 0.0,
     });
     if !(0.0..1.0).contains(&dropout) {
         return Err(Invalid::new("model.dropout", format!("{dropout} is not in [0, 1)")));
@@ -158,8 +158,10 @@ fn fresh(
 fn check_model_fits_task(source: &ModelSource, task: &Task) -> Result<(), Invalid> {
     let fits = match source {
         ModelSource::Imported(_) => !matches!(task.input, TaskInput::Nothing),
-        ModelSource::Fresh(Architecture::Mlp(_) | Architecture::Softmax) => {
-            matches!(task.input, TaskInput::Table { .. })
+        ModelSource::Fresh(Architecture::Mlp(_)) => matches!(task.input, TaskInput::Table { .. }),
+        ModelSource::Fresh(Architecture::Softmax) => {
+            let is_table = matches!(task.input, TaskInput::Table { .. });
+            is_table && matches!(task.target, Target::Label { .. })
         }
         ModelSource::Fresh(Architecture::Constant(_)) => matches!(task.input, TaskInput::Nothing),
     };
@@ -168,8 +170,8 @@ fn check_model_fits_task(source: &ModelSource, task: &Task) -> Result<(), Invali
     } else {
         Err(Invalid::new(
             "task.type",
-            "does not fit the model: text-classification needs an imported encoder, tabular-classification an mlp or softmax, \
-             none the \"constant\" architecture",
+            "does not fit the model: texts and images need an imported model, tables an mlp, or softmax for one label an \
+             example; \"none\" is for the \"constant\" architecture",
         ))
     }
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{forbid, no_duplicates, positive, within};
 use crate::config::Invalid;
-use crate::run::{Feature, FeatureKind, Task, TaskInput};
+use crate::run::{Feature, FeatureKind, NumberTarget, Target, Task, TaskInput};
 
 /// Most classes of a run: metrics hold a histogram per class, and a control message holds the metrics.
 const LABELS_MAX: usize = 64;
@@ -20,9 +20,16 @@ pub(super) struct TaskFile {
     label: String,
     #[serde(default)]
     labels: Vec<String>,
+    multi_label: Option<bool>,
+    label_separator: Option<String>,
+    label_mean: Option<f64>,
+    label_std: Option<f64>,
+    answer: Option<String>,
     group: Option<String>,
     text: Option<String>,
     max_length: Option<u32>,
+    image: Option<String>,
+    image_size: Option<u32>,
     features: Option<Vec<FeatureFile>>,
 }
 
@@ -40,17 +47,88 @@ struct FeatureFile {
 }
 
 pub(super) fn task(file: TaskFile) -> Result<Task, Invalid> {
-    let input = match file.kind.as_str() {
-        "text-classification" => {
-            forbid("task.features", file.features.is_some(), "text-classification reads `text`")?;
+    let Some((input, learned)) = kind(&file.kind) else {
+        return Err(Invalid::new(
+            "task.type",
+            format!(
+                "`{}` is unknown; use \"text-classification\", \"tabular-classification\", \"image-classification\", \
+                 \"text-regression\", \"tabular-regression\", \"image-regression\" or \"causal-lm\"",
+                file.kind
+            ),
+        ));
+    };
+    if learned == Learned::Nothing {
+        let (input, target) = (TaskInput::Nothing, Target::Nothing);
+        return Ok(Task { dataset: String::new(), group: None, input, target });
+    }
+    if file.dataset.is_empty() {
+        return Err(Invalid::new("task.dataset", "is missing"));
+    }
+    let (group, dataset) = (file.group.clone(), file.dataset.clone());
+    let target = target(&file, learned)?;
+    let task = Task { dataset, group, input: input_of(file, input)?, target };
+    check_columns(&task)?;
+    Ok(task)
+}
+
+/// What a run learns from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Text,
+    Table,
+    Image,
+    Nothing,
+}
+
+/// What a run learns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Learned {
+    Classes,
+    Number,
+    NextToken,
+    Nothing,
+}
+
+fn kind(written: &str) -> Option<(Source, Learned)> {
+    match written {
+        "causal-lm" => return Some((Source::Text, Learned::NextToken)),
+        "none" => return Some((Source::Nothing, Learned::Nothing)),
+        _ => {}
+    }
+    let (input, learned) = written.split_once('-')?;
+    let input = match input {
+        "text" => Source::Text,
+        "tabular" => Source::Table,
+        "image" => Source::Image,
+        _ => return None,
+    };
+    match learned {
+        "classification" => Some((input, Learned::Classes)),
+        "regression" => Some((input, Learned::Number)),
+        _ => None,
+    }
+}
+
+fn input_of(file: TaskFile, from: Source) -> Result<TaskInput, Invalid> {
+    let others = [
+        ("text", file.text.is_some(), from == Source::Text),
+        ("max_length", file.max_length.is_some(), from == Source::Text),
+        ("features", file.features.is_some(), from == Source::Table),
+        ("image", file.image.is_some(), from == Source::Image),
+        ("image_size", file.image_size.is_some(), from == Source::Image),
+    ];
+    for (key, given, fits) in others {
+        forbid(&format!("task.{key}"), given && !fits, &format!("is not for \"{}\"", file.kind))?;
+    }
+    Ok(match from {
+        Source::Text => {
             let column =
                 file.text.ok_or_else(|| Invalid::new("task.text", "name the column that holds the text"))?;
             let max_length = file.max_length.unwrap_or(128);
             within("task.max_length", u64::from(max_length), 3, 8192)?;
             TaskInput::Text { column, max_length }
         }
-        "tabular-classification" => {
-            forbid("task.text", file.text.is_some(), "tabular-classification reads `features`")?;
+        Source::Table => {
             let written = file.features.unwrap_or_default();
             if written.is_empty() {
                 return Err(Invalid::new("task.features", "list at least one [[task.features]]"));
@@ -60,50 +138,92 @@ pub(super) fn task(file: TaskFile) -> Result<Task, Invalid> {
             no_duplicates("task.features", features.iter().map(|feature| feature.column.as_str()))?;
             TaskInput::Table { features }
         }
-        "none" => {
-            return Ok(Task {
-                dataset: String::new(),
-                label: String::new(),
-                labels: Vec::new(),
-                group: None,
-                input: TaskInput::Nothing,
-            });
+        Source::Image => {
+            if let Some(size) = file.image_size {
+                within("task.image_size", u64::from(size), 8, 1024)?;
+            }
+            TaskInput::Image { column: file.image.unwrap_or_else(|| "image".into()), size: file.image_size }
         }
-        other => {
-            return Err(Invalid::new(
-                "task.type",
-                format!("`{other}` is unknown; use \"text-classification\" or \"tabular-classification\""),
-            ));
-        }
-    };
-    for (key, value) in [("task.dataset", &file.dataset), ("task.label", &file.label)] {
-        if value.is_empty() {
-            return Err(Invalid::new(key, "is missing"));
-        }
-    }
-    if !(2..=LABELS_MAX).contains(&file.labels.len()) {
-        return Err(Invalid::new("task.labels", format!("list 2 to {LABELS_MAX} labels")));
-    }
-    no_duplicates("task.labels", file.labels.iter().map(String::as_str))?;
-    if let Some(group) = &file.group {
-        forbid("task.group", group.is_empty(), "names no column")?;
-        forbid(
-            "task.group",
-            *group == file.label,
-            "is the label's column; name the one that says whose an example is",
-        )?;
-        let is_input = match &input {
-            TaskInput::Text { column, .. } => column == group,
-            TaskInput::Table { features } => features.iter().any(|feature| feature.column == *group),
-            TaskInput::Nothing => false,
+        Source::Nothing => TaskInput::Nothing,
+    })
+}
+
+fn target(file: &TaskFile, learned: Learned) -> Result<Target, Invalid> {
+    let is_classes = learned == Learned::Classes;
+    let others = [
+        ("labels", !file.labels.is_empty(), is_classes),
+        ("multi_label", file.multi_label.is_some(), is_classes),
+        ("label_separator", file.label_separator.is_some(), file.multi_label == Some(true)),
+        ("label_mean", file.label_mean.is_some(), learned == Learned::Number),
+        ("label_std", file.label_std.is_some(), learned == Learned::Number),
+        ("label", !file.label.is_empty(), learned != Learned::NextToken),
+        ("answer", file.answer.is_some(), learned == Learned::NextToken),
+    ];
+    for (key, given, fits) in others {
+        let why = match key {
+            "label_separator" => "needs multi_label = true".to_owned(),
+            _ => format!("is not for \"{}\"", file.kind),
         };
+        forbid(&format!("task.{key}"), given && !fits, &why)?;
+    }
+    if learned == Learned::NextToken {
+        let answer = file.answer.clone();
+        forbid("task.answer", answer.as_deref() == Some(""), "names no column")?;
+        return Ok(Target::NextToken { answer });
+    }
+    if file.label.is_empty() {
+        return Err(Invalid::new("task.label", "is missing"));
+    }
+    let (column, labels) = (file.label.clone(), file.labels.clone());
+    if learned == Learned::Number {
+        let (mean, std) = (file.label_mean.unwrap_or(0.0), file.label_std.unwrap_or(1.0));
+        if !mean.is_finite() {
+            return Err(Invalid::new("task.label_mean", "must be a finite number"));
+        }
+        positive("task.label_std", std)?;
+        return Ok(Target::Number(NumberTarget { column, mean, std }));
+    }
+    let multi_label = file.multi_label.unwrap_or(false);
+    let least = if multi_label { 1 } else { 2 };
+    if !(least..=LABELS_MAX).contains(&labels.len()) {
+        return Err(Invalid::new("task.labels", format!("list {least} to {LABELS_MAX} labels")));
+    }
+    no_duplicates("task.labels", labels.iter().map(String::as_str))?;
+    if !multi_label {
+        return Ok(Target::Label { column, labels });
+    }
+    let separator = file.label_separator.clone().unwrap_or_else(|| ";".into());
+    forbid("task.label_separator", separator.trim().is_empty(), "is empty; write one like \";\"")?;
+    if let Some(label) = labels.iter().find(|label| label.contains(&separator)) {
+        return Err(Invalid::new(
+            "task.labels",
+            format!("`{label}` contains the separator `{separator}`; write another `label_separator`"),
+        ));
+    }
+    Ok(Target::Labels { column, separator, labels })
+}
+
+/// What is learned and whose an example is must not be among the inputs.
+fn check_columns(task: &Task) -> Result<(), Invalid> {
+    if let Target::NextToken { answer: Some(answer) } = &task.target {
         forbid(
-            "task.group",
-            is_input,
-            "is an input of the model; name the column that says whose an example is",
+            "task.answer",
+            task.input_columns().contains(&answer.as_str()),
+            "is the column of `text`; name the one that holds the answer",
         )?;
     }
-    Ok(Task { dataset: file.dataset, label: file.label, labels: file.labels, group: file.group, input })
+    let Some(group) = &task.group else { return Ok(()) };
+    forbid("task.group", group.is_empty(), "names no column")?;
+    forbid(
+        "task.group",
+        task.target.column() == Some(group),
+        "is the label's column; name the one that says whose an example is",
+    )?;
+    forbid(
+        "task.group",
+        task.input_columns().contains(&group.as_str()),
+        "is an input of the model; name the column that says whose an example is",
+    )
 }
 
 fn feature(index: usize, file: FeatureFile) -> Result<Feature, Invalid> {

@@ -6,7 +6,7 @@ use super::{forbid, positive, within};
 use crate::config::Invalid;
 use crate::run::{
     AdagradSpec, AdamSpec, Architecture, ClassWeights, DecayOn, LocalWork, Loss, ModelSource, ModelSpec,
-    Optimizer, Per, RmsPropSpec, Sampling, Schedule, ScheduleKind, Training,
+    Optimizer, Per, RmsPropSpec, Sampling, Schedule, ScheduleKind, Target, Training,
 };
 
 #[derive(Deserialize, Default)]
@@ -130,8 +130,22 @@ pub(super) fn training(file: &TrainingFile, labels: usize) -> Result<Training, I
     })
 }
 
-/// Whether the model's trainer can do all that is asked: softmax regression is kept small.
-pub(super) fn fits(training: &Training, model: &ModelSpec) -> Result<(), Invalid> {
+/// Whether the model's trainer can do all that is asked: some of it needs one label an example, and softmax regression
+/// is kept small.
+pub(super) fn fits(training: &Training, model: &ModelSpec, target: &Target) -> Result<(), Invalid> {
+    if !matches!(target, Target::Label { .. } | Target::Nothing) {
+        let keys = [
+            ("label_smoothing", training.loss.label_smoothing > 0.0),
+            ("focal_gamma", training.loss.focal_gamma > 0.0),
+            ("class_weights", training.loss.class_weights != ClassWeights::Equal),
+            ("sampling", training.sampling == Sampling::Balanced),
+            ("max_examples_per_class", training.max_examples_per_class.is_some()),
+        ];
+        for (key, given) in keys {
+            let why = "needs examples of one label each: leave it out for this task";
+            forbid(&format!("training.{key}"), given, why)?;
+        }
+    }
     if model.source != ModelSource::Fresh(Architecture::Softmax) {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::within;
 use crate::config::Invalid;
-use crate::run::{Monitor, Validation};
+use crate::run::{Monitor, Target, Validation};
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -16,7 +16,11 @@ pub(super) struct ValidationFile {
     restore_best: Option<bool>,
 }
 
-pub(super) fn validation(file: &ValidationFile, validation_split: f64) -> Result<Validation, Invalid> {
+pub(super) fn validation(
+    file: &ValidationFile,
+    validation_split: f64,
+    target: &Target,
+) -> Result<Validation, Invalid> {
     let every = file.every.unwrap_or(1);
     within("validation.every", u64::from(every), 1, 100_000)?;
     let min_delta = file.min_delta.unwrap_or(0.0);
@@ -35,6 +39,14 @@ pub(super) fn validation(file: &ValidationFile, validation_split: f64) -> Result
             ));
         }
     }
-    let monitor = file.monitor.unwrap_or(Monitor::Loss);
+    let known = Monitor::of_task(target);
+    let monitor = file.monitor.unwrap_or(known[0]);
+    if !known.contains(&monitor) {
+        let known: Vec<String> = known.iter().map(|monitor| format!("\"{monitor}\"")).collect();
+        return Err(Invalid::new(
+            "validation.monitor",
+            format!("\"{monitor}\" is no metric of this task; use {}", known.join(", ")),
+        ));
+    }
     Ok(Validation { every, monitor, min_delta, patience: file.patience, restore_best })
 }

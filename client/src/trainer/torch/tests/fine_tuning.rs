@@ -13,7 +13,7 @@ use tch::Device;
 
 use super::fixture::{ADAM, both, job, text_spec};
 use super::minilm::cached;
-use crate::data::{Dataset, Inputs};
+use crate::data::{Dataset, Inputs, Targets};
 use crate::trainer::batches::Batches;
 use crate::trainer::torch::{TorchTrainer, training};
 use crate::trainer::{Round, Unwatched};
@@ -71,7 +71,7 @@ fn losses_are_those_of_transformers() {
     let config = ModelConfig::parse(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
     let mut spec = text_spec(Trainable::All, Pooling::Cls);
     spec.model.dropout = 0.0;
-    spec.task.labels = reference.topics.clone();
+    spec.task.target = Target::Label { column: "topic".into(), labels: reference.topics.clone() };
     spec.task.input = TaskInput::Text { column: "text".into(), max_length: reference.max_length };
     spec.training = Training {
         optimizer: Optimizer::AdamW(ADAM),
@@ -93,7 +93,7 @@ fn losses_are_those_of_transformers() {
         laid_out[place] = example;
     }
     let (texts, labels) = laid_out.into_iter().unzip();
-    let data = Dataset { inputs: Inputs::Text(texts), labels };
+    let data = Dataset { inputs: Inputs::Text(texts), targets: Targets::Label(labels) };
 
     let job = job(spec, Some(&config));
     let mut trainer = TorchTrainer::open(&job, Some(&folder), SITE, both(data), Device::Cpu).unwrap();

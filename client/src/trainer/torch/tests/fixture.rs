@@ -19,7 +19,7 @@ use sheaf_common::seed;
 use sheaf_common::status::Phase;
 use tempfile::TempDir;
 
-use crate::data::{Dataset, Inputs, Split};
+use crate::data::{Dataset, Inputs, Split, Targets};
 use crate::trainer::torch::TorchTrainer;
 use crate::trainer::{TrainError, Watch};
 
@@ -177,13 +177,16 @@ pub(super) fn text_spec(trainable: Trainable, pooling: Pooling) -> RunSpec {
         },
         task: Task {
             dataset: "news".into(),
-            label: "topic".into(),
-            labels: ["crude", "grain", "other"].map(str::to_owned).into(),
             group: None,
             input: TaskInput::Text { column: "text".into(), max_length: 8 },
+            target: label("topic", ["crude", "grain", "other"]),
         },
         ..table_spec(Vec::new(), Vec::new())
     }
+}
+
+fn label(column: &str, labels: [&str; 3]) -> Target {
+    Target::Label { column: column.into(), labels: labels.map(str::to_owned).into() }
 }
 
 /// A run that trains a fresh perceptron.
@@ -203,10 +206,9 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
         },
         task: Task {
             dataset: "points".into(),
-            label: "side".into(),
-            labels: ["left", "right", "above"].map(str::to_owned).into(),
             group: None,
             input: TaskInput::Table { features },
+            target: label("side", ["left", "right", "above"]),
         },
         training: Training {
             optimizer: Optimizer::AdamW(ADAM),
@@ -248,7 +250,10 @@ pub(super) fn news() -> Dataset {
         "bank strike profit falls trade",
         "ship oil",
     ];
-    Dataset { inputs: Inputs::Text(texts.map(str::to_owned).into()), labels: vec![0, 1, 2, 2, 0] }
+    Dataset {
+        inputs: Inputs::Text(texts.map(str::to_owned).into()),
+        targets: Targets::Label(vec![0, 1, 2, 2, 0]),
+    }
 }
 
 /// Trained on and validated on the same.

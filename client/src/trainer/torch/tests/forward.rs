@@ -107,7 +107,15 @@ fn gradients_are_those_of_central_differences() {
                     let mut params = params.clone();
                     params[at] += by;
                     let applied = f64::from(params[at]);
-                    (applied, reference::loss(&tiny.with(&job, &params), &ids(), &news().labels, pooling))
+                    (
+                        applied,
+                        reference::loss(
+                            &tiny.with(&job, &params),
+                            &ids(),
+                            &news().targets.classes(),
+                            pooling,
+                        ),
+                    )
                 };
                 let ((above, loss_above), (below, loss_below)) = (shifted(change), shifted(-change));
                 let expected = (loss_above - loss_below) / (above - below);

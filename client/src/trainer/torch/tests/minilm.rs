@@ -9,7 +9,7 @@ use sheaf_common::run::{Pooling, TaskInput, Trainable};
 use tch::Device;
 
 use super::fixture::{both, job, text_spec};
-use crate::data::{Dataset, Inputs};
+use crate::data::{Dataset, Inputs, Targets};
 use crate::trainer::Unwatched;
 use crate::trainer::torch::{TorchTrainer, values};
 
@@ -43,7 +43,7 @@ fn embeddings_of_the_real_model_are_those_of_numpy() {
     let folder = cached("minilm");
     let config = ModelConfig::parse(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
     let texts: Vec<String> = reference.texts.iter().map(|text| text.text.clone()).collect();
-    let data = Dataset { labels: vec![0; texts.len()], inputs: Inputs::Text(texts) };
+    let data = Dataset { targets: Targets::Label(vec![0; texts.len()]), inputs: Inputs::Text(texts) };
     for pooling in [Pooling::Mean, Pooling::Cls] {
         let mut spec = text_spec(Trainable::Head, pooling);
         spec.task.input = TaskInput::Text { column: "text".into(), max_length: reference.max_length };

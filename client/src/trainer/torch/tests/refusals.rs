@@ -5,7 +5,7 @@ use std::fs;
 use sheaf_common::run::{Pooling, TaskInput, Trainable};
 
 use super::fixture::{TinyBert, both, news, text_spec};
-use crate::data::{Dataset, Inputs};
+use crate::data::{Dataset, Inputs, Targets};
 use crate::trainer::{Round, Trainer, Unwatched};
 
 fn refusal(change: impl FnOnce(&TinyBert), max_length: u32, data: Dataset) -> String {
@@ -64,13 +64,14 @@ fn a_config_that_does_not_fit_its_weights() {
 
 #[test]
 fn data_of_another_kind() {
-    let table = Dataset { inputs: Inputs::Table { width: 1, values: vec![0.0] }, labels: vec![0] };
+    let table =
+        Dataset { inputs: Inputs::Table { width: 1, values: vec![0.0] }, targets: Targets::Label(vec![0]) };
     assert_said(&refusal(|_| {}, 8, table), &["learns from texts"]);
     let mut data = news();
-    data.labels[2] = 3;
+    data.targets = Targets::Label(vec![0, 1, 3, 2, 0]);
     assert_said(&refusal(|_| {}, 8, data), &["no label 3"]);
     let mut data = news();
-    data.labels.pop();
+    data.targets = Targets::Label(vec![0, 1, 2, 2]);
     assert_said(&refusal(|_| {}, 8, data), &["5 examples and 4 labels"]);
 }
 
@@ -78,7 +79,7 @@ fn data_of_another_kind() {
 fn parameters_of_another_length_and_no_examples() {
     let tiny = TinyBert::new("");
     let job = tiny.job(text_spec(Trainable::Head, Pooling::Mean));
-    let nothing = Dataset { inputs: Inputs::Text(Vec::new()), labels: Vec::new() };
+    let nothing = Dataset { inputs: Inputs::Text(Vec::new()), targets: Targets::Label(Vec::new()) };
     let mut trainer = tiny.open(&job, "desk", both(nothing)).unwrap();
     let mut train =
         |params| trainer.train(params, Round { number: 1, of: 1 }, &Unwatched).unwrap_err().to_string();

@@ -1,11 +1,11 @@
 //! Whole rounds: they learn, can be replayed bit for bit, report and stop.
 
-use sheaf_common::metrics::Kind;
+use sheaf_common::metrics::{Kind, Report};
 use sheaf_common::run::*;
 use sheaf_common::status::Phase;
 
 use super::fixture::*;
-use crate::data::{Dataset, Inputs};
+use crate::data::{Dataset, Inputs, Targets};
 use crate::trainer::torch::TorchTrainer;
 use crate::trainer::{Round, TrainError, Trained, Trainer, Unwatched};
 
@@ -102,7 +102,7 @@ fn points() -> Dataset {
     let values = examples.flatten().collect();
     Dataset {
         inputs: Inputs::Table { width: 4, values },
-        labels: (0..60).map(|example| example % 3).collect(),
+        targets: Targets::Label((0..60).map(|example| example % 3).collect()),
     }
 }
 
@@ -137,11 +137,45 @@ fn a_perceptron_learns_what_can_be_separated() {
     assert_eq!(trainer.evaluate(&params, &Unwatched).unwrap(), Some(counts));
 }
 
+/// A number that no linear model can give, and two labels of which a point may have both or none.
+#[test]
+fn a_perceptron_learns_a_number_and_any_number_of_labels() {
+    let Dataset { inputs: Inputs::Table { values, .. }, .. } = points() else { panic!("a table") };
+    let rows = || values.chunks_exact(4).map(|row| (row[0], row[2]));
+    let numbers = Targets::Number(rows().map(|(x, y)| x + y * y - 0.5).collect());
+    let labels = Targets::Labels { width: 2, values: rows().flat_map(|(x, y)| [x > 0.0, y > 0.0]).collect() };
+    let learn = |target: Target, targets: Targets| {
+        let mut spec = points_spec();
+        spec.task.target = target;
+        spec.training.local = LocalWork::Epochs(20);
+        let job = job(spec, None);
+        let data = Dataset { targets, ..points() };
+        let mut trainer = TorchTrainer::open(&job, None, "site", both(data), tch::Device::Cpu).unwrap();
+        let mut params = fresh(job.params.numel());
+        for number in 1..=4 {
+            params = trainer.train(params, Round { number, of: 4 }, &Unwatched).unwrap().params;
+        }
+        trainer.evaluate(&params, &Unwatched).unwrap().unwrap().report(&Kind::of(&job.spec))
+    };
+    let column = || "z".to_owned();
+    let number = Target::Number(NumberTarget { column: column(), mean: 20.0, std: 10.0 });
+    let Report::Regression(report) = learn(number, numbers) else { panic!("a number") };
+    // In the number's own unit, of which the model gives tenths.
+    assert!(report.rmse < 3.0 && report.r2.unwrap() > 0.85, "{report:?}");
+    let names = ["right", "above"].map(str::to_owned).into();
+    let any = Target::Labels { column: column(), separator: ";".into(), labels: names };
+    let Report::MultiLabel(report) = learn(any, labels) else { panic!("labels") };
+    assert!(report.accuracy > 0.95, "{}", report.accuracy);
+}
+
 #[test]
 fn without_held_out_examples_there_is_nothing_to_evaluate() {
     let job = job(points_spec(), None);
     let mut split = both(points());
-    split.validation = Dataset { inputs: Inputs::Table { width: 4, values: Vec::new() }, labels: Vec::new() };
+    split.validation = Dataset {
+        inputs: Inputs::Table { width: 4, values: Vec::new() },
+        targets: Targets::Label(Vec::new()),
+    };
     let mut trainer = TorchTrainer::open(&job, None, "site", split, tch::Device::Cpu).unwrap();
     assert_eq!(trainer.evaluate(&fresh(job.params.numel()), &Unwatched).unwrap(), None);
 }
