@@ -503,7 +503,7 @@ fn keys_of_other_targets_are_refused() {
             (
                 "\"tabular-classification\"",
                 "\"tabular-regression\"",
-                "run.toml:9: task.labels: is not for \"tabular-regression\"",
+                "run.toml:10: task.labels: is not for \"tabular-regression\"",
             ),
         ],
     );
