@@ -90,8 +90,8 @@ impl<'a> TargetReader<'a> {
                 (labels, Targets::Labels { width: labels.len(), values: Vec::new() })
             }
             Target::Number(_) => (&[], Targets::Number(Vec::new())),
-            Target::NextToken { answer: Some(_) } => (&[], Targets::Answer(Vec::new())),
-            Target::NextToken { answer: None } | Target::Nothing => (&[], Targets::Inputs(0)),
+            Target::NextToken { answer: Some(_), .. } => (&[], Targets::Answer(Vec::new())),
+            Target::NextToken { answer: None, .. } | Target::Nothing => (&[], Targets::Inputs(0)),
         };
         Self { target, labels: Categories::new(labels), found }
     }
@@ -131,7 +131,7 @@ impl<'a> TargetReader<'a> {
                 found.push(scaled(value, number.mean, number.std)?);
             }
             (Targets::Answer(found), _) => found.push(cell.to_owned()),
-            (Targets::Labels { .. } | Targets::Number(_) | Targets::Inputs(_), _) => {}
+            (Targets::Labels { .. } | Targets::Number(_) | Targets::Inputs(_) | Targets::Tokens(_), _) => {}
         }
         Ok(())
     }

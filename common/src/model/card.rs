@@ -51,6 +51,9 @@ fn about(plan: &ExportPlan) -> String {
         }
     };
     let trained = match spec.model.lora {
+        Some(_) if matches!(spec.task.target, Target::NextToken { .. }) => {
+            "low-rank adapters, merged into the weights here".to_owned()
+        }
         Some(_) => "low-rank adapters, merged into the weights here, and the head".to_owned(),
         None => spec.model.trained(),
     };
@@ -137,12 +140,31 @@ fn cell(text: &str) -> String {
 
 fn usage(spec: &RunSpec) -> String {
     match &spec.task.input {
-        TaskInput::Text { .. } if matches!(spec.task.target, Target::NextToken { .. }) => String::new(),
-        TaskInput::Text { max_length, .. } => text_usage(spec, *max_length),
+        TaskInput::Text { max_length, .. } => match &spec.task.target {
+            Target::NextToken { template, .. } => language_usage(template),
+            Target::Label { .. } | Target::Labels { .. } | Target::Number(_) | Target::Nothing => {
+                text_usage(spec, *max_length)
+            }
+        },
         TaskInput::Table { .. } => table_usage(&spec.task.target),
         TaskInput::Image { .. } => String::new(),
         TaskInput::Nothing => "## Use\n\n`model.safetensors` holds one tensor, `values`.\n".into(),
     }
+}
+
+fn language_usage(template: &str) -> String {
+    // A string of JSON is one of Python, too.
+    let template = serde_json::Value::from(template);
+    format!(
+        "## Use\n\n```python\n\
+         from transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
+         tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
+         model = AutoModelForCausalLM.from_pretrained(\".\").eval()\n\
+         prompt = {template}.replace(\"{{text}}\", \"a text\")\n\
+         batch = tokenizer(prompt, return_tensors=\"pt\")\n\
+         out = model.generate(**batch, max_new_tokens=40, do_sample=False)[0, batch.input_ids.shape[1]:]\n\
+         print(tokenizer.decode(out, skip_special_tokens=True))\n```\n"
+    )
 }
 
 fn text_usage(spec: &RunSpec, max_length: u32) -> String {

@@ -1,5 +1,7 @@
 //! `config.json` of a model, checked: everything that the shapes of its tensors follow from.
 
+mod decoder;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -10,6 +12,9 @@ use crate::run::{Feature, NumberTarget, Target, Task};
 use super::features::{FeatureJson, NumberJson};
 use super::tensors;
 use super::weights::{BadWeights, Weights};
+use decoder::{Gpt2Json, LlamaJson};
+
+pub use decoder::{Gpt2Config, LlamaConfig};
 
 /// Longest `config.json`, in bytes.
 pub const CONFIG_MAX: u64 = 1 << 20;
@@ -19,6 +24,10 @@ pub const CONFIG_MAX: u64 = 1 << 20;
 pub enum ModelConfig {
     /// A BERT encoder in Hugging Face's layout.
     Bert(BertConfig),
+    /// A GPT-2 decoder in Hugging Face's layout.
+    Gpt2(Gpt2Config),
+    /// A Llama decoder in Hugging Face's layout.
+    Llama(LlamaConfig),
     /// A multi-layer perceptron exported by Sheaf.
     Mlp(MlpConfig),
 }
@@ -76,10 +85,13 @@ impl ModelConfig {
         let kind: KindJson = read(config_json)?;
         match kind.model_type.as_deref() {
             Some("bert") => read::<BertJson>(config_json)?.checked().map(Self::Bert),
+            Some("gpt2") => read::<Gpt2Json>(config_json)?.checked().map(Self::Gpt2),
+            Some("llama") => read::<LlamaJson>(config_json)?.checked().map(Self::Llama),
             Some("mlp") => read::<MlpJson>(config_json)?.checked().map(Self::Mlp),
-            Some(other) => {
-                bad(format!("`model_type` is `{}`; Sheaf trains \"bert\" and its own \"mlp\"", shown(other)))
-            }
+            Some(other) => bad(format!(
+                "`model_type` is `{}`; Sheaf trains \"bert\", \"gpt2\", \"llama\" and its own \"mlp\"",
+                shown(other)
+            )),
             None => bad(
                 "has no `model_type`; take the config.json of a Hugging Face BERT model or of a model that \
                  Sheaf exported",
@@ -91,6 +103,8 @@ impl ModelConfig {
     pub fn model_type(&self) -> &'static str {
         match self {
             Self::Bert(_) => "bert",
+            Self::Gpt2(_) => "gpt2",
+            Self::Llama(_) => "llama",
             Self::Mlp(_) => "mlp",
         }
     }
@@ -99,6 +113,7 @@ impl ModelConfig {
     pub fn labels(&self) -> &[String] {
         match self {
             Self::Bert(bert) => &bert.labels,
+            Self::Gpt2(_) | Self::Llama(_) => &[],
             Self::Mlp(mlp) => &mlp.labels,
         }
     }
@@ -113,11 +128,39 @@ impl ModelConfig {
         }
     }
 
+    /// Whether it reads texts, and so comes with a tokenizer.
+    pub fn reads_text(&self) -> bool {
+        match self {
+            Self::Bert(_) | Self::Gpt2(_) | Self::Llama(_) => true,
+            Self::Mlp(_) => false,
+        }
+    }
+
+    /// Whether it foretells the next token.
+    pub fn is_decoder(&self) -> bool {
+        match self {
+            Self::Gpt2(_) | Self::Llama(_) => true,
+            Self::Bert(_) | Self::Mlp(_) => false,
+        }
+    }
+
+    /// The dense layers that PEFT puts adapters on when a run names none.
+    pub fn lora_targets(&self) -> &'static [&'static str] {
+        match self {
+            Self::Bert(_) => &["query", "value"],
+            Self::Gpt2(_) => &["c_attn"],
+            Self::Llama(_) => &["q_proj", "v_proj"],
+            Self::Mlp(_) => &[],
+        }
+    }
+
     /// Whether the weights hold what this model is made of, each tensor f32 and of the right shape. A BERT
     /// encoder's pooler and head may be missing: not every run uses them.
     pub fn check_weights(&self, weights: &Weights) -> Result<(), BadWeights> {
         let blocks = match self {
             Self::Bert(bert) => tensors::bert(bert, false, None),
+            Self::Gpt2(gpt2) => tensors::gpt2(gpt2),
+            Self::Llama(llama) => tensors::llama(llama),
             Self::Mlp(mlp) => tensors::mlp(mlp.num_inputs(), &mlp.hidden, mlp.num_outputs()),
         };
         blocks.all().try_for_each(|tensor| weights.require(&tensor.name, &tensor.shape).map(|_| ()))

@@ -10,14 +10,14 @@ use serde_json::{Map, Value, json};
 
 use crate::message::ExportPlan;
 use crate::params::{ParamSpec, ParamTensor, VALUE_BYTES, from_bytes, to_bytes};
-use crate::run::{Architecture, Lora, ModelSource, RunSpec, Target, TaskInput, Trainable};
+use crate::run::{Architecture, Lora, ModelSource, RunSpec, Target, TaskInput};
 
 use super::config::ModelConfig;
 use super::features::{FeatureJson, NumberJson};
-use super::lora::factor_names;
+use super::lora::{self, factor_names, transposed};
 use super::plan::{PlanError, blocks};
 use super::tensors;
-use super::weights::{BadWeights, Weights};
+use super::weights::{BadWeights, Weights, f32_header};
 
 /// Values of a weight that are merged at a time.
 const ROWS_VALUES: usize = 1 << 16;
@@ -70,10 +70,15 @@ impl WeightsPlan {
             let copied = match *piece {
                 Piece::Global { offset, bytes } => copy(global, offset, bytes, out)?,
                 Piece::Base { offset, bytes } => copy(some(&mut base)?, offset, bytes, out)?,
-                Piece::Merged { offset, bytes, factors } => {
+                Piece::Merged { offset, bytes, factors, inputs_first } => {
                     let lora =
                         self.lora.as_ref().ok_or_else(|| io::Error::other("the run has no adapters"))?;
-                    let [a, b] = [read(global, factors[0])?, read(global, factors[1])?];
+                    let [mut a, mut b] = [read(global, factors[0])?, read(global, factors[1])?];
+                    if inputs_first {
+                        // (B A)^T = A^T B^T
+                        let rank = lora.rank as usize;
+                        (a, b) = (transposed(&b, rank), transposed(&a, a.len() / rank.max(1)));
+                    }
                     merge(lora, some(&mut base)?, (offset, bytes), (&a, &b), out)?
                 }
             };
@@ -152,6 +157,8 @@ pub enum Piece {
         bytes: u64,
         /// Where its factors start in the blob of the global parameters, and their bytes.
         factors: [(u64, u64); 2],
+        /// Whether the weight is `[inputs, outputs]`.
+        inputs_first: bool,
     },
 }
 
@@ -202,6 +209,9 @@ fn fresh_config(architecture: &Architecture) -> Map<String, Value> {
 }
 
 fn text_keys(spec: &RunSpec) -> Map<String, Value> {
+    if let Target::NextToken { .. } = spec.task.target {
+        return owned(vec![("torch_dtype", json!("float32"))]);
+    }
     let problem = match &spec.task.target {
         Target::Number(_) => "regression",
         Target::Labels { .. } => "multi_label_classification",
@@ -255,7 +265,13 @@ fn origin(plan: &ExportPlan) -> Value {
         origin.push(("base_model", json!(name)));
     }
     if let TaskInput::Text { max_length, .. } = &spec.task.input {
-        origin.extend([("pooling", json!(spec.model.pooling)), ("max_length", json!(max_length))]);
+        origin.push(("max_length", json!(max_length)));
+        match &spec.task.target {
+            Target::NextToken { template, .. } => origin.push(("template", json!(template))),
+            Target::Label { .. } | Target::Labels { .. } | Target::Number(_) | Target::Nothing => {
+                origin.push(("pooling", json!(spec.model.pooling)));
+            }
+        }
         if let Target::Number(number) = &spec.task.target {
             origin.push(("number", json!(NumberJson::from(number))));
         }
@@ -274,73 +290,65 @@ pub fn export_weights(
     config: Option<&ModelConfig>,
     base: Option<&Weights>,
 ) -> Result<WeightsPlan, ExportError> {
-    let mut header = owned(vec![("__metadata__", json!({ "format": "pt" }))]);
-    let mut pieces = Vec::new();
-    let mut end = 0;
-    for tensor in exported_tensors(&plan.job.spec, config, base)? {
-        let piece = piece(&plan.job.params, base, &tensor)?;
-        let start = end;
-        end += piece.bytes();
-        header.insert(
-            exported_name(config, &tensor.name),
-            json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end] }),
-        );
-        pieces.push(piece);
-    }
-    Ok(WeightsPlan { header: framed(&header), pieces, lora: plan.job.spec.model.lora.clone() })
+    let tensors = exported_tensors(&plan.job.spec, config, base)?;
+    let inputs_first = matches!(config, Some(ModelConfig::Gpt2(_)));
+    let pieces = tensors.iter().map(|tensor| piece(&plan.job.params, base, tensor, inputs_first));
+    let pieces = pieces.collect::<Result<_, _>>()?;
+    let header = header(&tensors, |name| exported_name(config, name));
+    Ok(WeightsPlan { header, pieces, lora: plan.job.spec.model.lora.clone() })
 }
 
 /// The global parameters `before` in the form of the next phase, `after`: what is trained from now on is in between, as
 /// `base`, the imported model, has it.
 pub fn grown(before: &ParamSpec, after: &ParamSpec, base: &Weights) -> Result<WeightsPlan, BadWeights> {
-    let pieces =
-        after.tensors.iter().map(|tensor| piece(before, Some(base), tensor)).collect::<Result<_, _>>()?;
+    let pieces = after
+        .tensors
+        .iter()
+        .map(|tensor| piece(before, Some(base), tensor, false))
+        .collect::<Result<_, _>>()?;
     Ok(WeightsPlan { header: Vec::new(), pieces, lora: None })
 }
 
 /// The adapters of a run as PEFT's `adapter_config.json` and `adapter_model.safetensors`: what
-/// `peft.PeftModel.from_pretrained` puts on top of the base model with a classifier of the run's labels.
-pub fn export_adapter(plan: &ExportPlan, layers: usize) -> Result<(Vec<u8>, WeightsPlan), ExportError> {
+/// `peft.PeftModel.from_pretrained` puts on top of the base model of this `config`, to which a classifier of the run's
+/// labels comes if the model is none of language.
+pub fn export_adapter(
+    plan: &ExportPlan,
+    config: Option<&ModelConfig>,
+) -> Result<(Vec<u8>, WeightsPlan), ExportError> {
     let spec = &plan.job.spec;
     let lora = spec.model.lora.as_ref().ok_or(ExportError::NoAdapters)?;
-    let first = match spec.model.trainable {
-        Trainable::Last(count) => layers.saturating_sub(count as usize),
-        Trainable::Head | Trainable::All | Trainable::Matching(_) => 0,
+    let (ModelSource::Imported(base), Some(model)) = (&spec.model.source, config) else {
+        return Err(ExportError::NoAdapters);
     };
-    let numbers: Vec<String> = (first..layers).map(|layer| layer.to_string()).collect();
-    let base = match &spec.model.source {
-        ModelSource::Imported(name) => name.as_str(),
-        ModelSource::Fresh(_) => return Err(ExportError::NoAdapters),
-    };
-    let config = json!({
+    let is_decoder = model.is_decoder();
+    let params = &plan.job.params;
+    // By their whole names: other layers and other parts of the model have modules of the same last names.
+    let adapted: Vec<String> = params
+        .tensors
+        .iter()
+        .filter_map(|tensor| lora::adapted(&tensor.name))
+        .map(|name| exported_name(config, name))
+        .collect();
+    let modules_to_save = if is_decoder { Value::Null } else { json!(["classifier"]) };
+    let adapter_config = json!({
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
+        "task_type": if is_decoder { "CAUSAL_LM" } else { "SEQ_CLS" },
         "base_model_name_or_path": base,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": matches!(model, ModelConfig::Gpt2(_)),
         "inference_mode": true,
-        "modules_to_save": ["classifier"],
-        // A regular expression, since the pooler has a layer of the same name as the encoder's.
-        "target_modules": format!(r".*encoder\.layer\.({})\.(.*\.)?({})", numbers.join("|"), lora.targets.join("|")),
+        "modules_to_save": modules_to_save,
+        "target_modules": adapted,
     });
-    let mut config = serde_json::to_vec_pretty(&config).map_err(|_| ExportError::Config)?;
-    config.push(b'\n');
-    let mut header = owned(vec![("__metadata__", json!({ "format": "pt" }))]);
-    let (mut pieces, mut offset) = (Vec::new(), 0);
-    for tensor in &plan.job.params.tensors {
-        let bytes = tensor.numel() * VALUE_BYTES;
-        let prefix = if tensor.name.starts_with("classifier.") { "" } else { "bert." };
-        header.insert(
-            format!("base_model.model.{prefix}{}", tensor.name),
-            json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [offset, offset + bytes] }),
-        );
-        pieces.push(Piece::Global { offset, bytes });
-        offset += bytes;
-    }
-    Ok((config, WeightsPlan { header: framed(&header), pieces, lora: None }))
+    let mut bytes = serde_json::to_vec_pretty(&adapter_config).map_err(|_| ExportError::Config)?;
+    bytes.push(b'\n');
+    let header = header(&params.tensors, |name| format!("base_model.model.{}", exported_name(config, name)));
+    let pieces = vec![Piece::Global { offset: 0, bytes: params.bytes() }];
+    Ok((bytes, WeightsPlan { header, pieces, lora: None }))
 }
 
 /// A run that pools by the mean neither uses nor trains the pooler, but a model that has one keeps it, so
@@ -363,8 +371,13 @@ fn exported_tensors(
 }
 
 /// Where a tensor's bytes are: in the global parameters if it was trained, else in the imported file, to which an
-/// adapter may come.
-fn piece(params: &ParamSpec, base: Option<&Weights>, tensor: &ParamTensor) -> Result<Piece, BadWeights> {
+/// adapter may come; `inputs_first` says that it is stored `[inputs, outputs]`.
+fn piece(
+    params: &ParamSpec,
+    base: Option<&Weights>,
+    tensor: &ParamTensor,
+    inputs_first: bool,
+) -> Result<Piece, BadWeights> {
     let trained = |name: &str| {
         let mut offset = 0;
         for trained in &params.tensors {
@@ -384,24 +397,23 @@ fn piece(params: &ParamSpec, base: Option<&Weights>, tensor: &ParamTensor) -> Re
     let (offset, bytes) = (stored.offset, stored.bytes);
     let [a, b] = factor_names(&tensor.name).map(|name| trained(&name).map(|(_, place)| place));
     Ok(match (a, b) {
-        (Some(a), Some(b)) => Piece::Merged { offset, bytes, factors: [a, b] },
+        (Some(a), Some(b)) => Piece::Merged { offset, bytes, factors: [a, b], inputs_first },
         _ => Piece::Base { offset, bytes },
     })
 }
 
-/// The encoder of a model with a head has the prefix `bert.`; `transformers` opens it as a bare encoder too.
+/// What is below a head has the prefix `bert.` or `transformer.`; `transformers` opens it as a bare encoder too.
 fn exported_name(config: Option<&ModelConfig>, name: &str) -> String {
     match config {
         Some(ModelConfig::Bert(_)) if !name.starts_with("classifier.") => format!("bert.{name}"),
-        Some(ModelConfig::Bert(_) | ModelConfig::Mlp(_)) | None => name.to_owned(),
+        Some(ModelConfig::Gpt2(_)) if !name.starts_with("lm_head.") => format!("transformer.{name}"),
+        Some(ModelConfig::Bert(_) | ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_))
+        | None => name.to_owned(),
     }
 }
 
-/// The header behind its length, padded with spaces so that the values start at a multiple of eight.
-fn framed(header: &Map<String, Value>) -> Vec<u8> {
-    let mut json = Value::Object(header.clone()).to_string().into_bytes();
-    json.resize(json.len().next_multiple_of(8), b' ');
-    let mut framed = (json.len() as u64).to_le_bytes().to_vec();
-    framed.append(&mut json);
-    framed
+/// The header of a file of these tensors under other names.
+fn header(tensors: &[ParamTensor], named: impl Fn(&str) -> String) -> Vec<u8> {
+    let names: Vec<String> = tensors.iter().map(|tensor| named(&tensor.name)).collect();
+    f32_header(names.iter().map(String::as_str).zip(tensors.iter().map(|tensor| tensor.shape.as_slice())))
 }

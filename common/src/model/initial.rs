@@ -127,10 +127,11 @@ fn inputs_of(weight: &ParamTensor) -> f64 {
     weight.shape.last().copied().unwrap_or(1).max(1) as f64
 }
 
-/// Whether the weights bring a head for the run's labels.
+/// Whether the weights bring a head for the run's labels. A language model's is always theirs.
 fn imported_head(spec: &RunSpec, config: &ModelConfig, weights: &Weights, blocks: &Blocks) -> bool {
-    config.has_head_for(&spec.task)
-        && blocks.head.iter().all(|tensor| weights.require(&tensor.name, &tensor.shape).is_ok())
+    config.is_decoder()
+        || config.has_head_for(&spec.task)
+            && blocks.head.iter().all(|tensor| weights.require(&tensor.name, &tensor.shape).is_ok())
 }
 
 /// Where a run's tensors come from.

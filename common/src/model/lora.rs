@@ -3,8 +3,20 @@
 use crate::params::ParamTensor;
 use crate::run::Lora;
 
+use super::config::ModelConfig;
+
 /// The adapter's two factors of a weight, `A` and `B`.
 const FACTORS: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
+
+/// The dense layers that get an adapter: those that the run names, or else those that PEFT takes for such a model.
+pub(super) fn targets(lora: &Lora, config: Option<&ModelConfig>) -> Vec<String> {
+    match config {
+        Some(config) if lora.targets.is_empty() => {
+            config.lora_targets().iter().map(|target| (*target).to_owned()).collect()
+        }
+        Some(_) | None => lora.targets.clone(),
+    }
+}
 
 /// The last part of a dense layer's name, by which it can be a target; `None` for other tensors.
 pub(super) fn target_of(tensor: &ParamTensor) -> Option<&str> {
@@ -17,12 +29,15 @@ pub(super) fn is_target(target: &str, tensor: &ParamTensor) -> bool {
     target_of(tensor) == Some(target)
 }
 
-/// The two tensors that are trained in place of a weight `[outputs, inputs]`: `A` `[rank, inputs]` and
-/// `B` `[outputs, rank]`.
-pub(super) fn adapter(lora: &Lora, weight: &ParamTensor) -> [ParamTensor; 2] {
+/// The two tensors that are trained in place of a weight `[outputs, inputs]`, or the other way round when
+/// `inputs_first`: `A` `[rank, inputs]` and `B` `[outputs, rank]`.
+pub(super) fn adapter(lora: &Lora, weight: &ParamTensor, inputs_first: bool) -> [ParamTensor; 2] {
     let [a, b] = factor_names(&weight.name);
     let rank = u64::from(lora.rank);
-    let (outputs, inputs) = (weight.shape[0], weight.shape[1]);
+    let (mut outputs, mut inputs) = (weight.shape[0], weight.shape[1]);
+    if inputs_first {
+        (outputs, inputs) = (inputs, outputs);
+    }
     [ParamTensor { name: a, shape: vec![rank, inputs] }, ParamTensor { name: b, shape: vec![outputs, rank] }]
 }
 
@@ -30,6 +45,17 @@ pub(super) fn adapter(lora: &Lora, weight: &ParamTensor) -> [ParamTensor; 2] {
 pub fn factor_names(weight: &str) -> [String; 2] {
     let layer = weight.strip_suffix(".weight").unwrap_or(weight);
     FACTORS.map(|factor| format!("{layer}{factor}"))
+}
+
+/// A matrix `[rows, columns]`, row-major, with rows and columns exchanged.
+pub(super) fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    let columns = columns.max(1);
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns)).copied().collect()
+}
+
+/// The dense layer of which a tensor is the factor `A`; `None` when it is another tensor.
+pub(super) fn adapted(name: &str) -> Option<&str> {
+    name.strip_suffix(FACTORS[0])
 }
 
 /// Whether a tensor is the factor `A`, or else `B`; `None` when it is neither.

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::blob::BlobId;
 
 pub use card::card;
-pub use config::{BadConfig, BertConfig, MlpConfig, ModelConfig};
+pub use config::{BadConfig, BertConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig};
 pub use export::{ExportError, Piece, WeightsPlan, export_adapter, export_config, export_weights, grown};
 pub use initial::{Distribution, Initial, InitialError, initial};
 pub use manifest::{BadManifest, MANIFEST_MAX, Manifest, ManifestFile};

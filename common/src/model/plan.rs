@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::config::Invalid;
 use crate::params::{NotGrowing, ParamSpec, ParamTensor, Phases};
 use crate::run::{
-    Architecture, BadPattern, Lora, ModelSource, Pooling, RunSpec, TaskInput, Trainable, trainable::compile,
+    Architecture, BadPattern, Lora, ModelSource, Pooling, RunSpec, Target, TaskInput, Trainable,
+    trainable::compile,
 };
 
 use super::config::{BertConfig, MlpConfig, ModelConfig};
@@ -46,6 +47,12 @@ pub enum PlanError {
         /// Layers of the model.
         has: usize,
     },
+    /// The head is to be trained alone, and is the embeddings.
+    #[error(
+        "the model's head is its token embeddings, which cannot be trained alone; write \"last:K\" or \"all\", or \
+         train adapters with [model.lora]"
+    )]
+    NoHead,
     /// Patterns that cannot be used.
     #[error(transparent)]
     Pattern(#[from] BadPattern),
@@ -88,7 +95,9 @@ impl PlanError {
             Self::NoModel(_) => "model.name",
             Self::Task { .. } => "task.type",
             Self::MaxLength { .. } => "task.max_length",
-            Self::Layers { .. } | Self::Pattern(_) | Self::Matchless { .. } => "model.trainable",
+            Self::Layers { .. } | Self::NoHead | Self::Pattern(_) | Self::Matchless { .. } => {
+                "model.trainable"
+            }
             Self::Target { .. } => "model.lora.targets",
             Self::Phase { .. } | Self::NotGrowing(_) => "model.unfreeze",
             Self::Features(_) => "task.features",
@@ -100,10 +109,10 @@ impl PlanError {
 /// The tensors that travel in each phase of a run. `config` is the imported model's, `None` for a fresh one.
 pub fn phases(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Phases, PlanError> {
     let blocks = blocks(spec, config)?;
-    let first = trained(spec, &spec.model.trainable, &blocks)?;
+    let first = trained(spec, &spec.model.trainable, config, &blocks)?;
     spec.model.unfreeze.iter().try_fold(Phases::from(first), |phases, (round, trainable)| {
         let wrong = |why| PlanError::Phase { round: *round, why: Box::new(why) };
-        Ok(phases.then(*round, trained(spec, trainable, &blocks).map_err(wrong)?)?)
+        Ok(phases.then(*round, trained(spec, trainable, config, &blocks).map_err(wrong)?)?)
     })
 }
 
@@ -112,13 +121,18 @@ pub fn phases(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Phases, Pl
 /// The pooler belongs to the encoder: with `pooling = "cls"` it is trained with its last layers, not with the
 /// head alone, and otherwise it is not part of the model.
 pub fn plan(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<ParamSpec, PlanError> {
-    trained(spec, &spec.model.trainable, &blocks(spec, config)?)
+    trained(spec, &spec.model.trainable, config, &blocks(spec, config)?)
 }
 
-fn trained(spec: &RunSpec, trainable: &Trainable, blocks: &Blocks) -> Result<ParamSpec, PlanError> {
+fn trained(
+    spec: &RunSpec,
+    trainable: &Trainable,
+    config: Option<&ModelConfig>,
+    blocks: &Blocks,
+) -> Result<ParamSpec, PlanError> {
     let chosen = chosen(trainable, blocks)?;
     let tensors = match &spec.model.lora {
-        Some(lora) => adapters(lora, &chosen, blocks)?,
+        Some(lora) => adapters(lora, &chosen, config, blocks)?,
         None => chosen.into_iter().cloned().collect(),
     };
     Ok(ParamSpec { tensors })
@@ -127,6 +141,7 @@ fn trained(spec: &RunSpec, trainable: &Trainable, blocks: &Blocks) -> Result<Par
 /// The tensors that `trainable` speaks of, in the order of the model.
 fn chosen<'a>(trainable: &Trainable, blocks: &'a Blocks) -> Result<Vec<&'a ParamTensor>, PlanError> {
     match trainable {
+        Trainable::Head if blocks.head.is_empty() => Err(PlanError::NoHead),
         Trainable::Head => Ok(blocks.head.iter().collect()),
         Trainable::Last(asked) => {
             let (asked, has) = (*asked, blocks.layers.len());
@@ -166,10 +181,16 @@ fn examples(blocks: &Blocks) -> String {
     names.join(", ")
 }
 
-/// The adapters of the chosen layers, then the head.
-fn adapters(spec: &Lora, chosen: &[&ParamTensor], blocks: &Blocks) -> Result<Vec<ParamTensor>, PlanError> {
+/// The adapters of the chosen layers, then the head, if it is the task's; a language model's is pretrained.
+fn adapters(
+    spec: &Lora,
+    chosen: &[&ParamTensor],
+    config: Option<&ModelConfig>,
+    blocks: &Blocks,
+) -> Result<Vec<ParamTensor>, PlanError> {
+    let targets = lora::targets(spec, config);
     let mut tensors = Vec::new();
-    for target in &spec.targets {
+    for target in &targets {
         let found = blocks.layers.iter().flatten().any(|tensor| lora::is_target(target, tensor));
         if !found {
             let names = blocks.layers.iter().flatten().filter_map(lora::target_of);
@@ -179,11 +200,13 @@ fn adapters(spec: &Lora, chosen: &[&ParamTensor], blocks: &Blocks) -> Result<Vec
         }
     }
     for tensor in blocks.layers.iter().flatten().filter(|tensor| chosen.contains(tensor)) {
-        if spec.targets.iter().any(|target| lora::is_target(target, tensor)) {
-            tensors.extend(lora::adapter(spec, tensor));
+        if targets.iter().any(|target| lora::is_target(target, tensor)) {
+            tensors.extend(lora::adapter(spec, tensor, blocks.inputs_first));
         }
     }
-    tensors.extend(blocks.head.iter().cloned());
+    if !config.is_some_and(ModelConfig::is_decoder) {
+        tensors.extend(blocks.head.iter().cloned());
+    }
     Ok(tensors)
 }
 
@@ -191,6 +214,12 @@ fn adapters(spec: &Lora, chosen: &[&ParamTensor], blocks: &Blocks) -> Result<Vec
 pub fn blocks(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Blocks, PlanError> {
     match (&spec.model.source, config) {
         (ModelSource::Imported(_), Some(ModelConfig::Bert(config))) => bert_blocks(spec, config),
+        (ModelSource::Imported(_), Some(ModelConfig::Gpt2(config))) => {
+            decoder_blocks(spec, "gpt2", config.n_positions, tensors::gpt2(config))
+        }
+        (ModelSource::Imported(_), Some(ModelConfig::Llama(config))) => {
+            decoder_blocks(spec, "llama", config.max_position_embeddings, tensors::llama(config))
+        }
         (ModelSource::Imported(_), Some(ModelConfig::Mlp(config))) => mlp_blocks(spec, config),
         (ModelSource::Imported(name), None) => Err(PlanError::NoModel(name.clone())),
         (ModelSource::Fresh(architecture), _) => Ok(fresh_blocks(spec, architecture)),
@@ -198,7 +227,7 @@ pub fn blocks(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Blocks, Pl
 }
 
 fn bert_blocks(spec: &RunSpec, config: &BertConfig) -> Result<Blocks, PlanError> {
-    let TaskInput::Text { max_length, .. } = &spec.task.input else {
+    let (TaskInput::Text { max_length, .. }, false) = (&spec.task.input, is_language(spec)) else {
         return Err(PlanError::Task {
             model_type: "bert",
             instead: "\"text-classification\" or \"text-regression\"",
@@ -210,6 +239,23 @@ fn bert_blocks(spec: &RunSpec, config: &BertConfig) -> Result<Blocks, PlanError>
     }
     let pooler = spec.model.pooling == Pooling::Cls;
     Ok(tensors::bert(config, pooler, Some(spec.task.num_outputs())))
+}
+
+fn is_language(spec: &RunSpec) -> bool {
+    matches!(spec.task.target, Target::NextToken { .. })
+}
+
+fn decoder_blocks(
+    spec: &RunSpec,
+    model_type: &'static str,
+    most: u64,
+    blocks: Blocks,
+) -> Result<Blocks, PlanError> {
+    let (TaskInput::Text { max_length, .. }, true) = (&spec.task.input, is_language(spec)) else {
+        return Err(PlanError::Task { model_type, instead: "\"causal-lm\"" });
+    };
+    let asked = u64::from(*max_length);
+    if asked > most { Err(PlanError::MaxLength { asked, most }) } else { Ok(blocks) }
 }
 
 fn mlp_blocks(spec: &RunSpec, config: &MlpConfig) -> Result<Blocks, PlanError> {

@@ -2,7 +2,7 @@
 
 use crate::params::{ParamSpec, ParamTensor};
 
-use super::config::BertConfig;
+use super::config::{BertConfig, Gpt2Config, LlamaConfig};
 use super::lora::factor_names;
 
 /// The tensors of a model, block by block.
@@ -12,10 +12,12 @@ pub struct Blocks {
     pub embeddings: Vec<ParamTensor>,
     /// The layers between inputs and head, from the inputs on.
     pub layers: Vec<Vec<ParamTensor>>,
-    /// A text encoder's pooler, when it is used.
+    /// What is between layers and head: a text encoder's pooler, when it is used; a decoder's last normalisation.
     pub pooler: Vec<ParamTensor>,
-    /// The classification head; what a model without layers consists of.
+    /// The head; what a model without layers consists of. A decoder has none of its own when it is the embeddings.
     pub head: Vec<ParamTensor>,
+    /// Whether the layers' dense weights are `[inputs, outputs]`, as GPT-2's, and not `[outputs, inputs]`.
+    pub inputs_first: bool,
 }
 
 impl Blocks {
@@ -60,6 +62,7 @@ pub fn bert(config: &BertConfig, pooler: bool, num_labels: Option<u64>) -> Block
         layers: (0..config.num_hidden_layers).map(|index| bert_layer(config, index)).collect(),
         pooler: if pooler { linear("pooler.dense", hidden, hidden).into() } else { Vec::new() },
         head: num_labels.map_or_else(Vec::new, |labels| linear("classifier", labels, hidden).into()),
+        ..Blocks::default()
     }
 }
 
@@ -75,6 +78,76 @@ fn bert_layer(config: &BertConfig, index: u64) -> Vec<ParamTensor> {
         linear(&name("intermediate.dense"), wide, hidden),
         linear(&name("output.dense"), hidden, wide),
         layer_norm(&name("output.LayerNorm"), hidden),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A Llama decoder.
+pub fn llama(config: &LlamaConfig) -> Blocks {
+    let words = [config.vocab_size, config.hidden_size];
+    let head = (!config.tie_word_embeddings).then(|| tensor("lm_head.weight", words));
+    Blocks {
+        embeddings: vec![tensor("model.embed_tokens.weight", words)],
+        layers: (0..config.num_hidden_layers).map(|index| llama_layer(config, index)).collect(),
+        pooler: vec![tensor("model.norm.weight", [config.hidden_size])],
+        head: head.into_iter().collect(),
+        ..Blocks::default()
+    }
+}
+
+fn llama_layer(config: &LlamaConfig, index: u64) -> Vec<ParamTensor> {
+    let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+    let queries = config.num_attention_heads * config.head_dim;
+    let keys = config.num_key_value_heads * config.head_dim;
+    let weight = |part: &str, outputs, inputs| {
+        tensor(&format!("model.layers.{index}.{part}.weight"), [outputs, inputs])
+    };
+    let norm = |part: &str| tensor(&format!("model.layers.{index}.{part}.weight"), [hidden]);
+    vec![
+        norm("input_layernorm"),
+        weight("self_attn.q_proj", queries, hidden),
+        weight("self_attn.k_proj", keys, hidden),
+        weight("self_attn.v_proj", keys, hidden),
+        weight("self_attn.o_proj", hidden, queries),
+        norm("post_attention_layernorm"),
+        weight("mlp.gate_proj", wide, hidden),
+        weight("mlp.up_proj", wide, hidden),
+        weight("mlp.down_proj", hidden, wide),
+    ]
+}
+
+/// A GPT-2 decoder.
+pub fn gpt2(config: &Gpt2Config) -> Blocks {
+    let words = [config.vocab_size, config.n_embd];
+    let head = (!config.tie_word_embeddings).then(|| tensor("lm_head.weight", words));
+    Blocks {
+        embeddings: vec![
+            tensor("wte.weight", words),
+            tensor("wpe.weight", [config.n_positions, config.n_embd]),
+        ],
+        layers: (0..config.n_layer).map(|index| gpt2_layer(config, index)).collect(),
+        pooler: layer_norm("ln_f", config.n_embd).into(),
+        head: head.into_iter().collect(),
+        inputs_first: true,
+    }
+}
+
+fn gpt2_layer(config: &Gpt2Config, index: u64) -> Vec<ParamTensor> {
+    let (hidden, wide) = (config.n_embd, config.n_inner);
+    let name = |part: &str| format!("h.{index}.{part}");
+    let conv1d = |part: &str, inputs, outputs| {
+        let name = name(part);
+        [tensor(&format!("{name}.weight"), [inputs, outputs]), tensor(&format!("{name}.bias"), [outputs])]
+    };
+    [
+        layer_norm(&name("ln_1"), hidden),
+        conv1d("attn.c_attn", hidden, 3 * hidden),
+        conv1d("attn.c_proj", hidden, hidden),
+        layer_norm(&name("ln_2"), hidden),
+        conv1d("mlp.c_fc", hidden, wide),
+        conv1d("mlp.c_proj", wide, hidden),
     ]
     .into_iter()
     .flatten()

@@ -6,6 +6,9 @@
 use std::collections::BTreeMap;
 
 use safetensors::tensor::Metadata;
+use serde_json::{Value, json};
+
+use crate::params::VALUE_BYTES;
 
 /// Longest header, in bytes.
 pub const HEADER_MAX: u64 = 16 << 20;
@@ -162,10 +165,32 @@ impl Weights {
     }
 }
 
-/// A tensor's name inside Sheaf: without the prefix that a model with a head puts before its encoder, and
+/// The first bytes of a safetensors file of f32 tensors with these names and shapes, whose values follow in this order
+/// with nothing between them.
+pub fn f32_header<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [u64])>) -> Vec<u8> {
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), json!({ "format": "pt" }));
+    let mut end = 0;
+    for (name, shape) in tensors {
+        let start = end;
+        end += shape.iter().product::<u64>() * VALUE_BYTES;
+        let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] });
+        header.insert(name.to_owned(), entry);
+    }
+    let mut json = Value::Object(header).to_string().into_bytes();
+    // Padded with spaces so that the values start at a multiple of eight.
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut framed = (json.len() as u64).to_le_bytes().to_vec();
+    framed.append(&mut json);
+    framed
+}
+
+/// A tensor's name inside Sheaf: without the prefix that a model with a head puts before its encoder or decoder, and
 /// with today's names of layer normalisation, which the oldest checkpoints (`bert-base-uncased`) do not use.
 fn canonical(stored: &str) -> String {
-    let name = stored.strip_prefix("bert.").unwrap_or(stored);
+    let is_gpt2 = |name: &&str| ["wte.", "wpe.", "h.", "ln_f."].iter().any(|part| name.starts_with(part));
+    let name = stored.strip_prefix("bert.").or_else(|| stored.strip_prefix("transformer.").filter(is_gpt2));
+    let name = name.unwrap_or(stored);
     if let Some(norm) = name.strip_suffix("LayerNorm.gamma") {
         format!("{norm}LayerNorm.weight")
     } else if let Some(norm) = name.strip_suffix("LayerNorm.beta") {

@@ -156,7 +156,8 @@ pub struct Lora {
     pub rank: u32,
     /// Scale, divided by the rank.
     pub alpha: f64,
-    /// The dense layers that get one, by the last part of their names.
+    /// The dense layers that get one, by the last part of their names; when there are none, those that PEFT takes for
+    /// the model.
     pub targets: Vec<String>,
 }
 

@@ -68,6 +68,8 @@ pub enum Target {
     NextToken {
         /// The column whose text follows the input; then only its tokens are learned.
         answer: Option<String>,
+        /// What the model reads of the input: `{text}` in it, once, stands for the text.
+        template: String,
     },
     /// Nothing: for [`Architecture::Constant`](super::Architecture::Constant).
     Nothing,
@@ -154,7 +156,7 @@ impl Target {
         match self {
             Self::Label { column, .. } | Self::Labels { column, .. } => Some(column),
             Self::Number(number) => Some(&number.column),
-            Self::NextToken { answer } => answer.as_deref(),
+            Self::NextToken { answer, .. } => answer.as_deref(),
             Self::Nothing => None,
         }
     }

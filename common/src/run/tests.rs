@@ -293,8 +293,7 @@ fn wrong_values_of_the_model() {
 fn adapters_are_read_and_refused_where_they_cannot_be() {
     let with = |line: &str| parse(&TEXT.replace("trainable = \"last:2\"", line));
     let lora = with("trainable = \"last:2\"\nlora = { rank = 4 }").unwrap().model.lora;
-    let targets = vec!["query".to_owned(), "value".to_owned()];
-    assert_eq!(lora, Some(Lora { rank: 4, alpha: 4.0, targets }));
+    assert_eq!(lora, Some(Lora { rank: 4, alpha: 4.0, targets: Vec::new() }));
     let wrong = |line: &str| with(line).unwrap_err().split_once(": ").unwrap().1.to_owned();
     assert_eq!(wrong("lora = { rank = 0 }"), "model.lora.rank: 0 is not between 1 and 1024");
     assert_eq!(wrong("lora = { alpha = -1 }"), "model.lora.alpha: -1 is not a finite number above 0");
@@ -304,7 +303,7 @@ fn adapters_are_read_and_refused_where_they_cannot_be() {
             .starts_with("model.trainable: says in which layers adapters are")
     );
     let table = TABLE.replace("architecture = \"mlp\"", "architecture = \"mlp\"\nlora = {}");
-    assert!(parse(&table).unwrap_err().ends_with("model.lora: is for text encoders"));
+    assert!(parse(&table).unwrap_err().ends_with("model.lora: is for pretrained text models"));
 }
 
 #[test]
@@ -473,10 +472,14 @@ fn other_targets_have_keys_of_their_own() {
     let text = TEXT
         .replace("text-classification", "causal-lm")
         .replace("label = \"topic\"\n", "")
+        .replace("pooling = \"cls\"\n", "")
         .replace("macro_f1", "perplexity");
     let text = text.replace("labels = [\"earn\", \"acq\", \"ship\"]", "answer = \"summary\"");
     let spec = RunSpec::parse("run.toml", &text).unwrap();
-    assert_eq!(spec.task.target, Target::NextToken { answer: Some("summary".into()) });
+    assert_eq!(
+        spec.task.target,
+        Target::NextToken { answer: Some("summary".into()), template: "{text}".into() }
+    );
 }
 
 #[test]

@@ -190,7 +190,7 @@ mod tests {
             (Target::Label { column: column.clone(), labels: labels.clone() }, classified()),
             (Target::Labels { column: column.clone(), separator: String::new(), labels }, labelled()),
             (Target::Number(NumberTarget { column, mean: 0.0, std: 1.0 }), regressed()),
-            (Target::NextToken { answer: None }, foretold()),
+            (Target::NextToken { answer: None, template: "{text}".into() }, foretold()),
         ];
         for (target, report) in targets {
             let json = serde_json::to_value(&report).unwrap();

@@ -179,11 +179,7 @@ fn assemble_adapter(
 ) -> Result<u64, ExportFailed> {
     let failed = |path: &Path, e| ExportFailed::Write(path.to_owned(), e);
     let base = manifest.map(|manifest| Base::open(manifest, blobs)).transpose()?;
-    let layers = match base.map(|base| base.config) {
-        Some(ModelConfig::Bert(bert)) => usize::try_from(bert.num_hidden_layers).unwrap_or(usize::MAX),
-        Some(ModelConfig::Mlp(_)) | None => 0,
-    };
-    let (config, weights) = model::export_adapter(plan, layers)?;
+    let (config, weights) = model::export_adapter(plan, base.as_ref().map(|base| &base.config))?;
     fs::create_dir(folder).map_err(|e| failed(folder, e))?;
     let path = folder.join("adapter_config.json");
     fs::write(&path, &config).map_err(|e| failed(&path, e))?;

@@ -44,10 +44,11 @@ fn model(spec: &RunSpec) -> String {
         ModelSource::Fresh(Architecture::Constant(values)) => format!("none: {} constants", count(*values)),
     };
     let trainable = match &spec.model.lora {
-        Some(lora) => adapters(lora, &spec.model.trainable),
+        Some(lora) => adapters(lora, &spec.model.trainable, &spec.task.target),
         None => spec.model.trained(),
     };
     let pooling = match (&spec.task.input, spec.model.pooling) {
+        _ if matches!(spec.task.target, Target::NextToken { .. }) => "",
         (TaskInput::Text { .. }, Pooling::Mean) => ", mean pooling",
         (TaskInput::Text { .. }, Pooling::Cls) => ", CLS pooling",
         (TaskInput::Table { .. } | TaskInput::Image { .. } | TaskInput::Nothing, _) => "",
@@ -55,8 +56,10 @@ fn model(spec: &RunSpec) -> String {
     format!("{source}; trains {trainable}{pooling}")
 }
 
-fn adapters(lora: &Lora, layers: &Trainable) -> String {
+fn adapters(lora: &Lora, layers: &Trainable, target: &Target) -> String {
     let whose = match layers {
+        // A language model's head stays as it is.
+        Trainable::All if matches!(target, Target::NextToken { .. }) => "of every layer".to_owned(),
         Trainable::All => "of every layer and the head".to_owned(),
         Trainable::Head | Trainable::Last(_) | Trainable::Matching(_) => format!("of {layers}"),
     };
@@ -82,8 +85,8 @@ fn task(spec: &RunSpec) -> String {
         Target::Label { column, labels } => format!("`{column}` ({} labels)", labels.len()),
         Target::Labels { column, labels, .. } => format!("`{column}` (any of {} labels)", labels.len()),
         Target::Number(number) => format!("`{}` (a number)", number.column),
-        Target::NextToken { answer: Some(answer) } => format!("the answer in `{answer}`"),
-        Target::NextToken { answer: None } => "the next token".into(),
+        Target::NextToken { answer: Some(answer), .. } => format!("the answer in `{answer}`"),
+        Target::NextToken { answer: None, .. } => "the next token".into(),
         Target::Nothing => return "none".into(),
     };
     format!("{what} from {from}; data set {}", task.dataset)

@@ -72,8 +72,8 @@ fn each_wrong_bert_has_its_sentence() {
         ("pad_token_id", json!(11), "config.json: `pad_token_id` 11 is not between 0 and 10"),
         (
             "model_type",
-            json!("gpt2"),
-            "config.json: `model_type` is `gpt2`; Sheaf trains \"bert\" and its own \"mlp\"",
+            json!("t5"),
+            "config.json: `model_type` is `t5`; Sheaf trains \"bert\", \"gpt2\", \"llama\" and its own \"mlp\"",
         ),
         (
             "model_type",

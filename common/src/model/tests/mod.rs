@@ -2,6 +2,7 @@
 
 mod card;
 mod config;
+mod decoder;
 mod export;
 mod growth;
 mod initial;
@@ -68,7 +69,7 @@ fn config(json: &str) -> ModelConfig {
 fn bert_config() -> BertConfig {
     match config(TINY_BERT) {
         ModelConfig::Bert(bert) => bert,
-        ModelConfig::Mlp(_) => panic!("TINY_BERT is a BERT"),
+        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_) => panic!("TINY_BERT is a BERT"),
     }
 }
 

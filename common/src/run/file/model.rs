@@ -86,7 +86,7 @@ pub(super) fn model(file: ModelFile, task: &Task, rounds: u32) -> Result<ModelSp
     let lora = file.lora.map(lora).transpose()?;
     if lora.is_some() {
         let is_encoder = matches!(task.input, TaskInput::Text { .. });
-        forbid("model.lora", !is_encoder, "is for text encoders")?;
+        forbid("model.lora", !is_encoder, "is for pretrained text models")?;
         forbid(
             "model.unfreeze",
             !unfreeze.is_empty(),
@@ -98,9 +98,13 @@ pub(super) fn model(file: ModelFile, task: &Task, rounds: u32) -> Result<ModelSp
             "says in which layers adapters are: write \"all\" or \"last:K\"",
         )?;
     }
+    let is_language = matches!(task.target, Target::NextToken { .. });
+    forbid("model.pooling", file.pooling.is_some() && is_language, "is not for \"causal-lm\"")?;
     let dropout = file.dropout.unwrap_or(match task.input {
-        TaskInput::Text { .. } => 0.1,
-        TaskInput::Table { .. } | TaskInput::Image { .. } | TaskInput::Nothing => 0.0,
+        TaskInput::Text { .. } if !is_language => 0.1,
+        TaskInput::Text { .. } | TaskInput::Table { .. } | TaskInput::Image { .. } | TaskInput::Nothing => {
+            0.0
+        }
     });
     if !(0.0..1.0).contains(&dropout) {
         return Err(Invalid::new("model.dropout", format!("{dropout} is not in [0, 1)")));
@@ -114,8 +118,8 @@ fn lora(file: LoraFile) -> Result<Lora, Invalid> {
     within("model.lora.rank", u64::from(rank), 1, 1024)?;
     let alpha = file.alpha.unwrap_or_else(|| f64::from(rank));
     positive("model.lora.alpha", alpha)?;
-    let targets = file.targets.unwrap_or_else(|| vec!["query".into(), "value".into()]);
-    forbid("model.lora.targets", targets.is_empty(), "names no layer")?;
+    forbid("model.lora.targets", file.targets.as_ref().is_some_and(Vec::is_empty), "names no layer")?;
+    let targets = file.targets.unwrap_or_default();
     no_duplicates("model.lora.targets", targets.iter().map(String::as_str))?;
     Ok(Lora { rank, alpha, targets })
 }

@@ -25,6 +25,7 @@ pub(super) struct TaskFile {
     label_mean: Option<f64>,
     label_std: Option<f64>,
     answer: Option<String>,
+    template: Option<String>,
     group: Option<String>,
     text: Option<String>,
     max_length: Option<u32>,
@@ -158,6 +159,7 @@ fn target(file: &TaskFile, learned: Learned) -> Result<Target, Invalid> {
         ("label_std", file.label_std.is_some(), learned == Learned::Number),
         ("label", !file.label.is_empty(), learned != Learned::NextToken),
         ("answer", file.answer.is_some(), learned == Learned::NextToken),
+        ("template", file.template.is_some(), learned == Learned::NextToken),
     ];
     for (key, given, fits) in others {
         let why = match key {
@@ -169,7 +171,11 @@ fn target(file: &TaskFile, learned: Learned) -> Result<Target, Invalid> {
     if learned == Learned::NextToken {
         let answer = file.answer.clone();
         forbid("task.answer", answer.as_deref() == Some(""), "names no column")?;
-        return Ok(Target::NextToken { answer });
+        let template = file.template.clone().unwrap_or_else(|| "{text}".into());
+        if template.matches("{text}").count() != 1 {
+            return Err(Invalid::new("task.template", "write `{text}` in it once, where the text goes"));
+        }
+        return Ok(Target::NextToken { answer, template });
     }
     if file.label.is_empty() {
         return Err(Invalid::new("task.label", "is missing"));
@@ -205,7 +211,7 @@ fn target(file: &TaskFile, learned: Learned) -> Result<Target, Invalid> {
 
 /// What is learned and whose an example is must not be among the inputs.
 fn check_columns(task: &Task) -> Result<(), Invalid> {
-    if let Target::NextToken { answer: Some(answer) } = &task.target {
+    if let Target::NextToken { answer: Some(answer), .. } = &task.target {
         forbid(
             "task.answer",
             task.input_columns().contains(&answer.as_str()),

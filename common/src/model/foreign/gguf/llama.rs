@@ -93,7 +93,10 @@ pub(super) fn tensors(gguf: &Gguf<'_>) -> Result<Vec<ConvertedTensor>, BadGguf> 
             Some("k_proj") => Some(kv_heads),
             _ => None,
         };
-        let even = |heads: &u64| stored.shape.first().is_some_and(|rows| rows.is_multiple_of(2 * heads));
+        let even = |heads: &u64| {
+            let rows = stored.shape.first().filter(|_| stored.shape.len() == 2);
+            heads.checked_mul(2).zip(rows).is_some_and(|(halves, rows)| rows.is_multiple_of(halves))
+        };
         if heads.as_ref().is_some_and(|heads| !even(heads)) {
             return Err(BadGguf::Model(format!(
                 "`{}` has no even number of rows for each head",

@@ -93,6 +93,9 @@ pub enum BadGguf {
         /// GGUF's number of its type.
         number: u32,
     },
+    /// Tensors that lie on top of each other, or beyond the end.
+    #[error("its tensors are longer than the file: it is cut short or damaged")]
+    Overlap,
     /// Tensors that do not lie in the file.
     #[error(transparent)]
     Index(#[from] BadIndex),
@@ -138,6 +141,11 @@ impl<'a> Gguf<'a> {
         let data = data.checked_next_multiple_of(alignment).ok_or(BadGguf::Alignment)?;
         for tensor in &mut placed {
             tensor.offset = tensor.offset.checked_add(data).ok_or(BadGguf::Short)?;
+        }
+        // So that what a file becomes is bounded by what it is.
+        let bytes = placed.iter().fold(0u64, |sum, tensor| sum.saturating_add(tensor.bytes));
+        if bytes > file_bytes {
+            return Err(BadGguf::Overlap);
         }
         Ok(Self { entries, index: Index::new(placed, file_bytes)? })
     }

@@ -91,6 +91,7 @@ fn what_cannot_be_read_has_a_sentence() {
         "it is GGUF of version 1; versions 2 and 3 are read"
     );
     assert!(sentence(&TINY[..TINY.len() - 1]).contains("does not lie within the file"));
+    assert!(sentence(&TINY[..20000]).starts_with("its tensors are longer than the file"));
     assert!(sentence(&TINY[..3000]).starts_with("it ends within its header"));
     let counts = [b"GGUF\x03\0\0\0", &u64::MAX.to_le_bytes()[..], &[0; 8]].concat();
     assert!(sentence(&counts).starts_with("its header counts 18446744073709551615 tensors"));
