@@ -16,6 +16,8 @@ DENY := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 # What each example trains on.
 newswire_DATA := minilm reuters-r8
 heart_DATA := heart
+# What else the tests read.
+TESTS_DATA := smollm2
 ifndef $(EXAMPLE)_DATA
 $(error there is no example '$(EXAMPLE)': EXAMPLE is newswire or heart)
 endif
@@ -38,7 +40,7 @@ demo: setup
 
 # Quick checks first; `cargo test` last, so that its results end the log.
 test: setup $(DENY)
-	@python3 -B scripts/fetch_data.py $(sort $(newswire_DATA) $(heart_DATA))
+	@python3 -B scripts/fetch_data.py $(sort $(newswire_DATA) $(heart_DATA) $(TESTS_DATA))
 	cargo fmt --all --check
 	scripts/guards.sh
 	$(DENY) check bans licenses sources

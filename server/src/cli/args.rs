@@ -136,7 +136,7 @@ pub enum SiteCommand {
 pub enum ModelCommand {
     /// Give a pretrained model to the server. What it has already is not sent again.
     Import {
-        /// Folder with config.json, model.safetensors and, for text, tokenizer.json.
+        /// Folder with config.json, model.safetensors and, for text, tokenizer.json; or a GGUF file.
         dir: PathBuf,
         /// Name for run.toml.
         #[arg(long)]

@@ -13,8 +13,10 @@ use sheaf_common::model::{
 use sheaf_common::params::ParamSpec;
 use sheaf_common::run::RunSpec;
 use sheaf_transport::transfer;
+use tempfile::TempDir;
 
 use super::folder::{FolderError, read_config, read_weights};
+use super::gguf::{self, GgufError};
 use super::screen::transfer_bar;
 use super::session::{Session, SessionError};
 use super::settings::Settings;
@@ -22,14 +24,15 @@ use super::table;
 use super::units::{bytes, count};
 
 /// Files that some tokenizers of Hugging Face consist of, taken along when they are there.
-const ALONG: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "vocab.txt"];
+const ALONG: [&str; 4] =
+    ["chat_template.jinja", "special_tokens_map.json", "tokenizer_config.json", "vocab.txt"];
 const CHUNK: usize = 1 << 20;
 
 /// The folder is not a model that can be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// Not a folder.
-    #[error("{0} is not a folder: give the one that holds {CONFIG_FILE} and {WEIGHTS_FILE}")]
+    #[error("{0} is neither a folder that holds {CONFIG_FILE} and {WEIGHTS_FILE} nor a .gguf file")]
     NoFolder(PathBuf),
     /// A file is missing.
     #[error("{0} is missing from {1}{2}")]
@@ -37,6 +40,9 @@ pub enum ImportError {
     /// A file is not what it should be.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// A GGUF file cannot be converted.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// Names that cannot be used.
     #[error(transparent)]
     Manifest(#[from] BadManifest),
@@ -48,19 +54,23 @@ pub enum ImportError {
 /// A model that can be imported.
 pub(super) struct Model {
     dir: PathBuf,
+    /// The folder, when it was made of another file.
+    _converted: Option<TempDir>,
     manifest: Manifest,
     /// What travels per round, by setting of `trainable`, for two labels.
     trainable: Vec<(&'static str, ParamSpec)>,
 }
 
-/// Checks the folder and names its files by their hashes.
-pub(super) fn read(dir: &Path, name: &str) -> Result<Model, ImportError> {
-    if !dir.is_dir() {
-        return Err(ImportError::NoFolder(dir.to_owned()));
-    }
+/// Checks the folder, or the GGUF file in its place, and names its files by their hashes.
+pub(super) fn read(path: &Path, name: &str) -> Result<Model, ImportError> {
     // The name is checked before a gigabyte is hashed.
     let placeholder = ManifestFile { path: CONFIG_FILE.to_owned(), blob: BlobId::of(&[]), bytes: 0 };
     Manifest::new(name, vec![placeholder])?;
+    let converted = gguf::is_gguf(path).then(|| gguf::convert(path)).transpose()?;
+    let dir = converted.as_ref().map_or(path, TempDir::path);
+    if !dir.is_dir() {
+        return Err(ImportError::NoFolder(dir.to_owned()));
+    }
     let required = |file, hint| {
         let path = dir.join(file);
         if path.is_file() { Ok(path) } else { Err(ImportError::Missing(file, dir.to_owned(), hint)) }
@@ -70,7 +80,7 @@ pub(super) fn read(dir: &Path, name: &str) -> Result<Model, ImportError> {
     let weights_path = required(WEIGHTS_FILE, hint)?;
     let weights = read_weights(&weights_path)?;
     let mut names = vec![CONFIG_FILE, WEIGHTS_FILE];
-    if let ModelConfig::Bert(_) = config {
+    if config.reads_text() {
         required(TOKENIZER_FILE, ": save the fast tokenizer beside the model with `save_pretrained`")?;
         names.push(TOKENIZER_FILE);
         names.extend(ALONG.into_iter().filter(|file| dir.join(file).is_file()));
@@ -78,7 +88,7 @@ pub(super) fn read(dir: &Path, name: &str) -> Result<Model, ImportError> {
     config.check_weights(&weights).map_err(|e| FolderError::Weights(weights_path, e))?;
     let trainable = settings(&config);
     let files = names.into_iter().map(|file| hash(dir, file)).collect::<Result<_, _>>()?;
-    Ok(Model { dir: dir.to_owned(), manifest: Manifest::new(name, files)?, trainable })
+    Ok(Model { dir: dir.to_owned(), manifest: Manifest::new(name, files)?, trainable, _converted: converted })
 }
 
 /// Gives the server what it does not have yet, and the model's name. Returns the bytes that were sent.
@@ -126,10 +136,9 @@ pub(super) fn card(model: &Model, info: &ModelInfo, sent: u64) -> String {
         .iter()
         .map(|(setting, spec)| {
             let size = bytes(spec.bytes());
-            format!(
-                "trainable = \"{setting}\": {} parameters, {size} each way per site and round",
-                count(spec.numel())
-            )
+            let named =
+                if *setting == "lora" { "lora = {}".into() } else { format!("trainable = \"{setting}\"") };
+            format!("{named}: {} parameters, {size} each way per site and round", count(spec.numel()))
         })
         .collect();
     let mut lines = vec![
@@ -183,21 +192,28 @@ fn temporary(content: &[u8]) -> io::Result<File> {
 fn settings(config: &ModelConfig) -> Vec<(&'static str, ParamSpec)> {
     let settings = match config {
         ModelConfig::Bert(_) => ["head", "last:1", "last:2", "all"].as_slice(),
+        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => &["last:1", "all", "lora"],
         ModelConfig::Mlp(_) => &[],
     };
     let planned = settings.iter().filter_map(|setting| {
-        let params = model::plan(&example_run(setting).ok()?, Some(config)).ok()?;
+        let params = model::plan(&example_run(setting, config.is_decoder()).ok()?, Some(config)).ok()?;
         Some((*setting, params))
     });
     planned.collect()
 }
 
 /// A run like those that the model may serve.
-fn example_run(trainable: &str) -> Result<RunSpec, sheaf_common::config::ConfigError> {
+fn example_run(setting: &str, of_language: bool) -> Result<RunSpec, sheaf_common::config::ConfigError> {
+    let trained =
+        if setting == "lora" { "lora = {}".to_owned() } else { format!("trainable = \"{setting}\"") };
+    let task = if of_language {
+        "type = \"causal-lm\""
+    } else {
+        "type = \"text-classification\"\nlabel = \"l\"\nlabels = [\"a\", \"b\"]"
+    };
     let text = format!(
         "name = \"example\"\nrounds = 1\nsecure_aggregation = \"off\"\n\
-         [model]\nname = \"model\"\ntrainable = \"{trainable}\"\n\
-         [task]\ntype = \"text-classification\"\ndataset = \"d\"\ntext = \"t\"\nmax_length = 3\nlabel = \"l\"\nlabels = [\"a\", \"b\"]\n"
+         [model]\nname = \"model\"\n{trained}\n[task]\n{task}\ndataset = \"d\"\ntext = \"t\"\nmax_length = 3\n"
     );
     RunSpec::parse("example", &text)
 }

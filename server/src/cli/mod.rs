@@ -15,6 +15,7 @@ mod args;
 mod event;
 mod export;
 mod folder;
+mod gguf;
 mod import;
 mod json;
 mod manual;
