@@ -18,6 +18,8 @@ pub enum Targets {
     Answer(Vec<String>),
     /// The inputs themselves, of so many examples.
     Inputs(usize),
+    /// The tokens at each example's end that a language model foretells: what a trainer makes of answers and inputs.
+    Tokens(Vec<Vec<i64>>),
 }
 
 impl Targets {
@@ -29,6 +31,7 @@ impl Targets {
             Self::Number(numbers) => numbers.len(),
             Self::Answer(answers) => answers.len(),
             Self::Inputs(examples) => *examples,
+            Self::Tokens(tokens) => tokens.len(),
         }
     }
 
@@ -55,6 +58,7 @@ impl Targets {
                 Self::Answer(places.iter().map(|place| answers[*place].clone()).collect())
             }
             Self::Inputs(_) => Self::Inputs(places.len()),
+            Self::Tokens(tokens) => Self::Tokens(places.iter().map(|place| tokens[*place].clone()).collect()),
         }
     }
 
@@ -63,7 +67,9 @@ impl Targets {
     pub fn classes(&self) -> Vec<u32> {
         match self {
             Self::Label(labels) => labels.clone(),
-            Self::Labels { .. } | Self::Number(_) | Self::Answer(_) | Self::Inputs(_) => vec![0; self.len()],
+            Self::Labels { .. } | Self::Number(_) | Self::Answer(_) | Self::Inputs(_) | Self::Tokens(_) => {
+                vec![0; self.len()]
+            }
         }
     }
 
@@ -77,7 +83,7 @@ impl Targets {
                 let places = (0..*width).cycle().zip(values);
                 places.filter(|(_, has)| **has).for_each(|(label, _)| _ = count(label));
             }
-            Self::Number(_) | Self::Answer(_) | Self::Inputs(_) => {}
+            Self::Number(_) | Self::Answer(_) | Self::Inputs(_) | Self::Tokens(_) => {}
         }
         counts
     }

@@ -1,5 +1,5 @@
 //! What is minimised, as PyTorch and torchvision define it: cross-entropy (smoothed, weighted by class, or focal) of one
-//! label, binary cross-entropy of any number of labels, or the squared error of a number.
+//! label or of tokens, binary cross-entropy of any number of labels, or the squared error of a number.
 
 use sheaf_common::run::{ClassWeights, Loss as Spec};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
@@ -14,6 +14,8 @@ pub(super) enum Loss {
     Binary,
     /// Of a number (`MSELoss`).
     Squared,
+    /// Of the tokens that a language model foretells: the mean over all of them, as in Hugging Face's models.
+    Tokens,
 }
 
 /// Cross-entropy and what changes it.
@@ -40,6 +42,7 @@ impl Loss {
             }
             Targets::Labels { .. } => Self::Binary,
             Targets::Number(_) | Targets::Answer(_) | Targets::Inputs(_) => Self::Squared,
+            Targets::Tokens(_) => Self::Tokens,
         })
     }
 
@@ -49,11 +52,14 @@ impl Loss {
             (Self::CrossEntropy(loss), Targets::Label(labels)) => {
                 loss.weight(examples.iter().map(|example| labels[*example]))
             }
+            (_, Targets::Tokens(tokens)) => {
+                examples.iter().map(|example| tokens[*example].len()).sum::<usize>() as f64
+            }
             _ => examples.len() as f64,
         }
     }
 
-    /// The sum over these examples, whose `logits` are `[batch, outputs]`; a scalar.
+    /// The sum over these examples, whose `logits` are `[rows, outputs]`; a scalar.
     pub(super) fn sum(
         &self,
         logits: &Tensor,
@@ -78,6 +84,12 @@ impl Loss {
                 let Targets::Number(values) = targets.select(examples) else { return no_targets() };
                 let values = on_device(Tensor::f_from_slice(&values)?)?.f_view_as(logits)?;
                 logits.f_mse_loss(&values, Reduction::Sum)
+            }
+            (_, Targets::Tokens(tokens)) => {
+                let tokens: Vec<i64> =
+                    examples.iter().flat_map(|example| &tokens[*example]).copied().collect();
+                let tokens = on_device(Tensor::f_from_slice(&tokens)?)?;
+                logits.f_cross_entropy_loss(&tokens, None::<&Tensor>, Reduction::Sum, -100, 0.0)
             }
             (_, Targets::Label(_) | Targets::Answer(_) | Targets::Inputs(_)) => no_targets(),
         }

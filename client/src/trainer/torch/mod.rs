@@ -1,19 +1,23 @@
-//! The trainer that uses libtorch: a BERT encoder on texts or a perceptron on tables, to give labels or a number, on a
-//! CPU or a GPU.
+//! The trainer that uses libtorch: a BERT encoder on texts or a perceptron on tables, to give labels or a number, or a
+//! decoder of language, on a CPU or a GPU.
 //!
 //! What is frozen is computed once: the output of the layers below the first trained one is kept for every example
 //! (f32, without padding, in main memory) for the life of the trainer, and both training and evaluation begin
 //! there. With `trainable = "head"` that is one vector per text, with `"last:k"` one vector per token, of
 //! `4 * hidden_size` bytes each. Dropout acts on the trained layers only.
 //!
-//! Read in this order: `network` (a model as a row of stages), `bert` and `mlp` (the models), `source` and
+//! Read in this order: `network` (a model as a row of stages), `bert`, `mlp`, `llama` and `gpt2` with `decoder`
+//! (the models), `source` and
 //! `parameters` (where their tensors come from and how the trained ones lie in memory), `tokenize`,
-//! `prepared` and `ragged` (data), `loss`, `optimizer`, `fitting` and `training` (a round's steps).
+//! `sequences`, `prepared` and `ragged` (data), `loss`, `optimizer`, `fitting` and `training` (a round's steps).
 //!
 //! What goes wrong is told to the operator, too: no sentence from here holds a path or a value of the site's data.
 
 mod bert;
+mod decoder;
 mod fitting;
+mod gpt2;
+mod llama;
 mod loss;
 mod mlp;
 mod network;
@@ -21,6 +25,7 @@ mod optimizer;
 mod parameters;
 mod prepared;
 mod ragged;
+mod sequences;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -31,10 +36,10 @@ use std::path::Path;
 
 use sheaf_common::message::Job;
 use sheaf_common::metrics::{self, Counts};
-use sheaf_common::model::{BertConfig, CONFIG_FILE, ModelConfig, blocks};
+use sheaf_common::model::{BertConfig, CONFIG_FILE, Gpt2Config, LlamaConfig, ModelConfig, blocks};
 use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
 use sheaf_common::status::Phase;
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Reduction, TchError, Tensor};
 
 use self::network::{Mode, Network, ROWS_PER_BATCH};
 use self::parameters::Parameters;
@@ -43,6 +48,9 @@ use self::source::Source;
 use self::tokenize::Tokens;
 use crate::data::{Dataset, Split, Targets};
 use crate::trainer::{Round, TrainError, Trained, Trainer, Watch};
+
+/// Tokens whose logits are there at a time when a language model is evaluated.
+const TOKENS_PER_HEAD: usize = 256;
 
 /// Trains one run's model on one site's data with libtorch.
 pub struct TorchTrainer {
@@ -84,6 +92,14 @@ impl TorchTrainer {
             Kind::Bert { config, model_dir, max_length } => {
                 let stages = bert::stages(&mut source, &config, spec.model.pooling, num_labels)?;
                 (stages, Some(Tokens::open(model_dir, max_length, config.vocab_size)?))
+            }
+            Kind::Gpt2 { config, model_dir } => {
+                let tokens = Tokens::open_whole(model_dir, config.vocab_size, config.eos_token_id)?;
+                (gpt2::stages(&mut source, &config)?, Some(tokens))
+            }
+            Kind::Llama { config, model_dir, max_length } => {
+                let tokens = Tokens::open_whole(model_dir, config.vocab_size, config.eos_token_id)?;
+                (llama::stages(&mut source, &config, max_length)?, Some(tokens))
             }
             Kind::Mlp { hidden } => {
                 (mlp::stages(&mut source, spec.task.num_inputs(), &hidden, num_labels)?, None)
@@ -152,6 +168,12 @@ fn evaluate(
     let mut done = 0;
     for examples in data.features.by_length(ROWS_PER_BATCH) {
         step(watch, Phase::Evaluating, done, data.len())?;
+        if let (Counts::Language(counts), Targets::Tokens(tokens)) = (&mut counts, &data.targets) {
+            let rows = network.below_head(data, &examples, 0.0)?;
+            observe_tokens(counts, network, &rows, examples.iter().map(|example| &tokens[*example]))?;
+            done += examples.len();
+            continue;
+        }
         let logits = values(&network.logits(data, &examples, Mode::Inference)?)?;
         let outputs = logits.len() / examples.len().max(1);
         for (example, logits) in examples.iter().zip(logits.chunks_exact(outputs.max(1))) {
@@ -161,6 +183,28 @@ fn evaluate(
     }
     step(watch, Phase::Evaluating, done, data.len())?;
     Ok(counts)
+}
+
+/// Counts how well the tokens of some examples are foretold from `rows`, `[tokens, hidden]`. Of the logits, which are as
+/// many as the vocabulary for each token, only those of a few tokens are there at a time.
+fn observe_tokens<'a>(
+    counts: &mut metrics::Language,
+    network: &Network,
+    rows: &Tensor,
+    tokens: impl Iterator<Item = &'a Vec<i64>> + Clone,
+) -> Result<(), TrainError> {
+    let all: Vec<i64> = tokens.clone().flatten().copied().collect();
+    let mut seen = Vec::with_capacity(all.len());
+    for (at, chunk) in (0..).step_by(TOKENS_PER_HEAD).zip(all.chunks(TOKENS_PER_HEAD)) {
+        let logits = network.head(&rows.f_narrow(0, at, chunk.len() as i64)?, 0.0)?;
+        let expected = Tensor::f_from_slice(chunk)?.f_to(rows.device())?;
+        let loss = logits.f_cross_entropy_loss(&expected, None::<&Tensor>, Reduction::None, -100, 0.0)?;
+        let right = logits.f_argmax(-1, false)?.f_eq_tensor(&expected)?.f_to_kind(tch::Kind::Float)?;
+        seen.extend(values(&loss)?.into_iter().zip(values(&right)?));
+    }
+    let mut seen = seen.into_iter().map(|(loss, right)| (f64::from(loss), right > 0.5));
+    tokens.for_each(|tokens| counts.observe(seen.by_ref().take(tokens.len())));
+    Ok(())
 }
 
 /// Counts what the model gives for one example.
@@ -199,6 +243,8 @@ fn step(watch: &dyn Watch, phase: Phase, done: usize, total: usize) -> Result<()
 /// What kind of model a run trains.
 enum Kind<'a> {
     Bert { config: BertConfig, model_dir: &'a Path, max_length: u32 },
+    Gpt2 { config: Gpt2Config, model_dir: &'a Path },
+    Llama { config: LlamaConfig, model_dir: &'a Path, max_length: u32 },
     Mlp { hidden: Vec<u64> },
 }
 
@@ -212,6 +258,12 @@ impl<'a> Kind<'a> {
             (Some(ModelConfig::Bert(config)), Some(model_dir), _, TaskInput::Text { max_length, .. }) => {
                 Ok(Self::Bert { config, model_dir, max_length: *max_length })
             }
+            (Some(ModelConfig::Gpt2(config)), Some(model_dir), _, TaskInput::Text { .. }) => {
+                Ok(Self::Gpt2 { config, model_dir })
+            }
+            (Some(ModelConfig::Llama(config)), Some(model_dir), _, TaskInput::Text { max_length, .. }) => {
+                Ok(Self::Llama { config, model_dir, max_length: *max_length })
+            }
             (Some(ModelConfig::Mlp(config)), _, _, TaskInput::Table { .. }) => {
                 Ok(Self::Mlp { hidden: config.hidden })
             }
@@ -219,7 +271,7 @@ impl<'a> Kind<'a> {
                 Ok(Self::Mlp { hidden: hidden.clone() })
             }
             _ => Err(TrainError::Failed(
-                "libtorch trains BERT encoders on texts and perceptrons on tables, and this run is neither"
+                "libtorch trains encoders and decoders on texts and perceptrons on tables, and this run is neither"
                     .into(),
             )),
         }

@@ -46,7 +46,7 @@ pub(super) enum Mode {
     },
 }
 
-/// All stages; the last one gives logits, `[batch, 1, labels]`.
+/// All stages. The last one is the head, which gives logits, `[rows, outputs]`, of the rows that are looked at.
 pub(super) struct Network {
     stages: Vec<Box<dyn Stage>>,
     /// The first stage with a trained parameter: what comes before is frozen.
@@ -94,17 +94,37 @@ impl Network {
         Ok(())
     }
 
-    /// Logits, `[batch, labels]`, of examples of `data`, which has been through [`Network::freeze`].
+    /// Logits, `[rows, outputs]`, of examples of `data`, which has been through [`Network::freeze`]: a row for each
+    /// example, or for each token that a language model foretells.
     pub(super) fn logits(&self, data: &Prepared, examples: &[usize], mode: Mode) -> Result<Tensor, TchError> {
+        let forward = |dropout| self.head(&self.below_head(data, examples, dropout)?, dropout);
+        match mode {
+            Mode::Training { dropout, seed } if dropout > 0.0 => seeded(seed, || forward(dropout)),
+            Mode::Training { .. } | Mode::Inference => forward(0.0),
+        }
+    }
+
+    /// What goes into the head, `[rows, ...]`, so that a language model gives no logits that nobody looks at.
+    pub(super) fn below_head(
+        &self,
+        data: &Prepared,
+        examples: &[usize],
+        dropout: f64,
+    ) -> Result<Tensor, TchError> {
         let batch = data.features.batch(examples, self.device)?;
-        let stages = data.stage..self.stages.len();
-        let logits = match mode {
-            Mode::Training { dropout, seed } if dropout > 0.0 => {
-                seeded(seed, || self.apply(stages, batch, dropout))?
-            }
-            Mode::Training { .. } | Mode::Inference => self.apply(stages, batch, 0.0)?,
-        };
-        logits.f_squeeze_dim(1)
+        let rows = self.apply(data.stage..self.stages.len() - 1, batch, dropout)?.f_flatten(0, 1)?;
+        match data.foretelling(examples) {
+            Some(places) => rows.f_index_select(0, &Tensor::f_from_slice(&places)?.f_to(self.device)?),
+            None => Ok(rows),
+        }
+    }
+
+    /// Logits, `[rows, outputs]`, of what goes into the head.
+    pub(super) fn head(&self, rows: &Tensor, dropout: f64) -> Result<Tensor, TchError> {
+        match self.stages.last() {
+            Some(head) => head.apply(rows, None, dropout),
+            None => Ok(rows.shallow_clone()),
+        }
     }
 
     fn apply(&self, stages: std::ops::Range<usize>, batch: Batch, dropout: f64) -> Result<Tensor, TchError> {
@@ -132,12 +152,24 @@ fn seeded<T>(seed: i64, forward: impl FnOnce() -> T) -> T {
     forward()
 }
 
+/// How a dense layer is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// PyTorch's `Linear`: a weight `[outputs, inputs]` and a bias.
+    Dense,
+    /// The same without a bias.
+    Unbiased,
+    /// GPT-2's `Conv1D`: a weight `[inputs, outputs]` and a bias.
+    InputsFirst,
+}
+
 /// `x W^T + b`, and with an adapter `scale * (x A^T) B^T` on top.
 pub(super) struct Linear {
-    /// `[outputs, inputs]`.
+    /// `[outputs, inputs]`, or the other way round.
     weight: Tensor,
+    inputs_first: bool,
     /// `[outputs]`.
-    bias: Tensor,
+    bias: Option<Tensor>,
     adapter: Option<Adapter>,
 }
 
@@ -158,23 +190,39 @@ impl Linear {
         inputs: u64,
         outputs: u64,
     ) -> Result<Self, TrainError> {
+        Self::open_as(source, name, inputs, outputs, Form::Dense)
+    }
+
+    /// [`Linear::open`] of a layer that is stored in this form.
+    pub(super) fn open_as(
+        source: &mut Source<'_>,
+        name: &str,
+        inputs: u64,
+        outputs: u64,
+        form: Form,
+    ) -> Result<Self, TrainError> {
         let weight = format!("{name}.weight");
         let adapter = source.adapter(&weight, inputs, outputs)?;
-        Ok(Self {
-            weight: source.take(&weight, &[outputs, inputs])?,
-            bias: source.take(&format!("{name}.bias"), &[outputs])?,
-            adapter: adapter.map(|(a, b, scale)| Adapter { a, b, scale }),
-        })
+        let inputs_first = form == Form::InputsFirst;
+        let shape = if inputs_first { [inputs, outputs] } else { [outputs, inputs] };
+        let weight = source.take(&weight, &shape)?;
+        let bias = match form {
+            Form::Dense | Form::InputsFirst => Some(source.take(&format!("{name}.bias"), &[outputs])?),
+            Form::Unbiased => None,
+        };
+        Ok(Self { weight, inputs_first, bias, adapter: adapter.map(|(a, b, scale)| Adapter { a, b, scale }) })
     }
 
     pub(super) fn parameters(&self) -> Vec<&Tensor> {
         let adapter = self.adapter.iter().flat_map(|adapter| [&adapter.a, &adapter.b]);
-        [&self.weight, &self.bias].into_iter().chain(adapter).collect()
+        [&self.weight].into_iter().chain(&self.bias).chain(adapter).collect()
     }
 
     /// `[..., inputs]` to `[..., outputs]`.
     pub(super) fn apply(&self, values: &Tensor) -> Result<Tensor, TchError> {
-        let dense = values.f_linear(&self.weight, Some(&self.bias))?;
+        let transposed = self.inputs_first.then(|| self.weight.f_tr()).transpose()?;
+        let weight = transposed.as_ref().unwrap_or(&self.weight);
+        let dense = values.f_linear(weight, self.bias.as_ref())?;
         let Some(Adapter { a, b, scale }) = &self.adapter else { return Ok(dense) };
         let low = values.f_linear(a, None::<&Tensor>)?.f_linear(b, None::<&Tensor>)?;
         dense.f_add(&low.f_mul_scalar(*scale)?)

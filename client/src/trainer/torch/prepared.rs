@@ -4,6 +4,7 @@ use sheaf_common::run::{RunSpec, Target, Task, TaskInput};
 use tch::{Kind, Tensor};
 
 use super::ragged::Ragged;
+use super::sequences::Sequences;
 use super::tokenize::Tokens;
 use crate::data::{Dataset, Inputs, Targets};
 use crate::trainer::TrainError;
@@ -26,8 +27,19 @@ impl Prepared {
     /// When the data are not what the run's contract promises.
     pub(super) fn new(spec: &RunSpec, tokens: Option<&Tokens>, data: &Dataset) -> Result<Self, TrainError> {
         check_targets(&data.targets, &spec.task)?;
+        if let (
+            Inputs::Text(texts),
+            Some(tokens),
+            TaskInput::Text { max_length, .. },
+            Target::NextToken { template, .. },
+        ) = (&data.inputs, tokens, &spec.task.input, &spec.task.target)
+        {
+            let sequences = Sequences::new(tokens, texts, &data.targets, template, *max_length)?;
+            let features = of_tokens(&sequences.inputs)?;
+            return Ok(Self { features, stage: 0, targets: Targets::Tokens(sequences.foretold) });
+        }
         let features = match (&data.inputs, tokens) {
-            (Inputs::Text(texts), Some(tokens)) => from_texts(texts, tokens)?,
+            (Inputs::Text(texts), Some(tokens)) => of_tokens(&tokens.encode(texts, true)?)?,
             (Inputs::Table { width, values }, None) => from_table(*width, values, spec.task.num_inputs())?,
             (Inputs::Text(_), None) | (Inputs::Table { .. }, Some(_)) => {
                 return Err(wrong_kind(&spec.task.input));
@@ -41,6 +53,18 @@ impl Prepared {
             )));
         }
         Ok(Self { features, stage: 0, targets: data.targets.clone() })
+    }
+
+    /// Rows of the padded batch of these examples, one example's after another's, by which a language model foretells:
+    /// the last ones of each example. `None` when it is no language model that learns.
+    pub(super) fn foretelling(&self, examples: &[usize]) -> Option<Vec<i64>> {
+        let Targets::Tokens(tokens) = &self.targets else { return None };
+        let longest = examples.iter().map(|example| self.features.length(*example)).max().unwrap_or(0);
+        let rows = examples.iter().enumerate().flat_map(|(place, example)| {
+            let length = self.features.length(*example);
+            (length - tokens[*example].len()..length).map(move |row| (place * longest + row) as i64)
+        });
+        Some(rows.collect())
     }
 
     /// Number of examples.
@@ -67,15 +91,14 @@ fn check_targets(targets: &Targets, task: &Task) -> Result<(), TrainError> {
         }
         (Targets::Labels { width, .. }, Target::Labels { .. }) => *width == num_labels,
         (Targets::Number(_), Target::Number(_)) => true,
-        (Targets::Answer(_), Target::NextToken { answer }) => answer.is_some(),
-        (Targets::Inputs(_), Target::NextToken { answer }) => answer.is_none(),
+        (Targets::Answer(_), Target::NextToken { answer, .. }) => answer.is_some(),
+        (Targets::Inputs(_), Target::NextToken { answer, .. }) => answer.is_none(),
         _ => false,
     };
     if fits { Ok(()) } else { Err(TrainError::Failed("the data set has other targets than the run".into())) }
 }
 
-fn from_texts(texts: &[String], tokens: &Tokens) -> Result<Ragged, TrainError> {
-    let ids = tokens.encode(texts)?;
+fn of_tokens(ids: &[Vec<i64>]) -> Result<Ragged, TrainError> {
     Ok(Ragged::new(Tensor::f_from_slice(&ids.concat())?, ids.iter().map(Vec::len)))
 }
 

@@ -37,6 +37,11 @@ impl<'a> Source<'a> {
         Ok(Self { trained: parameters.leaves().collect(), pretrained, lora: lora.cloned(), device })
     }
 
+    /// Where the tensors are.
+    pub(super) fn device(&self) -> Device {
+        self.device
+    }
+
     /// The tensor of this name and shape.
     pub(super) fn take(&mut self, name: &str, shape: &[u64]) -> Result<Tensor, TrainError> {
         let Some(leaf) = self.trained.get(name) else {

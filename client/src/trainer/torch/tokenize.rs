@@ -10,11 +10,13 @@ use crate::trainer::TrainError;
 /// Texts tokenised at a time: encodings are many times larger than the ids that are kept of them.
 const CHUNK: usize = 256;
 
-/// A model's tokenizer, set to cut texts.
+/// A model's tokenizer.
 pub(super) struct Tokens {
     tokenizer: Tokenizer,
     /// Every id is below this.
     vocab_size: u64,
+    /// The token that ends a text, when texts are what a model gives.
+    end: Option<i64>,
 }
 
 impl Tokens {
@@ -24,9 +26,7 @@ impl Tokens {
     /// # Errors
     /// When the file cannot be read or leaves no room for text in `max_length` tokens.
     pub(super) fn open(model_dir: &Path, max_length: u32, vocab_size: u64) -> Result<Self, TrainError> {
-        let unusable =
-            |reason| TrainError::Failed(format!("the model's {TOKENIZER_FILE} cannot be used: {reason}"));
-        let mut tokenizer = Tokenizer::from_file(model_dir.join(TOKENIZER_FILE)).map_err(unusable)?;
+        let mut tokenizer = read(model_dir)?;
         let special = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
         let max_length = max_length as usize;
         // Checked here because the library would subtract one from the other.
@@ -36,22 +36,37 @@ impl Tokens {
                  every text: raise it"
             )));
         }
-        tokenizer.with_padding(None);
         tokenizer
             .with_truncation(Some(TruncationParams { max_length, stride: 0, ..TruncationParams::default() }))
             .map_err(unusable)?;
-        Ok(Self { tokenizer, vocab_size })
+        Ok(Self { tokenizer, vocab_size, end: None })
     }
 
-    /// The token ids of each text.
+    /// Reads the tokenizer of a language model, in which `end` ends a text. Texts are not cut.
     ///
     /// # Errors
-    /// When the tokenizer fails, gives a text no token at all, or one that the model does not have.
-    pub(super) fn encode(&self, texts: &[String]) -> Result<Vec<Vec<i64>>, TrainError> {
+    /// When the file cannot be read.
+    pub(super) fn open_whole(model_dir: &Path, vocab_size: u64, end: u64) -> Result<Self, TrainError> {
+        let mut tokenizer = read(model_dir)?;
+        tokenizer.with_truncation(None).map_err(unusable)?;
+        Ok(Self { tokenizer, vocab_size, end: Some(end as i64) })
+    }
+
+    /// The token that ends a text, when texts are what the model gives.
+    pub(super) fn end(&self) -> Option<i64> {
+        self.end
+    }
+
+    /// The token ids of each text, with the model's special tokens around it if `special`.
+    ///
+    /// # Errors
+    /// When the tokenizer fails, or gives a token that the model does not have; without an `end` also when a text has
+    /// no token at all.
+    pub(super) fn encode(&self, texts: &[String], special: bool) -> Result<Vec<Vec<i64>>, TrainError> {
         let mut all = Vec::with_capacity(texts.len());
         for chunk in texts.chunks(CHUNK) {
             let chunk = chunk.iter().map(String::as_str).collect();
-            let encodings = self.tokenizer.encode_batch_fast(chunk, true).map_err(|reason| {
+            let encodings = self.tokenizer.encode_batch_fast(chunk, special).map_err(|reason| {
                 TrainError::Failed(format!("the model's tokenizer cannot encode the data: {reason}"))
             })?;
             for encoding in encodings {
@@ -62,7 +77,7 @@ impl Tokens {
     }
 
     fn checked(&self, ids: &[u32], example: usize) -> Result<Vec<i64>, TrainError> {
-        if ids.is_empty() {
+        if ids.is_empty() && self.end.is_none() {
             let number = example + 1;
             return Err(TrainError::Failed(format!(
                 "the tokenizer makes no token of example {number}'s text"
@@ -76,4 +91,15 @@ impl Tokens {
             ))),
         }
     }
+}
+
+/// The tokenizer, without the padding that its file may ask for.
+fn read(model_dir: &Path) -> Result<Tokenizer, TrainError> {
+    let mut tokenizer = Tokenizer::from_file(model_dir.join(TOKENIZER_FILE)).map_err(unusable)?;
+    tokenizer.with_padding(None);
+    Ok(tokenizer)
+}
+
+fn unusable(reason: tokenizers::Error) -> TrainError {
+    TrainError::Failed(format!("the model's {TOKENIZER_FILE} cannot be used: {reason}"))
 }

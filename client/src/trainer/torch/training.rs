@@ -71,7 +71,7 @@ pub(super) fn train_and_tell(
         let loss = finite(loss, done + 1, round)?;
         on_loss(loss);
         if batches.is_last_epoch(done) {
-            last_epoch.add(loss, examples.len());
+            last_epoch.add(loss, weight);
         }
         let Some(mut gradient) = gradient else { continue };
         if let Some(global) = &global {
@@ -100,20 +100,20 @@ fn finite(loss: f64, step: u64, round: Round) -> Result<f64, TrainError> {
     if loss.is_finite() { Ok(loss) } else { Err(TrainError::Diverged { loss, step, round: round.number }) }
 }
 
-/// A mean over examples, from means over batches.
+/// A mean over all steps from the means of each, by what their examples count.
 #[derive(Default)]
 struct MeanLoss {
     sum: f64,
-    examples: usize,
+    weight: f64,
 }
 
 impl MeanLoss {
-    fn add(&mut self, mean: f64, examples: usize) {
-        self.sum += mean * examples as f64;
-        self.examples += examples;
+    fn add(&mut self, mean: f64, weight: f64) {
+        self.sum += mean * weight;
+        self.weight += weight;
     }
 
     fn mean(&self) -> f64 {
-        self.sum / self.examples.max(1) as f64
+        if self.weight > 0.0 { self.sum / self.weight } else { 0.0 }
     }
 }

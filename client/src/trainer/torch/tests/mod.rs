@@ -4,6 +4,7 @@ mod data;
 mod fine_tuning;
 mod fixture;
 mod forward;
+mod language;
 mod minilm;
 mod optimizers;
 mod reference;
