@@ -2,6 +2,7 @@
 //! certificates, QUIC on loopback. Processes die with the value that holds them.
 
 mod operator;
+pub mod perceptron;
 mod site;
 
 use std::fs::{self, File};
@@ -155,6 +156,23 @@ impl Federation {
         self.issue(role, name)?;
         let address = self.address()?;
         Operator::connect(address, &self.path().join("pki"), role, name).await
+    }
+
+    /// Runs the operator's command line and returns what it printed.
+    pub fn sheaf(&self, arguments: &[&str]) -> Result<String> {
+        let pki = self.path().join("pki");
+        let output = Command::new(binary("sheaf")?)
+            .args(["--server", &self.address()?.to_string(), "--cert"])
+            .arg(pki.join("operator-op.crt"))
+            .arg("--key")
+            .arg(pki.join("operator-op.key"))
+            .arg("--ca")
+            .arg(pki.join("ca.crt"))
+            .args(arguments)
+            .output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "sheaf {arguments:?}: {error}");
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Connects as a site that does what the test says.

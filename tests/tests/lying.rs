@@ -11,6 +11,7 @@ use sheaf_common::secagg::message::Signature;
 use sheaf_common::secagg::record::{Record, SignedRecord};
 use sheaf_common::status::{RunState, RunStatus};
 use sheaf_common::wire;
+use sheaf_tests::perceptron::{self, Perceptron};
 use sheaf_tests::{Federation, Operator, credential_paths, wait_for};
 use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::tls::Credentials;
@@ -39,16 +40,27 @@ struct Stopped {
 
 impl Stopped {
     async fn after_one_round() -> Result<Self> {
+        Self::after_one_round_of(RUN, "", |_| Ok(())).await
+    }
+
+    /// The same of another run, on these data, before which something is done.
+    async fn after_one_round_of(
+        text: &str,
+        csv: &str,
+        before: impl FnOnce(&Federation) -> Result<()>,
+    ) -> Result<Self> {
         let mut federation = Federation::new()?;
         federation.start_server()?;
+        before(&federation)?;
         for name in ["a", "b", "c"] {
-            federation.start_site(name, "")?;
+            federation.start_site(name, csv)?;
         }
         let mut fourth = federation.connect_site("d").await?;
         let mut operator = federation.connect(Role::Operator, "op").await?;
-        let run = operator.submit(RUN).await?;
+        let run = operator.submit(text).await?;
         let task = fourth.task().await?;
-        fourth.take_part(&task.id, &vec![0.0; VALUES], false).await?;
+        let nothing = vec![0.0; usize::try_from(task.job.params.numel())?];
+        fourth.take_part(&task.id, &nothing, false).await?;
         // It is in the sum and gone before its shares are asked for: the next round waits for it.
         drop(fourth);
         let status = loop {
@@ -181,4 +193,18 @@ async fn a_sum_that_is_not_what_the_sites_sent_is_refused_by_every_site() -> Res
     let sum = stopped.altered(stopped.record.body.sum, 17)?;
     stopped.doctor(&Record { sum, ..stopped.record.body.clone() })?;
     stopped.assert_seen("the published sum is not the sum of what the sites sent").await
+}
+
+/// The server has nothing to hide in what it puts in between the trained parameters: every site has the imported model.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_about_what_begins_to_be_trained_is_refused_by_every_site() -> Result<()> {
+    let phases = r#"unfreeze = [{ round = 1, trainable = "head" }, { round = 2, trainable = "last:1" }]"#;
+    let cohort = "min_sites = 4\nmin_updates = 3\nround_timeout = \"60s\"\nmax_attempts = 1\n[secagg]\nstage_timeout = \"2s\"";
+    let text = perceptron::run(2, phases, cohort);
+    let import = |federation: &Federation| Perceptron::import(federation).map(drop);
+    let stopped = Stopped::after_one_round_of(&text, &perceptron::csv(0), import).await?;
+    // The hidden layer, which the round did not train, comes first.
+    let model_out = stopped.altered(stopped.record.body.model_out, 2)?;
+    stopped.doctor(&Record { model_out, ..stopped.record.body.clone() })?;
+    stopped.assert_seen("the model is not the one that follows from the published sum").await
 }

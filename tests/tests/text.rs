@@ -68,29 +68,14 @@ sites = ["east", "west"]
 #[tokio::test]
 async fn two_sites_fine_tune_an_encoder_that_neither_has_to_start_with() -> Result<()> {
     let mut federation = Federation::new()?;
-    let address = federation.start_server()?;
+    federation.start_server()?;
     for (name, desk) in ["east", "west"].into_iter().zip(desks()?) {
         // Eight are held out of forty.
         let (policy, table) = ("min_metric_count = 8", "format = \"tsv\"\nquotes = false\n");
         federation.start_site_by(policy, name, &desk, table)?;
     }
-    let pki = federation.path().join("pki");
-    let sheaf = |arguments: &[&str]| -> Result<String> {
-        let output = Command::new(binary("sheaf")?)
-            .args(["--server", &address.to_string(), "--cert"])
-            .arg(pki.join("operator-op.crt"))
-            .arg("--key")
-            .arg(pki.join("operator-op.key"))
-            .arg("--ca")
-            .arg(pki.join("ca.crt"))
-            .args(arguments)
-            .output()?;
-        let error = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "sheaf {arguments:?}: {error}");
-        Ok(String::from_utf8(output.stdout)?)
-    };
     let model = cached("minilm")?;
-    sheaf(&["model", "import", &model.display().to_string(), "--name", "minilm"])?;
+    federation.sheaf(&["model", "import", &model.display().to_string(), "--name", "minilm"])?;
     let mut operator = federation.connect(Role::Operator, "op").await?;
     // 1 774 464 values of one layer of 384, or two adapters of rank 8 in each of six layers; and a head of two labels.
     let whole = (RUN.to_owned(), "wire", 1_774_464 + 2 * 384 + 2);
@@ -102,7 +87,7 @@ async fn two_sites_fine_tune_an_encoder_that_neither_has_to_start_with() -> Resu
     for (text, name, num_params) in [whole, adapted] {
         let run_file = federation.path().join(format!("{name}.toml"));
         fs::write(&run_file, text)?;
-        sheaf(&["run", "submit", &run_file.display().to_string()])?;
+        federation.sheaf(&["run", "submit", &run_file.display().to_string()])?;
         let status = operator.wait_for_end(&name.parse()?).await?;
         assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
         assert_eq!(status.num_params, num_params);
@@ -112,7 +97,7 @@ async fn two_sites_fine_tune_an_encoder_that_neither_has_to_start_with() -> Resu
         assert!(metrics.accuracy >= 0.9, "{name}: {metrics:?}");
 
         let trained = federation.path().join(format!("{name}-trained"));
-        sheaf(&["model", "export", name, "--out", &trained.display().to_string()])?;
+        federation.sheaf(&["model", "export", name, "--out", &trained.display().to_string()])?;
         let scored = Command::new(binary("sheaf-client")?)
             .arg("--config")
             .arg(federation.path().join("east.toml"))
@@ -130,11 +115,21 @@ async fn two_sites_fine_tune_an_encoder_that_neither_has_to_start_with() -> Resu
         assert!(accuracy >= 0.9, "{name}: {scored}");
     }
     let adapter = federation.path().join("adapter");
-    sheaf(&["model", "export", "adapted", "--adapter", "--out", &adapter.display().to_string()])?;
+    federation.sheaf(&[
+        "model",
+        "export",
+        "adapted",
+        "--adapter",
+        "--out",
+        &adapter.display().to_string(),
+    ])?;
     assert!(
         adapter.join("adapter_config.json").exists() && adapter.join("adapter_model.safetensors").exists()
     );
-    let whole = sheaf(&["model", "export", "wire", "--adapter", "--out", "nowhere"]).unwrap_err().to_string();
+    let whole = federation
+        .sheaf(&["model", "export", "wire", "--adapter", "--out", "nowhere"])
+        .unwrap_err()
+        .to_string();
     assert!(whole.contains("the run has no adapters"), "{whole}");
     Ok(())
 }
