@@ -73,7 +73,7 @@ async fn three_sites_teach_a_language_model_answers() -> Result<()> {
     let first = language(first)?;
     assert!(last.loss < first.loss - 0.3, "{first:?} {last:?}");
     assert!(last.token_accuracy > first.token_accuracy, "{first:?} {last:?}");
-    assert_eq!(last.perplexity, last.loss.exp());
+    assert!((last.perplexity / last.loss.exp() - 1.0).abs() < 1e-9, "{last:?}");
 
     let out = |name: &str| federation.path().join(name);
     let trained = out("trained");
