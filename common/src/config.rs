@@ -38,6 +38,16 @@ impl ConfigError {
             problem: format!("{}: {}", invalid.key, invalid.problem),
         }
     }
+
+    /// What is wrong, without where.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+
+    /// Whether it is about `key`, which is set in `text`, the file's.
+    pub fn is_at(&self, text: &str, key: &str) -> bool {
+        self.line.is_some() && self.line == line_of_key(text, key)
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -71,7 +81,14 @@ fn line_of_key(text: &str, key: &str) -> Option<usize> {
     let mut line = None;
     let mut table = Some(document.get_ref());
     let mut items: Option<&toml::de::DeArray<'_>> = None;
-    for part in key.split('.') {
+    let mut rest = Some(key);
+    while let Some(key) = rest {
+        // A key that has dots in it is written in quotes: the longest that is there is meant.
+        let mut heads = std::iter::successors(Some(key), |key| key.rsplit_once('.').map(|(head, _)| head));
+        let written = heads.find(|head| table.is_some_and(|table| table.contains_key(*head)));
+        let first = key.split_once('.').map_or(key, |(first, _)| first);
+        let part = written.unwrap_or(first);
+        rest = key.get(part.len()..).and_then(|below| below.strip_prefix('.'));
         let value = match (table, items) {
             (Some(table), _) => match table.get_key_value(part) {
                 Some((key, value)) => {
@@ -146,6 +163,17 @@ mod tests {
     fn an_unknown_key_is_located() {
         let message = message("[training]\nlearning_rate = 0.1\nlerning_rate = 1\n");
         assert!(message.starts_with("run.toml:3: unknown field `lerning_rate`"), "{message}");
+    }
+
+    #[test]
+    fn a_quoted_key_with_dots_is_located() {
+        let text = "[search]\na = 1\n\"training.learning_rate\" = [0.0]\n";
+        let invalid = Invalid::new("search.training.learning_rate.0", "must be above 0");
+        let error = ConfigError::locate("search.toml", text, &invalid);
+        assert_eq!(error.to_string(), "search.toml:3: search.training.learning_rate.0: must be above 0");
+        assert_eq!(error.problem(), "search.training.learning_rate.0: must be above 0");
+        assert!(error.is_at(text, "search.training.learning_rate"));
+        assert!(!error.is_at(text, "search.a"));
     }
 
     #[test]
