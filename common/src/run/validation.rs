@@ -141,8 +141,8 @@ impl Monitor {
         }
     }
 
-    /// By how much `after` is better than `before`.
-    fn gain(self, before: f64, after: f64) -> f64 {
+    /// By how much `after` is better than `before`: the difference, whichever way the metric is better.
+    pub fn gain(self, before: f64, after: f64) -> f64 {
         match self {
             Self::Loss | Self::BrierScore | Self::Rmse | Self::Mae | Self::Perplexity => before - after,
             Self::Accuracy

@@ -50,6 +50,9 @@ pub enum Command {
     /// Runs: submit one, list them, look at one, stop one.
     #[command(subcommand)]
     Run(RunCommand),
+    /// Search for the best settings of a run: one trial after another, for so many rounds. Ctrl-C ends the
+    /// searching, not the run under way.
+    Tune(TuneArgs),
     /// Sites: who is connected.
     #[command(subcommand)]
     Site(SiteCommand),
@@ -101,6 +104,22 @@ pub enum RunCommand {
         /// The run.
         run: RunId,
     },
+}
+
+/// A search.
+#[derive(Debug, ClapArgs)]
+pub struct TuneArgs {
+    /// What is searched, and how: search.toml.
+    pub file: PathBuf,
+    /// Only check all trials, and print them with what they cost. Needs no server.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Go on with a search that was interrupted: runs that are there already are not repeated.
+    #[arg(long)]
+    pub resume: bool,
+    /// Folder for each trial's run.toml and results.csv.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// Commands on sites.

@@ -4,8 +4,9 @@
 //! operator's (or a viewer's) certificate. What is read here:
 //!
 //! * `args`: what can be typed; `settings`: which server, and with which certificate.
-//! * `session`: a connection on which questions are asked and answered.
+//! * `session`: a connection on which questions are asked and answered; `source`: one for long, made anew when lost.
 //! * `runs`, `sites`, `models`, `pki`, `manual`: the commands.
+//! * `tune`: a search over the keys of a run.
 //! * `watch`: a run as it goes on: `event` is what happened, `screen` how a terminal shows it.
 //! * `import` and `export`: models as folders on this machine (`folder`).
 //! * `run_card` (its upper half is `spec_card`), `table`, `units`, `json`: how values are written, for
@@ -29,10 +30,12 @@ mod screen;
 mod session;
 mod settings;
 mod sites;
+mod source;
 mod spec_card;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tune;
 mod units;
 mod watch;
 
@@ -70,6 +73,9 @@ pub enum CliError {
     /// The model was not put together.
     #[error(transparent)]
     Export(#[from] export::ExportFailed),
+    /// The search did not take place, or not to its end.
+    #[error(transparent)]
+    Tune(#[from] tune::TuneError),
     /// Manual pages were not written.
     #[error("cannot write manual pages to {0}: {1}")]
     Manual(String, std::io::Error),
@@ -91,6 +97,7 @@ pub async fn execute(args: Args) -> Result<ExitCode, CliError> {
     let settings = || Settings::find(&args.connection);
     match args.command {
         Command::Run(command) => return runs::execute(command, settings()?, out).await,
+        Command::Tune(args) => return tune::execute(args, &settings, out).await,
         Command::Site(command) => sites::execute(&command, &settings()?, out).await?,
         Command::Model(command) => models::execute(command, &settings, out).await?,
         Command::Pki(command) => pki::execute(command, out)?,

@@ -13,7 +13,7 @@ use sheaf_common::time::Timestamp;
 
 use super::args::RunCommand;
 use super::output::Output;
-use super::session::Session;
+use super::session::{Session, SessionError};
 use super::settings::Settings;
 use super::table::{Align, table};
 use super::{CliError, json, run_card, units, watch};
@@ -25,7 +25,7 @@ pub(super) async fn execute(
 ) -> Result<ExitCode, CliError> {
     match command {
         RunCommand::Submit { file, watch } => {
-            let run = submit(&file, &settings).await?;
+            let run = submit_file(&file, &settings).await?;
             if watch {
                 return watch::watch(run, settings, out).await;
             }
@@ -67,21 +67,31 @@ pub(super) async fn execute(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Queues a run. It is checked here first, so that a typing error is found without a server.
-async fn submit(path: &Path, settings: &Settings) -> Result<RunId, CliError> {
+/// Queues the run in a file. It is checked here first, so that a typing error is found without a server.
+async fn submit_file(path: &Path, settings: &Settings) -> Result<RunId, CliError> {
     let file = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|e| CliError::RunFile(file.clone(), e))?;
     RunSpec::parse(&file, &text)?;
+    let (run, warnings) = submit(settings, file, text).await?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(run)
+}
+
+/// Queues a run. Returns its name, and what whoever submits it should know of its privacy.
+pub(super) async fn submit(
+    settings: &Settings,
+    file: String,
+    text: String,
+) -> Result<(RunId, Vec<String>), SessionError> {
     let mut session = Session::open(settings).await?;
     let expect = |reply| {
         if let Reply::Submitted { run, warnings } = reply { Some((run, warnings)) } else { None }
     };
-    let (run, warnings) = session.ask(&Request::Submit { file, text }, expect).await?;
-    for warning in warnings {
-        eprintln!("warning: {warning}");
-    }
+    let submitted = session.ask(&Request::Submit { file, text }, expect).await?;
     session.close().await;
-    Ok(run)
+    Ok(submitted)
 }
 
 /// The runs as a table.
