@@ -23,7 +23,7 @@ fn csv(site: u32) -> String {
 }
 
 fn run(secure: bool, rounds: u32, cohort: &str) -> String {
-    let secure = if secure { "[secagg]\nstage_timeout = \"5s\"\n" } else { "" };
+    let secure = if secure { "[secagg]\nstage_timeout = \"60s\"\n" } else { "" };
     let off = if secure.is_empty() { "secure_aggregation = \"off\"\n" } else { "" };
     format!(
         r#"
@@ -259,7 +259,8 @@ async fn a_killed_server_and_a_killed_site_cost_no_secret_and_no_round() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_that_vanishes_for_good_costs_its_update_and_not_the_run() -> Result<()> {
     let (mut federation, mut operator) = federation(&["a", "b", "c", "d"]).await?;
-    let text = run(true, 4, FOUR).replace("min_sites = 4", "min_sites = 3").replace("100s", "5s");
+    let text = run(true, 4, FOUR).replace("min_sites = 4", "min_sites = 3");
+    let text = text.replace("100s", "5s").replace("60s", "5s");
     let name = operator.submit(&text).await?;
     wait_for("the first round", || federation.log("a").contains("over").then_some(()))?;
     federation.kill_site("d");
