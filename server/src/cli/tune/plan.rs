@@ -230,6 +230,10 @@ impl Maker<'_> {
 
 /// The searched key that makes a trial wrong, or else the search: then it is how its keys come together.
 fn blame(error: &ConfigError, text: &str, settings: &Settings) -> Invalid {
+    // It is not searched: what is wrong with it is the search's own metric, in every trial.
+    if let Some(problem) = error.problem().strip_prefix("validation.monitor: ") {
+        return Invalid::new("metric", problem);
+    }
     let names =
         |key: &str| error.problem().strip_prefix(key).is_some_and(|rest| rest.starts_with([':', '.']));
     let guilty = settings.iter().find(|(key, _)| names(key) || error.is_at(text, key));

@@ -212,7 +212,7 @@ fn a_trial_that_cannot_be_run_names_its_key() {
             "\"training.schedule\" = [\"exponential\"]",
             "search.toml:4: search: training.gamma: say by which factor",
         ),
-        ("\"model.lora\" = [{ rank = 4 }]", "search.toml:7: search.model.lora: is for text encoders"),
+        ("\"model.lora\" = [{ rank = 4 }]", "search.toml:7: search.model.lora: is for pretrained"),
         (
             "\"model.architecture.x\" = [1]",
             "search.toml:7: search.model.architecture.x: `architecture` is a single value",
@@ -222,6 +222,8 @@ fn a_trial_that_cannot_be_run_names_its_key() {
         assert!(told.starts_with(error), "{told}");
         assert!(told.contains(first) || line.contains("architecture"), "{told}");
     }
+    let error = plan_of(&HALVING.replace("accuracy", "rmse"), RUN).unwrap_err();
+    assert!(error.starts_with("search.toml:5: metric: ") && !error.contains("trial"), "{error}");
     let error = plan_of(GRID, &RUN.replace("rounds = 9", "rounds = 0")).unwrap_err();
     assert_eq!(error, "run.toml:3: rounds: 0 is not between 1 and 100000");
     let error = plan_of(GRID, &RUN.replace("local_epochs = 2", "validation_split = 0.0")).unwrap_err();
