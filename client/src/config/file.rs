@@ -87,15 +87,25 @@ struct DatasetFile {
     skip_rows: u64,
     #[serde(default)]
     rename: BTreeMap<String, String>,
+    images: Option<PathBuf>,
+    labels: Option<PathBuf>,
+    #[serde(default)]
+    classes: Vec<String>,
+    memory_mib: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 enum Written {
     Csv,
     Tsv,
     Jsonl,
+    ImageFolder,
+    Idx,
 }
+
+/// Memory that images take at most when nothing is said, in MiB.
+const MEMORY_MIB: u64 = 4096;
 
 impl TryFrom<SiteFile> for SiteConfig {
     type Error = Invalid;
@@ -147,24 +157,21 @@ fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
         (None, Some(_)) => Written::Csv,
         (None, None) => format_of(&key("format"), &file.path)?,
     };
-    if written == Written::Jsonl {
-        let others = [
-            ("delimiter", file.delimiter.is_some()),
-            ("quotes", file.quotes.is_some()),
-            ("has_header", file.has_header.is_some()),
-            ("columns", file.columns.is_some()),
-            ("skip_rows", file.skip_rows > 0),
-        ];
-        if let Some((other, _)) = others.iter().find(|(_, given)| *given) {
-            return Err(Invalid::new(key(other), "is not for JSON lines, whose keys are the columns"));
-        }
-    }
+    check_keys(&key, written, &file)?;
     let delimiter = match (file.delimiter, written) {
         (Some(delimiter), _) => single_byte(&key("delimiter"), &delimiter)?,
         (None, Written::Tsv) => b'\t',
-        (None, Written::Csv | Written::Jsonl) => b',',
+        (None, Written::Csv | Written::Jsonl | Written::ImageFolder | Written::Idx) => b',',
     };
-    let format = if written == Written::Jsonl { Format::JsonLines } else { Format::Delimited };
+    let format = match written {
+        Written::Csv | Written::Tsv => Format::Delimited,
+        Written::Jsonl => Format::JsonLines,
+        Written::ImageFolder => Format::ImageFolder,
+        Written::Idx => Format::Idx,
+    };
+    for (part, path) in [("images", &file.images), ("labels", &file.labels)] {
+        path.as_deref().map_or(Ok(()), |path| named(&key(part), path))?;
+    }
     let header = header(&key("columns"), file.has_header, file.columns)?;
     let mut renamed = BTreeSet::new();
     for (run, own) in &file.rename {
@@ -183,7 +190,49 @@ fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
         header,
         skip_rows: file.skip_rows,
         rename: file.rename,
+        images: file.images,
+        labels: file.labels,
+        classes: file.classes,
+        memory_mib: file.memory_mib.unwrap_or(MEMORY_MIB),
     })
+}
+
+/// Whether each key that is given means something for the format.
+fn check_keys(key: &dyn Fn(&str) -> String, written: Written, file: &DatasetFile) -> Result<(), Invalid> {
+    let (is_text, is_table) = match written {
+        Written::Csv | Written::Tsv => (true, true),
+        Written::Jsonl => (false, true),
+        Written::ImageFolder | Written::Idx => (false, false),
+    };
+    let is_idx = written == Written::Idx;
+    let why = match written {
+        Written::Csv | Written::Tsv => "is for \"idx\" only",
+        Written::Jsonl => "is not for JSON lines, whose keys are the columns",
+        Written::ImageFolder => "is not for \"image-folder\", whose folders are the labels",
+        Written::Idx => "is not for \"idx\", which has images and labels alone",
+    };
+    let keys = [
+        ("delimiter", file.delimiter.is_some(), is_text),
+        ("quotes", file.quotes.is_some(), is_text),
+        ("has_header", file.has_header.is_some(), is_text),
+        ("columns", file.columns.is_some(), is_text),
+        ("skip_rows", file.skip_rows > 0, is_text),
+        ("rename", !file.rename.is_empty(), is_table),
+        ("images", file.images.is_some(), is_table),
+        ("labels", file.labels.is_some(), is_idx),
+        ("classes", !file.classes.is_empty(), is_idx),
+    ];
+    if let Some((other, ..)) = keys.iter().find(|(_, given, fits)| *given && !fits) {
+        return Err(Invalid::new(key(other), why));
+    }
+    if is_idx && file.labels.is_none() {
+        return Err(Invalid::new(key("labels"), "is missing: name the file of labels beside that of images"));
+    }
+    let mut seen = BTreeSet::new();
+    match file.classes.iter().find(|class| !seen.insert(class.as_str())) {
+        Some(twice) => Err(Invalid::new(key("classes"), format!("`{twice}` is listed twice"))),
+        None => Ok(()),
+    }
 }
 
 fn header(key: &str, has_header: Option<bool>, columns: Option<Vec<String>>) -> Result<Header, Invalid> {
@@ -216,7 +265,7 @@ fn format_of(key: &str, path: &Path) -> Result<Written, Invalid> {
         _ => Err(Invalid::new(
             key,
             format!(
-                "is missing, and the name of {} does not tell it: write \"csv\", \"tsv\" or \"jsonl\"",
+                "is missing, and the name of {} does not tell it: write \"csv\", \"tsv\", \"jsonl\", \"image-folder\" or \"idx\"",
                 path.display()
             ),
         )),

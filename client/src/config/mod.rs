@@ -36,10 +36,10 @@ pub struct SiteConfig {
     pub datasets: BTreeMap<String, DatasetConfig>,
 }
 
-/// One data set: a text file of rows.
+/// One data set: a text file of rows, or images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatasetConfig {
-    /// The file, in UTF-8.
+    /// The file, in UTF-8; the folder, or the file of images.
     pub path: PathBuf,
     /// How it is written.
     pub format: Format,
@@ -53,6 +53,14 @@ pub struct DatasetConfig {
     pub skip_rows: u64,
     /// What the file calls a column, by the name that runs call it.
     pub rename: BTreeMap<String, String>,
+    /// The folder that the paths of images in a table start at, and stay in; the file's own when not given.
+    pub images: Option<PathBuf>,
+    /// The file of labels beside one of images.
+    pub labels: Option<PathBuf>,
+    /// Names of the classes that the file of labels numbers from 0; the numbers themselves when there are none.
+    pub classes: Vec<String>,
+    /// MiB of memory that images may take.
+    pub memory_mib: u64,
 }
 
 /// Where the names of columns come from.
@@ -71,6 +79,17 @@ pub enum Format {
     Delimited,
     /// A JSON object per line.
     JsonLines,
+    /// A folder of images, with a folder in it for each class.
+    ImageFolder,
+    /// MNIST's: a file of images and one of labels.
+    Idx,
+}
+
+impl DatasetConfig {
+    /// [`DatasetConfig::memory_mib`] in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_mib.saturating_mul(1 << 20)
+    }
 }
 
 /// `site.toml` cannot be used.
@@ -110,7 +129,9 @@ impl SiteConfig {
 
     fn relative_to(mut self, folder: &Path) -> Self {
         let CredentialPaths { certificate, key, ca } = &mut self.identity;
-        let data = self.datasets.values_mut().map(|dataset| &mut dataset.path);
+        let data = self.datasets.values_mut().flat_map(|dataset| {
+            [&mut dataset.path].into_iter().chain(&mut dataset.images).chain(&mut dataset.labels)
+        });
         for path in [certificate, key, ca, &mut self.state_dir].into_iter().chain(data) {
             *path = folder.join(&*path);
         }
@@ -118,13 +139,23 @@ impl SiteConfig {
     }
 
     fn find_datasets(&self) -> Result<(), Invalid> {
-        for (name, DatasetConfig { path, .. }) in &self.datasets {
-            if !path.is_file() {
-                let what = if path.exists() { "is not a file" } else { "does not exist" };
-                return Err(Invalid::new(
-                    format!("datasets.{name}.path"),
-                    format!("{} {what}; a relative path starts at this file's folder", path.display()),
-                ));
+        for (name, DatasetConfig { path, format, images, labels, .. }) in &self.datasets {
+            let kind = if *format == Format::ImageFolder { "folder" } else { "file" };
+            let all = [
+                ("path", Some(path), kind),
+                ("images", images.as_ref(), "folder"),
+                ("labels", labels.as_ref(), "file"),
+            ];
+            for (key, path, kind) in all {
+                let Some(path) = path else { continue };
+                if !(if kind == "file" { path.is_file() } else { path.is_dir() }) {
+                    let what =
+                        if path.exists() { format!("is not a {kind}") } else { "does not exist".into() };
+                    return Err(Invalid::new(
+                        format!("datasets.{name}.{key}"),
+                        format!("{} {what}; a relative path starts at this file's folder", path.display()),
+                    ));
+                }
             }
         }
         Ok(())

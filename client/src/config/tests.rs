@@ -75,6 +75,10 @@ fn a_data_set_is_read_whole() {
         header: Header::FirstRow,
         skip_rows: 2,
         rename: [("disease".to_owned(), "num".to_owned())].into(),
+        images: None,
+        labels: None,
+        classes: Vec::new(),
+        memory_mib: 4096,
     };
     assert_eq!(dataset(written), expected);
     let named = dataset("path = \"a.csv\"\nhas_header = false\ncolumns = [\"age\", \"num\"]");
@@ -98,7 +102,23 @@ fn what_is_wrong_is_said_with_its_line() {
         ),
         (
             with("path = \"a.csv\"\nformat = \"parquet\""),
-            "site.toml:12: unknown variant `parquet`, expected one of `csv`, `tsv`, `jsonl`",
+            "site.toml:12: unknown variant `parquet`, expected one of `csv`, `tsv`, `jsonl`, `image-folder`, `idx`",
+        ),
+        (
+            with("path = \"scans\"\nformat = \"image-folder\"\nrename = { x = \"a\" }"),
+            "site.toml:13: datasets.heart.rename: is not for \"image-folder\", whose folders are the labels",
+        ),
+        (
+            with("path = \"a.csv\"\nlabels = \"b\""),
+            "site.toml:12: datasets.heart.labels: is for \"idx\" only",
+        ),
+        (
+            with("path = \"a\"\nformat = \"idx\""),
+            "site.toml:10: datasets.heart.labels: is missing: name the file of labels",
+        ),
+        (
+            with("path = \"a\"\nformat = \"idx\"\nlabels = \"b\"\nclasses = [\"x\", \"x\"]"),
+            "site.toml:14: datasets.heart.classes: `x` is listed twice",
         ),
         (
             with("path = \"a.csv\"\ndelimiter = \"::\""),
@@ -149,6 +169,14 @@ fn relative_paths_start_at_the_configuration() {
     let config = SiteConfig::load(&path).unwrap();
     assert_eq!(config.datasets["heart"].path, folder.path().join("heart.csv"));
     assert_eq!(config.state_dir, folder.path().join("state"));
+    for (written, sentence) in [
+        ("format = \"image-folder\"\npath = \"heart.csv\"", "heart.csv is not a folder"),
+        ("path = \"heart.csv\"\nimages = \"scans\"", "scans does not exist"),
+    ] {
+        fs::write(&path, with(written)).unwrap();
+        let said = SiteConfig::load(&path).unwrap_err().to_string();
+        assert!(said.contains(&format!("{}/{sentence}", folder.path().display())), "{said}");
+    }
     assert_eq!(config.identity.certificate, folder.path().join("site.pem"));
     assert_eq!(config.identity.key, Path::new("/etc/sheaf/site.key"));
 }

@@ -34,8 +34,28 @@ pub(super) enum Breach {
     NoObject { line: u64, why: String },
     /// A row has too few or too many fields.
     Ragged { line: u64, fields: usize, columns: usize },
-    /// A cell breaks the contract, in the column that the run calls `column` and the file `own`.
-    Cell { line: u64, column: String, own: String, value: String, problem: CellProblem },
+    /// A cell breaks the contract, in the column that the run calls `column` and the file `own`. What is no text has no
+    /// lines.
+    Cell { line: Option<u64>, column: String, own: String, value: String, problem: CellProblem },
+    /// An image, a path or its place in the file, cannot be had.
+    Image { image: String, problem: ImageProblem },
+    /// A file of IDX is not what it should be.
+    Idx(String),
+    /// Nobody says how large images are to be.
+    NoSize,
+    /// Images would take so many bytes, and the site gives them `most`.
+    TooMuch { bytes: u64, most: u64 },
+}
+
+/// What is wrong with an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ImageProblem {
+    /// It is not in the folder of images.
+    Outside,
+    /// There is no such file, or it cannot be opened, in the system's words.
+    Unreadable(String),
+    /// It is no image, a broken one or one that is too large, in the decoder's words.
+    Undecodable(String),
 }
 
 /// What is wrong with one cell.
@@ -86,9 +106,23 @@ impl ContractError {
                 | CellProblem::NotANumber
                 | CellProblem::NotFinite
                 | CellProblem::TooLarge => {
-                    format!("line {line}, column `{column}` holds a value that {}", problem.of_a_value())
+                    let place = line.map(|line| format!("line {line}, ")).unwrap_or_default();
+                    format!("{place}column `{column}` holds a value that {}", problem.of_a_value())
                 }
             },
+            Breach::Image { problem, .. } => {
+                let what = match problem {
+                    ImageProblem::Outside => "lies outside of the folder of images",
+                    ImageProblem::Unreadable(_) => "cannot be read",
+                    ImageProblem::Undecodable(_) => "cannot be decoded",
+                };
+                format!("an image {what}; the site's log says which")
+            }
+            Breach::Idx(_) => "its IDX files are not what they should be; the site's log says why".to_owned(),
+            Breach::NoSize => {
+                "the size of its images is not known: set task.image_size in run.toml".to_owned()
+            }
+            Breach::TooMuch { .. } => "its images take more memory than the site gives them".to_owned(),
         };
         format!("data set `{}`: {reason}", self.dataset)
     }
@@ -118,13 +152,33 @@ impl fmt::Display for ContractError {
                 ", line {line}: {fields} fields where the file has {columns} columns; check the delimiter and the quotes"
             ),
             Breach::Cell { line, own, value, problem, .. } => {
-                write!(
-                    f,
-                    ", line {line}, column `{own}`: {value:?} {}; {}",
-                    problem.of_a_value(),
-                    problem.remedy()
-                )
+                if let Some(line) = line {
+                    write!(f, ", line {line}")?;
+                }
+                let (what, remedy) = (problem.of_a_value(), problem.remedy());
+                write!(f, ", column `{own}`: {value:?} {what}; {remedy}")
             }
+            Breach::Image { image, problem } => {
+                write!(f, ": the image {image:?} ")?;
+                match problem {
+                    ImageProblem::Outside => f.write_str(
+                        "lies outside of the folder of images; name that folder with `images` in site.toml",
+                    ),
+                    ImageProblem::Unreadable(reason) => write!(f, "cannot be read: {reason}"),
+                    ImageProblem::Undecodable(reason) => {
+                        write!(f, "cannot be decoded: {reason}; replace it or leave it out")
+                    }
+                }
+            }
+            Breach::Idx(reason) => write!(f, " does not fit: {reason}"),
+            Breach::NoSize => f.write_str(": neither the run nor its model says how large images are to be"),
+            Breach::TooMuch { bytes, most } => write!(
+                f,
+                ": its images take {} MiB of memory and may take {} MiB; raise `memory_mib` in site.toml, or lower the \
+                 size of images or their number",
+                bytes.div_ceil(1 << 20),
+                most >> 20
+            ),
         }
     }
 }

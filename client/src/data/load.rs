@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use sheaf_common::run::{Feature, Task, TaskInput};
 
-use super::contract::{CellProblem, ContractError};
+use super::contract::{Breach, CellProblem, ContractError};
 use super::encode::{Encoder, TargetReader};
+use super::images;
 use super::table::{Column, Row, Table};
 use super::{Dataset, Inputs, Targets};
 use crate::config::DatasetConfig;
 
 /// Reads the data set `name` as `task` asks for it.
+///
+/// Images are scaled to the size that the task says.
 ///
 /// # Errors
 /// The first thing in which the file does not meet the contract.
@@ -40,8 +43,10 @@ fn read(
         let inputs = Inputs::Table { width: 0, values: Vec::new() };
         return Ok((Dataset { inputs, targets: Targets::Inputs(0) }, Vec::new()));
     }
-    let table = Table::open(config, name)?;
     let target = task.target.column();
+    let table = Table::open(config, name)?;
+    let table =
+        if let TaskInput::Image { column, .. } = &task.input { table.named(column, target) } else { table };
     let asked: Vec<&str> = target.into_iter().chain(task.input_columns()).chain(group).collect();
     let mut columns = table.columns(&asked)?.into_iter();
     let target = target.and_then(|_| columns.next());
@@ -54,8 +59,12 @@ fn read(
     };
     let inputs = match &task.input {
         TaskInput::Table { features } => read_table(table, &columns, features, &mut each)?,
-        TaskInput::Text { .. } | TaskInput::Image { .. } | TaskInput::Nothing => {
-            read_text(table, &columns, &mut each)?
+        TaskInput::Text { .. } | TaskInput::Nothing => Inputs::Text(read_text(table, &columns, &mut each)?),
+        TaskInput::Image { size, .. } => {
+            let images = read_text(table, &columns, &mut each)?;
+            let size = size.filter(|size| (1..=images::SIDE_MAX).contains(size));
+            let size = size.ok_or_else(|| ContractError::new(name, &config.path, Breach::NoSize))?;
+            Inputs::Images { size: size as usize, values: images::read(config, name, &images, size)? }
         }
     };
     Ok((Dataset { inputs, targets: targets.found }, groups.of_examples))
@@ -63,7 +72,7 @@ fn read(
 
 type Each<'a> = &'a mut dyn FnMut(&Row<'_>) -> Result<(), ContractError>;
 
-fn read_text(table: Table<'_>, columns: &[Column<'_>], each: Each<'_>) -> Result<Inputs, ContractError> {
+fn read_text(table: Table<'_>, columns: &[Column<'_>], each: Each<'_>) -> Result<Vec<String>, ContractError> {
     let mut texts = Vec::new();
     table.for_each_row(|row| {
         each(row)?;
@@ -72,7 +81,7 @@ fn read_text(table: Table<'_>, columns: &[Column<'_>], each: Each<'_>) -> Result
         }
         Ok(())
     })?;
-    Ok(Inputs::Text(texts))
+    Ok(texts)
 }
 
 fn read_table(

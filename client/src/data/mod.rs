@@ -1,6 +1,7 @@
 //! A site's data, read from its own files and brought into the form that the run's contract fixes.
 //!
 //! 1. `table` reads rows from a file, `lines` those of JSON lines.
+//!    `images` finds images and decodes them.
 //! 2. `encode` turns the cells of a row into model inputs, and `targets` holds what is learned.
 //! 3. [`load()`] does both for a whole data set; `contract` says why it could not, once for the site and once
 //!    for the operator, who must learn the reason but none of the site's values.
@@ -8,6 +9,7 @@
 
 mod contract;
 mod encode;
+mod images;
 mod lines;
 mod load;
 mod split;
@@ -43,6 +45,13 @@ pub enum Inputs {
         /// All rows.
         values: Vec<f32>,
     },
+    /// Square images in red, green and blue: `values.len() == 3 * size * size * examples`, each `[3, size, size]`.
+    Images {
+        /// Width and height in pixels.
+        size: usize,
+        /// All pixels, of which 255 is white.
+        values: Vec<u8>,
+    },
 }
 
 /// A site's examples, divided once for the whole run: the same in every round.
@@ -70,6 +79,7 @@ impl Dataset {
         let inputs = match &self.inputs {
             Inputs::Text(_) => Inputs::Text(Vec::new()),
             Inputs::Table { width, .. } => Inputs::Table { width: *width, values: Vec::new() },
+            Inputs::Images { size, .. } => Inputs::Images { size: *size, values: Vec::new() },
         };
         Self { inputs, targets: self.targets.empty_like() }
     }

@@ -53,9 +53,12 @@ fn part(dataset: Dataset, places: &BTreeSet<usize>) -> (Dataset, Dataset) {
             (Inputs::Text(texts), Inputs::Text(others))
         }
         Inputs::Table { width, values } => {
-            let (rows, others) = divide(values.chunks_exact(width.max(1)), places);
-            let table = |rows: Vec<&[f32]>| Inputs::Table { width, values: rows.concat() };
-            (table(rows), table(others))
+            let [rows, others] = divide_rows(values, width, places);
+            (Inputs::Table { width, values: rows }, Inputs::Table { width, values: others })
+        }
+        Inputs::Images { size, values } => {
+            let [rows, others] = divide_rows(values, 3 * size * size, places);
+            (Inputs::Images { size, values: rows }, Inputs::Images { size, values: others })
         }
     };
     (Dataset { inputs, targets }, Dataset { inputs: other_inputs, targets: other_targets })
@@ -140,6 +143,15 @@ fn quotas(sizes: &[usize], share: f64) -> Vec<usize> {
         quotas[class] += 1;
     }
     quotas
+}
+
+/// [`divide`] of rows of this width, one after the other.
+fn divide_rows<T: Copy>(values: Vec<T>, width: usize, held_out: &BTreeSet<usize>) -> [Vec<T>; 2] {
+    if held_out.is_empty() {
+        return [values, Vec::new()];
+    }
+    let (train, validation) = divide(values.chunks_exact(width.max(1)), held_out);
+    [train.concat(), validation.concat()]
 }
 
 fn divide<T>(items: impl IntoIterator<Item = T>, held_out: &BTreeSet<usize>) -> (Vec<T>, Vec<T>) {

@@ -1,4 +1,5 @@
-//! Rows of a file, delimited text or JSON lines, with the place of every row for the message.
+//! Rows of a file, delimited text or JSON lines, with the place of every row for the message; or of what else has an
+//! image and a class for each example.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -7,6 +8,7 @@ use std::path::Path;
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
 use super::contract::{Breach, CellProblem, ContractError};
+use super::images;
 use super::lines::Lines;
 use crate::config::{DatasetConfig, Format, Header};
 
@@ -23,6 +25,8 @@ pub(super) struct Table<'a> {
 enum Source {
     Delimited(Reader<File>),
     Lines(Lines),
+    /// Images and their classes.
+    Images(std::vec::IntoIter<[String; 2]>),
 }
 
 /// A column of the contract and where it is in the file.
@@ -40,6 +44,8 @@ pub(super) struct Row<'a> {
     dataset: &'a str,
     path: &'a Path,
     record: &'a ByteRecord,
+    /// Whether it is a line of the file.
+    is_text: bool,
 }
 
 /// What a data set holds, whatever a run may ask of it.
@@ -73,10 +79,22 @@ pub fn survey(config: &DatasetConfig, name: &str) -> Result<Survey, ContractErro
 impl<'a> Table<'a> {
     pub(super) fn open(config: &'a DatasetConfig, dataset: &'a str) -> Result<Self, ContractError> {
         let error = |breach| ContractError::new(dataset, &config.path, breach);
-        if config.format == Format::JsonLines {
-            let lines = Lines::open(&config.path).map_err(error)?;
-            return Ok(Self { dataset, config, names: lines.names.clone(), source: Source::Lines(lines) });
-        }
+        let (names, source) = match config.format {
+            Format::Delimited => return Self::open_delimited(config, dataset),
+            Format::JsonLines => {
+                let lines = Lines::open(&config.path).map_err(error)?;
+                (lines.names.clone(), Source::Lines(lines))
+            }
+            Format::ImageFolder | Format::Idx => {
+                let rows = images::rows(config).map_err(error)?;
+                (images::COLUMNS.map(str::to_owned).into(), Source::Images(rows.into_iter()))
+            }
+        };
+        Ok(Self { dataset, config, source, names })
+    }
+
+    fn open_delimited(config: &'a DatasetConfig, dataset: &'a str) -> Result<Self, ContractError> {
+        let error = |breach| ContractError::new(dataset, &config.path, breach);
         // The header is read as a row like any other and rows may differ in length until they are checked
         // below: only so are the lines counted from the top of the file, and skipped rows free in their form.
         let mut reader = ReaderBuilder::new()
@@ -102,6 +120,15 @@ impl<'a> Table<'a> {
             }
         }
         Ok(Self { dataset, config, source: Source::Delimited(reader), names })
+    }
+
+    /// Calls the columns of images and classes, which have no names of their own where they are no table, as the run
+    /// does.
+    pub(super) fn named(mut self, image: &str, class: Option<&str>) -> Self {
+        if matches!(self.source, Source::Images(_)) {
+            self.names = [image].into_iter().chain(class).map(str::to_owned).collect();
+        }
+        self
     }
 
     /// Finds the columns that the run calls so, in this order.
@@ -140,7 +167,8 @@ impl<'a> Table<'a> {
         let mut rows = 0;
         while self.next(&mut record)? {
             rows += 1;
-            visit(&Row { dataset: self.dataset, path: &self.config.path, record: &record })?;
+            let is_text = !matches!(self.source, Source::Images(_));
+            visit(&Row { dataset: self.dataset, path: &self.config.path, record: &record, is_text })?;
         }
         if rows == 0 { Err(self.error(Breach::NoExamples)) } else { Ok(()) }
     }
@@ -150,6 +178,11 @@ impl<'a> Table<'a> {
         let error = |breach| ContractError::new(dataset, path, breach);
         let more = match &mut self.source {
             Source::Lines(lines) => return lines.next(record).map_err(error),
+            Source::Images(rows) => {
+                let row = rows.next();
+                *record = row.iter().flatten().map(String::as_bytes).collect();
+                return Ok(row.is_some());
+            }
             Source::Delimited(reader) => {
                 reader.read_byte_record(record).map_err(|problem| error(unreadable(&problem)))?
             }
@@ -178,7 +211,7 @@ impl Row<'_> {
     pub(super) fn error(&self, column: Column<'_>, value: &str, problem: CellProblem) -> ContractError {
         const MOST: usize = 80;
         let breach = Breach::Cell {
-            line: line_of(self.record, self.path),
+            line: self.is_text.then(|| line_of(self.record, self.path)),
             column: column.name.to_owned(),
             own: column.own.to_owned(),
             value: value.chars().take(MOST).collect(),

@@ -115,7 +115,7 @@ pub fn evaluate(site_toml: &Path, args: &EvaluateArgs) -> Result<Evaluation, Eva
     }
     // All models are looked at before the first of them is set to work.
     let models = models(args, &run)?;
-    let dataset = load(&run.job, &config.datasets)?;
+    let dataset = load(&run.job, run.model_dir(), &config.datasets)?;
     let num_examples = dataset.len() as u64;
     let split = Split { train: dataset.empty_like(), validation: dataset };
     let mut trainer = on_split(&run.job, run.model_dir(), split, "evaluation", config.device)?;

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::Deserialize;
 use sheaf_common::message::Job;
-use sheaf_common::run::{Architecture, ModelSource, TaskInput};
+use sheaf_common::model::CONFIG_FILE;
+use sheaf_common::run::{Architecture, ModelSource, Task, TaskInput};
 
 use super::constant::ConstantTrainer;
 use super::softmax::SoftmaxTrainer;
@@ -65,21 +67,22 @@ pub fn open(
     site_label: &str,
     device: DeviceChoice,
 ) -> Result<Box<dyn Trainer>, OpenError> {
-    on_split(job, model_dir, load_split(job, datasets, site_label)?, site_label, device)
+    on_split(job, model_dir, load_split(job, model_dir, datasets, site_label)?, site_label, device)
 }
 
 /// The site's data for `job`, divided as it is in every round.
 pub fn load_split(
     job: &Job,
+    model_dir: Option<&Path>,
     datasets: &BTreeMap<String, DatasetConfig>,
     site_label: &str,
 ) -> Result<Split, OpenError> {
     let spec = &job.spec;
     let (dataset, groups) = match datasets.get(&spec.task.dataset) {
         Some(config) if spec.task.input != TaskInput::Nothing => {
-            data::load_grouped(config, &spec.task.dataset, &spec.task)?
+            data::load_grouped(config, &spec.task.dataset, &sized(&spec.task, model_dir))?
         }
-        Some(_) | None => (load(job, datasets)?, None),
+        Some(_) | None => (load(job, model_dir, datasets)?, None),
     };
     let share = spec.training.validation_split;
     let mut split = data::split(dataset, groups.as_deref(), share, spec.seed, site_label);
@@ -93,16 +96,34 @@ pub fn load_split(
 }
 
 /// The site's data for `job`, whole. A job without data needs no data set.
-pub fn load(job: &Job, datasets: &BTreeMap<String, DatasetConfig>) -> Result<Dataset, OpenError> {
+pub fn load(
+    job: &Job,
+    model_dir: Option<&Path>,
+    datasets: &BTreeMap<String, DatasetConfig>,
+) -> Result<Dataset, OpenError> {
     let task = &job.spec.task;
     if task.input == TaskInput::Nothing {
         let inputs = Inputs::Table { width: 0, values: Vec::new() };
         return Ok(Dataset { inputs, targets: Targets::Inputs(0) });
     }
     match datasets.get(&task.dataset) {
-        Some(config) => Ok(data::load(config, &task.dataset, task)?),
+        Some(config) => Ok(data::load(config, &task.dataset, &sized(task, model_dir))?),
         None => Err(OpenError::NoSuchDataset { name: task.dataset.clone(), known: names(datasets) }),
     }
+}
+
+/// The task, with images of the size that the model was made for when the run does not say another.
+fn sized(task: &Task, model_dir: Option<&Path>) -> Task {
+    #[derive(Deserialize)]
+    struct OfModel {
+        image_size: u32,
+    }
+    let mut task = task.clone();
+    if let (TaskInput::Image { size: size @ None, .. }, Some(folder)) = (&mut task.input, model_dir) {
+        let json = std::fs::read(folder.join(CONFIG_FILE)).ok();
+        *size = json.and_then(|json| serde_json::from_slice::<OfModel>(&json).ok()).map(|of| of.image_size);
+    }
+    task
 }
 
 fn names(datasets: &BTreeMap<String, DatasetConfig>) -> String {

@@ -3,6 +3,7 @@
 
 mod bad;
 mod encoding;
+mod images;
 mod lines;
 mod splitting;
 
@@ -32,6 +33,10 @@ impl TestFile {
             header: Header::FirstRow,
             skip_rows: 0,
             rename: [].into(),
+            images: None,
+            labels: None,
+            classes: Vec::new(),
+            memory_mib: 64,
         };
         Self { config, _folder: folder }
     }

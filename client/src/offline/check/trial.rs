@@ -39,7 +39,7 @@ pub(super) fn check(config: &SiteConfig, run: &Path, model: Option<&Path>, repor
     let spec = &run.job.spec;
     report.add("run", Ok(format!("{}, {} rounds", spec.name, spec.rounds)));
     let site = site_label(None, config);
-    let split = match load_split(&run.job, &config.datasets, &site) {
+    let split = match load_split(&run.job, run.model_dir(), &config.datasets, &site) {
         Ok(split) => split,
         Err(error) => return report.add("contract", Err(error.to_string())),
     };

@@ -178,7 +178,7 @@ impl Table {
                 Ok(Self { width, values, labels })
             }
             Inputs::Table { .. } => failed("the data's rows are not as wide as the run's features"),
-            Inputs::Text(_) => failed("softmax regression reads tables, not texts"),
+            Inputs::Text(_) | Inputs::Images { .. } => failed("softmax regression reads tables only"),
         }
     }
 

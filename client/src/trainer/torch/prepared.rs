@@ -41,7 +41,8 @@ impl Prepared {
         let features = match (&data.inputs, tokens) {
             (Inputs::Text(texts), Some(tokens)) => of_tokens(&tokens.encode(texts, true)?)?,
             (Inputs::Table { width, values }, None) => from_table(*width, values, spec.task.num_inputs())?,
-            (Inputs::Text(_), None) | (Inputs::Table { .. }, Some(_)) => {
+            (Inputs::Images { size, values }, None) => from_images(*size, values, data.targets.len())?,
+            (Inputs::Text(_), None) | (Inputs::Table { .. } | Inputs::Images { .. }, Some(_)) => {
                 return Err(wrong_kind(&spec.task.input));
             }
         };
@@ -113,6 +114,18 @@ fn from_table(width: usize, values: &[f32], inputs: u64) -> Result<Ragged, Train
     let rows =
         Tensor::f_from_slice(values)?.f_view([examples as i64, width as i64])?.f_to_kind(Kind::Float)?;
     Ok(Ragged::new(rows, std::iter::repeat_n(1, examples)))
+}
+
+/// Bytes as they are, `[examples, 3, size, size]`: the model's first stage scales them.
+fn from_images(size: usize, values: &[u8], examples: usize) -> Result<Ragged, TrainError> {
+    if values.len() != 3 * size * size * examples {
+        return Err(TrainError::Failed(format!(
+            "the data set has {} bytes of images, which are not {examples} of {size} x {size}",
+            values.len()
+        )));
+    }
+    let shape = [examples as i64, 3, size as i64, size as i64];
+    Ok(Ragged::new(Tensor::f_from_slice(values)?.f_view(shape)?, std::iter::repeat_n(1, examples)))
 }
 
 fn wrong_kind(input: &TaskInput) -> TrainError {

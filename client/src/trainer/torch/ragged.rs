@@ -2,6 +2,9 @@
 
 use tch::{Device, TchError, Tensor};
 
+/// Values of a row of usual size: more than those of a hidden state, fewer than those of a photograph.
+const VALUES_PER_ROW: usize = 8192;
+
 /// The rows of all examples, one after the other. An example has one row per token (its id or its hidden
 /// state), or just one (a pooled text, a row of a table).
 pub(super) struct Ragged {
@@ -41,8 +44,10 @@ impl Ragged {
     }
 
     /// All examples in batches of similar lengths, of at most `max_rows` rows with padding (or one example);
-    /// longest first, so that too little memory shows at once.
+    /// longest first, so that too little memory shows at once. A row of many values, an image, counts as several.
     pub(super) fn by_length(&self, max_rows: usize) -> Vec<Vec<usize>> {
+        let values: i64 = self.rows.size()[1..].iter().product();
+        let max_rows = max_rows / (values as usize).div_ceil(VALUES_PER_ROW).max(1);
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.sort_by_key(|example| std::cmp::Reverse(self.length(*example)));
         let mut batches = Vec::new();
