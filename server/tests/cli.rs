@@ -274,7 +274,13 @@ async fn what_is_wrong_is_one_sentence() {
     let errors = [
         ("run show nope", "there is no run nope"),
         ("run submit none.toml", "cannot read none.toml"),
-        ("model import none --name m", "none is not a folder"),
+        ("model import none --name m", "none is not there"),
+        (
+            "model import run.toml --name m",
+            "run.toml holds weights and no description: say what they are with --kind",
+        ),
+        ("model import run.toml --kind resnet18 --name m", "run.toml is neither GGUF"),
+        ("model import pki --kind vit --name m", "pki says itself what it is"),
         ("model import pki --name m", "config.json is missing from pki"),
         ("run list --server 127.0.0.1", "`127.0.0.1` is not a server: write host:port"),
         ("run list --config none.toml", "cannot read none.toml"),

@@ -11,6 +11,7 @@ use crate::run::{Feature, NumberTarget, Target, Task};
 
 use super::features::{FeatureJson, NumberJson};
 use super::tensors;
+use super::vision::Image;
 use super::weights::{BadWeights, Weights};
 use decoder::{Gpt2Json, LlamaJson};
 
@@ -30,6 +31,8 @@ pub enum ModelConfig {
     Llama(LlamaConfig),
     /// A multi-layer perceptron exported by Sheaf.
     Mlp(MlpConfig),
+    /// An image classifier under torchvision's or timm's names.
+    Image(Image),
 }
 
 /// A BERT encoder: learned absolute positions, exact GELU, layer normalisation after each block.
@@ -88,8 +91,12 @@ impl ModelConfig {
             Some("gpt2") => read::<Gpt2Json>(config_json)?.checked().map(Self::Gpt2),
             Some("llama") => read::<LlamaJson>(config_json)?.checked().map(Self::Llama),
             Some("mlp") => read::<MlpJson>(config_json)?.checked().map(Self::Mlp),
+            Some("torchvision_resnet" | "timm_efficientnet_lite" | "timm_vit") => {
+                read::<Image>(config_json)?.checked().map(Self::Image)
+            }
             Some(other) => bad(format!(
-                "`model_type` is `{}`; Sheaf trains \"bert\", \"gpt2\", \"llama\" and its own \"mlp\"",
+                "`model_type` is `{}`; Sheaf trains \"bert\", \"gpt2\", \"llama\", its own \"mlp\", and image classifiers \
+                 imported with --kind",
                 shown(other)
             )),
             None => bad(
@@ -106,6 +113,7 @@ impl ModelConfig {
             Self::Gpt2(_) => "gpt2",
             Self::Llama(_) => "llama",
             Self::Mlp(_) => "mlp",
+            Self::Image(image) => image.architecture.model_type(),
         }
     }
 
@@ -115,6 +123,7 @@ impl ModelConfig {
             Self::Bert(bert) => &bert.labels,
             Self::Gpt2(_) | Self::Llama(_) => &[],
             Self::Mlp(mlp) => &mlp.labels,
+            Self::Image(image) => &image.labels,
         }
     }
 
@@ -132,7 +141,7 @@ impl ModelConfig {
     pub fn reads_text(&self) -> bool {
         match self {
             Self::Bert(_) | Self::Gpt2(_) | Self::Llama(_) => true,
-            Self::Mlp(_) => false,
+            Self::Mlp(_) | Self::Image(_) => false,
         }
     }
 
@@ -140,7 +149,7 @@ impl ModelConfig {
     pub fn is_decoder(&self) -> bool {
         match self {
             Self::Gpt2(_) | Self::Llama(_) => true,
-            Self::Bert(_) | Self::Mlp(_) => false,
+            Self::Bert(_) | Self::Mlp(_) | Self::Image(_) => false,
         }
     }
 
@@ -150,18 +159,19 @@ impl ModelConfig {
             Self::Bert(_) => &["query", "value"],
             Self::Gpt2(_) => &["c_attn"],
             Self::Llama(_) => &["q_proj", "v_proj"],
-            Self::Mlp(_) => &[],
+            Self::Mlp(_) | Self::Image(_) => &[],
         }
     }
 
-    /// Whether the weights hold what this model is made of, each tensor f32 and of the right shape. A BERT
-    /// encoder's pooler and head may be missing: not every run uses them.
+    /// Whether the weights hold what this model is made of, each tensor f32 and of the right shape. The pooler
+    /// and head of an encoder or an image classifier may be missing: not every run uses them.
     pub fn check_weights(&self, weights: &Weights) -> Result<(), BadWeights> {
         let blocks = match self {
             Self::Bert(bert) => tensors::bert(bert, false, None),
             Self::Gpt2(gpt2) => tensors::gpt2(gpt2),
             Self::Llama(llama) => tensors::llama(llama),
             Self::Mlp(mlp) => tensors::mlp(mlp.num_inputs(), &mlp.hidden, mlp.num_outputs()),
+            Self::Image(image) => image.architecture.tensors(None),
         };
         blocks.all().try_for_each(|tensor| weights.require(&tensor.name, &tensor.shape).map(|_| ()))
     }
@@ -293,11 +303,11 @@ fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, BadConfig> {
     serde_json::from_slice(json).or_else(|error| bad(error.to_string()))
 }
 
-fn bad<T>(problem: impl Into<String>) -> Result<T, BadConfig> {
+pub(super) fn bad<T>(problem: impl Into<String>) -> Result<T, BadConfig> {
     Err(BadConfig(problem.into()))
 }
 
-fn within(key: &str, value: u64, least: u64, most: u64) -> Result<(), BadConfig> {
+pub(super) fn within(key: &str, value: u64, least: u64, most: u64) -> Result<(), BadConfig> {
     if (least..=most).contains(&value) {
         Ok(())
     } else {

@@ -187,7 +187,13 @@ pub fn export_config(plan: &ExportPlan, base: Option<&[u8]>) -> Result<Vec<u8>, 
     match spec.task.input {
         TaskInput::Text { .. } => config.extend(text_keys(spec)),
         TaskInput::Table { .. } => config.extend(table_keys(spec)),
-        TaskInput::Image { .. } | TaskInput::Nothing => {}
+        TaskInput::Image { size, .. } => {
+            config.insert("labels".into(), json!(spec.task.labels()));
+            if let Some(size) = size {
+                config.insert("image_size".into(), json!(size));
+            }
+        }
+        TaskInput::Nothing => {}
     }
     // It names where the base came from, which transformers takes for where this model is.
     config.remove("_name_or_path");
@@ -407,7 +413,13 @@ fn exported_name(config: Option<&ModelConfig>, name: &str) -> String {
     match config {
         Some(ModelConfig::Bert(_)) if !name.starts_with("classifier.") => format!("bert.{name}"),
         Some(ModelConfig::Gpt2(_)) if !name.starts_with("lm_head.") => format!("transformer.{name}"),
-        Some(ModelConfig::Bert(_) | ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_))
+        Some(
+            ModelConfig::Bert(_)
+            | ModelConfig::Gpt2(_)
+            | ModelConfig::Llama(_)
+            | ModelConfig::Mlp(_)
+            | ModelConfig::Image(_),
+        )
         | None => name.to_owned(),
     }
 }

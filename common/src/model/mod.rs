@@ -24,6 +24,7 @@ pub mod plan;
 pub mod tensors;
 #[cfg(test)]
 mod tests;
+pub mod vision;
 pub mod weights;
 
 use serde::{Deserialize, Serialize};

@@ -13,6 +13,7 @@ use super::config::{BertConfig, MlpConfig, ModelConfig};
 use super::features::features_differ;
 use super::lora;
 use super::tensors::{self, Blocks};
+use super::vision::{Image, is_statistic};
 
 /// A run that does not fit its model: one sentence, with what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +36,14 @@ pub enum PlanError {
         asked: u64,
         /// Positions of the model.
         most: u64,
+    },
+    /// Images of another size than those that the model has positions for.
+    #[error("the model takes images of {only} pixels only, not {asked}; write {only}, or leave it out")]
+    ImageSize {
+        /// What `run.toml` says.
+        asked: u64,
+        /// What the model takes.
+        only: u64,
     },
     /// More layers to train than there are.
     #[error(
@@ -95,6 +104,7 @@ impl PlanError {
             Self::NoModel(_) => "model.name",
             Self::Task { .. } => "task.type",
             Self::MaxLength { .. } => "task.max_length",
+            Self::ImageSize { .. } => "task.image_size",
             Self::Layers { .. } | Self::NoHead | Self::Pattern(_) | Self::Matchless { .. } => {
                 "model.trainable"
             }
@@ -140,17 +150,20 @@ fn trained(
 
 /// The tensors that `trainable` speaks of, in the order of the model.
 fn chosen<'a>(trainable: &Trainable, blocks: &'a Blocks) -> Result<Vec<&'a ParamTensor>, PlanError> {
-    match trainable {
-        Trainable::Head if blocks.head.is_empty() => Err(PlanError::NoHead),
-        Trainable::Head => Ok(blocks.head.iter().collect()),
+    let mut chosen: Vec<_> = match trainable {
+        Trainable::Head if blocks.head.is_empty() => return Err(PlanError::NoHead),
+        Trainable::Head => blocks.head.iter().collect(),
         Trainable::Last(asked) => {
             let (asked, has) = (*asked, blocks.layers.len());
             let count = usize::try_from(asked).ok().filter(|count| *count <= has);
-            Ok(blocks.last(count.ok_or(PlanError::Layers { asked, has })?).collect())
+            blocks.last(count.ok_or(PlanError::Layers { asked, has })?).collect()
         }
-        Trainable::All => Ok(blocks.all().collect()),
-        Trainable::Matching(patterns) => matching(patterns, blocks),
-    }
+        Trainable::All => blocks.all().collect(),
+        Trainable::Matching(patterns) => matching(patterns, blocks)?,
+    };
+    // What batch normalisation has counted stays as it was imported: no gradient changes it.
+    chosen.retain(|tensor| !is_statistic(&tensor.name));
+    Ok(chosen)
 }
 
 /// The tensors in whose names a pattern is found. A pattern that is found in none is a slip of the pen.
@@ -221,6 +234,7 @@ pub fn blocks(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Blocks, Pl
             decoder_blocks(spec, "llama", config.max_position_embeddings, tensors::llama(config))
         }
         (ModelSource::Imported(_), Some(ModelConfig::Mlp(config))) => mlp_blocks(spec, config),
+        (ModelSource::Imported(_), Some(ModelConfig::Image(image))) => image_blocks(spec, image),
         (ModelSource::Imported(name), None) => Err(PlanError::NoModel(name.clone())),
         (ModelSource::Fresh(architecture), _) => Ok(fresh_blocks(spec, architecture)),
     }
@@ -268,6 +282,19 @@ fn mlp_blocks(spec: &RunSpec, config: &MlpConfig) -> Result<Blocks, PlanError> {
     match features_differ(&config.features, features) {
         Some(difference) => Err(PlanError::Features(difference)),
         None => Ok(tensors::mlp(config.num_inputs(), &config.hidden, spec.task.num_outputs())),
+    }
+}
+
+fn image_blocks(spec: &RunSpec, image: &Image) -> Result<Blocks, PlanError> {
+    let TaskInput::Image { size, .. } = &spec.task.input else {
+        let model_type = image.architecture.model_type();
+        return Err(PlanError::Task { model_type, instead: "\"image-classification\"" });
+    };
+    match size.map(u64::from) {
+        Some(asked) if image.architecture.has_fixed_size() && asked != image.image_size => {
+            Err(PlanError::ImageSize { asked, only: image.image_size })
+        }
+        Some(_) | None => Ok(image.architecture.tensors(Some(spec.task.num_outputs()))),
     }
 }
 

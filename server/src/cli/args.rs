@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 use sheaf_common::id::{ClientId, Federation, Name, Role, RunId};
+use sheaf_common::model::foreign::kind::Kind;
 
 use crate::pki::Host;
 
@@ -155,8 +156,12 @@ pub enum SiteCommand {
 pub enum ModelCommand {
     /// Give a pretrained model to the server. What it has already is not sent again.
     Import {
-        /// Folder with config.json, model.safetensors and, for text, tokenizer.json; or a GGUF file.
-        dir: PathBuf,
+        /// Folder with config.json, model.safetensors and, for text, tokenizer.json; or a GGUF file; or a file of
+        /// weights: a state dict of PyTorch (.pth, .pt) or safetensors.
+        path: PathBuf,
+        /// What a file of weights is: resnet18, resnet34, resnet50, efficientnet-lite0 or vit.
+        #[arg(long)]
+        kind: Option<Kind>,
         /// Name for run.toml.
         #[arg(long)]
         name: String,

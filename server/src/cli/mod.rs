@@ -16,7 +16,6 @@ mod args;
 mod event;
 mod export;
 mod folder;
-mod gguf;
 mod import;
 mod json;
 mod manual;

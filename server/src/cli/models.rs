@@ -18,8 +18,8 @@ pub(super) async fn execute(
     out: Output,
 ) -> Result<(), CliError> {
     match command {
-        ModelCommand::Import { dir, name } => {
-            let model = import::read(&dir, &name)?;
+        ModelCommand::Import { path, kind, name } => {
+            let model = import::read(&path, kind, &name)?;
             let (info, sent) = import::send(&model, &settings()?).await?;
             let mut value = json::model(&info);
             if let Value::Object(fields) = &mut value {
@@ -47,7 +47,7 @@ pub(super) async fn execute(
 /// The models as a table.
 pub(super) fn list(models: &[ModelInfo]) -> String {
     if models.is_empty() {
-        return "no models yet: `sheaf model import DIR --name NAME` brings one".into();
+        return "no models yet: `sheaf model import PATH --name NAME` brings one".into();
     }
     let columns = [
         ("MODEL", Align::Left),

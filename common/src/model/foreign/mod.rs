@@ -4,7 +4,9 @@
 //! where in the file each tensor lies. Only the file's headers are read for it; the values are decoded later, a piece at
 //! a time, so that converting a model costs the memory of one buffer. Pure over bytes: whoever calls reads and writes.
 
+pub mod convert;
 pub mod gguf;
+pub mod kind;
 pub mod pickle;
 mod quantized;
 #[cfg(test)]
@@ -41,7 +43,7 @@ pub enum Format {
     Q8_0,
 }
 
-/// A tensor in a foreign file: contiguous, row-major.
+/// A tensor in a foreign file, without gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignTensor {
     /// Its name in the file.
@@ -54,6 +56,8 @@ pub struct ForeignTensor {
     pub offset: u64,
     /// Its length in bytes.
     pub bytes: u64,
+    /// How many values lie between neighbours along each axis; `None` where they lie row by row.
+    pub strides: Option<Vec<u64>>,
 }
 
 /// The tensors of a foreign file by name, each known to lie within the file and to be as long as its shape makes it.
@@ -74,6 +78,11 @@ pub enum BadIndex {
     /// More dimensions than [`DIMENSIONS_MAX`], or more values than a file can hold.
     #[error("`{0}` has an impossible shape")]
     Shape(String),
+    /// Values with gaps between them, or that are used twice.
+    #[error(
+        "`{0}` does not hold each of its values once: call .contiguous() on the tensors before saving them"
+    )]
+    Gaps(String),
     /// The shape and the length do not fit, or the tensor ends beyond the file.
     #[error("`{0}` does not lie within the file as its shape asks: the file is cut short or damaged")]
     Place(String),
@@ -131,6 +140,31 @@ impl ForeignTensor {
     pub fn numel(&self) -> Option<u64> {
         self.shape.iter().try_fold(1u64, |numel, size| numel.checked_mul(*size))
     }
+
+    /// The values row by row, from all of them as they are `stored`.
+    pub fn row_major(&self, stored: Vec<f32>) -> Vec<f32> {
+        let Some(strides) = &self.strides else { return stored };
+        let mut places = vec![0u64];
+        for (size, stride) in self.shape.iter().zip(strides) {
+            places = places.iter().flat_map(|place| (0..*size).map(move |at| place + at * stride)).collect();
+        }
+        // `Index::new` has established that all places are there.
+        places.iter().filter_map(|place| stored.get(*place as usize).copied()).collect()
+    }
+
+    /// Whether the strides lead to each value once: ordered by them, each axis steps over all of the one before.
+    fn is_dense(&self) -> bool {
+        let Some(strides) = &self.strides else { return true };
+        let mut axes: Vec<_> = strides.iter().zip(&self.shape).filter(|(_, size)| **size != 1).collect();
+        axes.sort();
+        let mut expected = 1u64;
+        strides.len() == self.shape.len()
+            && axes.into_iter().all(|(stride, size)| {
+                let fits = *stride == expected;
+                expected = expected.saturating_mul(*size);
+                fits
+            })
+    }
 }
 
 impl Index {
@@ -150,6 +184,9 @@ impl Index {
             if tensor.format.bytes(numel) != Some(tensor.bytes) || end.is_none_or(|end| end > file_bytes) {
                 return Err(BadIndex::Place(tensor.name));
             }
+            if !tensor.is_dense() {
+                return Err(BadIndex::Gaps(tensor.name));
+            }
             if let Some(twice) = index.tensors.insert(tensor.name.clone(), tensor) {
                 return Err(BadIndex::Duplicate(twice.name));
             }
@@ -168,7 +205,8 @@ impl Index {
                 _ => return None,
             };
             let (shape, offset, bytes) = (stored.shape.clone(), stored.offset, stored.bytes);
-            Some((name.to_owned(), ForeignTensor { name: name.to_owned(), shape, format, offset, bytes }))
+            let tensor = ForeignTensor { name: name.to_owned(), shape, format, offset, bytes, strides: None };
+            Some((name.to_owned(), tensor))
         };
         Self { tensors: weights.tensors().filter_map(of).collect() }
     }

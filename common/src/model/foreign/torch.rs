@@ -46,9 +46,6 @@ pub enum BadTorch {
     /// A tensor that is described in another way than PyTorch does it.
     #[error("`{0}` in it is not described as a tensor should be")]
     Tensor(String),
-    /// A tensor whose values are not in their order.
-    #[error("`{0}` in it is not contiguous: call .contiguous() on the tensors before saving them")]
-    Strided(String),
     /// A storage that is not there.
     #[error("the values `{0}` are missing from it, or have another length than its pickle says")]
     Storage(String),
@@ -217,11 +214,10 @@ impl StoredIn {
         values: u64,
     ) -> Result<ForeignTensor, BadTorch> {
         let impossible = || BadTorch::Tensor(shown(&name));
-        let tensor = ForeignTensor { name: name.clone(), shape: self.shape, format, offset: 0, bytes: 0 };
+        let strides = (!is_contiguous(&self.shape, &self.strides)).then_some(self.strides);
+        let tensor =
+            ForeignTensor { name: name.clone(), shape: self.shape, format, offset: 0, bytes: 0, strides };
         let numel = tensor.numel().ok_or_else(impossible)?;
-        if numel > 0 && !is_contiguous(&tensor.shape, &self.strides) {
-            return Err(BadTorch::Strided(shown(&name)));
-        }
         if self.offset.checked_add(numel).is_none_or(|end| end > values) {
             return Err(impossible());
         }

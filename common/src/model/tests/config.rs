@@ -73,7 +73,7 @@ fn each_wrong_bert_has_its_sentence() {
         (
             "model_type",
             json!("t5"),
-            "config.json: `model_type` is `t5`; Sheaf trains \"bert\", \"gpt2\", \"llama\" and its own \"mlp\"",
+            "config.json: `model_type` is `t5`; Sheaf trains \"bert\", \"gpt2\", \"llama\", its own \"mlp\", and image classifiers imported with --kind",
         ),
         (
             "model_type",

@@ -5,6 +5,7 @@ mod config;
 mod decoder;
 mod export;
 mod growth;
+mod image;
 mod initial;
 mod manifest;
 mod plan;
@@ -69,7 +70,9 @@ fn config(json: &str) -> ModelConfig {
 fn bert_config() -> BertConfig {
     match config(TINY_BERT) {
         ModelConfig::Bert(bert) => bert,
-        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_) => panic!("TINY_BERT is a BERT"),
+        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_) | ModelConfig::Image(_) => {
+            panic!("TINY_BERT is a BERT")
+        }
     }
 }
 

@@ -236,5 +236,5 @@ fn read_tensor(reader: &mut Reader<'_>) -> Result<ForeignTensor, BadGguf> {
     let bytes = numel.filter(|_| whole_rows).and_then(|numel| format.bytes(numel));
     let bytes = bytes.ok_or_else(|| BadIndex::Shape(name.clone()))?;
     shape.reverse();
-    Ok(ForeignTensor { name, shape, format, offset, bytes })
+    Ok(ForeignTensor { name, shape, format, offset, bytes, strides: None })
 }

@@ -3,7 +3,7 @@
 use crate::model::foreign::*;
 
 fn tensor(shape: &[u64], format: Format, offset: u64, bytes: u64) -> ForeignTensor {
-    ForeignTensor { name: "w".into(), shape: shape.into(), format, offset, bytes }
+    ForeignTensor { name: "w".into(), shape: shape.into(), format, offset, bytes, strides: None }
 }
 
 fn decoded(format: Format, bytes: &[u8]) -> Vec<f32> {

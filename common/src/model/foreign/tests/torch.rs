@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use proptest::prelude::*;
 
+use crate::model::foreign::convert::Conversion;
 use crate::model::foreign::pickle::BadPickle;
 use crate::model::foreign::torch::{BadTorch, index};
 use crate::model::foreign::*;
@@ -57,6 +58,21 @@ fn a_checkpoint_of_a_training_script_holds_a_state_dict() {
 }
 
 #[test]
+fn values_in_another_order_are_put_in_order() {
+    let file: &[u8] = include_bytes!("transposed.pth");
+    let index = read(file).unwrap();
+    assert_eq!(index.tensor("grid").unwrap().shape, [4, 2, 1, 3]);
+    let mut converted = Vec::new();
+    Conversion::all(&index).write(&mut Cursor::new(file), &mut converted, &mut |_| ()).unwrap();
+    let converted = safetensors::SafeTensors::deserialize(&converted).unwrap();
+    let tensor = converted.tensor("grid").unwrap();
+    assert_eq!(tensor.shape(), [4, 2, 1, 3]);
+    // Element [a, b, 0, c] of the view is [b, c, 0, a] of 0 to 23 in a grid of 2 x 3 x 1 x 4.
+    let places = (0..4).flat_map(|a| (0..2).flat_map(move |b| (0..3).map(move |c| b * 12 + c * 4 + a)));
+    assert_eq!(crate::params::from_bytes(tensor.data()), places.map(|at| at as f32).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_would_run_code_is_refused_by_name() {
     for bomb in [&b"cos\nsystem\n(X\x04\0\0\0echotR."[..], b"X\x02\0\0\0osX\x06\0\0\0system\x93)R."] {
         let said = refusal(&legacy(bomb));
@@ -91,7 +107,7 @@ fn other_files_are_refused_in_a_sentence() {
     assert!(matches!(read(b"hello"), Err(BadTorch::Format)));
     assert!(matches!(read(&legacy(b"}.")), Err(BadTorch::NoTensors)));
     assert!(matches!(read(&legacy(b"X\xff\xff\xff\xff")), Err(BadTorch::Pickle(BadPickle::Cut))));
-    let said = refusal(include_bytes!("strided.pth"));
+    let said = refusal(include_bytes!("gaps.pth"));
     assert!(said.contains("`grid`") && said.contains(".contiguous()"), "{said}");
     for file in FILES {
         for length in 0..file.len() {

@@ -11,7 +11,7 @@ use sheaf_common::model::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use sheaf_common::params::to_bytes;
 use tempfile::TempDir;
 
-use super::screen::transfer_bar;
+use super::super::screen::transfer_bar;
 
 /// The file cannot be converted.
 #[derive(Debug, thiserror::Error)]

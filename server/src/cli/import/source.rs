@@ -1,0 +1,157 @@
+//! What people have of a model, and how it becomes a folder in Sheaf's form: `config.json` beside f32
+//! `model.safetensors`.
+//!
+//! A folder whose weights are f32 is taken as it is. Everything else is converted, a piece at a time, into a folder that
+//! is gone after the import. A further file format is read in [`index`], a further model in
+//! [`Kind`](sheaf_common::model::foreign::kind::Kind).
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sheaf_common::model::foreign::convert::Conversion;
+use sheaf_common::model::foreign::kind::{Kind, NotOfKind};
+use sheaf_common::model::foreign::torch::{self, BadTorch};
+use sheaf_common::model::foreign::{Format, Index};
+use sheaf_common::model::{CONFIG_FILE, WEIGHTS_FILE};
+use tempfile::TempDir;
+
+use super::super::folder::{FolderError, read_weights};
+use super::super::screen::transfer_bar;
+use super::gguf::{self, GgufError};
+
+/// What is at a path cannot be brought into Sheaf's form.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Nothing is there.
+    #[error(
+        "{0} is not there: give a folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}, a .gguf file, or a file of \
+         weights and its --kind"
+    )]
+    Nothing(PathBuf),
+    /// A file of weights alone.
+    #[error("{0} holds weights and no description: say what they are with --kind {kinds}", kinds = Kind::names())]
+    NoKind(PathBuf),
+    /// A kind of what describes itself.
+    #[error("{0} says itself what it is: leave out --kind")]
+    Described(PathBuf),
+    /// A GGUF file that cannot be converted.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A file of another format.
+    #[error("{0} is neither GGUF, nor a state dict of PyTorch (.pth, .pt), nor safetensors")]
+    Format(PathBuf),
+    /// It cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Read(PathBuf, io::Error),
+    /// A safetensors file that is damaged.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A state dict that is damaged, or would run code.
+    #[error("{0} cannot be imported: {1}")]
+    Torch(PathBuf, BadTorch),
+    /// Weights of something else.
+    #[error("{0} cannot be imported: {1}")]
+    Kind(PathBuf, NotOfKind),
+    /// Our disk.
+    #[error("cannot convert {0} into the folder for temporary files: {1}")]
+    Convert(PathBuf, io::Error),
+}
+
+/// The folder of a model in Sheaf's form.
+pub(super) enum Source {
+    /// The operator's own.
+    Folder(PathBuf),
+    /// Ours, which is removed when it is dropped.
+    Converted(TempDir),
+}
+
+impl Source {
+    /// Brings what is at `path` into Sheaf's form.
+    pub(super) fn open(path: &Path, kind: Option<Kind>) -> Result<Self, SourceError> {
+        match kind {
+            Some(_) if path.is_dir() || gguf::is_gguf(path) => Err(SourceError::Described(path.to_owned())),
+            None if gguf::is_gguf(path) => Ok(Self::Converted(gguf::convert(path)?)),
+            None if path.is_dir() => from_folder(path),
+            Some(kind) if path.is_file() => from_file(path, kind),
+            None if path.is_file() => Err(SourceError::NoKind(path.to_owned())),
+            Some(_) | None => Err(SourceError::Nothing(path.to_owned())),
+        }
+    }
+
+    /// The folder.
+    pub(super) fn dir(&self) -> &Path {
+        match self {
+            Self::Folder(dir) => dir,
+            Self::Converted(dir) => dir.path(),
+        }
+    }
+}
+
+/// A folder as Hugging Face publishes it. What is missing from it is found later.
+fn from_folder(dir: &Path) -> Result<Source, SourceError> {
+    let path = dir.join(WEIGHTS_FILE);
+    if !path.is_file() {
+        return Ok(Source::Folder(dir.to_owned()));
+    }
+    let index = Index::of_safetensors(&read_weights(&path)?);
+    if index.tensors().all(|tensor| tensor.format == Format::F32) {
+        return Ok(Source::Folder(dir.to_owned()));
+    }
+    convert(&path, &Conversion::all(&index), |target| {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.path() != path && entry.file_type()?.is_file() {
+                fs::copy(entry.path(), target.join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Weights alone, of which the kind says the rest.
+fn from_file(path: &Path, kind: Kind) -> Result<Source, SourceError> {
+    let index = index(path)?;
+    let (config, conversion) = kind.convert(&index).map_err(|e| SourceError::Kind(path.to_owned(), e))?;
+    convert(path, &conversion, |target| {
+        let mut json = serde_json::to_vec_pretty(&config)?;
+        json.push(b'\n');
+        fs::write(target.join(CONFIG_FILE), json)
+    })
+}
+
+/// The tensors of a file in any of the formats that are known, by its first bytes.
+fn index(path: &Path) -> Result<Index, SourceError> {
+    let unreadable = |e| SourceError::Read(path.to_owned(), e);
+    let mut file = File::open(path).map_err(unreadable)?;
+    let bytes = file.metadata().map_err(unreadable)?.len();
+    let mut start = Vec::new();
+    (&file).take(9).read_to_end(&mut start).map_err(unreadable)?;
+    match start.as_slice() {
+        [_, _, _, _, _, _, _, _, b'{'] => Ok(Index::of_safetensors(&read_weights(path)?)),
+        [b'P', b'K', 3, 4, ..] | [0x80, ..] => {
+            torch::index(&mut file, bytes).map_err(|e| SourceError::Torch(path.to_owned(), e))
+        }
+        _ => Err(SourceError::Format(path.to_owned())),
+    }
+}
+
+/// Converts the weights at `path` into a folder of ours, to which `rest` adds the other files.
+fn convert(
+    path: &Path,
+    conversion: &Conversion,
+    rest: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<Source, SourceError> {
+    let converted = || {
+        let dir = tempfile::tempdir()?;
+        rest(dir.path())?;
+        let bar = transfer_bar("converting");
+        bar.set_length(conversion.bytes());
+        let mut out = BufWriter::with_capacity(1 << 20, File::create_new(dir.path().join(WEIGHTS_FILE))?);
+        conversion.write(&mut File::open(path)?, &mut out, &mut |done| bar.set_position(done))?;
+        out.flush()?;
+        bar.finish_and_clear();
+        Ok(dir)
+    };
+    converted().map(Source::Converted).map_err(|e| SourceError::Convert(path.to_owned(), e))
+}
