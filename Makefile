@@ -17,7 +17,7 @@ DENY := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 newswire_DATA := minilm reuters-r8
 heart_DATA := heart
 # What else the tests read.
-TESTS_DATA := smollm2
+TESTS_DATA := efficientnet-lite0 smollm2
 ifndef $(EXAMPLE)_DATA
 $(error there is no example '$(EXAMPLE)': EXAMPLE is newswire or heart)
 endif

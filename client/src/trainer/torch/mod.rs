@@ -31,11 +31,13 @@ mod source;
 mod tests;
 mod tokenize;
 mod training;
+mod vision;
 
 use std::path::Path;
 
 use sheaf_common::message::Job;
 use sheaf_common::metrics::{self, Counts};
+use sheaf_common::model::vision::Image;
 use sheaf_common::model::{BertConfig, CONFIG_FILE, Gpt2Config, LlamaConfig, ModelConfig, blocks};
 use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
 use sheaf_common::status::Phase;
@@ -101,6 +103,7 @@ impl TorchTrainer {
                 let tokens = Tokens::open_whole(model_dir, config.vocab_size, config.eos_token_id)?;
                 (llama::stages(&mut source, &config, max_length)?, Some(tokens))
             }
+            Kind::Image(image) => (vision::stages(&mut source, &image, num_labels, device)?, None),
             Kind::Mlp { hidden } => {
                 (mlp::stages(&mut source, spec.task.num_inputs(), &hidden, num_labels)?, None)
             }
@@ -245,6 +248,7 @@ enum Kind<'a> {
     Bert { config: BertConfig, model_dir: &'a Path, max_length: u32 },
     Gpt2 { config: Gpt2Config, model_dir: &'a Path },
     Llama { config: LlamaConfig, model_dir: &'a Path, max_length: u32 },
+    Image(Image),
     Mlp { hidden: Vec<u64> },
 }
 
@@ -264,6 +268,7 @@ impl<'a> Kind<'a> {
             (Some(ModelConfig::Llama(config)), Some(model_dir), _, TaskInput::Text { max_length, .. }) => {
                 Ok(Self::Llama { config, model_dir, max_length: *max_length })
             }
+            (Some(ModelConfig::Image(image)), ..) => Ok(Self::Image(image)),
             (Some(ModelConfig::Mlp(config)), _, _, TaskInput::Table { .. }) => {
                 Ok(Self::Mlp { hidden: config.hidden })
             }

@@ -10,3 +10,4 @@ mod optimizers;
 mod reference;
 mod refusals;
 mod rounds;
+mod vision;

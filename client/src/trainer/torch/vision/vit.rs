@@ -1,0 +1,169 @@
+//! Vision transformers (Dosovitskiy et al. 2021), as timm's: pre-norm layers, of which the class token goes on.
+//!
+//! Dropout has one probability, the run's, in all the places where the paper drops: after the positions, after the
+//! attention, within the feed-forward layer, and before the head.
+
+use sheaf_common::model::vision::{CHANNELS, Vit};
+use tch::{TchError, Tensor};
+
+use super::{Head, Pixels, batch_of, rows_of};
+use crate::trainer::TrainError;
+use crate::trainer::torch::network::{Linear, Stage, drop_some};
+use crate::trainer::torch::source::Source;
+
+pub(super) fn stages(
+    source: &mut Source<'_>,
+    net: &Vit,
+    pixels: Pixels,
+    num_labels: u64,
+) -> Result<Vec<Box<dyn Stage>>, TrainError> {
+    let mut stages: Vec<Box<dyn Stage>> = vec![Box::new(Patches::open(source, net, pixels)?)];
+    for layer in 0..net.num_hidden_layers {
+        stages.push(Box::new(Layer::open(source, net, layer)?));
+    }
+    stages.push(Box::new(ClassToken(LayerNorm::open(source, "norm", net)?)));
+    stages.push(Box::new(Head(Linear::open(source, "head", net.hidden_size, num_labels)?)));
+    Ok(stages)
+}
+
+/// Images to tokens, `[batch, 1, tokens, hidden]`: the class token, and a vector for each patch.
+struct Patches {
+    pixels: Pixels,
+    /// `[hidden, 3, patch, patch]`.
+    weight: Tensor,
+    /// `[hidden]`.
+    bias: Tensor,
+    /// `[1, 1, hidden]`.
+    class: Tensor,
+    /// `[1, tokens, hidden]`.
+    positions: Tensor,
+}
+
+impl Patches {
+    fn open(source: &mut Source<'_>, net: &Vit, pixels: Pixels) -> Result<Self, TrainError> {
+        let (hidden, side) = (net.hidden_size, net.patch_size);
+        Ok(Self {
+            pixels,
+            weight: source.take("patch_embed.proj.weight", &[hidden, CHANNELS, side, side])?,
+            bias: source.take("patch_embed.proj.bias", &[hidden])?,
+            class: source.take("cls_token", &[1, 1, hidden])?,
+            positions: source.take("pos_embed", &[1, net.num_tokens, hidden])?,
+        })
+    }
+}
+
+impl Stage for Patches {
+    fn parameters(&self) -> Vec<&Tensor> {
+        vec![&self.weight, &self.bias, &self.class, &self.positions]
+    }
+
+    fn apply(&self, images: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
+        let images = self.pixels.apply(images)?;
+        let (_, _, side, _) = self.weight.size4()?;
+        let patches = images.f_conv2d(&self.weight, Some(&self.bias), [side, side], [0, 0], [1, 1], 1)?;
+        let patches = patches.f_flatten(2, 3)?.f_transpose(1, 2)?;
+        let (batch, _, hidden) = patches.size3()?;
+        let class = self.class.f_expand([batch, 1, hidden], false)?;
+        let tokens = Tensor::f_cat(&[class, patches], 1)?.f_add(&self.positions)?;
+        rows_of(&drop_some(tokens, dropout)?)
+    }
+}
+
+/// One layer, `[batch, 1, tokens, hidden]` to the same.
+struct Layer {
+    attention_norm: LayerNorm,
+    qkv: Linear,
+    output: Linear,
+    norm: LayerNorm,
+    up: Linear,
+    down: Linear,
+    heads: i64,
+}
+
+impl Layer {
+    fn open(source: &mut Source<'_>, net: &Vit, layer: u64) -> Result<Self, TrainError> {
+        let (hidden, inner) = (net.hidden_size, net.intermediate_size);
+        let name = |part: &str| format!("blocks.{layer}.{part}");
+        Ok(Self {
+            attention_norm: LayerNorm::open(source, &name("norm1"), net)?,
+            qkv: Linear::open(source, &name("attn.qkv"), hidden, 3 * hidden)?,
+            output: Linear::open(source, &name("attn.proj"), hidden, hidden)?,
+            norm: LayerNorm::open(source, &name("norm2"), net)?,
+            up: Linear::open(source, &name("mlp.fc1"), hidden, inner)?,
+            down: Linear::open(source, &name("mlp.fc2"), inner, hidden)?,
+            heads: net.num_attention_heads as i64,
+        })
+    }
+
+    /// Multi-head attention of every token to all tokens.
+    fn attend(&self, tokens: &Tensor) -> Result<Tensor, TchError> {
+        let (batch, length, hidden) = tokens.size3()?;
+        let split = [batch, length, 3, self.heads, hidden / self.heads];
+        // `[3, batch, heads, length, hidden / heads]`
+        let parts = self.qkv.apply(tokens)?.f_view(split)?.f_permute([2, 0, 3, 1, 4])?;
+        let [query, key, value] = [0, 1, 2].map(|part| parts.f_select(0, part));
+        let (query, key, value) = (query?, key?, value?);
+        let context = Tensor::f_scaled_dot_product_attention(
+            &query,
+            &key,
+            &value,
+            None::<Tensor>,
+            0.0,
+            false,
+            None,
+            false,
+        )?;
+        self.output.apply(&context.f_transpose(1, 2)?.f_reshape([batch, length, hidden])?)
+    }
+}
+
+impl Stage for Layer {
+    fn parameters(&self) -> Vec<&Tensor> {
+        let linears =
+            [&self.qkv, &self.output, &self.up, &self.down].into_iter().flat_map(Linear::parameters);
+        let norms = [&self.attention_norm, &self.norm].into_iter().flat_map(LayerNorm::parameters);
+        linears.chain(norms).collect()
+    }
+
+    fn apply(&self, tokens: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
+        let tokens = batch_of(tokens)?;
+        let attended = self.attend(&self.attention_norm.apply(&tokens)?)?;
+        let tokens = tokens.f_add(&drop_some(attended, dropout)?)?;
+        let inner = drop_some(self.up.apply(&self.norm.apply(&tokens)?)?.f_gelu("none")?, dropout)?;
+        rows_of(&tokens.f_add(&drop_some(self.down.apply(&inner)?, dropout)?)?)
+    }
+}
+
+/// The class token, normalised: `[batch, 1, tokens, hidden]` to `[batch, 1, hidden]`.
+struct ClassToken(LayerNorm);
+
+impl Stage for ClassToken {
+    fn parameters(&self) -> Vec<&Tensor> {
+        self.0.parameters().into()
+    }
+
+    fn apply(&self, tokens: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+        self.0.apply(&tokens.f_select(2, 0)?)
+    }
+}
+
+struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    fn open(source: &mut Source<'_>, name: &str, net: &Vit) -> Result<Self, TrainError> {
+        let mut part = |part| source.take(&format!("{name}.{part}"), &[net.hidden_size]);
+        Ok(Self { weight: part("weight")?, bias: part("bias")?, epsilon: net.layer_norm_eps })
+    }
+
+    fn parameters(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+
+    fn apply(&self, values: &Tensor) -> Result<Tensor, TchError> {
+        values.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)
+    }
+}
