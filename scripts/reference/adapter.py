@@ -31,6 +31,6 @@ merged = AutoModelForSequenceClassification.from_pretrained(merged_dir).eval()
 base = AutoModelForSequenceClassification.from_pretrained(base_dir, num_labels=len(labels))
 adapted = PeftModel.from_pretrained(base, adapter_dir).eval().base_model.model
 with torch.no_grad():
-    ours = logits(merged.bert, merged.classifier, batch)
-    theirs = logits(adapted.bert, adapted.classifier, batch)
+    ours = logits(merged.base_model, merged.classifier, batch)
+    theirs = logits(adapted.base_model, adapted.classifier, batch)
 print(f"largest difference {(ours - theirs).abs().max():.2e} of logits up to {ours.abs().max():.2f}")

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::Role;
 use sheaf_common::message::{Hello, Open, ServerMessage, SiteMessage, Update};
-use sheaf_common::model::{BertConfig, tensors};
+use sheaf_common::model::{ModelConfig, tensors};
 use sheaf_common::params;
+use sheaf_common::run::Pooling;
 use sheaf_common::wire::PROTOCOL_VERSION;
 use sheaf_server::config::ServerConfig;
 use sheaf_server::pki::{self, IssueOptions, Issued};
@@ -321,27 +322,18 @@ async fn strangers_are_told_why_nobody_talks_to_them() {
 /// The smallest BERT that can be written down.
 fn write_bert(dir: &Path) {
     fs::create_dir(dir).unwrap();
-    let config = BertConfig {
-        vocab_size: 8,
-        hidden_size: 4,
-        num_hidden_layers: 1,
-        num_attention_heads: 2,
-        intermediate_size: 4,
-        max_position_embeddings: 8,
-        type_vocab_size: 2,
-        layer_norm_eps: 1e-12,
-        pad_token_id: 0,
-        labels: Vec::new(),
-    };
     let json = json!({
         "model_type": "bert", "vocab_size": 8, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2,
         "intermediate_size": 4, "max_position_embeddings": 8, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
         "pad_token_id": 0, "hidden_act": "gelu",
     });
     fs::write(dir.join("config.json"), json.to_string()).unwrap();
+    let Ok(ModelConfig::Encoder(config)) = ModelConfig::parse(json.to_string().as_bytes()) else {
+        panic!("it is a BERT")
+    };
     let mut end = 0;
     let mut header = serde_json::Map::new();
-    for tensor in tensors::bert(&config, true, None).all() {
+    for tensor in tensors::encoder(&config, Pooling::Cls, None).all() {
         let start = end;
         end += tensor.numel() * 4;
         let entry = json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end] });

@@ -171,12 +171,13 @@ fn text_usage(spec: &RunSpec, max_length: u32) -> String {
     let (warning, logits) = match spec.model.pooling {
         Pooling::Cls => ("", "    logits = model(**batch).logits\n"),
         Pooling::Mean => (
-            "The classifier reads the *mean* of the token vectors. `BertForSequenceClassification` and \
+            "The classifier reads the *mean* of the token vectors. `AutoModelForSequenceClassification` and \
              `pipeline(...)` open this folder, but they would feed it the first token instead and predict nonsense: \
              pool as below.\n\n",
-            "    hidden = model.bert(**batch).last_hidden_state\n    \
+            "    hidden = model.base_model(**batch).last_hidden_state\n    \
              mask = batch[\"attention_mask\"].unsqueeze(-1).to(hidden.dtype)\n    \
-             logits = model.classifier((hidden * mask).sum(1) / mask.sum(1))\n",
+             dense = getattr(model.classifier, \"out_proj\", model.classifier)\n    \
+             logits = dense((hidden * mask).sum(1) / mask.sum(1))\n",
         ),
     };
     let print = match &spec.task.target {

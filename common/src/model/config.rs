@@ -1,21 +1,23 @@
 //! `config.json` of a model, checked: everything that the shapes of its tensors follow from.
 
 mod decoder;
-
-use std::collections::BTreeMap;
+mod encoder;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::run::{Feature, NumberTarget, Target, Task};
+use crate::run::{Feature, NumberTarget, Pooling, Target, Task};
 
+use super::encoder::Family;
 use super::features::{FeatureJson, NumberJson};
 use super::tensors;
 use super::vision::Image;
 use super::weights::{BadWeights, Weights};
 use decoder::{Gpt2Json, LlamaJson};
+use encoder::{BertJson, DistilBertJson};
 
 pub use decoder::{Gpt2Config, LlamaConfig};
+pub use encoder::EncoderConfig;
 
 /// Longest `config.json`, in bytes.
 pub const CONFIG_MAX: u64 = 1 << 20;
@@ -23,8 +25,8 @@ pub const CONFIG_MAX: u64 = 1 << 20;
 /// A model that Sheaf can train, as its `config.json` describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
-    /// A BERT encoder in Hugging Face's layout.
-    Bert(BertConfig),
+    /// A text encoder in Hugging Face's layout.
+    Encoder(EncoderConfig),
     /// A GPT-2 decoder in Hugging Face's layout.
     Gpt2(Gpt2Config),
     /// A Llama decoder in Hugging Face's layout.
@@ -33,32 +35,6 @@ pub enum ModelConfig {
     Mlp(MlpConfig),
     /// An image classifier under torchvision's or timm's names.
     Image(Image),
-}
-
-/// A BERT encoder: learned absolute positions, exact GELU, layer normalisation after each block.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BertConfig {
-    /// Tokens in the vocabulary.
-    pub vocab_size: u64,
-    /// Width of a token's vector.
-    pub hidden_size: u64,
-    /// Encoder layers.
-    pub num_hidden_layers: u64,
-    /// Attention heads; they divide `hidden_size`.
-    pub num_attention_heads: u64,
-    /// Width of the feed-forward layer.
-    pub intermediate_size: u64,
-    /// Longest text in tokens.
-    pub max_position_embeddings: u64,
-    /// Segments.
-    pub type_vocab_size: u64,
-    /// Added to the variance in layer normalisation.
-    pub layer_norm_eps: f64,
-    /// Token that fills up a batch's short texts.
-    pub pad_token_id: u64,
-    /// Labels of the classifier that the weights may bring, in the order of its outputs; empty when none are
-    /// named.
-    pub labels: Vec<String>,
 }
 
 /// A multi-layer perceptron with ReLU between its layers.
@@ -86,8 +62,16 @@ impl ModelConfig {
             return bad(format!("has {} bytes; at most {CONFIG_MAX} are allowed", config_json.len()));
         }
         let kind: KindJson = read(config_json)?;
+        if let Some(family) = kind.model_type.as_deref().and_then(Family::of) {
+            let encoder = match family {
+                Family::DistilBert => read::<DistilBertJson>(config_json)?.checked(),
+                Family::Bert | Family::Roberta | Family::XlmRoberta => {
+                    read::<BertJson>(config_json)?.checked(family)
+                }
+            };
+            return encoder.map(Self::Encoder);
+        }
         match kind.model_type.as_deref() {
-            Some("bert") => read::<BertJson>(config_json)?.checked().map(Self::Bert),
             Some("gpt2") => read::<Gpt2Json>(config_json)?.checked().map(Self::Gpt2),
             Some("llama") => read::<LlamaJson>(config_json)?.checked().map(Self::Llama),
             Some("mlp") => read::<MlpJson>(config_json)?.checked().map(Self::Mlp),
@@ -95,13 +79,14 @@ impl ModelConfig {
                 read::<Image>(config_json)?.checked().map(Self::Image)
             }
             Some(other) => bad(format!(
-                "`model_type` is `{}`; Sheaf trains \"bert\", \"gpt2\", \"llama\", its own \"mlp\", and image classifiers \
-                 imported with --kind",
-                shown(other)
+                "`model_type` is `{}`; Sheaf trains {}, \"gpt2\", \"llama\", its own \"mlp\", and image classifiers imported \
+                 with --kind",
+                shown(other),
+                Family::ALL.map(|family| format!("\"{}\"", family.model_type())).join(", ")
             )),
             None => bad(
-                "has no `model_type`; take the config.json of a Hugging Face BERT model or of a model that \
-                 Sheaf exported",
+                "has no `model_type`; take the config.json of a model of Hugging Face's or of one that Sheaf \
+                 exported",
             ),
         }
     }
@@ -109,7 +94,7 @@ impl ModelConfig {
     /// `model_type` in `config.json`.
     pub fn model_type(&self) -> &'static str {
         match self {
-            Self::Bert(_) => "bert",
+            Self::Encoder(encoder) => encoder.family.model_type(),
             Self::Gpt2(_) => "gpt2",
             Self::Llama(_) => "llama",
             Self::Mlp(_) => "mlp",
@@ -120,7 +105,7 @@ impl ModelConfig {
     /// The labels of the head that the weights may bring, in the order of its outputs.
     pub fn labels(&self) -> &[String] {
         match self {
-            Self::Bert(bert) => &bert.labels,
+            Self::Encoder(encoder) => &encoder.labels,
             Self::Gpt2(_) | Self::Llama(_) => &[],
             Self::Mlp(mlp) => &mlp.labels,
             Self::Image(image) => &image.labels,
@@ -140,7 +125,7 @@ impl ModelConfig {
     /// Whether it reads texts, and so comes with a tokenizer.
     pub fn reads_text(&self) -> bool {
         match self {
-            Self::Bert(_) | Self::Gpt2(_) | Self::Llama(_) => true,
+            Self::Encoder(_) | Self::Gpt2(_) | Self::Llama(_) => true,
             Self::Mlp(_) | Self::Image(_) => false,
         }
     }
@@ -149,14 +134,14 @@ impl ModelConfig {
     pub fn is_decoder(&self) -> bool {
         match self {
             Self::Gpt2(_) | Self::Llama(_) => true,
-            Self::Bert(_) | Self::Mlp(_) | Self::Image(_) => false,
+            Self::Encoder(_) | Self::Mlp(_) | Self::Image(_) => false,
         }
     }
 
     /// The dense layers that PEFT puts adapters on when a run names none.
     pub fn lora_targets(&self) -> &'static [&'static str] {
         match self {
-            Self::Bert(_) => &["query", "value"],
+            Self::Encoder(encoder) => encoder.family.layout().lora_targets,
             Self::Gpt2(_) => &["c_attn"],
             Self::Llama(_) => &["q_proj", "v_proj"],
             Self::Mlp(_) | Self::Image(_) => &[],
@@ -167,7 +152,7 @@ impl ModelConfig {
     /// and head of an encoder or an image classifier may be missing: not every run uses them.
     pub fn check_weights(&self, weights: &Weights) -> Result<(), BadWeights> {
         let blocks = match self {
-            Self::Bert(bert) => tensors::bert(bert, false, None),
+            Self::Encoder(encoder) => tensors::encoder(encoder, Pooling::Mean, None),
             Self::Gpt2(gpt2) => tensors::gpt2(gpt2),
             Self::Llama(llama) => tensors::llama(llama),
             Self::Mlp(mlp) => tensors::mlp(mlp.num_inputs(), &mlp.hidden, mlp.num_outputs()),
@@ -192,76 +177,6 @@ impl MlpConfig {
 #[derive(Deserialize)]
 struct KindJson {
     model_type: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct BertJson {
-    vocab_size: u64,
-    hidden_size: u64,
-    num_hidden_layers: u64,
-    num_attention_heads: u64,
-    intermediate_size: u64,
-    max_position_embeddings: u64,
-    #[serde(default = "two_segments")]
-    type_vocab_size: u64,
-    layer_norm_eps: Option<f64>,
-    hidden_act: Option<String>,
-    position_embedding_type: Option<String>,
-    #[serde(default)]
-    is_decoder: bool,
-    pad_token_id: Option<u64>,
-    id2label: Option<BTreeMap<String, String>>,
-}
-
-fn two_segments() -> u64 {
-    2
-}
-
-impl BertJson {
-    fn checked(self) -> Result<BertConfig, BadConfig> {
-        within("vocab_size", self.vocab_size, 1, 1 << 24)?;
-        within("hidden_size", self.hidden_size, 1, 1 << 16)?;
-        // With more layers the list of tensors would not fit a control message.
-        within("num_hidden_layers", self.num_hidden_layers, 1, 256)?;
-        within("num_attention_heads", self.num_attention_heads, 1, 1 << 10)?;
-        within("intermediate_size", self.intermediate_size, 1, 1 << 20)?;
-        within("max_position_embeddings", self.max_position_embeddings, 3, 1 << 20)?;
-        within("type_vocab_size", self.type_vocab_size, 1, 1 << 10)?;
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            return bad(format!(
-                "`hidden_size` {} is not a multiple of `num_attention_heads` {}",
-                self.hidden_size, self.num_attention_heads
-            ));
-        }
-        let layer_norm_eps = self.layer_norm_eps.unwrap_or(1e-12);
-        if !(layer_norm_eps > 0.0 && layer_norm_eps < 1.0) {
-            return bad(format!("`layer_norm_eps` {layer_norm_eps} is not between 0 and 1"));
-        }
-        only("hidden_act", self.hidden_act.as_deref(), "gelu")?;
-        only("position_embedding_type", self.position_embedding_type.as_deref(), "absolute")?;
-        if self.is_decoder {
-            return bad("`is_decoder` is true; Sheaf trains encoders only");
-        }
-        let pad_token_id = self.pad_token_id.unwrap_or(0);
-        within("pad_token_id", pad_token_id, 0, self.vocab_size - 1)?;
-        Ok(BertConfig {
-            vocab_size: self.vocab_size,
-            hidden_size: self.hidden_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            intermediate_size: self.intermediate_size,
-            max_position_embeddings: self.max_position_embeddings,
-            type_vocab_size: self.type_vocab_size,
-            layer_norm_eps,
-            pad_token_id,
-            labels: labels_in_order(self.id2label.unwrap_or_default()),
-        })
-    }
-}
-
-/// The labels by number, or none when the numbers are not 0, 1, 2 …
-fn labels_in_order(mut id2label: BTreeMap<String, String>) -> Vec<String> {
-    (0..id2label.len()).map_while(|index| id2label.remove(&index.to_string())).collect()
 }
 
 #[derive(Deserialize)]

@@ -1,18 +1,20 @@
 //! A trained model as a folder again. A text model is written so that Hugging Face `transformers` opens it,
-//! as `BertForSequenceClassification` or as a bare `BertModel`; a tabular one so that Sheaf imports it again.
+//! as `BertForSequenceClassification` or as a bare `BertModel`, for instance; a tabular one so that Sheaf imports it again.
 //!
 //! The weights are described, not written: a header and a list of pieces to copy, so that the caller streams
 //! them with the memory of one buffer.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use serde_json::{Map, Value, json};
 
 use crate::message::ExportPlan;
 use crate::params::{ParamSpec, ParamTensor, VALUE_BYTES, from_bytes, to_bytes};
-use crate::run::{Architecture, Lora, ModelSource, RunSpec, Target, TaskInput};
+use crate::run::{Architecture, Lora, ModelSource, Pooling, RunSpec, Target, TaskInput};
 
 use super::config::ModelConfig;
+use super::encoder::Family;
 use super::features::{FeatureJson, NumberJson};
 use super::lora::{self, factor_names, transposed};
 use super::plan::{PlanError, blocks};
@@ -31,6 +33,12 @@ pub enum ExportError {
     /// The imported weights lack something.
     #[error("the model cannot be exported: {0}")]
     Weights(#[from] BadWeights),
+    /// PEFT asks for the whole classifier, and the run has a part of it.
+    #[error(
+        "PEFT opens no adapters without the classifier's `{0}`, which a run with pooling = \"mean\" does not have: leave \
+         out --adapter to write the whole model"
+    )]
+    HalfHead(&'static str),
     /// The run trained no adapters.
     #[error("the run has no adapters: leave out --adapter to write the whole model")]
     NoAdapters,
@@ -185,7 +193,10 @@ pub fn export_config(plan: &ExportPlan, base: Option<&[u8]>) -> Result<Vec<u8>, 
         (ModelSource::Fresh(architecture), _) => fresh_config(architecture),
     };
     match spec.task.input {
-        TaskInput::Text { .. } => config.extend(text_keys(spec)),
+        TaskInput::Text { .. } => {
+            let family = config.get("model_type").and_then(Value::as_str).and_then(Family::of);
+            config.extend(text_keys(spec, family));
+        }
         TaskInput::Table { .. } => config.extend(table_keys(spec)),
         TaskInput::Image { size, .. } => {
             config.insert("labels".into(), json!(spec.task.labels()));
@@ -214,10 +225,10 @@ fn fresh_config(architecture: &Architecture) -> Map<String, Value> {
     owned(keys)
 }
 
-fn text_keys(spec: &RunSpec) -> Map<String, Value> {
-    if let Target::NextToken { .. } = spec.task.target {
+fn text_keys(spec: &RunSpec, family: Option<Family>) -> Map<String, Value> {
+    let Some(family) = family else {
         return owned(vec![("torch_dtype", json!("float32"))]);
-    }
+    };
     let problem = match &spec.task.target {
         Target::Number(_) => "regression",
         Target::Labels { .. } => "multi_label_classification",
@@ -235,9 +246,9 @@ fn text_keys(spec: &RunSpec) -> Map<String, Value> {
     let id2label: Map<_, _> = names().map(|(id, name)| (id.to_string(), json!(name))).collect();
     let label2id: Map<_, _> = names().map(|(id, name)| ((*name).to_owned(), json!(id))).collect();
     owned(vec![
-        ("architectures", json!(["BertForSequenceClassification"])),
+        ("architectures", json!([family.architecture()])),
         ("problem_type", json!(problem)),
-        ("classifier_dropout", json!(spec.model.dropout)),
+        (family.layout().dropout_key, json!(spec.model.dropout)),
         ("id2label", Value::Object(id2label)),
         ("label2id", Value::Object(label2id)),
         ("torch_dtype", json!("float32")),
@@ -327,6 +338,11 @@ pub fn export_adapter(
     let (ModelSource::Imported(base), Some(model)) = (&spec.model.source, config) else {
         return Err(ExportError::NoAdapters);
     };
+    if let (ModelConfig::Encoder(encoder), Pooling::Mean) = (model, spec.model.pooling)
+        && let Some(hidden) = encoder.family.layout().hidden
+    {
+        return Err(ExportError::HalfHead(hidden.name));
+    }
     let is_decoder = model.is_decoder();
     let params = &plan.job.params;
     // By their whole names: other layers and other parts of the model have modules of the same last names.
@@ -336,7 +352,10 @@ pub fn export_adapter(
         .filter_map(|tensor| lora::adapted(&tensor.name))
         .map(|name| exported_name(config, name))
         .collect();
-    let modules_to_save = if is_decoder { Value::Null } else { json!(["classifier"]) };
+    // The modules of the head, whole: `classifier`, and where it is trained `pre_classifier`.
+    let head = params.tensors.iter().filter(|tensor| lora::is_a(&tensor.name).is_none());
+    let head: BTreeSet<&str> = head.filter_map(|tensor| tensor.name.split('.').next()).collect();
+    let modules_to_save = if is_decoder { Value::Null } else { json!(head) };
     let adapter_config = json!({
         "peft_type": "LORA",
         "task_type": if is_decoder { "CAUSAL_LM" } else { "SEQ_CLS" },
@@ -365,10 +384,10 @@ fn exported_tensors(
     base: Option<&Weights>,
 ) -> Result<Vec<ParamTensor>, ExportError> {
     let mut blocks = blocks(spec, config)?;
-    if let (Some(ModelConfig::Bert(bert)), Some(base)) = (config, base)
+    if let (Some(ModelConfig::Encoder(encoder)), Some(base)) = (config, base)
         && blocks.pooler.is_empty()
     {
-        let pooler = tensors::bert(bert, true, None).pooler;
+        let pooler = tensors::encoder(encoder, Pooling::Cls, None).pooler;
         if pooler.iter().all(|tensor| base.require(&tensor.name, &tensor.shape).is_ok()) {
             blocks.pooler = pooler;
         }
@@ -408,18 +427,15 @@ fn piece(
     })
 }
 
-/// What is below a head has the prefix `bert.` or `transformer.`; `transformers` opens it as a bare encoder too.
+/// What is below a head has its family's prefix, as `bert.` or `transformer.`; `transformers` opens it as a bare encoder too.
 fn exported_name(config: Option<&ModelConfig>, name: &str) -> String {
     match config {
-        Some(ModelConfig::Bert(_)) if !name.starts_with("classifier.") => format!("bert.{name}"),
+        Some(ModelConfig::Encoder(encoder)) => {
+            let layout = encoder.family.layout();
+            if layout.is_head(name) { name.to_owned() } else { format!("{}{name}", layout.prefix) }
+        }
         Some(ModelConfig::Gpt2(_)) if !name.starts_with("lm_head.") => format!("transformer.{name}"),
-        Some(
-            ModelConfig::Bert(_)
-            | ModelConfig::Gpt2(_)
-            | ModelConfig::Llama(_)
-            | ModelConfig::Mlp(_)
-            | ModelConfig::Image(_),
-        )
+        Some(ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_) | ModelConfig::Image(_))
         | None => name.to_owned(),
     }
 }

@@ -13,7 +13,7 @@ use super::plan::{PlanError, blocks};
 use super::tensors::Blocks;
 use super::weights::{BadWeights, Weights};
 
-/// Standard deviation of a fresh classifier, as in Hugging Face's BERT (`initializer_range`).
+/// Standard deviation of a fresh classifier, as in Hugging Face's encoders (`initializer_range`).
 const CLASSIFIER_STD: f64 = 0.02;
 
 /// Where a tensor's values come from.
@@ -161,10 +161,11 @@ impl Source<'_> {
 /// A fresh head of an imported model: as Hugging Face starts a classifier, or as PyTorch starts a linear
 /// layer.
 fn head(tensor: &ParamTensor, blocks: &Blocks) -> Distribution {
-    match tensor.name.as_str() {
-        "classifier.weight" => Distribution::Normal { std: CLASSIFIER_STD },
-        "classifier.bias" => Distribution::Zeros,
-        _ => linear(tensor, blocks),
+    let is_classifier = ["classifier.", "pre_classifier."].iter().any(|part| tensor.name.starts_with(part));
+    match (is_classifier, tensor.name.ends_with(".bias")) {
+        (true, false) => Distribution::Normal { std: CLASSIFIER_STD },
+        (true, true) => Distribution::Zeros,
+        (false, _) => linear(tensor, blocks),
     }
 }
 

@@ -5,15 +5,16 @@
 //! 1. [`manifest`]: the folder as a list of blobs; the list is a blob too, and its hash is the model's identity.
 //! 2. [`config`]: `config.json`, checked; [`weights`]: where in `model.safetensors` each tensor lies. What comes in
 //!    another form is read by [`foreign`] first.
-//! 3. [`tensors`]: which tensors a model has; [`mod@plan`]: which of them a run trains in which round, and so which
+//! 3. [`tensors`]: which tensors a model has ([`encoder`]: how the families of text encoders name theirs); [`mod@plan`]: which of them a run trains in which round, and so which
 //!    travel.
 //! 4. [`mod@initial`]: their values before the first round.
 //! 5. [`export`]: a trained model as a folder again; [`mod@card`]: its `README.md`.
 //!
-//! A tensor has one name inside Sheaf: Hugging Face's without the prefix `bert.`.
+//! A tensor has one name inside Sheaf: Hugging Face's without the prefix of the family (`bert.`, `distilbert.`, `roberta.`).
 
 pub mod card;
 pub mod config;
+pub mod encoder;
 pub mod export;
 mod features;
 pub mod foreign;
@@ -32,7 +33,8 @@ use serde::{Deserialize, Serialize};
 use crate::blob::BlobId;
 
 pub use card::card;
-pub use config::{BadConfig, BertConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig};
+pub use config::{BadConfig, EncoderConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig};
+pub use encoder::Family;
 pub use export::{ExportError, Piece, WeightsPlan, export_adapter, export_config, export_weights, grown};
 pub use initial::{Distribution, Initial, InitialError, initial};
 pub use manifest::{BadManifest, MANIFEST_MAX, Manifest, ManifestFile};

@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use crate::config::Invalid;
 use crate::params::{NotGrowing, ParamSpec, ParamTensor, Phases};
 use crate::run::{
-    Architecture, BadPattern, Lora, ModelSource, Pooling, RunSpec, Target, TaskInput, Trainable,
-    trainable::compile,
+    Architecture, BadPattern, Lora, ModelSource, RunSpec, Target, TaskInput, Trainable, trainable::compile,
 };
 
-use super::config::{BertConfig, MlpConfig, ModelConfig};
+use super::config::{EncoderConfig, MlpConfig, ModelConfig};
 use super::features::features_differ;
 use super::lora;
 use super::tensors::{self, Blocks};
@@ -128,7 +127,7 @@ pub fn phases(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Phases, Pl
 
 /// The tensors that travel from the first round on, in the order of the model.
 ///
-/// The pooler belongs to the encoder: with `pooling = "cls"` it is trained with its last layers, not with the
+/// A BERT's pooler belongs to the encoder: with `pooling = "cls"` it is trained with its last layers, not with the
 /// head alone, and otherwise it is not part of the model.
 pub fn plan(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<ParamSpec, PlanError> {
     trained(spec, &spec.model.trainable, config, &blocks(spec, config)?)
@@ -226,7 +225,7 @@ fn adapters(
 /// All tensors of a run's model, trained or not. `config` is the imported model's, `None` for a fresh one.
 pub fn blocks(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Blocks, PlanError> {
     match (&spec.model.source, config) {
-        (ModelSource::Imported(_), Some(ModelConfig::Bert(config))) => bert_blocks(spec, config),
+        (ModelSource::Imported(_), Some(ModelConfig::Encoder(config))) => encoder_blocks(spec, config),
         (ModelSource::Imported(_), Some(ModelConfig::Gpt2(config))) => {
             decoder_blocks(spec, "gpt2", config.n_positions, tensors::gpt2(config))
         }
@@ -240,19 +239,18 @@ pub fn blocks(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Blocks, Pl
     }
 }
 
-fn bert_blocks(spec: &RunSpec, config: &BertConfig) -> Result<Blocks, PlanError> {
+fn encoder_blocks(spec: &RunSpec, config: &EncoderConfig) -> Result<Blocks, PlanError> {
     let (TaskInput::Text { max_length, .. }, false) = (&spec.task.input, is_language(spec)) else {
         return Err(PlanError::Task {
-            model_type: "bert",
+            model_type: config.family.model_type(),
             instead: "\"text-classification\" or \"text-regression\"",
         });
     };
-    let (asked, most) = (u64::from(*max_length), config.max_position_embeddings);
+    let (asked, most) = (u64::from(*max_length), config.max_length());
     if asked > most {
         return Err(PlanError::MaxLength { asked, most });
     }
-    let pooler = spec.model.pooling == Pooling::Cls;
-    Ok(tensors::bert(config, pooler, Some(spec.task.num_outputs())))
+    Ok(tensors::encoder(config, spec.model.pooling, Some(spec.task.num_outputs())))
 }
 
 fn is_language(spec: &RunSpec) -> bool {

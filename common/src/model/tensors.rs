@@ -1,8 +1,9 @@
 //! Which tensors a model is made of, in blocks from its inputs to its head.
 
 use crate::params::{ParamSpec, ParamTensor};
+use crate::run::Pooling;
 
-use super::config::{BertConfig, Gpt2Config, LlamaConfig};
+use super::config::{EncoderConfig, Gpt2Config, LlamaConfig};
 use super::lora::factor_names;
 
 /// The tensors of a model, block by block.
@@ -48,36 +49,47 @@ impl Blocks {
     }
 }
 
-/// A BERT encoder, with its pooler or without, and a classifier of so many labels.
-pub fn bert(config: &BertConfig, pooler: bool, num_labels: Option<u64>) -> Blocks {
-    let hidden = config.hidden_size;
-    let mut embeddings = vec![
-        tensor("embeddings.word_embeddings.weight", [config.vocab_size, hidden]),
-        tensor("embeddings.position_embeddings.weight", [config.max_position_embeddings, hidden]),
-        tensor("embeddings.token_type_embeddings.weight", [config.type_vocab_size, hidden]),
-    ];
+/// A text encoder, pooled in this way, with a head of so many outputs. Of what `pooling = "cls"` has between the first token
+/// and the last dense layer, the family's pooler belongs to the encoder and the rest to the head.
+pub fn encoder(config: &EncoderConfig, pooling: Pooling, num_outputs: Option<u64>) -> Blocks {
+    let (hidden, layout) = (config.hidden_size, config.family.layout());
+    let table = |name: &str, rows| tensor(&format!("embeddings.{name}_embeddings.weight"), [rows, hidden]);
+    let mut embeddings =
+        vec![table("word", config.vocab_size), table("position", config.max_position_embeddings)];
+    if config.type_vocab_size > 0 {
+        embeddings.push(table("token_type", config.type_vocab_size));
+    }
     embeddings.extend(layer_norm("embeddings.LayerNorm", hidden));
+    let for_first_token = |name: Option<&str>| match (pooling, name) {
+        (Pooling::Cls, Some(name)) => linear(name, hidden, hidden).into(),
+        (Pooling::Cls, None) | (Pooling::Mean, _) => Vec::new(),
+    };
+    let mut head = Vec::new();
+    if let Some(outputs) = num_outputs {
+        head = for_first_token(layout.hidden.map(|dense| dense.name));
+        head.extend(linear(layout.output, outputs, hidden));
+    }
     Blocks {
         embeddings,
-        layers: (0..config.num_hidden_layers).map(|index| bert_layer(config, index)).collect(),
-        pooler: if pooler { linear("pooler.dense", hidden, hidden).into() } else { Vec::new() },
-        head: num_labels.map_or_else(Vec::new, |labels| linear("classifier", labels, hidden).into()),
+        layers: (0..config.num_hidden_layers).map(|index| encoder_layer(config, index)).collect(),
+        pooler: for_first_token(layout.pooler),
+        head,
         ..Blocks::default()
     }
 }
 
-fn bert_layer(config: &BertConfig, index: u64) -> Vec<ParamTensor> {
-    let (hidden, wide) = (config.hidden_size, config.intermediate_size);
-    let name = |part: &str| format!("encoder.layer.{index}.{part}");
+fn encoder_layer(config: &EncoderConfig, index: u64) -> Vec<ParamTensor> {
+    let (hidden, wide, layout) = (config.hidden_size, config.intermediate_size, config.family.layout());
+    let name = |part: &str| format!("{}.{index}.{part}", layout.layers);
     [
-        linear(&name("attention.self.query"), hidden, hidden),
-        linear(&name("attention.self.key"), hidden, hidden),
-        linear(&name("attention.self.value"), hidden, hidden),
-        linear(&name("attention.output.dense"), hidden, hidden),
-        layer_norm(&name("attention.output.LayerNorm"), hidden),
-        linear(&name("intermediate.dense"), wide, hidden),
-        linear(&name("output.dense"), hidden, wide),
-        layer_norm(&name("output.LayerNorm"), hidden),
+        linear(&name(layout.query), hidden, hidden),
+        linear(&name(layout.key), hidden, hidden),
+        linear(&name(layout.value), hidden, hidden),
+        linear(&name(layout.attended), hidden, hidden),
+        layer_norm(&name(layout.attention_norm), hidden),
+        linear(&name(layout.up), wide, hidden),
+        linear(&name(layout.down), hidden, wide),
+        layer_norm(&name(layout.norm), hidden),
     ]
     .into_iter()
     .flatten()

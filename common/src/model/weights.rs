@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use safetensors::tensor::Metadata;
 use serde_json::{Value, json};
 
+use super::encoder::Family;
 use crate::params::VALUE_BYTES;
 
 /// Longest header, in bytes.
@@ -129,7 +130,7 @@ impl Weights {
         Ok(Self { tensors })
     }
 
-    /// The tensor of this name, as Sheaf names it (without the prefix `bert.`).
+    /// The tensor of this name, as Sheaf names it (without the prefix of its family).
     pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name)
     }
@@ -189,7 +190,8 @@ pub fn f32_header<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [u64])>) -
 /// with today's names of layer normalisation, which the oldest checkpoints (`bert-base-uncased`) do not use.
 fn canonical(stored: &str) -> String {
     let is_gpt2 = |name: &&str| ["wte.", "wpe.", "h.", "ln_f."].iter().any(|part| name.starts_with(part));
-    let name = stored.strip_prefix("bert.").or_else(|| stored.strip_prefix("transformer.").filter(is_gpt2));
+    let encoder = Family::ALL.iter().find_map(|family| stored.strip_prefix(family.layout().prefix));
+    let name = encoder.or_else(|| stored.strip_prefix("transformer.").filter(is_gpt2));
     let name = name.unwrap_or(stored);
     if let Some(norm) = name.strip_suffix("LayerNorm.gamma") {
         format!("{norm}LayerNorm.weight")

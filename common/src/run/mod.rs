@@ -167,7 +167,8 @@ pub struct Lora {
 pub enum Pooling {
     /// The mean over the tokens that are not padding.
     Mean,
-    /// The first token through the model's pooler (dense, tanh), as `BertForSequenceClassification` does it.
+    /// The first token, as the family's `ForSequenceClassification` in Hugging Face's transformers takes it to the
+    /// classifier: BERT through its pooler, others through a dense layer of the head.
     Cls,
 }
 

@@ -1,4 +1,4 @@
-//! The trainer that uses libtorch: a BERT encoder on texts or a perceptron on tables, to give labels or a number, or a
+//! The trainer that uses libtorch: a text encoder or a perceptron on tables, to give labels or a number, or a
 //! decoder of language, on a CPU or a GPU.
 //!
 //! What is frozen is computed once: the output of the layers below the first trained one is kept for every example
@@ -6,15 +6,15 @@
 //! there. With `trainable = "head"` that is one vector per text, with `"last:k"` one vector per token, of
 //! `4 * hidden_size` bytes each. Dropout acts on the trained layers only.
 //!
-//! Read in this order: `network` (a model as a row of stages), `bert`, `mlp`, `llama` and `gpt2` with `decoder`
+//! Read in this order: `network` (a model as a row of stages), `encoder`, `mlp`, `llama` and `gpt2` with `decoder`
 //! (the models), `source` and
 //! `parameters` (where their tensors come from and how the trained ones lie in memory), `tokenize`,
 //! `sequences`, `prepared` and `ragged` (data), `loss`, `optimizer`, `fitting` and `training` (a round's steps).
 //!
 //! What goes wrong is told to the operator, too: no sentence from here holds a path or a value of the site's data.
 
-mod bert;
 mod decoder;
+mod encoder;
 mod fitting;
 mod gpt2;
 mod llama;
@@ -38,7 +38,7 @@ use std::path::Path;
 use sheaf_common::message::Job;
 use sheaf_common::metrics::{self, Counts};
 use sheaf_common::model::vision::Image;
-use sheaf_common::model::{BertConfig, CONFIG_FILE, Gpt2Config, LlamaConfig, ModelConfig, blocks};
+use sheaf_common::model::{CONFIG_FILE, EncoderConfig, Gpt2Config, LlamaConfig, ModelConfig, blocks};
 use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
 use sheaf_common::status::Phase;
 use tch::{Device, Reduction, TchError, Tensor};
@@ -91,8 +91,8 @@ impl TorchTrainer {
         let mut source = Source::open(&parameters, model_dir, spec.model.lora.as_ref(), device)?;
         let num_labels = spec.task.num_outputs();
         let (stages, tokens) = match Kind::of(&spec, config, model_dir)? {
-            Kind::Bert { config, model_dir, max_length } => {
-                let stages = bert::stages(&mut source, &config, spec.model.pooling, num_labels)?;
+            Kind::Encoder { config, model_dir, max_length } => {
+                let stages = encoder::stages(&mut source, &config, spec.model.pooling, num_labels)?;
                 (stages, Some(Tokens::open(model_dir, max_length, config.vocab_size)?))
             }
             Kind::Gpt2 { config, model_dir } => {
@@ -245,7 +245,7 @@ fn step(watch: &dyn Watch, phase: Phase, done: usize, total: usize) -> Result<()
 
 /// What kind of model a run trains.
 enum Kind<'a> {
-    Bert { config: BertConfig, model_dir: &'a Path, max_length: u32 },
+    Encoder { config: EncoderConfig, model_dir: &'a Path, max_length: u32 },
     Gpt2 { config: Gpt2Config, model_dir: &'a Path },
     Llama { config: LlamaConfig, model_dir: &'a Path, max_length: u32 },
     Image(Image),
@@ -259,8 +259,8 @@ impl<'a> Kind<'a> {
         model_dir: Option<&'a Path>,
     ) -> Result<Self, TrainError> {
         match (config, model_dir, &spec.model.source, &spec.task.input) {
-            (Some(ModelConfig::Bert(config)), Some(model_dir), _, TaskInput::Text { max_length, .. }) => {
-                Ok(Self::Bert { config, model_dir, max_length: *max_length })
+            (Some(ModelConfig::Encoder(config)), Some(model_dir), _, TaskInput::Text { max_length, .. }) => {
+                Ok(Self::Encoder { config, model_dir, max_length: *max_length })
             }
             (Some(ModelConfig::Gpt2(config)), Some(model_dir), _, TaskInput::Text { .. }) => {
                 Ok(Self::Gpt2 { config, model_dir })

@@ -66,7 +66,7 @@ fn its_metrics_are_those_of_the_exported_round() {
 #[test]
 fn its_snippet_pools_as_the_run_did() {
     let mean = card(&text_plan("pooling = \"mean\""));
-    assert!(mean.contains("    logits = model.classifier((hidden * mask).sum(1) / mask.sum(1))\n"), "{mean}");
+    assert!(mean.contains("    logits = dense((hidden * mask).sum(1) / mask.sum(1))\n"), "{mean}");
     assert!(mean.contains("max_length=16"), "{mean}");
     let cls = card(&text_plan("pooling = \"cls\""));
     assert!(cls.contains("    logits = model(**batch).logits\n") && !cls.contains("nonsense"), "{cls}");

@@ -68,18 +68,23 @@ fn each_wrong_bert_has_its_sentence() {
             "config.json: `position_embedding_type` is \"relative_key\"; Sheaf computes \"absolute\" only, so import \
              another model",
         ),
-        ("is_decoder", json!(true), "config.json: `is_decoder` is true; Sheaf trains encoders only"),
+        (
+            "is_decoder",
+            json!(true),
+            "config.json: `is_decoder` is true; Sheaf trains such a model as an encoder only",
+        ),
         ("pad_token_id", json!(11), "config.json: `pad_token_id` 11 is not between 0 and 10"),
         (
             "model_type",
             json!("t5"),
-            "config.json: `model_type` is `t5`; Sheaf trains \"bert\", \"gpt2\", \"llama\", its own \"mlp\", and image classifiers imported with --kind",
+            "config.json: `model_type` is `t5`; Sheaf trains \"bert\", \"distilbert\", \"roberta\", \"xlm-roberta\", \"gpt2\", \
+             \"llama\", its own \"mlp\", and image classifiers imported with --kind",
         ),
         (
             "model_type",
             Value::Null,
-            "config.json: has no `model_type`; take the config.json of a Hugging Face BERT model or of a model that \
-             Sheaf exported",
+            "config.json: has no `model_type`; take the config.json of a model of Hugging Face's or of one that Sheaf \
+             exported",
         ),
     ];
     for (key, value, expected) in cases {
@@ -127,7 +132,7 @@ proptest! {
 
     #[test]
     fn no_numbers_panic(
-        kind in prop_oneof![Just("bert"), Just("mlp")],
+        kind in prop_oneof![Just("bert"), Just("roberta"), Just("mlp")],
         numbers in prop::collection::vec(prop_oneof![Just(0u64), Just(1), Just(u64::MAX), any::<u64>()], 8),
         eps in any::<f64>(),
     ) {

@@ -52,7 +52,7 @@ fn trained_tensors_are_the_global_ones_and_the_rest_is_the_base() {
 
 #[test]
 fn what_is_no_part_of_the_model_is_left_behind() {
-    let blocks = tensors::bert(&bert_config(), false, None);
+    let blocks = tensors::encoder(&bert_config(), Pooling::Mean, None);
     let mut tensors: Vec<_> = blocks.all().map(|t| (format!("bert.{}", t.name), t.shape.clone())).collect();
     tensors.push(("cls.predictions.bias".into(), vec![11]));
     let base = safetensors(&tensors);
@@ -84,7 +84,10 @@ fn the_config_of_a_text_model_is_hugging_faces() {
         json!({"run": "trial-2", "round": 3, "dataset": "news", "base_model": "tiny", "pooling": "mean", "max_length": 16})
     );
     let again = ModelConfig::parse(&bytes).unwrap();
-    assert_eq!(again, ModelConfig::Bert(BertConfig { labels: spec.task.labels().to_vec(), ..bert_config() }));
+    assert_eq!(
+        again,
+        ModelConfig::Encoder(EncoderConfig { labels: spec.task.labels().to_vec(), ..bert_config() })
+    );
 }
 
 #[test]

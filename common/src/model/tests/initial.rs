@@ -56,7 +56,7 @@ fn a_fresh_head_must_be_trained() {
 
 #[test]
 fn a_missing_pooler_is_a_matter_only_of_runs_that_use_it() {
-    let blocks = tensors::bert(&bert_config(), false, None);
+    let blocks = tensors::encoder(&bert_config(), Pooling::Mean, None);
     let file = safetensors(&blocks.all().map(|t| (t.name.clone(), t.shape.clone())).collect::<Vec<_>>());
     assert!(starts(&text_spec("pooling = \"mean\""), TINY_BERT, &file).is_ok());
     let error = starts(&text_spec("pooling = \"cls\"\ntrainable = \"head\""), TINY_BERT, &file).unwrap_err();

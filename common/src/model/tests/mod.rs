@@ -3,6 +3,7 @@
 mod card;
 mod config;
 mod decoder;
+mod encoder;
 mod export;
 mod growth;
 mod image;
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 
 use crate::message::{ExportPlan, Job};
 use crate::params::ParamSpec;
-use crate::run::RunSpec;
+use crate::run::{Pooling, RunSpec};
 use crate::time::Timestamp;
 
 use super::*;
@@ -67,9 +68,9 @@ fn config(json: &str) -> ModelConfig {
     ModelConfig::parse(json.as_bytes()).unwrap()
 }
 
-fn bert_config() -> BertConfig {
+fn bert_config() -> EncoderConfig {
     match config(TINY_BERT) {
-        ModelConfig::Bert(bert) => bert,
+        ModelConfig::Encoder(bert) => bert,
         ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_) | ModelConfig::Image(_) => {
             panic!("TINY_BERT is a BERT")
         }
@@ -96,7 +97,7 @@ fn safetensors(tensors: &[(String, Vec<u64>)]) -> Vec<u8> {
 
 /// The weights file of a whole `TINY_BERT` with its pooler, and a head if there are labels for one.
 fn bert_file(prefix: &str, num_labels: Option<u64>) -> Vec<u8> {
-    let blocks = tensors::bert(&bert_config(), true, num_labels);
+    let blocks = tensors::encoder(&bert_config(), Pooling::Cls, num_labels);
     let name = |name: &str| {
         if name.starts_with("classifier.") { name.to_owned() } else { format!("{prefix}{name}") }
     };

@@ -22,7 +22,7 @@ fn a_tensor_is_found_where_it_lies() {
     let file = bert_file("", Some(3));
     let start = usize::try_from(Weights::header_bytes(&file[..8]).unwrap()).unwrap();
     let weights = Weights::parse(&file[..start], file.len() as u64).unwrap();
-    let blocks = tensors::bert(&bert_config(), true, Some(3));
+    let blocks = tensors::encoder(&bert_config(), Pooling::Cls, Some(3));
     assert_eq!(weights.num_params(), blocks.all().map(|tensor| tensor.numel()).sum::<u64>());
     for (index, tensor) in blocks.all().enumerate() {
         let stored = weights.require(&tensor.name, &tensor.shape).unwrap();

@@ -43,7 +43,7 @@ pub(in crate::cli) fn card(model: &Model, info: &ModelInfo, sent: u64) -> String
 /// What travels by setting of `trainable`; settings that do not suit the model are left out.
 pub(super) fn settings(config: &ModelConfig) -> Vec<(&'static str, ParamSpec)> {
     let settings = match config {
-        ModelConfig::Bert(_) => ["head", "last:1", "last:2", "all"].as_slice(),
+        ModelConfig::Encoder(_) => ["head", "last:1", "last:2", "all"].as_slice(),
         ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => &["last:1", "all", "lora"],
         ModelConfig::Image(_) => &["head", "last:1", "last:2", "all"],
         ModelConfig::Mlp(_) => &[],
@@ -62,7 +62,7 @@ fn example_run(setting: &str, config: &ModelConfig) -> Result<RunSpec, ConfigErr
     let task = match config {
         ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => "type = \"causal-lm\"\ntext = \"t\"\nmax_length = 3",
         ModelConfig::Image(_) => "type = \"image-classification\"\nlabel = \"l\"\nlabels = [\"a\", \"b\"]",
-        ModelConfig::Bert(_) | ModelConfig::Mlp(_) => {
+        ModelConfig::Encoder(_) | ModelConfig::Mlp(_) => {
             "type = \"text-classification\"\nlabel = \"l\"\nlabels = [\"a\", \"b\"]\ntext = \"t\"\nmax_length = 3"
         }
     };

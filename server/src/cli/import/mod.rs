@@ -26,8 +26,15 @@ pub(super) use self::send::send;
 use self::source::{Source, SourceError};
 
 /// Files that some tokenizers of Hugging Face consist of, taken along when they are there.
-const ALONG: [&str; 4] =
-    ["chat_template.jinja", "special_tokens_map.json", "tokenizer_config.json", "vocab.txt"];
+const ALONG: [&str; 7] = [
+    "chat_template.jinja",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+];
 const CHUNK: usize = 1 << 20;
 
 /// What is at the path is not a model that can be imported.

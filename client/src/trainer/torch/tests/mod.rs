@@ -1,6 +1,7 @@
 //! What the trainer computes, held against plain Rust in f64 and against another implementation's figures.
 
 mod data;
+mod encoders;
 mod fine_tuning;
 mod fixture;
 mod forward;

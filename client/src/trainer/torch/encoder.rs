@@ -1,10 +1,11 @@
-//! A BERT encoder with a classification head, as Hugging Face's `BertModel` computes it (Devlin et al., 2019):
-//! embeddings, post-norm layers of self-attention and feed-forward with exact GELU, pooling, one dense layer.
+//! A text encoder with a head, as Hugging Face's models of its family compute it (`sheaf_common::model::encoder`):
+//! embeddings, post-norm layers of self-attention and feed-forward with exact GELU, pooling, one or two dense layers.
 //!
-//! Dropout has one probability, the run's, in all the places where BERT drops: after the embeddings, on the
-//! attention's probabilities, before each residual sum, and before the head.
+//! Dropout has one probability, the run's, in all the places where the family drops: after the embeddings, on the
+//! attention's probabilities, before the residual sums, and before the dense layers of the head.
 
-use sheaf_common::model::BertConfig;
+use sheaf_common::model::EncoderConfig;
+use sheaf_common::model::encoder::{Activation, Hidden};
 use sheaf_common::run::Pooling;
 use tch::{TchError, Tensor};
 
@@ -15,7 +16,7 @@ use crate::trainer::TrainError;
 /// The stages of an encoder with `num_labels` outputs.
 pub(super) fn stages(
     source: &mut Source<'_>,
-    config: &BertConfig,
+    config: &EncoderConfig,
     pooling: Pooling,
     num_labels: u64,
 ) -> Result<Vec<Box<dyn Stage>>, TrainError> {
@@ -23,12 +24,19 @@ pub(super) fn stages(
     for layer in 0..config.num_hidden_layers {
         stages.push(Box::new(Layer::open(source, config, layer)?));
     }
-    let hidden = config.hidden_size;
+    let (hidden, layout) = (config.hidden_size, config.family.layout());
+    let mut head = Head { hidden: None, output: Linear::open(source, layout.output, hidden, num_labels)? };
     stages.push(match pooling {
         Pooling::Mean => Box::new(MeanPooling),
-        Pooling::Cls => Box::new(ClsPooling(Linear::open(source, "pooler.dense", hidden, hidden)?)),
+        Pooling::Cls => {
+            if let Some(dense) = layout.hidden {
+                head.hidden = Some((Linear::open(source, dense.name, hidden, hidden)?, dense));
+            }
+            let pooler = layout.pooler.map(|name| Linear::open(source, name, hidden, hidden)).transpose()?;
+            Box::new(FirstToken { pooler })
+        }
     });
-    stages.push(Box::new(Head(Linear::open(source, "classifier", hidden, num_labels)?)));
+    stages.push(Box::new(head));
     Ok(stages)
 }
 
@@ -38,20 +46,26 @@ struct Embeddings {
     words: Tensor,
     /// `[max_position_embeddings, hidden]`.
     positions: Tensor,
+    /// The row of the first token.
+    first_position: i64,
     /// `[type_vocab_size, hidden]`, of which single texts use the first.
-    segments: Tensor,
+    segments: Option<Tensor>,
     norm: LayerNorm,
 }
 
 impl Embeddings {
-    fn open(source: &mut Source<'_>, config: &BertConfig) -> Result<Self, TrainError> {
+    fn open(source: &mut Source<'_>, config: &EncoderConfig) -> Result<Self, TrainError> {
         let mut table = |name, rows| {
             source.take(&format!("embeddings.{name}_embeddings.weight"), &[rows, config.hidden_size])
         };
         Ok(Self {
             words: table("word", config.vocab_size)?,
             positions: table("position", config.max_position_embeddings)?,
-            segments: table("token_type", config.type_vocab_size)?,
+            first_position: config.first_position() as i64,
+            segments: match config.type_vocab_size {
+                0 => None,
+                segments => Some(table("token_type", segments)?),
+            },
             norm: LayerNorm::open(source, "embeddings.LayerNorm", config)?,
         })
     }
@@ -59,13 +73,17 @@ impl Embeddings {
 
 impl Stage for Embeddings {
     fn parameters(&self) -> Vec<&Tensor> {
-        [&self.words, &self.positions, &self.segments].into_iter().chain(self.norm.parameters()).collect()
+        let tables = [&self.words, &self.positions].into_iter().chain(&self.segments);
+        tables.chain(self.norm.parameters()).collect()
     }
 
     fn apply(&self, ids: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
         let (_, length) = ids.size2()?;
         let words = Tensor::f_embedding(&self.words, ids, -1, false, false)?;
-        let places = self.positions.f_narrow(0, 0, length)?.f_add(&self.segments.f_narrow(0, 0, 1)?)?;
+        let mut places = self.positions.f_narrow(0, self.first_position, length)?;
+        if let Some(segments) = &self.segments {
+            places = places.f_add(&segments.f_narrow(0, 0, 1)?)?;
+        }
         drop_some(self.norm.apply(&words.f_add(&places)?)?, dropout)
     }
 }
@@ -81,23 +99,26 @@ struct Layer {
     down: Linear,
     norm: LayerNorm,
     heads: i64,
+    drops_attended: bool,
 }
 
 impl Layer {
-    fn open(source: &mut Source<'_>, config: &BertConfig, layer: u64) -> Result<Self, TrainError> {
+    fn open(source: &mut Source<'_>, config: &EncoderConfig, layer: u64) -> Result<Self, TrainError> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let name = |part: &str| format!("encoder.layer.{layer}.{part}");
+        let layout = config.family.layout();
+        let name = |part: &str| format!("{}.{layer}.{part}", layout.layers);
         let mut linear = |part, inputs, outputs| Linear::open(source, &name(part), inputs, outputs);
-        let query = linear("attention.self.query", hidden, hidden)?;
-        let key = linear("attention.self.key", hidden, hidden)?;
-        let value = linear("attention.self.value", hidden, hidden)?;
-        let output = linear("attention.output.dense", hidden, hidden)?;
-        let up = linear("intermediate.dense", hidden, inner)?;
-        let down = linear("output.dense", inner, hidden)?;
-        let attention_norm = LayerNorm::open(source, &name("attention.output.LayerNorm"), config)?;
-        let norm = LayerNorm::open(source, &name("output.LayerNorm"), config)?;
+        let query = linear(layout.query, hidden, hidden)?;
+        let key = linear(layout.key, hidden, hidden)?;
+        let value = linear(layout.value, hidden, hidden)?;
+        let output = linear(layout.attended, hidden, hidden)?;
+        let up = linear(layout.up, hidden, inner)?;
+        let down = linear(layout.down, inner, hidden)?;
+        let attention_norm = LayerNorm::open(source, &name(layout.attention_norm), config)?;
+        let norm = LayerNorm::open(source, &name(layout.norm), config)?;
         let heads = config.num_attention_heads as i64;
-        Ok(Self { query, key, value, output, attention_norm, up, down, norm, heads })
+        let drops_attended = layout.drops_attended;
+        Ok(Self { query, key, value, output, attention_norm, up, down, norm, heads, drops_attended })
     }
 
     /// Multi-head attention of every token to all tokens that are not padding.
@@ -132,7 +153,10 @@ impl Stage for Layer {
     }
 
     fn apply(&self, states: &Tensor, real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
-        let attended = drop_some(self.attend(states, real, dropout)?, dropout)?;
+        let mut attended = self.attend(states, real, dropout)?;
+        if self.drops_attended {
+            attended = drop_some(attended, dropout)?;
+        }
         let states = self.attention_norm.apply(&attended.f_add(states)?)?;
         let fed = drop_some(self.feed_forward(&states)?, dropout)?;
         self.norm.apply(&fed.f_add(&states)?)
@@ -161,16 +185,22 @@ impl Stage for MeanPooling {
     }
 }
 
-/// The first token through the model's pooler, `[batch, length, hidden]` to `[batch, 1, hidden]`.
-struct ClsPooling(Linear);
+/// The first token, through the model's pooler if it has one, `[batch, length, hidden]` to `[batch, 1, hidden]`.
+struct FirstToken {
+    pooler: Option<Linear>,
+}
 
-impl Stage for ClsPooling {
+impl Stage for FirstToken {
     fn parameters(&self) -> Vec<&Tensor> {
-        self.0.parameters()
+        self.pooler.iter().flat_map(Linear::parameters).collect()
     }
 
     fn apply(&self, states: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
-        self.0.apply(&states.f_narrow(1, 0, 1)?)?.f_tanh()
+        let first = states.f_narrow(1, 0, 1)?;
+        match &self.pooler {
+            Some(pooler) => pooler.apply(&first)?.f_tanh(),
+            None => Ok(first),
+        }
     }
 
     fn pools(&self) -> bool {
@@ -178,16 +208,29 @@ impl Stage for ClsPooling {
     }
 }
 
-/// The classifier, `[batch, 1, hidden]` to `[batch, 1, labels]`.
-struct Head(Linear);
+/// The classifier, `[..., hidden]` to `[..., outputs]`.
+struct Head {
+    /// What the family has before the last dense layer.
+    hidden: Option<(Linear, Hidden)>,
+    output: Linear,
+}
 
 impl Stage for Head {
     fn parameters(&self) -> Vec<&Tensor> {
-        self.0.parameters()
+        let hidden = self.hidden.iter().flat_map(|(dense, _)| dense.parameters());
+        hidden.chain(self.output.parameters()).collect()
     }
 
     fn apply(&self, pooled: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
-        self.0.apply(&drop_some(pooled.shallow_clone(), dropout)?)
+        let mut values = pooled.shallow_clone();
+        if let Some((dense, Hidden { activation, drops_input, .. })) = &self.hidden {
+            values = dense.apply(&if *drops_input { drop_some(values, dropout)? } else { values })?;
+            values = match activation {
+                Activation::Relu => values.f_relu()?,
+                Activation::Tanh => values.f_tanh()?,
+            };
+        }
+        self.output.apply(&drop_some(values, dropout)?)
     }
 }
 
@@ -198,7 +241,7 @@ struct LayerNorm {
 }
 
 impl LayerNorm {
-    fn open(source: &mut Source<'_>, name: &str, config: &BertConfig) -> Result<Self, TrainError> {
+    fn open(source: &mut Source<'_>, name: &str, config: &EncoderConfig) -> Result<Self, TrainError> {
         let mut part = |part| source.take(&format!("{name}.{part}"), &[config.hidden_size]);
         Ok(Self { weight: part("weight")?, bias: part("bias")?, epsilon: config.layer_norm_eps })
     }
