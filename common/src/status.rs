@@ -112,6 +112,15 @@ pub struct RunStatus {
     pub global: BlobId,
 }
 
+impl RunStatus {
+    /// The metrics of the global model after `round` rounds: the final ones, or those that the next round started from.
+    pub fn metrics_after(&self, round: u32) -> Option<&Report> {
+        let next = self.history.iter().rfind(|record| round.checked_add(1) == Some(record.round));
+        let last = self.final_metrics.as_ref().filter(|_| round == self.summary.completed_rounds);
+        last.or_else(|| next.and_then(|record| record.global_metrics.as_ref()))
+    }
+}
+
 /// A round in progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoundStatus {

@@ -38,6 +38,7 @@ struct PolicyFile {
     secure_aggregation: Option<String>,
     min_updates: Option<u32>,
     min_metric_count: Option<u64>,
+    own_metrics: bool,
 }
 
 impl TryFrom<PolicyFile> for Policy {
@@ -70,7 +71,7 @@ impl TryFrom<PolicyFile> for Policy {
                 "must be at least 1: a metric of no examples does not exist",
             ));
         }
-        Ok(Self { require_secure_aggregation, min_updates, min_metric_count })
+        Ok(Self { require_secure_aggregation, min_updates, min_metric_count, own_metrics: file.own_metrics })
     }
 }
 

@@ -5,17 +5,19 @@ use sheaf_common::run::{RunSpec, SecureAggregation};
 /// The site's own rules. A server that lies can only ask for less than them, and is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Nothing leaves the site but in sums over several sites.
+    /// No update leaves the site but in sums over several sites.
     pub require_secure_aggregation: bool,
     /// A sum is over at least so many sites.
     pub min_updates: u32,
     /// No metric leaves the site that was measured on fewer examples.
     pub min_metric_count: u64,
+    /// Metrics of this site alone may leave it, in the open, when a run leaves it out to be evaluated on it.
+    pub own_metrics: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { require_secure_aggregation: true, min_updates: 3, min_metric_count: 10 }
+        Self { require_secure_aggregation: true, min_updates: 3, min_metric_count: 10, own_metrics: false }
     }
 }
 
@@ -32,6 +34,13 @@ impl Policy {
             )),
             SecureAggregation::Off | SecureAggregation::Required(_) => None,
         }
+    }
+
+    /// Why metrics of the site alone stay there, if they do: one sentence for the operator.
+    pub fn keeps_own_metrics(&self) -> Option<String> {
+        (!self.own_metrics).then(|| {
+            "this site's metrics leave it only in sums over several sites: to be left out and evaluated by itself, it must set policy.own_metrics = true in its site.toml".into()
+        })
     }
 
     /// Why metrics of so many examples stay at the site, if they do: of few they tell about each.

@@ -6,27 +6,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rand::Rng;
 use rand::seq::SliceRandom;
+use sheaf_common::run::HeldOut;
 use sheaf_common::seed;
 
-use super::{Dataset, Inputs, Split};
+use super::{Dataset, Inputs, Split, folds};
 
-/// Divides `dataset`: holds out the share `validation_split` (in [0, 0.9]) of the examples, rounded, and of every
-/// class as near to its share as whole examples allow. The last example of a class is always trained on.
+/// Divides `dataset`: holds out a share (in [0, 0.9]) of the examples, rounded, and of every class as near to its share
+/// as whole examples allow; the last example of a class is always trained on. Or holds out one of several folds.
 ///
 /// With `groups`, one number per example, a group is held out whole or not at all, so that the shares are met only as
 /// nearly as whole groups allow.
-pub fn split(
-    dataset: Dataset,
-    groups: Option<&[u32]>,
-    validation_split: f64,
-    seed: u64,
-    site_label: &str,
-) -> Split {
+pub fn split(dataset: Dataset, groups: Option<&[u32]>, what: HeldOut, seed: u64, site_label: &str) -> Split {
     let labels = &dataset.targets.classes();
-    let held_out = match groups {
-        None => held_out(labels, validation_split, seed, site_label),
-        Some(groups) => held_out_groups(labels, groups, validation_split, seed, site_label),
+    let held_out = match (what, groups) {
+        (HeldOut::Share(share), None) => held_out(labels, share, seed, site_label),
+        (HeldOut::Share(share), Some(groups)) => held_out_groups(labels, groups, share, seed, site_label),
+        (HeldOut::Fold(fold), None) => folds::dealt(labels, fold, seed, site_label),
+        (HeldOut::Fold(fold), Some(groups)) => folds::dealt_groups(labels, groups, fold, seed, site_label),
     };
     let (train, validation) = part(dataset, &held_out);
     Split { train, validation }
@@ -65,7 +63,7 @@ fn part(dataset: Dataset, places: &BTreeSet<usize>) -> (Dataset, Dataset) {
 }
 
 /// The places of each class's examples.
-fn by_class(labels: &[u32]) -> BTreeMap<u32, Vec<usize>> {
+pub(super) fn by_class(labels: &[u32]) -> BTreeMap<u32, Vec<usize>> {
     let mut classes = BTreeMap::<u32, Vec<usize>>::new();
     for (place, label) in labels.iter().enumerate() {
         classes.entry(*label).or_default().push(place);
@@ -83,25 +81,12 @@ fn held_out_groups(
     seed: u64,
     site_label: &str,
 ) -> BTreeSet<usize> {
-    let mut left: BTreeMap<u32, f64> = BTreeMap::new();
-    let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    for (place, (label, group)) in labels.iter().zip(groups).enumerate() {
-        *left.entry(*label).or_default() += 1.0;
-        members.entry(*group).or_default().push(place);
-    }
-    let sizes = left.clone();
+    let mut left = tally(labels, 0..labels.len());
     let mut wanted: BTreeMap<u32, f64> = left.iter().map(|(label, count)| (*label, count * share)).collect();
-    let mut order: Vec<Vec<usize>> = members.into_values().collect();
-    order.shuffle(&mut seed::stream(seed, &["validation groups", site_label]));
-    // Of its class each example is the more the rarer the class is.
-    let weight = |places: &[usize]| places.iter().map(|place| 1.0 / sizes[&labels[*place]]).sum::<f64>();
-    order.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
+    let mut random = seed::stream(seed, &["validation groups", site_label]);
     let mut held_out = BTreeSet::new();
-    for places in order {
-        let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
-        for place in &places {
-            *counts.entry(labels[*place]).or_default() += 1.0;
-        }
+    for places in largest_first(labels, groups, &left.clone(), &mut random) {
+        let counts = tally(labels, places.iter().copied());
         let overshoots = |(label, count): (&u32, &f64)| 2.0 * wanted[label] < *count;
         if counts.iter().any(overshoots) || counts.iter().any(|(label, count)| left[label] <= *count) {
             continue;
@@ -113,6 +98,35 @@ fn held_out_groups(
         held_out.extend(places);
     }
     held_out
+}
+
+/// How many of the examples at these places are of each class.
+pub(super) fn tally(labels: &[u32], places: impl Iterator<Item = usize>) -> BTreeMap<u32, f64> {
+    let mut counts = BTreeMap::new();
+    for place in places {
+        *counts.entry(labels[place]).or_default() += 1.0;
+    }
+    counts
+}
+
+/// The places of each group's examples, the groups in a random order, those with the larger part of a class first.
+/// `sizes` are the classes'.
+pub(super) fn largest_first(
+    labels: &[u32],
+    groups: &[u32],
+    sizes: &BTreeMap<u32, f64>,
+    random: &mut impl Rng,
+) -> Vec<Vec<usize>> {
+    let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (place, group) in groups.iter().enumerate() {
+        members.entry(*group).or_default().push(place);
+    }
+    let mut order: Vec<Vec<usize>> = members.into_values().collect();
+    order.shuffle(random);
+    // Of its class each example is the more the rarer the class is.
+    let weight = |places: &[usize]| places.iter().map(|place| 1.0 / sizes[&labels[*place]]).sum::<f64>();
+    order.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
+    order
 }
 
 /// The held-out examples' places.

@@ -84,6 +84,9 @@ pub enum BaselineError {
     /// `run.toml` and its model.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The run does not train there.
+    #[error("the run leaves {0} out: give another --site, or a run.toml without validation.leave_out")]
+    LeftOut(String),
     /// Data, device or model.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -109,6 +112,9 @@ pub fn train(
         run.job.spec.task.dataset.clone_from(dataset);
     }
     let site = site_label(args.site.as_ref(), &config);
+    if run.job.spec.validation.leaves_out(&site) {
+        return Err(BaselineError::LeftOut(site));
+    }
     let mut params = run.initial_params()?;
     let mut trainer = open(&run.job, run.model_dir(), &config.datasets, &site, config.device)?;
     let spec = run.job.spec.clone();

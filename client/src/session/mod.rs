@@ -290,7 +290,7 @@ impl Context {
             return state;
         }
         self.drop_work(&state);
-        if let Some(reason) = self.trust.policy.objection(&task.job().spec) {
+        if let Some(reason) = self.objection(&task) {
             return self.decline(&task, reason);
         }
         let secure = secure::is_secure(&task.job().spec);
@@ -311,6 +311,19 @@ impl Context {
             }
             (Task::Train(_), Some(update)) => Uploading::update(update.clone(), self),
             (Task::Train(_), None) | (Task::Evaluate(_), _) => Fetching::start(task, witness, self),
+        }
+    }
+
+    /// Why the site does not do a task, if it does not: one sentence for the operator.
+    fn objection(&self, task: &Task) -> Option<String> {
+        let (spec, policy) = (&task.job().spec, self.trust.policy);
+        let left_out = spec.validation.leaves_out(self.trust.party.name().as_str());
+        match task {
+            Task::Train(_) if left_out => {
+                Some("the run leaves this site out, and so it does not train".into())
+            }
+            Task::Evaluate(_) if left_out => policy.keeps_own_metrics(),
+            Task::Train(_) | Task::Evaluate(_) => policy.objection(spec),
         }
     }
 

@@ -275,3 +275,52 @@ fn the_final_model_is_evaluated() {
     let answer = SiteMessage::Evaluated { task: id(2, 0), metrics: None };
     assert_eq!(effects, [fetch(task.clone()), Effect::Work(task), Effect::Say(answer)]);
 }
+
+/// A run that leaves out site `a`, which is this one, or `b`.
+fn job_leaving_out(site: &str, secure: &str) -> Job {
+    let text = format!(
+        r#"
+name = "toy"
+rounds = 2
+secure_aggregation = "{secure}"
+model = {{ architecture = "softmax" }}
+[task]
+type = "tabular-classification"
+dataset = "d"
+label = "y"
+labels = ["no", "yes"]
+features = [{{ column = "x", type = "numeric" }}]
+[validation]
+leave_out = "{site}"
+"#
+    );
+    Job { spec: RunSpec::parse("run.toml", &text).unwrap(), ..job() }
+}
+
+#[test]
+fn a_site_that_is_left_out_does_not_train_and_is_evaluated_alone_only_if_it_says_so() {
+    let declined = |policy: Policy, message: ServerMessage| {
+        let effects = feed(&mut with_policy([], policy), [Input::Connected, Input::Message(message)]);
+        effects.into_iter().find_map(|effect| {
+            if let Effect::Say(SiteMessage::Declined { reason, .. }) = effect { Some(reason) } else { None }
+        })
+    };
+    for secure in ["off", "required"] {
+        let train = |site| {
+            let job = job_leaving_out(site, secure);
+            ServerMessage::Train(Box::new(TrainTask { id: id(1, 1), job, record: None, time_left_ms: 1000 }))
+        };
+        let evaluate = |site| {
+            let job = job_leaving_out(site, secure);
+            ServerMessage::Evaluate(Box::new(EvaluateTask { id: id(0, 0), job, record: None }))
+        };
+        let closed = Policy { require_secure_aggregation: false, ..Policy::default() };
+        let open = Policy { own_metrics: true, ..closed };
+        let said = declined(open, train("a")).unwrap();
+        assert_eq!(said, "the run leaves this site out, and so it does not train");
+        assert_eq!(declined(open, train("b")), None);
+        let said = declined(closed, evaluate("a")).unwrap();
+        assert!(said.contains("it must set policy.own_metrics = true in its site.toml"), "{said}");
+        assert_eq!(declined(open, evaluate("a")), None);
+    }
+}

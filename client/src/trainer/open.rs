@@ -70,7 +70,7 @@ pub fn open(
     on_split(job, model_dir, load_split(job, model_dir, datasets, site_label)?, site_label, device)
 }
 
-/// The site's data for `job`, divided as it is in every round.
+/// The site's data for `job`, divided as it is in every round. A site that the run leaves out trains on none of it.
 pub fn load_split(
     job: &Job,
     model_dir: Option<&Path>,
@@ -84,8 +84,11 @@ pub fn load_split(
         }
         Some(_) | None => (load(job, model_dir, datasets)?, None),
     };
-    let share = spec.training.validation_split;
-    let mut split = data::split(dataset, groups.as_deref(), share, spec.seed, site_label);
+    if spec.validation.leaves_out(site_label) {
+        return Ok(Split { train: dataset.empty_like(), validation: dataset });
+    }
+    let held_out = spec.validation.held_out;
+    let mut split = data::split(dataset, groups.as_deref(), held_out, spec.seed, site_label);
     if let Some(most) = spec.training.max_examples_per_class {
         split.train = data::few(split.train, most as usize, spec.seed, site_label);
     }

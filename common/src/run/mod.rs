@@ -25,7 +25,7 @@ pub use training::{
     AdagradSpec, AdamSpec, ClassWeights, DecayOn, LocalWork, Loss, Optimizer, Per, RmsPropSpec, Sampling,
     Schedule, ScheduleKind, Training,
 };
-pub use validation::{Best, Monitor, Validation};
+pub use validation::{Best, Fold, HeldOut, Monitor, Validation};
 
 /// Everything that a run is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -215,9 +215,21 @@ impl RunSpec {
         config::read::<file::RunFile, Self>(file, text)
     }
 
+    /// How many sites may train, when they are named.
+    pub fn num_trainers(&self) -> Option<u32> {
+        let sites = self.cohort.sites.as_ref()?;
+        let training = sites.iter().filter(|site| !self.validation.leaves_out(site.as_str()));
+        Some(u32::try_from(training.count()).unwrap_or(u32::MAX))
+    }
+
+    /// Whether sites validate while the run goes on.
+    pub fn validates(&self) -> bool {
+        self.task.input != TaskInput::Nothing && !self.validation.held_out.is_nothing()
+    }
+
     /// What whoever submits the run should know of its privacy.
     pub fn warnings(&self) -> Vec<String> {
-        let named = self.cohort.sites.as_ref().map(Vec::len);
+        let named = self.num_trainers();
         match self.secure_aggregation {
             SecureAggregation::Off => {
                 vec!["secure_aggregation is \"off\": the server sees each site's update".into()]

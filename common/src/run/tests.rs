@@ -95,6 +95,14 @@ fn check(text: &str, cases: &[(&str, &str, &str)]) {
     }
 }
 
+/// The same, whatever the line.
+fn check_ends(text: &str, cases: &[(&str, &str, &str)]) {
+    for (part, otherwise, expected) in cases {
+        let said = sentence(text, part, otherwise);
+        assert!(said.ends_with(&format!(": {expected}")), "{said}");
+    }
+}
+
 #[test]
 fn a_whole_file_is_read() {
     let expected = RunSpec {
@@ -128,7 +136,6 @@ fn a_whole_file_is_read() {
             local: LocalWork::Epochs(2),
             schedule: Schedule { kind: ScheduleKind::Cosine, per: Per::Step, warmup_steps: 10 },
             max_grad_norm: Some(1.0),
-            validation_split: 0.2,
             ..Training::default()
         },
         validation: Validation {
@@ -137,6 +144,8 @@ fn a_whole_file_is_read() {
             min_delta: 0.001,
             patience: Some(3),
             restore_best: false,
+            held_out: HeldOut::Share(0.2),
+            leave_out: None,
         },
         cohort: CohortSpec {
             sites: Some(["north", "south", "east"].map(|site| site.parse().unwrap()).into()),
@@ -752,6 +761,69 @@ fn wrong_values_of_validation() {
     );
     let unknown = sentence(TEXT, "\"macro_f1\"", "\"f1\"");
     assert!(unknown.contains("unknown variant `f1`"), "{unknown}");
+}
+
+#[test]
+fn one_of_several_folds_is_held_out() {
+    let folds = "[validation]\nfolds = 5\nfold = 2\n";
+    let spec = parse(&format!("{TABLE}{folds}")).unwrap();
+    assert_eq!(spec.validation.held_out, HeldOut::Fold(Fold { number: 2, of: 5 }));
+    assert!(spec.validates());
+    check_ends(
+        &format!("{TABLE}{folds}"),
+        &[
+            ("folds = 5", "folds = 1", "validation.folds: 1 is not between 2 and 1000"),
+            ("fold = 2", "fold = 0", "validation.fold: 0 is not between 1 and 5"),
+            ("fold = 2", "fold = 6", "validation.fold: 6 is not between 1 and 5"),
+            ("folds = 5\n", "", "validation.fold: say with `folds` of how many"),
+            (
+                "fold = 2",
+                "",
+                "validation.folds: say with `fold`, from 1 to 5, which is held out; `sheaf cross-validate` makes a run of each",
+            ),
+            (
+                "[validation]",
+                "[training]\nvalidation_split = 0.1\n[validation]",
+                "training.validation_split: give it or `validation.folds`, not both: of folds, one is what is held out",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn one_site_is_left_out() {
+    let text = TEXT.replace("patience = 3", "leave_out = \"south\"");
+    let spec = parse(&text.replace("min_sites = 3\nmin_updates = 2\n", "")).unwrap();
+    assert!(spec.validation.leaves_out("south") && !spec.validation.leaves_out("north"));
+    assert_eq!((spec.cohort.min_sites, spec.cohort.min_updates), (2, 2), "those that train");
+    assert_eq!(spec.num_trainers(), Some(2));
+    check_ends(
+        &text,
+        &[
+            (
+                "leave_out = \"south\"",
+                "leave_out = \"west\"",
+                "validation.leave_out: `west` is not among cohort.sites: name it there too",
+            ),
+            ("min_sites = 3", "min_sites = 4", "cohort.min_sites: 4 is not between 2 and 2"),
+            (
+                "restore_best = false",
+                "restore_best = true",
+                "validation.restore_best: with `leave_out` it is the last model that is evaluated: write restore_best = false",
+            ),
+        ],
+    );
+    let alone = text
+        .replace("[\"north\", \"south\", \"east\"]", "[\"south\"]")
+        .replace("min_sites = 3\nmin_updates = 2\n", "");
+    let error = parse(&alone).unwrap_err();
+    assert!(
+        error.ends_with("validation.leave_out: leaves nobody to train: name more sites in cohort.sites"),
+        "{error}"
+    );
+    let both = format!("{TABLE}[validation]\nfolds = 5\nfold = 1\nleave_out = \"a\"\n");
+    let error = parse(&both).unwrap_err();
+    assert!(error.ends_with("validation.leave_out: give it or `folds`, not both"), "{error}");
 }
 
 #[test]

@@ -37,8 +37,6 @@ pub struct Training {
     pub sampling: Sampling,
     /// A site trains on at most so many examples of each class, drawn once for the whole run.
     pub max_examples_per_class: Option<u32>,
-    /// Share of a site's data that is held out for validation, in [0, 0.9]; stratified by label, the same in every round.
-    pub validation_split: f64,
 }
 
 /// Which parameters weight decay reaches.
@@ -259,7 +257,6 @@ impl Default for Training {
             proximal_mu: 0.0,
             sampling: Sampling::Shuffle,
             max_examples_per_class: None,
-            validation_split: 0.1,
         }
     }
 }

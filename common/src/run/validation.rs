@@ -1,14 +1,15 @@
-//! What a run does with validation metrics: how often they are asked for, when it stops early, and which model is its
-//! result. The names are those of Keras's `EarlyStopping`.
+//! What a run validates on, and what it does with the metrics: how often they are asked for, when it stops early, and
+//! which model is its result. The names are those of Keras's `EarlyStopping`.
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::ClientId;
 use crate::metrics::Report;
 
 use super::task::Target;
 
 /// The table `[validation]`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// Sites evaluate in every so many rounds, from the first on; at the end they do in any case.
     pub every: u32,
@@ -20,6 +21,28 @@ pub struct Validation {
     pub patience: Option<u32>,
     /// The run's result is the best model that was evaluated, not the last one.
     pub restore_best: bool,
+    /// What every site holds out of its own data, the same in every round.
+    pub held_out: HeldOut,
+    /// This site does not train: the final model is evaluated on all of its data, and on nothing else.
+    pub leave_out: Option<ClientId>,
+}
+
+/// What a site holds out to validate on, stratified by label.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum HeldOut {
+    /// This share, in [0, 0.9].
+    Share(f64),
+    /// One of several parts that are equally large, and together are everything.
+    Fold(Fold),
+}
+
+/// One part of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fold {
+    /// Which, from 1.
+    pub number: u32,
+    /// How many there are, at least 2.
+    pub of: u32,
 }
 
 /// A pooled metric that can be watched.
@@ -67,11 +90,31 @@ pub struct Best {
 
 impl Default for Validation {
     fn default() -> Self {
-        Self { every: 1, monitor: Monitor::Loss, min_delta: 0.0, patience: None, restore_best: false }
+        Self {
+            every: 1,
+            monitor: Monitor::Loss,
+            min_delta: 0.0,
+            patience: None,
+            restore_best: false,
+            held_out: HeldOut::Share(0.1),
+            leave_out: None,
+        }
+    }
+}
+
+impl HeldOut {
+    /// Whether sites hold out nothing at all.
+    pub fn is_nothing(self) -> bool {
+        self == Self::Share(0.0)
     }
 }
 
 impl Validation {
+    /// Whether it is this site that does not train.
+    pub fn leaves_out(&self, site: &str) -> bool {
+        self.leave_out.as_ref().is_some_and(|left_out| left_out.as_str() == site)
+    }
+
     /// Whether sites evaluate in this round (from 1), which tells about the model after the round before.
     pub fn is_due(&self, round: u32) -> bool {
         round.saturating_sub(1).is_multiple_of(self.every.max(1))
@@ -173,7 +216,14 @@ mod tests {
     use crate::run::NumberTarget;
 
     fn watch(monitor: Monitor) -> Validation {
-        Validation { every: 2, monitor, min_delta: 0.01, patience: Some(2), restore_best: true }
+        Validation {
+            every: 2,
+            monitor,
+            min_delta: 0.01,
+            patience: Some(2),
+            restore_best: true,
+            ..Validation::default()
+        }
     }
 
     fn report(loss: f64) -> Report {
@@ -231,7 +281,7 @@ mod tests {
         Counts::from(counts).report(&Kind::Language)
     }
 
-    fn follow(watch: Validation, losses: &[f64]) -> Option<Best> {
+    fn follow(watch: &Validation, losses: &[f64]) -> Option<Best> {
         let observed = losses.iter().enumerate();
         observed.fold(None, |best, (round, loss)| watch.observe(best, round as u32, &report(*loss)))
     }
@@ -246,7 +296,7 @@ mod tests {
     fn the_best_is_the_least_loss_or_the_most_accuracy() {
         let losses = [0.9, 0.5, 0.7, 0.3];
         for monitor in [Monitor::Loss, Monitor::Accuracy] {
-            let best = follow(watch(monitor), &losses).unwrap();
+            let best = follow(&watch(monitor), &losses).unwrap();
             assert_eq!((best.round, best.since), (3, 0));
         }
     }
@@ -254,8 +304,8 @@ mod tests {
     #[test]
     fn patience_ends_when_nothing_gained_more_than_the_least_change() {
         let watch = watch(Monitor::Loss);
-        assert!(!watch.is_exhausted(follow(watch, &[0.9, 0.5, 0.495])));
-        let best = follow(watch, &[0.9, 0.5, 0.495, 0.6]);
+        assert!(!watch.is_exhausted(follow(&watch, &[0.9, 0.5, 0.495])));
+        let best = follow(&watch, &[0.9, 0.5, 0.495, 0.6]);
         assert_eq!(best, Some(Best { round: 1, value: 0.5, since: 2 }));
         assert!(watch.is_exhausted(best));
         assert!(!Validation { patience: None, ..watch }.is_exhausted(best));

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::message::Job;
 use crate::metrics::{Counts, Kind};
 use crate::params::ParamTensor;
-use crate::run::TaskInput;
 
 /// Slots before the metrics: the names of [`Head`]'s fields, in their order.
 pub const HEAD: usize = 8;
@@ -72,9 +71,8 @@ impl Layout {
 
 /// Slots of one set of metrics in a run.
 fn metric_slots(job: &Job) -> u32 {
-    let nothing = job.spec.task.input == TaskInput::Nothing || job.spec.training.validation_split == 0.0;
     // At most 64 labels.
-    if nothing { 0 } else { Counts::num_slots(&Kind::of(&job.spec)) as u32 }
+    if job.spec.validates() { Counts::num_slots(&Kind::of(&job.spec)) as u32 } else { 0 }
 }
 
 /// The slots that every vector has: one site's, or their sum.

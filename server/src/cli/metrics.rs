@@ -24,7 +24,12 @@ pub(super) fn metrics(status: &RunStatus) -> Option<String> {
     let newest = status.history.iter().rev().find_map(|record| {
         Some((format!("the model that round {} started from", record.round), record.global_metrics.as_ref()?))
     });
-    let last = status.final_metrics.as_ref().map(|report| ("the final model".to_owned(), report));
+    let left_out = status.spec.validation.leave_out.as_ref();
+    let name = left_out.map_or_else(
+        || "the final model".into(),
+        |site| format!("the final model at {site}, which was left out"),
+    );
+    let last = status.final_metrics.as_ref().map(|report| (name, report));
     let (model, report) = last.or(newest).filter(|(_, report)| report.num_examples() > 0)?;
     let figures: Vec<(&str, String)> =
         report.figures().iter().map(|figure| (figure.name, bounded(figure))).collect();

@@ -2,8 +2,8 @@
 
 use sheaf_common::params::VALUE_BYTES;
 use sheaf_common::run::{
-    Architecture, GraphKind, LocalWork, Lora, ModelSource, Optimizer, Pooling, RunSpec, SecureAggregation,
-    Selection, Target, TaskInput, Trainable,
+    Architecture, Fold, GraphKind, HeldOut, LocalWork, Lora, ModelSource, Optimizer, Pooling, RunSpec,
+    SecureAggregation, Selection, Target, TaskInput, Trainable, Validation,
 };
 use sheaf_common::status::RunStatus;
 use sheaf_common::time::Timestamp;
@@ -28,7 +28,8 @@ pub(super) fn spec_card(status: &RunStatus, now: Timestamp) -> String {
         ("task", task(spec)),
         ("training", training(spec)),
         ("cohort", cohort(spec)),
-        ("privacy", secure_aggregation(spec.secure_aggregation, spec.cohort.min_updates)),
+        ("held out", held_out(&spec.validation)),
+        ("privacy", privacy(spec)),
         ("global", status.global.short()),
     ])
 }
@@ -128,6 +129,27 @@ fn cohort(spec: &RunSpec) -> String {
         plural(u64::from(cohort.min_updates), "update"),
         coarse(cohort.round_timeout)
     )
+}
+
+/// What is held out, and where.
+fn held_out(validation: &Validation) -> String {
+    let everywhere = match validation.held_out {
+        HeldOut::Share(0.0) => "nothing".to_owned(),
+        HeldOut::Share(share) => format!("{}% of each site's examples", share * 100.0),
+        HeldOut::Fold(Fold { number, of }) => format!("fold {number} of {of} at each site"),
+    };
+    match &validation.leave_out {
+        None => everywhere,
+        Some(site) => format!("{everywhere}; {site} does not train, and evaluates the final model"),
+    }
+}
+
+fn privacy(spec: &RunSpec) -> String {
+    let summed = secure_aggregation(spec.secure_aggregation, spec.cohort.min_updates);
+    match &spec.validation.leave_out {
+        None => summed,
+        Some(site) => format!("{summed}; and the final metrics of {site} alone"),
+    }
 }
 
 /// What the server can see, said out loud.

@@ -160,6 +160,7 @@ travels    3,550,000 parameters, 14.2 MB each way per site and round
 task       `topic` (2 labels) from text in `body`, up to 128 tokens; data set newswire
 training   AdamW, learning rate 0.001, batches of 16, 2 epochs per round
 cohort     all connected sites; starts with 2 sites connected, counts with 2 updates, waits 10m00s
+held out   10% of each site's examples
 privacy    secure aggregation is off: the server sees each site's update
 global     ";
     assert!(text.starts_with(expected), "{text}");

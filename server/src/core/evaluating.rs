@@ -1,4 +1,6 @@
-//! All rounds are done: the sites that are connected evaluate the final model on their validation splits.
+//! All rounds are done: the sites that are connected evaluate the final model on their validation splits. In a run that
+//! leaves a site out it alone does so, on all of its data. A sum over one site is that site's, so its answer comes in the
+//! open, and whether it comes is that site's to say.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use sheaf_common::id::ClientId;
 use sheaf_common::message::TaskId;
 use sheaf_common::metrics::{Counts, Kind};
-use sheaf_common::run::TaskInput;
 use sheaf_common::status::Answer;
 use sheaf_common::time::Timestamp;
 
@@ -32,30 +33,36 @@ enum Member {
 }
 
 impl Evaluating {
-    /// Asks every connected site, unless there is nothing to evaluate on.
+    /// Asks every connected site, unless there is nothing to evaluate on; or the one that was left out, which is waited
+    /// for.
     pub(super) fn start(context: &mut Context, now: Timestamp) -> State {
         let spec = &context.run.spec;
-        let nothing = spec.task.input == TaskInput::Nothing || spec.training.validation_split == 0.0;
         let deadline = now.after(spec.cohort.round_timeout);
-        let sites = if nothing { Vec::new() } else { context.connected.iter().cloned().collect() };
+        let sites = match &spec.validation.leave_out {
+            Some(site) => BTreeSet::from([site.clone()]),
+            None if spec.validates() => context.connected.clone(),
+            None => BTreeSet::new(),
+        };
         let state = Self {
             started: now,
             deadline,
             members: sites.into_iter().map(|site| (site, Member::Pending)).collect(),
         };
         for site in state.members.keys() {
-            state.ask(context, site);
+            if context.connected.contains(site) {
+                state.ask(context, site);
+            }
         }
         state.proceed(context, now)
     }
 
     pub(super) fn handle(mut self, context: &mut Context, input: Input, now: Timestamp) -> State {
         match input {
-            Input::Ready { from, task } if task == Self::task(context) && context.is_secure() => {
+            Input::Ready { from, task } if task == Self::task(context) && is_summed(context) => {
                 self.answer(from, Member::Ready);
             }
             // What is ready at a site is summed, and never said in the open.
-            Input::Evaluated { from, task, .. } if task == Self::task(context) && context.is_secure() => {
+            Input::Evaluated { from, task, .. } if task == Self::task(context) && is_summed(context) => {
                 self.answer(from, Member::Declined("it sent its metrics in the open".into()));
             }
             Input::Evaluated { from, task, metrics } if task == Self::task(context) => {
@@ -102,12 +109,30 @@ impl Evaluating {
             Member::Evaluated(counts) => counts.as_ref(),
             Member::Pending | Member::Ready | Member::Declined(_) => None,
         });
-        if let Some(report) = pool(&Kind::of(&context.run.spec), counts) {
-            context.observe(context.completed, Some(&report));
-            context.emit(Effect::FinalMetrics(Box::new(report)));
-        }
+        let report = pool(&Kind::of(&context.run.spec), counts);
         self.dismiss(context);
+        let Some(report) = report else { return self.without_metrics(context) };
+        // Another site's data says nothing about which round was best on those that trained.
+        if context.run.spec.validation.leave_out.is_none() {
+            context.observe(context.completed, Some(&report));
+        }
+        context.emit(Effect::FinalMetrics(Box::new(report)));
         Finished::completed(context)
+    }
+
+    /// Says why, when it was for them that a site was left out.
+    fn without_metrics(&self, context: &mut Context) -> State {
+        let Some(site) = &context.run.spec.validation.leave_out else { return Finished::completed(context) };
+        let why = match self.members.get(site) {
+            Some(Member::Declined(why)) => format!("{site}, which was left out: {why}"),
+            Some(Member::Evaluated(_)) => {
+                format!("{site}, which was left out, sent none: it has too few examples, as its log says")
+            }
+            Some(Member::Pending | Member::Ready) | None => {
+                format!("{site}, which was left out, did not answer in time")
+            }
+        };
+        Finished::completed_without_metrics(context, &why)
     }
 
     /// Tells the members that nothing more is asked of them.
@@ -164,4 +189,9 @@ impl Evaluating {
             members: self.members.iter().map(|(site, member)| (site.clone(), answer(member))).collect(),
         }
     }
+}
+
+/// Whether answers are summed securely.
+fn is_summed(context: &Context) -> bool {
+    context.is_secure() && context.run.spec.validation.leave_out.is_none()
 }

@@ -551,6 +551,12 @@ impl Context {
         }
     }
 
+    /// The connected sites that train.
+    fn trainers(&self) -> BTreeSet<ClientId> {
+        let validation = &self.run.spec.validation;
+        self.connected.iter().filter(|site| !validation.leaves_out(site.as_str())).cloned().collect()
+    }
+
     fn is_secure(&self) -> bool {
         self.run.spec.secure_aggregation != SecureAggregation::Off
     }

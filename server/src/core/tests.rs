@@ -547,3 +547,88 @@ fn an_update_that_is_being_averaged_can_still_be_dropped_by_trying_again() {
     bench.feed([Input::Aggregated { task: task(1, 1), global: BlobId::of(b"one"), summed: None }]);
     assert_eq!((bench.coordinator.completed(), bench.coordinator.global()), (0, BlobId::of(b"initial")));
 }
+
+/// A round that leaves out `c`.
+fn leaving_out_c(secure: &str) -> Bench {
+    let text = RUN.replace("rounds = 2", "rounds = 1").replace("secure_aggregation = \"off\"", secure);
+    let text = text.replace("[training]\nvalidation_split = 0.0", "[validation]\nleave_out = \"c\"");
+    let bench = Bench::of(Run { spec: RunSpec::parse("run.toml", &text).unwrap(), ..run() });
+    let asked =
+        bench.effects(|effect| if let Effect::Train { to, .. } = effect { Some(to.as_str()) } else { None });
+    assert_eq!(asked, ["a", "b"], "c is not of the cohort");
+    bench
+}
+
+/// The same, over.
+fn evaluating_c() -> Bench {
+    let mut bench = leaving_out_c("secure_aggregation = \"off\"");
+    bench.feed(["a", "b"].map(|name| update(name, task(1, 1))));
+    assert_eq!(bench.aggregations()[0].updates.len(), 2);
+    bench.feed([Input::Aggregated { task: task(1, 1), global: BlobId::of(b"one"), summed: None }]);
+    bench
+}
+
+fn asked_to_evaluate(bench: &Bench) -> Vec<&str> {
+    bench.effects(|effect| if let Effect::Evaluate { to, .. } = effect { Some(to.as_str()) } else { None })
+}
+
+#[test]
+fn a_run_waits_for_those_that_train() {
+    let text = RUN.replace("[training]\nvalidation_split = 0.0", "[validation]\nleave_out = \"c\"");
+    let run = Run { spec: RunSpec::parse("run.toml", &text).unwrap(), ..run() };
+    let mut bench = Bench { coordinator: Coordinator::new(run), ..Bench::new() };
+    bench.feed([Input::Start, Input::Connected(site("a")), Input::Connected(site("c"))]);
+    assert_eq!(bench.coordinator.state(), (RunState::Waiting, "round 1 needs 2 sites; 1 connected".into()));
+    bench.feed([Input::Connected(site("b"))]);
+    assert_eq!(bench.state(), RunState::Running);
+}
+
+#[test]
+fn the_site_that_is_left_out_alone_evaluates_the_final_model() {
+    let mut bench = evaluating_c();
+    assert_eq!(asked_to_evaluate(&bench), ["c"]);
+    let mut counts = Classification::new(2);
+    (0..10).for_each(|example| counts.observe(0, if example < 7 { &[1.0, 0.0] } else { &[0.0, 1.0] }));
+    let evaluated = |from, metrics| Input::Evaluated { from: site(from), task: task(1, 0), metrics };
+    bench.feed([evaluated("a", Some(Classification::new(2).into()))]);
+    assert_eq!(bench.state(), RunState::Evaluating, "nobody else is heard");
+    bench.feed([evaluated("c", Some(counts.into()))]);
+    assert_eq!(bench.coordinator.state(), (RunState::Completed, String::new()));
+    let reports = bench.effects(|effect| {
+        if let Effect::FinalMetrics(report) = effect { Some(report.as_ref().clone()) } else { None }
+    });
+    assert_eq!(reports[0].classification().unwrap().accuracy, 0.7);
+    assert_eq!(bench.coordinator.best(), None, "it is no evaluation on those that trained");
+}
+
+#[test]
+fn a_run_without_the_metrics_it_was_for_says_why() {
+    let mut bench = evaluating_c();
+    bench.feed([Input::Declined { from: site("c"), task: task(1, 0), reason: "no".into() }]);
+    let expected = "without metrics of the final model: c, which was left out: no";
+    assert_eq!(bench.coordinator.state(), (RunState::Completed, expected.into()));
+
+    let mut bench = evaluating_c();
+    bench.feed([Input::Disconnected(site("c"))]);
+    bench.wait(Duration::from_secs(59));
+    assert_eq!(bench.state(), RunState::Evaluating);
+    bench.wait(Duration::from_secs(1));
+    let expected = "without metrics of the final model: c, which was left out, did not answer in time";
+    assert_eq!(bench.coordinator.state(), (RunState::Completed, expected.into()));
+}
+
+#[test]
+fn what_one_site_counts_alone_is_in_no_sum() {
+    let mut bench = leaving_out_c("");
+    // The rounds are summed; that they were is the protocol's tale.
+    bench.feed(["a", "b"].map(|name| Input::Ready { from: site(name), task: task(1, 1) }));
+    assert_eq!(bench.coordinator.round().unwrap().stage, "exchanging keys");
+    let context = &mut bench.coordinator.context;
+    context.completed = 1;
+    bench.coordinator.state = Evaluating::start(context, bench.now);
+    bench.feed([Input::Ready { from: site("c"), task: task(1, 0) }]);
+    assert_eq!(bench.state(), RunState::Evaluating);
+    bench.feed([Input::Evaluated { from: site("c"), task: task(1, 0), metrics: None }]);
+    assert_eq!(bench.state(), RunState::Completed);
+    assert!(bench.coordinator.state().1.ends_with("sent none: it has too few examples, as its log says"));
+}

@@ -16,11 +16,12 @@ impl Waiting {
     /// Starts the round if enough sites are there; whatever happened may have changed that.
     pub(super) fn proceed(self, context: &mut Context, now: Timestamp) -> State {
         let cohort = &context.run.spec.cohort;
-        if context.connected.len() < cohort.min_sites as usize {
+        let trainers = context.trainers();
+        if trainers.len() < cohort.min_sites as usize {
             return State::Waiting(self);
         }
         let task = context.task(self.round, self.attempt);
-        let members = selector::select(cohort, context.run.spec.seed, &task, &context.connected);
+        let members = selector::select(cohort, context.run.spec.seed, &task, &trainers);
         State::Collecting(Collecting::start(context, task, members, now))
     }
 
@@ -30,7 +31,7 @@ impl Waiting {
             "round {} needs {} sites; {} connected",
             self.round,
             cohort.min_sites,
-            context.connected.len()
+            context.trainers().len()
         )
     }
 }

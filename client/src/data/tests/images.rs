@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use sheaf_common::run::HeldOut;
 
 use super::*;
 
@@ -223,7 +224,7 @@ fn images_without_a_size_are_refused() {
 #[test]
 fn images_are_divided_as_other_data_are() {
     let all = folder().load(&image_task(4)).unwrap();
-    let Split { train, validation } = split(all.clone(), None, 0.34, 1, "a");
+    let Split { train, validation } = split(all.clone(), None, HeldOut::Share(0.34), 1, "a");
     assert_eq!((train.len(), validation.len()), (3, 1));
     assert_eq!(pixels(&train).len() + pixels(&validation).len(), pixels(&all).len());
     let each = 3 * 4 * 4;

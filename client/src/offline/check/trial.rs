@@ -45,6 +45,11 @@ pub(super) fn check(config: &SiteConfig, run: &Path, model: Option<&Path>, repor
     };
     report.add("contract", Ok(format!("data set `{}` meets it", spec.task.dataset)));
     report.add("metrics", Ok(metrics(config, split.validation.len() as u64)));
+    if spec.validation.leaves_out(&site) {
+        let said = config.policy.keeps_own_metrics();
+        let said = said.unwrap_or_else(|| "it is left out: all of its data evaluates the final model".into());
+        return report.add("training step", Ok(format!("the run leaves this site out; {said}")));
+    }
     let phase = if spec.model.unfreeze.is_empty() { "" } else { ", of the last phase" };
     match cost(run, split, &site, config) {
         Ok(cost) => {

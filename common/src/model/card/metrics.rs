@@ -4,20 +4,18 @@ use std::fmt::Write;
 
 use super::cell;
 use crate::message::ExportPlan;
-use crate::metrics::{CalibrationReport, ClassReport, Report};
-use crate::status::RunStatus;
+use crate::metrics::{CalibrationReport, ClassReport};
 
 /// The section on metrics.
 pub(super) fn section(plan: &ExportPlan) -> String {
-    let report = model_metrics(&plan.status, plan.round).filter(|report| report.num_examples() > 0);
+    let report = plan.status.metrics_after(plan.round).filter(|report| report.num_examples() > 0);
     let Some(report) = report else {
         return "## Metrics\n\nThe model was not evaluated at the sites.\n".into();
     };
     let mut text = format!(
-        "## Metrics\n\nOn the validation examples of the sites ({} in all), computed from their added counts as if \
-         all examples lay in one place. The areas under curves are of binned scores, and exact to what stands behind \
+        "## Metrics\n\n{}. The areas under curves are of binned scores, and exact to what stands behind \
          the ±:\n\n| metric | value |\n|---|---|\n",
-        report.num_examples()
+        measured_on(plan, report.num_examples())
     );
     for figure in report.figures() {
         // Writing to a string cannot fail.
@@ -30,6 +28,18 @@ pub(super) fn section(plan: &ExportPlan) -> String {
         text.push_str(&calibration(&report.calibration));
     }
     text
+}
+
+fn measured_on(plan: &ExportPlan, examples: u64) -> String {
+    let status = &plan.status;
+    let is_last = plan.round == status.summary.completed_rounds;
+    match status.spec.validation.leave_out.as_ref().filter(|_| is_last) {
+        Some(site) => format!("On all {examples} examples of {site}, which took no part in the training"),
+        None => format!(
+            "On the validation examples of the sites ({examples} in all), computed from their added counts as if \
+             all examples lay in one place"
+        ),
+    }
 }
 
 fn labels(classes: &[ClassReport]) -> String {
@@ -64,13 +74,6 @@ fn calibration(bins: &[CalibrationReport]) -> String {
         let _ = writeln!(text, "| {above:.1} to {to:.1} | {mean} | {right} | {examples} |");
     }
     text
-}
-
-/// The metrics of the global model after `round`: those that the next round started from, or the final ones.
-fn model_metrics(status: &RunStatus, round: u32) -> Option<&Report> {
-    let next = status.history.iter().rfind(|record| round.checked_add(1) == Some(record.round));
-    let last = if round == status.spec.rounds { status.final_metrics.as_ref() } else { None };
-    last.or_else(|| next.and_then(|record| record.global_metrics.as_ref()))
 }
 
 fn shown(value: Option<f64>) -> String {

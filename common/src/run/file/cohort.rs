@@ -22,7 +22,12 @@ pub(super) struct CohortFile {
     max_examples: Option<u64>,
 }
 
-pub(super) fn cohort(file: CohortFile, secure: SecureAggregation) -> Result<CohortSpec, Invalid> {
+/// `left_out` is a site that belongs to the cohort and does not train.
+pub(super) fn cohort(
+    file: CohortFile,
+    secure: SecureAggregation,
+    left_out: Option<&ClientId>,
+) -> Result<CohortSpec, Invalid> {
     let secure = secure != SecureAggregation::Off;
     let sites = file.sites.map(|sites| client_ids(&sites)).transpose()?;
     let selection = match (file.fraction, file.count) {
@@ -39,7 +44,7 @@ pub(super) fn cohort(file: CohortFile, secure: SecureAggregation) -> Result<Coho
             Selection::Count(count)
         }
     };
-    let named = sites.as_ref().map(|sites| u32::try_from(sites.len()).unwrap_or(u32::MAX));
+    let named = sites.as_deref().map(|sites| trainers(sites, left_out)).transpose()?;
     let min_updates = file.min_updates.unwrap_or_else(|| named.unwrap_or(if secure { 3 } else { 1 }));
     within("cohort.min_updates", u64::from(min_updates), 1, u64::from(named.unwrap_or(1_000_000)))?;
     let min_sites = file.min_sites.unwrap_or_else(|| named.unwrap_or(min_updates));
@@ -75,6 +80,23 @@ pub(super) fn cohort(file: CohortFile, secure: SecureAggregation) -> Result<Coho
     let max_examples = file.max_examples.unwrap_or(if secure { 10_000 } else { 10_000_000 });
     within("cohort.max_examples", max_examples, 1, 1 << 40)?;
     Ok(CohortSpec { sites, selection, min_sites, min_updates, round_timeout, max_attempts, max_examples })
+}
+
+/// How many of the sites train.
+fn trainers(sites: &[ClientId], left_out: Option<&ClientId>) -> Result<u32, Invalid> {
+    if let Some(site) = left_out.filter(|site| !sites.contains(site)) {
+        return Err(Invalid::new(
+            "validation.leave_out",
+            format!("`{site}` is not among cohort.sites: name it there too"),
+        ));
+    }
+    match sites.iter().filter(|site| Some(*site) != left_out).count() {
+        0 => Err(Invalid::new(
+            "validation.leave_out",
+            "leaves nobody to train: name more sites in cohort.sites",
+        )),
+        count => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
+    }
 }
 
 fn client_ids(written: &[String]) -> Result<Vec<ClientId>, Invalid> {

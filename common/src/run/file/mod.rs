@@ -58,12 +58,11 @@ impl TryFrom<RunFile> for RunSpec {
         let model = model(file.model, &task, file.rounds)?;
         let training = training(&file.training, task.labels().len())?;
         training::fits(&training, &model, &task.target)?;
-        let validation = validation(&file.validation, training.validation_split, &task.target)?;
-        let cohort = cohort(file.cohort, secure_aggregation)?;
-        secagg::check(secure_aggregation, &cohort)?;
+        let validation = validation(&file.validation, file.training.validation_split, &task.target)?;
+        let cohort = cohort(file.cohort, secure_aggregation, validation.leave_out.as_ref())?;
         let learning_rate = file.server.learning_rate.unwrap_or(1.0);
         positive("server.learning_rate", learning_rate)?;
-        Ok(Self {
+        let run = Self {
             name,
             rounds: file.rounds,
             seed: file.seed,
@@ -74,7 +73,9 @@ impl TryFrom<RunFile> for RunSpec {
             validation,
             cohort,
             server: ServerSpec { learning_rate },
-        })
+        };
+        secagg::check(&run)?;
+        Ok(run)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{forbid, invalid, positive, within};
 use crate::config::Invalid;
-use crate::run::{CohortSpec, GraphKind, SecAggSpec, SecureAggregation, Selection};
+use crate::run::{GraphKind, RunSpec, SecAggSpec, SecureAggregation, Selection};
 use crate::secagg::graph::COMPLETE_MAX;
 use crate::secagg::quantize::Encoding;
 
@@ -77,16 +77,17 @@ fn spec(file: &SecAggFile) -> Result<SecAggSpec, Invalid> {
     })
 }
 
-/// Whether the cohort can be summed securely at all.
-pub(super) fn check(secure: SecureAggregation, cohort: &CohortSpec) -> Result<(), Invalid> {
-    let SecureAggregation::Required(spec) = secure else { return Ok(()) };
+/// Whether the run's cohort can be summed securely at all.
+pub(super) fn check(run: &RunSpec) -> Result<(), Invalid> {
+    let SecureAggregation::Required(spec) = run.secure_aggregation else { return Ok(()) };
+    let cohort = &run.cohort;
     if cohort.min_updates < 2 {
         return Err(Invalid::new(
             "cohort.min_updates",
             "must be at least 2 with secure aggregation: the sum over one site is its update; name more sites, or write secure_aggregation = \"off\"",
         ));
     }
-    let named = cohort.sites.as_ref().map(|sites| u32::try_from(sites.len()).unwrap_or(u32::MAX));
+    let named = run.num_trainers();
     let most = match cohort.selection {
         Selection::Count(count) => Some(named.map_or(count, |named| named.min(count))),
         Selection::All | Selection::Fraction(_) => named,

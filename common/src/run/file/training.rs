@@ -44,7 +44,8 @@ pub(super) struct TrainingFile {
     proximal_mu: Option<f64>,
     sampling: Option<Sampling>,
     max_examples_per_class: Option<u32>,
-    validation_split: Option<f64>,
+    /// What is held out is not trained on, but belongs to [`crate::run::Validation`].
+    pub(super) validation_split: Option<f64>,
 }
 
 /// A number for each label, or a word.
@@ -103,13 +104,6 @@ pub(super) fn training(file: &TrainingFile, labels: usize) -> Result<Training, I
     }
     let proximal_mu = file.proximal_mu.unwrap_or(0.0);
     not_negative("training.proximal_mu", proximal_mu)?;
-    let validation_split = file.validation_split.unwrap_or(0.1);
-    if !(0.0..=0.9).contains(&validation_split) {
-        return Err(Invalid::new(
-            "training.validation_split",
-            format!("{validation_split} is not in [0, 0.9]"),
-        ));
-    }
     Ok(Training {
         optimizer,
         learning_rate,
@@ -126,7 +120,6 @@ pub(super) fn training(file: &TrainingFile, labels: usize) -> Result<Training, I
         proximal_mu,
         sampling: file.sampling.unwrap_or(Sampling::Shuffle),
         max_examples_per_class: file.max_examples_per_class,
-        validation_split,
     })
 }
 

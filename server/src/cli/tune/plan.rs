@@ -55,7 +55,7 @@ impl Plan {
     pub(super) fn new(search: &Search, source: Source<'_>, base: Source<'_>) -> Result<Self, ConfigError> {
         let at = |invalid: &Invalid| ConfigError::locate(source.file, source.text, invalid);
         let spec = RunSpec::parse(base.file, base.text)?;
-        if spec.training.validation_split == 0.0 {
+        if !spec.validates() {
             let problem = "a search compares trials by what is held out: set it above 0";
             let invalid = Invalid::new("training.validation_split", problem);
             return Err(ConfigError::locate(base.file, base.text, &invalid));

@@ -218,7 +218,6 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
             local: LocalWork::Epochs(2),
             schedule: Schedule { kind: ScheduleKind::Linear, per: Per::Step, warmup_steps: 2 },
             max_grad_norm: Some(1.0),
-            validation_split: 0.0,
             ..Training::default()
         },
         validation: Validation::default(),
