@@ -179,7 +179,7 @@ budget_rounds = 16
     fs::write(dir.join("search.toml"), changed)?;
     let another = output(tune(&dir, &["--resume"])?).await?;
     assert!(
-        told(&another).contains("error: the run toy-t001 at the server is not what this search"),
+        told(&another).contains("error: the run toy-t001 at the server is not what would be run now"),
         "{}",
         told(&another)
     );

@@ -6,13 +6,14 @@
 //! * `args`: what can be typed; `settings`: which server, and with which certificate.
 //! * `session`: a connection on which questions are asked and answered; `source`: one for long, made anew when lost.
 //! * `runs`, `sites`, `models`, `pki`, `manual`: the commands.
-//! * `tune`: a search over the keys of a run.
+//! * `tune`: a search over the keys of a run. It makes runs of a run (`document`), submits them and waits (`series`).
 //! * `watch`: a run as it goes on: `event` is what happened, `screen` how a terminal shows it.
 //! * `import` and `export`: models as folders on this machine (`folder`).
 //! * `run_card` (its upper half is `spec_card`), `table`, `units`, `json`: how values are written, for
 //!   people and for programs.
 
 mod args;
+mod document;
 mod event;
 mod export;
 mod folder;
@@ -26,6 +27,7 @@ mod pki;
 mod run_card;
 mod runs;
 mod screen;
+mod series;
 mod session;
 mod settings;
 mod sites;
@@ -75,6 +77,9 @@ pub enum CliError {
     /// The search did not take place, or not to its end.
     #[error(transparent)]
     Tune(#[from] tune::TuneError),
+    /// Runs of these names are there already.
+    #[error(transparent)]
+    Series(#[from] series::SeriesError),
     /// Manual pages were not written.
     #[error("cannot write manual pages to {0}: {1}")]
     Manual(String, std::io::Error),

@@ -1,29 +1,23 @@
 //! A search against a server: one run after another, each found by its name if it is there already.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
-use sheaf_common::id::RunId;
-
+use super::folder;
 use super::outcome::Outcome;
-use super::plan::{Document, Job, Plan, text_of};
+use super::plan::{Job, Plan, text_of};
 use super::report::Report;
-use super::{TuneError, folder};
-use crate::cli::session::SessionError;
+use crate::cli::document::Document;
+use crate::cli::series::Series;
 use crate::cli::settings::Settings;
-use crate::cli::source::Source;
 use crate::cli::units::plural;
-use crate::cli::watch::{self, View};
-use crate::cli::{CliError, output, runs};
+use crate::cli::{CliError, output};
 
 /// A search that goes on.
 pub(super) struct Drive<'a> {
     plan: &'a Plan,
-    settings: &'a Settings,
-    source: Source<'a>,
+    series: Series<'a>,
     folder: Option<&'a Path>,
     done: Vec<Outcome>,
-    warned: BTreeSet<String>,
 }
 
 impl<'a> Drive<'a> {
@@ -34,21 +28,9 @@ impl<'a> Drive<'a> {
         folder: Option<&'a Path>,
         resume: bool,
     ) -> Result<Self, CliError> {
-        let source = Source::new(settings);
-        let mut drive = Self { plan, settings, source, folder, done: Vec::new(), warned: BTreeSet::new() };
-        let there = drive.runs().await?;
-        let taken: Vec<&Document> =
-            plan.documents().filter(|document| there.contains(&document.run)).collect();
-        if let Some(first) = taken.first().filter(|_| !resume) {
-            return Err(TuneError::Taken(first.run.clone()).into());
-        }
-        for document in taken {
-            let status = drive.source.status(&document.run, &say).await?;
-            if status.spec != document.spec {
-                return Err(TuneError::Another(document.run.clone()).into());
-            }
-        }
-        Ok(drive)
+        let mut series = Series::new(settings);
+        series.check(plan.documents(), resume).await?;
+        Ok(Self { plan, series, folder, done: Vec::new() })
     }
 
     /// Goes on to the end, and says on standard error what happens.
@@ -66,45 +48,17 @@ impl<'a> Drive<'a> {
             self.done.push(outcome);
             folder::write_results(self.folder, &Report { plan: self.plan, done: &self.done })?;
         }
-        self.source.close().await;
+        self.series.close().await;
         Ok(self.done)
     }
 
     async fn run(&mut self, job: Job, document: &Document) -> Result<Outcome, CliError> {
-        // The server may have been restarted since the run before: this waits until it is there.
-        if !self.runs().await?.contains(&document.run) {
-            folder::write_run(self.folder, document)?;
-            match runs::submit(self.settings, format!("{}.toml", document.run), document.text.clone()).await {
-                Ok((run, warnings)) => {
-                    self.warn(warnings);
-                    if run != document.run {
-                        return Err(TuneError::Renamed(document.run.clone(), run).into());
-                    }
-                }
-                Err(SessionError::Refused(why)) => {
-                    return Ok(Outcome::refused(job, document.run.clone(), document.spec.rounds, why));
-                }
-                Err(error) => return Err(error.into()),
-            }
+        folder::write_run(self.folder, document)?;
+        if let Some(why) = self.series.submit(document).await? {
+            return Ok(Outcome::refused(job, document.run.clone(), document.spec.rounds, why));
         }
-        let mut view = View::glimpse(&document.run);
-        let status = watch::follow(&document.run, &mut self.source, &mut view).await?;
+        let status = self.series.follow(&document.run).await?;
         Ok(Outcome::of(job, &status, self.plan.metric))
-    }
-
-    async fn runs(&mut self) -> Result<BTreeSet<RunId>, SessionError> {
-        let runs = self.source.runs(&say).await?;
-        Ok(runs.into_iter().map(|run| run.run).collect())
-    }
-
-    /// What is said of many runs is said once.
-    fn warn(&mut self, warnings: Vec<String>) {
-        for warning in warnings {
-            if !self.warned.contains(&warning) {
-                output::notice(format_args!("warning: {warning}"));
-                self.warned.insert(warning);
-            }
-        }
     }
 
     fn remark(&self, outcome: &Outcome) -> String {
@@ -113,8 +67,4 @@ impl<'a> Drive<'a> {
             outcome.score.map_or_else(String::new, |score| format!(", {} {score:.4}", self.plan.metric));
         format!("{} {}{because}{score}", outcome.run, outcome.state)
     }
-}
-
-fn say(text: &str) {
-    output::notice(text);
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::TuneError;
-use super::plan::Document;
 use super::report::Report;
+use crate::cli::document::Document;
 
 const RESULTS: &str = "results.csv";
 

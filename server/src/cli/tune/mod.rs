@@ -26,7 +26,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use sheaf_common::config::ConfigError;
-use sheaf_common::id::RunId;
 
 use self::drive::Drive;
 use self::file::Search;
@@ -50,21 +49,6 @@ pub enum TuneError {
     /// A file cannot be written.
     #[error("cannot write {0}: {1}")]
     Write(PathBuf, io::Error),
-    /// There are runs of these names.
-    #[error(
-        "there is a run {0} already: `--resume` goes on with its search; for another one, write `name` into search.toml"
-    )]
-    Taken(RunId),
-    /// There is another run of this name.
-    #[error(
-        "the run {0} at the server is not what this search would run: search.toml or run.toml has changed; for another search, write `name` into search.toml"
-    )]
-    Another(RunId),
-    /// Somebody was quicker.
-    #[error(
-        "another run took the name {0} in this moment, and the trial is queued as {1}: stop it (`sheaf run stop {1}`) and write `name` into search.toml"
-    )]
-    Renamed(RunId, RunId),
 }
 
 /// Searches, or says what would be searched.

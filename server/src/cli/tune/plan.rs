@@ -9,6 +9,7 @@ use super::file::{Method, Search};
 use super::outcome::{Outcome, ranked};
 use super::schedule::Schedule;
 use super::trials::{self, Settings, TRIALS_MAX};
+use crate::cli::document::{Document, set};
 use crate::cli::units::plural;
 
 /// A file's name for messages, and its text.
@@ -23,17 +24,6 @@ pub(super) struct Source<'a> {
 pub(super) struct Job {
     pub(super) rung: usize,
     pub(super) trial: usize,
-}
-
-/// A job as a run that can be submitted.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Document {
-    /// Its name, under which it is found again.
-    pub(super) run: RunId,
-    /// Its `run.toml`.
-    pub(super) text: String,
-    /// What that means.
-    pub(super) spec: RunSpec,
 }
 
 /// Everything that is known of a search before it starts.
@@ -218,13 +208,11 @@ impl Maker<'_> {
             set(&mut table, "validation.monitor", metric.to_string().into())?;
         }
         for (key, value) in settings {
-            set(&mut table, key, value.clone())?;
+            set(&mut table, key, value.clone())
+                .map_err(|e| Invalid::new(format!("search.{}", e.key), e.problem))?;
         }
         let text = toml::to_string(&table).map_err(|e| Invalid::new("run", e.to_string()))?;
-        match RunSpec::parse(&format!("{id}.toml"), &text) {
-            Ok(spec) => Ok(Document { run: id, text, spec }),
-            Err(error) => Err(blame(&error, &text, settings)),
-        }
+        Document::parse(id, text.clone()).map_err(|error| blame(&error, &text, settings))
     }
 }
 
@@ -268,21 +256,4 @@ pub(super) fn short(value: &Value) -> String {
         | Value::Array(_)
         | Value::Table(_) => value.to_string(),
     }
-}
-
-/// Sets a dotted key, making the tables on the way to it.
-fn set(table: &mut Table, key: &str, value: Value) -> Result<(), Invalid> {
-    let (tables, last) = key.rsplit_once('.').map_or((None, key), |(tables, last)| (Some(tables), last));
-    let mut place = table;
-    for part in tables.into_iter().flat_map(|tables| tables.split('.')) {
-        let inner = place.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        place = inner.as_table_mut().ok_or_else(|| {
-            Invalid::new(
-                format!("search.{key}"),
-                format!("`{part}` is a single value in the run, and has no keys"),
-            )
-        })?;
-    }
-    place.insert(last.to_owned(), value);
-    Ok(())
 }
