@@ -8,7 +8,7 @@ mod site;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -160,8 +160,16 @@ impl Federation {
 
     /// Runs the operator's command line and returns what it printed.
     pub fn sheaf(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.sheaf_output(arguments)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "sheaf {arguments:?}: {error}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The same, also when it fails.
+    pub fn sheaf_output(&self, arguments: &[&str]) -> Result<Output> {
         let pki = self.path().join("pki");
-        let output = Command::new(binary("sheaf")?)
+        Ok(Command::new(binary("sheaf")?)
             .args(["--server", &self.address()?.to_string(), "--cert"])
             .arg(pki.join("operator-op.crt"))
             .arg("--key")
@@ -169,10 +177,7 @@ impl Federation {
             .arg("--ca")
             .arg(pki.join("ca.crt"))
             .args(arguments)
-            .output()?;
-        let error = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "sheaf {arguments:?}: {error}");
-        Ok(String::from_utf8(output.stdout)?)
+            .output()?)
     }
 
     /// Connects as a site that does what the test says.

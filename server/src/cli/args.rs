@@ -54,6 +54,9 @@ pub enum Command {
     /// Search for the best settings of a run: one trial after another, for so many rounds. Ctrl-C ends the
     /// searching, not the run under way.
     Tune(TuneArgs),
+    /// Train a run once for each of several folds, or for each site that is left out, and print what the models score.
+    /// Ctrl-C ends the waiting, not the runs.
+    CrossValidate(CrossArgs),
     /// Sites: who is connected.
     #[command(subcommand)]
     Site(SiteCommand),
@@ -121,6 +124,22 @@ pub struct TuneArgs {
     /// Folder for each trial's run.toml and results.csv.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// A cross-validation.
+#[derive(Debug, ClapArgs)]
+pub struct CrossArgs {
+    /// The run: run.toml.
+    pub file: PathBuf,
+    /// Hold one of so many folds out at every site, each in its turn.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(2..=1000), required_unless_present = "leave_one_site_out")]
+    pub folds: Option<u32>,
+    /// Leave each site of cohort.sites out in its turn, and evaluate on all of its data.
+    #[arg(long, conflicts_with = "folds")]
+    pub leave_one_site_out: bool,
+    /// Go on with runs that are there already, instead of refusing.
+    #[arg(long)]
+    pub resume: bool,
 }
 
 /// Commands on sites.

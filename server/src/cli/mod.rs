@@ -6,13 +6,15 @@
 //! * `args`: what can be typed; `settings`: which server, and with which certificate.
 //! * `session`: a connection on which questions are asked and answered; `source`: one for long, made anew when lost.
 //! * `runs`, `sites`, `models`, `pki`, `manual`: the commands.
-//! * `tune`: a search over the keys of a run. It makes runs of a run (`document`), submits them and waits (`series`).
+//! * `tune`: a search over the keys of a run; `cross`: the same run with one part after another held out. Both make
+//!   runs of a run (`document`), submit them and wait (`series`).
 //! * `watch`: a run as it goes on: `event` is what happened, `screen` how a terminal shows it.
 //! * `import` and `export`: models as folders on this machine (`folder`).
 //! * `run_card` (its upper half is `spec_card`), `table`, `units`, `json`: how values are written, for
 //!   people and for programs.
 
 mod args;
+mod cross;
 mod document;
 mod event;
 mod export;
@@ -77,6 +79,9 @@ pub enum CliError {
     /// The search did not take place, or not to its end.
     #[error(transparent)]
     Tune(#[from] tune::TuneError),
+    /// The cross-validation did not take place.
+    #[error(transparent)]
+    Cross(#[from] cross::CrossError),
     /// Runs of these names are there already.
     #[error(transparent)]
     Series(#[from] series::SeriesError),
@@ -101,6 +106,7 @@ pub async fn execute(args: Args) -> Result<ExitCode, CliError> {
     let settings = || Settings::find(&args.connection);
     match args.command {
         Command::Run(command) => return runs::execute(command, settings()?, out).await,
+        Command::CrossValidate(args) => return cross::execute(args, &settings, out).await,
         Command::Tune(args) => return tune::execute(args, &settings, out).await,
         Command::Site(command) => sites::execute(&command, &settings()?, out).await?,
         Command::Model(command) => models::execute(command, &settings, out).await?,
