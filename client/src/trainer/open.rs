@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
 use sheaf_common::message::Job;
-use sheaf_common::model::CONFIG_FILE;
+use sheaf_common::model::{CONFIG_FILE, ModelConfig};
 use sheaf_common::run::{Architecture, ModelSource, Task, TaskInput};
 
 use super::constant::ConstantTrainer;
@@ -117,14 +116,12 @@ pub fn load(
 
 /// The task, with images of the size that the model was made for when the run does not say another.
 fn sized(task: &Task, model_dir: Option<&Path>) -> Task {
-    #[derive(Deserialize)]
-    struct OfModel {
-        image_size: u32,
-    }
     let mut task = task.clone();
     if let (TaskInput::Image { size: size @ None, .. }, Some(folder)) = (&mut task.input, model_dir) {
         let json = std::fs::read(folder.join(CONFIG_FILE)).ok();
-        *size = json.and_then(|json| serde_json::from_slice::<OfModel>(&json).ok()).map(|of| of.image_size);
+        if let Some(Ok(ModelConfig::Image(image))) = json.map(|json| ModelConfig::parse(&json)) {
+            *size = u32::try_from(image.image_size).ok();
+        }
     }
     task
 }

@@ -3,6 +3,7 @@
 //! [`file`] holds the written form. The typed form travels to the sites inside every task, so that a site knows
 //! everything about what it is asked to do, and nothing in it is code.
 
+mod augmentation;
 mod file;
 mod task;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, ConfigError};
 use crate::id::{ClientId, Name};
 
+pub use augmentation::Augmentation;
 pub use task::{Feature, FeatureKind, NumberTarget, Target, Task, TaskInput};
 pub use trainable::{BadPattern, Trainable};
 pub use training::{

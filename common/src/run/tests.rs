@@ -737,6 +737,51 @@ fn every_optimizer_and_loss_is_read() {
 }
 
 #[test]
+fn augmentation_is_read_and_fits_the_task() {
+    let of = |model: &str, task: &str, lines: &str| {
+        let text = format!(
+            "name = \"a\"\nrounds = 1\n[model]\n{model}\n[task]\ndataset = \"d\"\nlabel = \"l\"\nlabels = [\"a\", \"b\"]\n\
+             {task}\n[training.augmentation]\n{lines}\n"
+        );
+        parse(&text).map(|spec| spec.training.augmentation)
+    };
+    let image = |lines: &str| of("name = \"m\"", "type = \"image-classification\"", lines);
+    let text = |lines: &str| of("name = \"m\"", "type = \"text-classification\"\ntext = \"t\"", lines);
+    let table = |model: &str, lines: &str| {
+        let feature =
+            "type = \"tabular-classification\"\nfeatures = [{ column = \"c\", type = \"numeric\" }]";
+        of(model, feature, lines)
+    };
+    let flips = Augmentation { horizontal_flip: 0.5, rotation: 15.0, ..Augmentation::default() };
+    assert_eq!(image("horizontal_flip = 0.5\nrotation = 15"), Ok(Some(flips)));
+    let crop = Augmentation { crop: Some([0.5, 1.0]), ..Augmentation::default() };
+    assert_eq!(image("crop = [0.5, 1]"), Ok(Some(crop)));
+    assert_eq!(text("token_masking = 0.1").unwrap().unwrap().token_masking, 0.1);
+    assert_eq!(table("architecture = \"mlp\"", "noise = 0.1").unwrap().unwrap().noise, 0.1);
+    assert_eq!(image(""), Ok(None), "a table that asks for nothing");
+    for (refused, sentence) in [
+        (image("flip = 0.5"), "unknown field `flip`"),
+        (image("horizontal_flip = 1.5"), "training.augmentation.horizontal_flip: 1.5 is not in [0, 1]"),
+        (image("noise = nan"), "training.augmentation.noise: NaN is not in [0, 10]"),
+        (image("crop = [0.9, 0.5]"), "training.augmentation.crop: give the least and the largest share"),
+        (
+            image("crop = [0.5, 1.0]\ncrop_padding = 4"),
+            "training.augmentation.crop_padding: cannot be had with `crop`",
+        ),
+        (image("token_masking = 0.1"), "training.augmentation.token_masking: is for text encoders"),
+        (text("rotation = 5.0"), "training.augmentation.rotation: is for images"),
+        (text("noise = 0.5"), "training.augmentation.noise: is for images and tables"),
+        (
+            table("architecture = \"softmax\"", "noise = 0.5"),
+            "training.augmentation.noise: is not for softmax",
+        ),
+    ] {
+        let said = refused.unwrap_err();
+        assert!(said.contains(sentence), "{said}\n{sentence}");
+    }
+}
+
+#[test]
 fn wrong_values_of_validation() {
     check(
         TEXT,

@@ -4,6 +4,8 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
+use super::Augmentation;
+
 /// How a site trains.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Training {
@@ -37,6 +39,8 @@ pub struct Training {
     pub sampling: Sampling,
     /// A site trains on at most so many examples of each class, drawn once for the whole run.
     pub max_examples_per_class: Option<u32>,
+    /// What is changed at random in an example each time it is trained on.
+    pub augmentation: Option<Augmentation>,
 }
 
 /// Which parameters weight decay reaches.
@@ -257,6 +261,7 @@ impl Default for Training {
             proximal_mu: 0.0,
             sampling: Sampling::Shuffle,
             max_examples_per_class: None,
+            augmentation: None,
         }
     }
 }

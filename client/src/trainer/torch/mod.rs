@@ -9,10 +9,11 @@
 //! Read in this order: `network` (a model as a row of stages), `encoder`, `mlp`, `llama` and `gpt2` with `decoder`
 //! (the models), `source` and
 //! `parameters` (where their tensors come from and how the trained ones lie in memory), `tokenize`,
-//! `sequences`, `prepared` and `ragged` (data), `loss`, `optimizer`, `fitting` and `training` (a round's steps).
+//! `sequences`, `prepared`, `ragged` and `augment` (data), `loss`, `optimizer`, `fitting` and `training` (a round's steps).
 //!
 //! What goes wrong is told to the operator, too: no sentence from here holds a path or a value of the site's data.
 
+mod augment;
 mod decoder;
 mod encoder;
 mod fitting;
@@ -43,6 +44,7 @@ use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
 use sheaf_common::status::Phase;
 use tch::{Device, Reduction, TchError, Tensor};
 
+use self::augment::Augment;
 use self::network::{Mode, Network, ROWS_PER_BATCH};
 use self::parameters::Parameters;
 pub use self::prepared::Prepared;
@@ -109,7 +111,8 @@ impl TorchTrainer {
             }
         };
         let network = Network::new(stages, device);
-        let train = Prepared::new(&spec, tokens.as_ref(), &split.train)?;
+        let mut train = Prepared::new(&spec, tokens.as_ref(), &split.train)?;
+        train.augment = Augment::new(&spec, tokens.as_ref(), device)?;
         let validation = Prepared::new(&spec, tokens.as_ref(), &split.validation)?;
         let site = site_label.to_owned();
         Ok(Self { spec, site, device, parameters, depths, network, tokens, train, validation })
@@ -172,7 +175,7 @@ fn evaluate(
     for examples in data.features.by_length(ROWS_PER_BATCH) {
         step(watch, Phase::Evaluating, done, data.len())?;
         if let (Counts::Language(counts), Targets::Tokens(tokens)) = (&mut counts, &data.targets) {
-            let rows = network.below_head(data, &examples, 0.0)?;
+            let rows = network.below_head(data, &examples)?;
             observe_tokens(counts, network, &rows, examples.iter().map(|example| &tokens[*example]))?;
             done += examples.len();
             continue;

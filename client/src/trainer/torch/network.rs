@@ -2,7 +2,8 @@
 //!
 //! Whatever lies below the first stage with a trained parameter gives the same output for an example in every
 //! round. [`Network::freeze`] computes it once, without dropout, and keeps it (f32, unpadded, in main memory);
-//! training and evaluation begin there.
+//! training and evaluation begin there. Examples that are changed each time they are trained on go through the frozen
+//! stages each time, too.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -65,7 +66,7 @@ impl Network {
     /// Takes `data` through the frozen stages, unless that was done before.
     pub(super) fn freeze(&self, data: &mut Prepared, watch: &dyn Watch) -> Result<(), TrainError> {
         let todo = data.stage..self.first_trained;
-        if todo.is_empty() || data.features.len() == 0 {
+        if todo.is_empty() || data.features.len() == 0 || data.augment.is_some() {
             return Ok(());
         }
         let pooled = self.stages[todo.clone()].iter().any(|stage| stage.pools());
@@ -78,7 +79,7 @@ impl Network {
         for examples in data.features.by_length(ROWS_PER_BATCH) {
             step(watch, Phase::Preparing, done, lengths.len())?;
             let batch = data.features.batch(&examples, self.device)?;
-            let values = self.apply(todo.clone(), batch, 0.0)?;
+            let values = self.apply(todo.clone(), &batch, 0.0)?;
             let store = match &mut frozen {
                 Some(store) => store,
                 None => frozen.insert(empty(&lengths, &values)?),
@@ -97,22 +98,44 @@ impl Network {
     /// Logits, `[rows, outputs]`, of examples of `data`, which has been through [`Network::freeze`]: a row for each
     /// example, or for each token that a language model foretells.
     pub(super) fn logits(&self, data: &Prepared, examples: &[usize], mode: Mode) -> Result<Tensor, TchError> {
-        let forward = |dropout| self.head(&self.below_head(data, examples, dropout)?, dropout);
+        let forward = |batch, dropout| self.head(&self.rows(data, examples, batch, dropout)?, dropout);
         match mode {
-            Mode::Training { dropout, seed } if dropout > 0.0 => seeded(seed, || forward(dropout)),
-            Mode::Training { .. } | Mode::Inference => forward(0.0),
+            Mode::Training { dropout, seed } if dropout > 0.0 => {
+                let batch = self.frozen(data, examples, Some(seed))?;
+                seeded(seed, || forward(batch, dropout))
+            }
+            Mode::Training { seed, .. } => forward(self.frozen(data, examples, Some(seed))?, 0.0),
+            Mode::Inference => forward(self.frozen(data, examples, None)?, 0.0),
         }
     }
 
-    /// What goes into the head, `[rows, ...]`, so that a language model gives no logits that nobody looks at.
-    pub(super) fn below_head(
+    /// What goes into the head without dropout, `[rows, ...]`, so that a language model gives no logits that nobody looks
+    /// at.
+    pub(super) fn below_head(&self, data: &Prepared, examples: &[usize]) -> Result<Tensor, TchError> {
+        self.rows(data, examples, self.frozen(data, examples, None)?, 0.0)
+    }
+
+    /// What goes into the first trained stage: examples of `data`, changed as `seed` says if they are to be.
+    fn frozen(&self, data: &Prepared, examples: &[usize], seed: Option<i64>) -> Result<Batch, TchError> {
+        let mut batch = data.features.batch(examples, self.device)?;
+        let _guard = tch::no_grad_guard();
+        if let (Some(augment), Some(seed)) = (&data.augment, seed) {
+            batch = augment.apply(batch, seed)?;
+        }
+        batch.values = self.apply(data.stage..self.first_trained.max(data.stage), &batch, 0.0)?;
+        Ok(batch)
+    }
+
+    /// What goes into the head, `[rows, ...]`, of what goes into the first trained stage.
+    fn rows(
         &self,
         data: &Prepared,
         examples: &[usize],
+        batch: Batch,
         dropout: f64,
     ) -> Result<Tensor, TchError> {
-        let batch = data.features.batch(examples, self.device)?;
-        let rows = self.apply(data.stage..self.stages.len() - 1, batch, dropout)?.f_flatten(0, 1)?;
+        let first = self.first_trained.max(data.stage);
+        let rows = self.apply(first..self.stages.len() - 1, &batch, dropout)?.f_flatten(0, 1)?;
         match data.foretelling(examples) {
             Some(places) => rows.f_index_select(0, &Tensor::f_from_slice(&places)?.f_to(self.device)?),
             None => Ok(rows),
@@ -127,8 +150,9 @@ impl Network {
         }
     }
 
-    fn apply(&self, stages: std::ops::Range<usize>, batch: Batch, dropout: f64) -> Result<Tensor, TchError> {
-        let Batch { mut values, real } = batch;
+    fn apply(&self, stages: std::ops::Range<usize>, batch: &Batch, dropout: f64) -> Result<Tensor, TchError> {
+        let Batch { values, real } = batch;
+        let mut values = values.shallow_clone();
         for stage in &self.stages[stages] {
             values = stage.apply(&values, real.as_ref(), dropout)?;
         }
@@ -145,7 +169,7 @@ fn empty(lengths: &[usize], sample: &Tensor) -> Result<Ragged, TchError> {
 
 /// Runs `forward` with libtorch's random numbers beginning at `seed`. There is one generator for the whole
 /// process, so forward passes with dropout take turns; backward passes draw nothing.
-fn seeded<T>(seed: i64, forward: impl FnOnce() -> T) -> T {
+pub(super) fn seeded<T>(seed: i64, forward: impl FnOnce() -> T) -> T {
     static GENERATOR: Mutex<()> = Mutex::new(());
     let _turn = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     tch::manual_seed(seed);

@@ -3,6 +3,7 @@
 use sheaf_common::run::{RunSpec, Target, Task, TaskInput};
 use tch::{Kind, Tensor};
 
+use super::augment::Augment;
 use super::ragged::Ragged;
 use super::sequences::Sequences;
 use super::tokenize::Tokens;
@@ -18,6 +19,8 @@ pub struct Prepared {
     pub(super) stage: usize,
     /// What is learned of each example.
     pub(super) targets: Targets,
+    /// How examples are changed each time they are trained on. They then begin at the first stage every time.
+    pub(super) augment: Option<Augment>,
 }
 
 impl Prepared {
@@ -36,7 +39,8 @@ impl Prepared {
         {
             let sequences = Sequences::new(tokens, texts, &data.targets, template, *max_length)?;
             let features = of_tokens(&sequences.inputs)?;
-            return Ok(Self { features, stage: 0, targets: Targets::Tokens(sequences.foretold) });
+            let targets = Targets::Tokens(sequences.foretold);
+            return Ok(Self { features, stage: 0, targets, augment: None });
         }
         let features = match (&data.inputs, tokens) {
             (Inputs::Text(texts), Some(tokens)) => of_tokens(&tokens.encode(texts, true)?)?,
@@ -53,7 +57,7 @@ impl Prepared {
                 data.targets.len()
             )));
         }
-        Ok(Self { features, stage: 0, targets: data.targets.clone() })
+        Ok(Self { features, stage: 0, targets: data.targets.clone(), augment: None })
     }
 
     /// Rows of the padded batch of these examples, one example's after another's, by which a language model foretells:

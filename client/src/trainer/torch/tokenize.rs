@@ -19,6 +19,14 @@ pub(super) struct Tokens {
     end: Option<i64>,
 }
 
+/// What hides a token in a text, and what must not be hidden.
+pub(super) struct Hidden {
+    /// The mask token.
+    pub(super) mask: i64,
+    /// Of each id of the vocabulary, whether it is special.
+    pub(super) special: Vec<bool>,
+}
+
 impl Tokens {
     /// Reads the tokenizer of `model_dir`. Texts are cut to `max_length` tokens, special tokens included;
     /// padding that the file asks for is ignored, since batches are padded to their longest text.
@@ -55,6 +63,22 @@ impl Tokens {
     /// The token that ends a text, when texts are what the model gives.
     pub(super) fn end(&self) -> Option<i64> {
         self.end
+    }
+
+    /// The mask token, BERT's or RoBERTa's, and the special tokens: those that the file calls so, and those that stand
+    /// around every text. `None` without a mask token.
+    pub(super) fn mask(&self) -> Option<Hidden> {
+        let mut special = vec![false; self.vocab_size as usize];
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let named = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id);
+        let around = self.tokenizer.encode_fast("", true).ok()?;
+        for id in named.chain(around.get_ids().iter().copied()) {
+            if let Some(special) = special.get_mut(id as usize) {
+                *special = true;
+            }
+        }
+        let mask = ["[MASK]", "<mask>"].iter().find_map(|mask| self.tokenizer.token_to_id(mask))?;
+        special.get(mask as usize).is_some().then_some(Hidden { mask: i64::from(mask), special })
     }
 
     /// The token ids of each text, with the model's special tokens around it if `special`.

@@ -1,5 +1,6 @@
 //! `run.toml` as it is written, and how it becomes a [`RunSpec`] or one sentence: a file for each table.
 
+mod augmentation;
 mod cohort;
 mod model;
 mod secagg;
@@ -57,7 +58,7 @@ impl TryFrom<RunFile> for RunSpec {
         let task = task(file.task)?;
         let model = model(file.model, &task, file.rounds)?;
         let training = training(&file.training, task.labels().len())?;
-        training::fits(&training, &model, &task.target)?;
+        training::fits(&training, &model, &task)?;
         let validation = validation(&file.validation, file.training.validation_split, &task.target)?;
         let cohort = cohort(file.cohort, secure_aggregation, validation.leave_out.as_ref())?;
         let learning_rate = file.server.learning_rate.unwrap_or(1.0);

@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 
-use super::{forbid, positive, within};
+use super::{augmentation, forbid, positive, within};
 use crate::config::Invalid;
 use crate::run::{
-    AdagradSpec, AdamSpec, Architecture, ClassWeights, DecayOn, LocalWork, Loss, ModelSource, ModelSpec,
-    Optimizer, Per, RmsPropSpec, Sampling, Schedule, ScheduleKind, Target, Training,
+    AdagradSpec, AdamSpec, Architecture, Augmentation, ClassWeights, DecayOn, LocalWork, Loss, ModelSource,
+    ModelSpec, Optimizer, Per, RmsPropSpec, Sampling, Schedule, ScheduleKind, Target, Task, Training,
 };
 
 #[derive(Deserialize, Default)]
@@ -44,6 +44,7 @@ pub(super) struct TrainingFile {
     proximal_mu: Option<f64>,
     sampling: Option<Sampling>,
     max_examples_per_class: Option<u32>,
+    augmentation: Option<Augmentation>,
     /// What is held out is not trained on, but belongs to [`crate::run::Validation`].
     pub(super) validation_split: Option<f64>,
 }
@@ -120,13 +121,17 @@ pub(super) fn training(file: &TrainingFile, labels: usize) -> Result<Training, I
         proximal_mu,
         sampling: file.sampling.unwrap_or(Sampling::Shuffle),
         max_examples_per_class: file.max_examples_per_class,
+        augmentation: file.augmentation.filter(|given| *given != Augmentation::default()),
     })
 }
 
 /// Whether the model's trainer can do all that is asked: some of it needs one label an example, and softmax regression
 /// is kept small.
-pub(super) fn fits(training: &Training, model: &ModelSpec, target: &Target) -> Result<(), Invalid> {
-    if !matches!(target, Target::Label { .. } | Target::Nothing) {
+pub(super) fn fits(training: &Training, model: &ModelSpec, task: &Task) -> Result<(), Invalid> {
+    if let Some(augmentation) = &training.augmentation {
+        augmentation::check(augmentation, model, task)?;
+    }
+    if !matches!(task.target, Target::Label { .. } | Target::Nothing) {
         let keys = [
             ("label_smoothing", training.loss.label_smoothing > 0.0),
             ("focal_gamma", training.loss.focal_gamma > 0.0),

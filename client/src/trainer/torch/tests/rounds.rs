@@ -38,6 +38,39 @@ fn a_round_replayed_gives_the_same_bits() {
 }
 
 #[test]
+fn augmented_examples_go_through_the_frozen_layers_each_time() {
+    let tiny = TinyBert::new("");
+    let spec = |token_masking: f64| {
+        let mut spec = text_spec(Trainable::Head, Pooling::Mean);
+        spec.training.augmentation = Some(Augmentation { token_masking, ..Augmentation::default() });
+        spec
+    };
+    let refused = tiny.open(&tiny.job(spec(0.5)), "desk", both(news())).err().unwrap().to_string();
+    assert!(
+        refused.contains("has no mask token: leave out training.augmentation.token_masking"),
+        "{refused}"
+    );
+    let tokenizer = tiny.folder.path().join("tokenizer.json");
+    let written = std::fs::read_to_string(&tokenizer).unwrap();
+    std::fs::write(tokenizer, written.replace("\"ship\"", "\"[MASK]\"")).unwrap();
+
+    let plain = round(&tiny, text_spec(Trainable::Head, Pooling::Mean), "desk", FIRST);
+    let never = round(&tiny, spec(1e-300), "desk", FIRST);
+    let furthest = plain.params.iter().zip(&never.params).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(furthest < 1e-5, "{furthest}");
+    let often = round(&tiny, spec(0.5), "desk", FIRST);
+    assert_eq!(bits(&often), bits(&round(&tiny, spec(0.5), "desk", FIRST)));
+    assert!(often.params.iter().zip(&plain.params).any(|(a, b)| (a - b).abs() > 1e-4));
+
+    let evaluated = |spec: RunSpec| {
+        let job = tiny.job(spec);
+        let mut trainer = tiny.open(&job, "desk", both(news())).unwrap();
+        trainer.evaluate(&plain.params, &Unwatched).unwrap()
+    };
+    assert_eq!(evaluated(spec(0.5)), evaluated(text_spec(Trainable::Head, Pooling::Mean)));
+}
+
+#[test]
 fn site_round_and_seed_change_what_is_drawn() {
     let tiny = TinyBert::new("");
     let mut spec = text_spec(Trainable::Last(1), Pooling::Mean);

@@ -167,6 +167,7 @@ fn prepared(images: Tensor, labels: Vec<u32>) -> Prepared {
         features: Ragged::new(images, std::iter::repeat_n(1, examples)),
         stage: 0,
         targets: Targets::Label(labels),
+        augment: None,
     }
 }
 
