@@ -383,6 +383,10 @@ fn log(message: &ServerMessage) {
                 info!(task = %task.id, tensor = tensor.name, shape = ?tensor.shape, bytes = tensor.numel() * 4, "the update will hold");
             }
         }
+        ServerMessage::Evaluate(task) if task.job.spec.is_survey() => {
+            let columns = task.job.spec.task.input_columns();
+            info!(task = %task.id, dataset = task.job.spec.task.dataset, ?columns, "asked to count what it holds");
+        }
         ServerMessage::Evaluate(task) => info!(task = %task.id, "asked to evaluate the final model"),
         ServerMessage::Rejected { task, reason } => warn!(%task, %reason, "the update was refused"),
         ServerMessage::Over(task) => info!(%task, "over"),

@@ -28,7 +28,7 @@ use crate::config::{DatasetConfig, Policy};
 use crate::device::DeviceChoice;
 use crate::session::{Outcome, Task, WorkFailure};
 use crate::state::{SiteState, StateError};
-use crate::trainer::open::{OpenError, open};
+use crate::trainer::open::{OpenError, open, survey};
 use crate::trainer::{Round, TrainError, Trainer, Watch};
 
 /// What the thread tells the daemon.
@@ -186,10 +186,16 @@ impl Thread {
     fn work(&mut self, order: &Order) -> Result<Outcome, Failure> {
         let watch = Watcher { task: order.task.id(), reports: &self.reports, cancel: &order.cancel };
         let job = order.task.job();
+        if let Task::Evaluate(task) = &order.task
+            && job.spec.is_survey()
+        {
+            watch.progress(Phase::Preparing, 0, 1);
+            return finish(&self.site, task, survey(job, &self.site.datasets)?);
+        }
         let trainer = trainer(&mut self.open, &self.site, &order.task, &watch)?;
         let global = read_params(&self.site.state.blobs, job.global)?;
         match &order.task {
-            Task::Evaluate(task) => evaluate(trainer, &self.site, task, &global, &watch),
+            Task::Evaluate(task) => finish(&self.site, task, trainer.evaluate(&global, &watch)?),
             Task::Train(task) => train(trainer, &self.site, task, global, &watch),
         }
     }
@@ -228,14 +234,8 @@ fn check_params(task: &Task, blobs: &BlobDir) -> Result<(), Failure> {
 }
 
 /// Counts that are summed securely are kept like an update, one without a delta.
-fn evaluate(
-    trainer: &mut dyn Trainer,
-    site: &Site,
-    task: &EvaluateTask,
-    global: &[f32],
-    watch: &Watcher<'_>,
-) -> Result<Outcome, Failure> {
-    let [metrics] = site.sendable(&task.id, &task.job, [trainer.evaluate(global, watch)?]);
+fn finish(site: &Site, task: &EvaluateTask, counts: Option<Counts>) -> Result<Outcome, Failure> {
+    let [metrics] = site.sendable(&task.id, &task.job, [counts]);
     let spec = &task.job.spec;
     // What is measured at one site alone is in no sum.
     if spec.secure_aggregation == SecureAggregation::Off || spec.validation.leaves_out(site.name.as_str()) {

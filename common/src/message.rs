@@ -106,10 +106,10 @@ pub struct TrainTask {
     pub time_left_ms: u64,
 }
 
-/// Evaluate the final global model on your validation split and answer with [`SiteMessage::Evaluated`].
+/// Evaluate the final global model on your validation split (in a survey: count all your data) and answer with [`SiteMessage::Evaluated`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluateTask {
-    /// What is answered; `round` is the last one.
+    /// What is answered; `round` is the last one, 0 in a survey.
     pub id: TaskId,
     /// What is to be done.
     pub job: Job,
@@ -276,6 +276,13 @@ pub enum Request {
         standing: Standing,
         /// Whether what it gave to a round in progress counts, if it did.
         keep_updates: bool,
+    },
+    /// Queue a run as a [survey](RunSpec::parse_survey): nothing is trained.
+    Survey {
+        /// File name.
+        file: String,
+        /// Content.
+        text: String,
     },
 }
 

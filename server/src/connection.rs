@@ -378,8 +378,10 @@ fn plain_text(text: &str) -> String {
 fn is_reading(request: &Request) -> bool {
     match request {
         Request::Runs | Request::Run(_) | Request::Sites | Request::Models | Request::Export { .. } => true,
-        Request::Submit { .. } | Request::Stop(_) | Request::Stand { .. } | Request::ImportModel { .. } => {
-            false
-        }
+        Request::Submit { .. }
+        | Request::Survey { .. }
+        | Request::Stop(_)
+        | Request::Stand { .. }
+        | Request::ImportModel { .. } => false,
     }
 }

@@ -24,6 +24,7 @@ impl State {
             Request::Models => Ok(Reply::Models(self.models.clone())),
             Request::Export { run, round } => self.export(peer, &run, round, now),
             Request::Submit { .. }
+            | Request::Survey { .. }
             | Request::Stop(_)
             | Request::Stand { .. }
             | Request::ImportModel { .. } => Err("that request is not a question".into()),

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sheaf_common::id::Identity;
 use sheaf_common::message::{Reply, Request};
+use sheaf_common::run::RunSpec;
 use sheaf_common::time::Timestamp;
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::endpoint::{EndpointError, listen};
@@ -207,12 +208,9 @@ impl Server {
     ) {
         let (blobs, done) = (self.state.blobs.clone(), self.done_sender.clone());
         match request {
-            Request::Submit { file, text } => {
-                let (models, by) = (self.state.models.clone(), identity.name.clone());
-                tokio::task::spawn_blocking(move || {
-                    let result = submit::prepare(&blobs, &models, &file, &text).map(Box::new);
-                    done.blocking_send(Done::Prepared(by, reply, result))
-                });
+            Request::Submit { file, text } => self.prepare(RunSpec::parse, file, text, identity, reply),
+            Request::Survey { file, text } => {
+                self.prepare(RunSpec::parse_survey, file, text, identity, reply)
             }
             Request::ImportModel { name, manifest } => {
                 tokio::task::spawn_blocking(move || {
@@ -233,6 +231,22 @@ impl Server {
                 self.state.replies.push((reply, answer));
             }
         }
+    }
+
+    fn prepare(
+        &self,
+        parse: submit::Parse,
+        file: String,
+        text: String,
+        by: &Identity,
+        reply: oneshot::Sender<Reply>,
+    ) {
+        let (blobs, done) = (self.state.blobs.clone(), self.done_sender.clone());
+        let (models, by) = (self.state.models.clone(), by.name.clone());
+        tokio::task::spawn_blocking(move || {
+            let result = submit::prepare(&blobs, &models, parse, &file, &text).map(Box::new);
+            done.blocking_send(Done::Prepared(by, reply, result))
+        });
     }
 }
 

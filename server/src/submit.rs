@@ -45,14 +45,18 @@ pub enum SubmitError {
     Blob(#[from] BlobError),
 }
 
+/// How the text of a file becomes a run: [`RunSpec::parse`], or [`RunSpec::parse_survey`].
+pub type Parse = fn(&str, &str) -> Result<RunSpec, ConfigError>;
+
 /// Reads `text` (of `file`) and makes the run's initial parameters. `models` are the imported ones.
 pub fn prepare(
     blobs: &BlobDir,
     models: &[ModelInfo],
+    parse: Parse,
     file: &str,
     text: &str,
 ) -> Result<Prepared, SubmitError> {
-    let spec = RunSpec::parse(file, text)?;
+    let spec = parse(file, text)?;
     let invalid = |invalid: Invalid| ConfigError::locate(file, text, &invalid);
     let imported = match &spec.model.source {
         ModelSource::Fresh(_) => None,
@@ -74,9 +78,10 @@ pub fn prepare(
     Ok(Prepared { spec, model, phases, initial })
 }
 
-/// Every task holds the run and its parameters' names in one control message.
+/// Every task holds the run and its parameters' names in one control message, and a survey's report says of every
+/// column and word several times what the run does.
 fn check_size(spec: &RunSpec, params: &ParamSpec) -> Result<(), Invalid> {
-    let most = FRAME_MAX / 2;
+    let most = if spec.is_survey() { FRAME_MAX / 16 } else { FRAME_MAX / 2 };
     match wire::encode(&(spec, params)) {
         Ok(bytes) if bytes.len() <= most => Ok(()),
         Ok(_) | Err(_) => Err(Invalid::new(

@@ -118,7 +118,7 @@ async fn metrics_of_few_examples_stay_at_the_site() -> Result<()> {
         assert_eq!(answered.count(), 3);
     }
     let log = fs::read_to_string(federation.path().join("site-1.log"))?;
-    let sentence = "they are of 12 validation examples, and policy.min_metric_count of site.toml asks for 13";
+    let sentence = "they are of 12 examples, and policy.min_metric_count of site.toml asks for 13";
     assert!(log.contains(sentence), "{log}");
     Ok(())
 }

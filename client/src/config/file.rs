@@ -39,6 +39,7 @@ struct PolicyFile {
     min_updates: Option<u32>,
     min_metric_count: Option<u64>,
     own_metrics: bool,
+    surveys: Option<bool>,
 }
 
 impl TryFrom<PolicyFile> for Policy {
@@ -71,7 +72,9 @@ impl TryFrom<PolicyFile> for Policy {
                 "must be at least 1: a metric of no examples does not exist",
             ));
         }
-        Ok(Self { require_secure_aggregation, min_updates, min_metric_count, own_metrics: file.own_metrics })
+        let surveys = file.surveys.unwrap_or(Self::default().surveys);
+        let own_metrics = file.own_metrics;
+        Ok(Self { require_secure_aggregation, min_updates, min_metric_count, own_metrics, surveys })
     }
 }
 

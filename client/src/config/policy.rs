@@ -13,17 +13,30 @@ pub struct Policy {
     pub min_metric_count: u64,
     /// Metrics of this site alone may leave it, in the open, when a run leaves it out to be evaluated on it.
     pub own_metrics: bool,
+    /// Counts of what the site holds are given to surveys.
+    pub surveys: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { require_secure_aggregation: true, min_updates: 3, min_metric_count: 10, own_metrics: false }
+        Self {
+            require_secure_aggregation: true,
+            min_updates: 3,
+            min_metric_count: 10,
+            own_metrics: false,
+            surveys: true,
+        }
     }
 }
 
 impl Policy {
     /// Why the site takes no part in a run, if it does not: one sentence for the operator.
     pub fn objection(&self, spec: &RunSpec) -> Option<String> {
+        if spec.is_survey() && !self.surveys {
+            return Some(
+                "this site takes part in no survey: write the constants into run.toml by other means, or set policy.surveys = true in its site.toml".into(),
+            );
+        }
         match spec.secure_aggregation {
             SecureAggregation::Off if self.require_secure_aggregation => Some(
                 "this site sends no update that is not encrypted: use secure_aggregation = \"required\" in run.toml, or set policy.secure_aggregation = \"optional\" in its site.toml".into(),
@@ -48,7 +61,7 @@ impl Policy {
         let least = self.min_metric_count;
         (examples < least).then(|| {
             format!(
-                "they are of {examples} validation examples, and policy.min_metric_count of site.toml asks for {least}"
+                "they are of {examples} examples, and policy.min_metric_count of site.toml asks for {least}"
             )
         })
     }
@@ -99,9 +112,21 @@ mod tests {
     }
 
     #[test]
+    fn a_site_may_keep_out_of_surveys() {
+        let text = "name = \"toy\"\nrounds = 1\nmodel = { architecture = \"softmax\" }\n[task]\ntype = \"tabular-classification\"\n\
+            dataset = \"d\"\nlabel = \"y\"\nlabels = [\"a\", \"b\"]\nfeatures = [{ column = \"x\", type = \"numeric\" }]\n";
+        let (run, survey) = (RunSpec::parse("run.toml", text), RunSpec::parse_survey("run.toml", text));
+        let policy = Policy { surveys: false, ..Policy::default() };
+        assert_eq!(policy.objection(&run.unwrap()), None);
+        let survey = survey.unwrap();
+        assert!(policy.objection(&survey).unwrap().contains("set policy.surveys = true in its site.toml"));
+        assert_eq!(Policy::default().objection(&survey), None);
+    }
+
+    #[test]
     fn metrics_of_few_examples_stay() {
         let policy = Policy { min_metric_count: 2, ..Policy::default() };
-        let reason = "they are of 1 validation examples, and policy.min_metric_count of site.toml asks for 2";
+        let reason = "they are of 1 examples, and policy.min_metric_count of site.toml asks for 2";
         assert_eq!(policy.withholds(1).as_deref(), Some(reason));
         assert_eq!(policy.withholds(2), None);
     }

@@ -38,17 +38,28 @@ fn a_site_without_data_sets_is_complete() {
 #[test]
 fn a_site_agrees_to_little_unless_it_says_otherwise() {
     let policy = |written: &str| SiteConfig::parse("site.toml", &format!("{SITE}{written}")).unwrap().policy;
-    let strict =
-        Policy { require_secure_aggregation: true, min_updates: 3, min_metric_count: 10, own_metrics: false };
+    let strict = Policy {
+        require_secure_aggregation: true,
+        min_updates: 3,
+        min_metric_count: 10,
+        own_metrics: false,
+        surveys: true,
+    };
     for written in ["", "[policy]\n", "[policy]\nsecure_aggregation = \"required\"\nmin_updates = 3\n"] {
         assert_eq!(policy(written), strict, "{written}");
     }
     let open = policy(
-        "[policy]\nsecure_aggregation = \"optional\"\nmin_updates = 2\nmin_metric_count = 25\nown_metrics = true\n",
+        "[policy]\nsecure_aggregation = \"optional\"\nmin_updates = 2\nmin_metric_count = 25\nown_metrics = true\nsurveys = false\n",
     );
     assert_eq!(
         open,
-        Policy { require_secure_aggregation: false, min_updates: 2, min_metric_count: 25, own_metrics: true }
+        Policy {
+            require_secure_aggregation: false,
+            min_updates: 2,
+            min_metric_count: 25,
+            own_metrics: true,
+            surveys: false
+        }
     );
 }
 

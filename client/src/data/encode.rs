@@ -2,8 +2,9 @@
 //!
 //! White space around a value never counts, unless the run itself writes it into a category.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use sheaf_common::metrics::Value;
 use sheaf_common::run::{Feature, FeatureKind, Target};
 
 use super::Targets;
@@ -45,29 +46,34 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Appends the inputs that `cell` becomes: as many as the feature's width.
-    pub(super) fn encode(&self, cell: &str, inputs: &mut Vec<f32>) -> Result<(), CellProblem> {
+    /// What the cell says: a standardised number, or the place of a category.
+    pub(super) fn read(&self, cell: &str) -> Result<Value, CellProblem> {
         let text = cell.trim();
-        let is_missing = text.is_empty() || self.missing.iter().any(|missing| missing.trim() == text);
+        if text.is_empty() || self.missing.iter().any(|missing| missing.trim() == text) {
+            return Ok(Value::Missing);
+        }
         match &self.kind {
-            Kind::Numeric { .. } if is_missing => inputs.extend([0.0, 1.0]),
             Kind::Numeric { mean, std, missing } => {
                 let value: f64 = text.parse().map_err(|_| CellProblem::NotANumber)?;
-                inputs.extend(if missing.contains(&value) {
-                    [0.0, 1.0]
-                } else {
-                    [scaled(value, *mean, *std)?, 0.0]
-                });
+                if missing.contains(&value) {
+                    return Ok(Value::Missing);
+                }
+                Ok(Value::Number(scaled(value, *mean, *std)?))
             }
             Kind::Categorical(categories) => {
-                let category = if is_missing {
-                    None
-                } else {
-                    Some(categories.find(cell).ok_or(CellProblem::UnknownCategory)?)
-                };
-                inputs.extend(
-                    (0..categories.0.len()).map(|index| if Some(index) == category { 1.0 } else { 0.0 }),
-                );
+                categories.find(cell).map(Value::Word).ok_or(CellProblem::UnknownCategory)
+            }
+        }
+    }
+
+    /// Appends the inputs that `cell` becomes: as many as the feature's width.
+    pub(super) fn encode(&self, cell: &str, inputs: &mut Vec<f32>) -> Result<(), CellProblem> {
+        match (&self.kind, self.read(cell)?) {
+            (Kind::Numeric { .. }, Value::Number(value)) => inputs.extend([value as f32, 0.0]),
+            (Kind::Numeric { .. }, _) => inputs.extend([0.0, 1.0]),
+            (Kind::Categorical(categories), value) => {
+                let is = |index| value == Value::Word(index);
+                inputs.extend((0..categories.0.len()).map(|index| if is(index) { 1.0 } else { 0.0 }));
             }
         }
         Ok(())
@@ -109,31 +115,52 @@ impl<'a> TargetReader<'a> {
     }
 
     fn push(&mut self, cell: &str) -> Result<(), CellProblem> {
-        let text = cell.trim();
-        let may_be_empty = matches!(self.found, Targets::Labels { .. });
-        if text.is_empty() && !may_be_empty {
-            return Err(CellProblem::NoLabel);
-        }
-        match (&mut self.found, self.target) {
-            (Targets::Label(found), _) => {
-                let label = self.labels.find(cell).ok_or(CellProblem::UnknownLabel)?;
-                found.push(label as u32);
-            }
-            (Targets::Labels { width, values }, Target::Labels { separator, .. }) => {
+        let value = self.value(cell)?;
+        match (&mut self.found, value) {
+            (Targets::Label(found), Value::Word(label)) => found.push(label as u32),
+            (Targets::Labels { width, values }, Value::Words(labels)) => {
                 let start = values.len();
                 values.resize(start + *width, false);
-                for word in words(text, separator) {
-                    values[start + self.labels.find(&word).ok_or(CellProblem::UnknownLabel)?] = true;
-                }
+                labels.iter().for_each(|label| values[start + label] = true);
             }
-            (Targets::Number(found), Target::Number(number)) => {
-                let value: f64 = text.parse().map_err(|_| CellProblem::NotANumber)?;
-                found.push(scaled(value, number.mean, number.std)?);
-            }
+            (Targets::Number(found), Value::Number(number)) => found.push(number as f32),
             (Targets::Answer(found), _) => found.push(cell.to_owned()),
-            (Targets::Labels { .. } | Targets::Number(_) | Targets::Inputs(_) | Targets::Tokens(_), _) => {}
+            (
+                Targets::Label(_)
+                | Targets::Labels { .. }
+                | Targets::Number(_)
+                | Targets::Inputs(_)
+                | Targets::Tokens(_),
+                _,
+            ) => {}
         }
         Ok(())
+    }
+
+    /// What the cell says is learned: the place of a label, of several, or a standardised number. An answer is text, and
+    /// no value.
+    pub(super) fn value(&self, cell: &str) -> Result<Value, CellProblem> {
+        let text = cell.trim();
+        if text.is_empty() && !matches!(self.target, Target::Labels { .. }) {
+            return Err(CellProblem::NoLabel);
+        }
+        let find = |word: &str| self.labels.find(word).ok_or(CellProblem::UnknownLabel);
+        match self.target {
+            Target::Labels { separator, .. } => {
+                // A label that is written twice is one label.
+                let places = words(text, separator)
+                    .iter()
+                    .map(|word| find(word))
+                    .collect::<Result<BTreeSet<_>, _>>()?;
+                Ok(Value::Words(places.into_iter().collect()))
+            }
+            Target::Label { .. } => find(cell).map(Value::Word),
+            Target::Number(number) => {
+                let value: f64 = text.parse().map_err(|_| CellProblem::NotANumber)?;
+                Ok(Value::Number(scaled(value, number.mean, number.std)?))
+            }
+            Target::NextToken { .. } | Target::Nothing => Ok(Value::Missing),
+        }
     }
 }
 
@@ -157,10 +184,11 @@ impl<'a> Categories<'a> {
     }
 }
 
-fn scaled(value: f64, mean: f64, std: f64) -> Result<f32, CellProblem> {
+/// In standard deviations from the mean; what trains has it in single precision.
+fn scaled(value: f64, mean: f64, std: f64) -> Result<f64, CellProblem> {
     if !value.is_finite() {
         return Err(CellProblem::NotFinite);
     }
-    let scaled = ((value - mean) / std) as f32;
-    if scaled.is_finite() { Ok(scaled) } else { Err(CellProblem::TooLarge) }
+    let scaled = (value - mean) / std;
+    if (scaled as f32).is_finite() { Ok(scaled) } else { Err(CellProblem::TooLarge) }
 }

@@ -5,10 +5,12 @@
 //! 2. `encode` turns the cells of a row into model inputs, and `targets` holds what is learned.
 //! 3. [`load()`] does both for a whole data set; `contract` says why it could not, once for the site and once
 //!    for the operator, who must learn the reason but none of the site's values.
-//! 4. [`split()`] holds out a part for validation, once for the whole run (`folds`: one of several), and [`few`] bounds
+//! 4. [`count()`] reads the same for a survey, and keeps its counts alone.
+//! 5. [`split()`] holds out a part for validation, once for the whole run (`folds`: one of several), and [`few`] bounds
 //!    what is trained on.
 
 mod contract;
+mod count;
 mod encode;
 mod folds;
 mod images;
@@ -21,6 +23,7 @@ mod targets;
 mod tests;
 
 pub use contract::ContractError;
+pub use count::count;
 pub use load::{load, load_grouped};
 pub use split::{few, split};
 pub use table::{Survey, survey};

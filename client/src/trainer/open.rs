@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use sheaf_common::message::Job;
+use sheaf_common::metrics::{Counts, Kind};
 use sheaf_common::model::{CONFIG_FILE, ModelConfig};
 use sheaf_common::run::{Architecture, ModelSource, Task, TaskInput};
 
@@ -108,10 +109,23 @@ pub fn load(
         let inputs = Inputs::Table { width: 0, values: Vec::new() };
         return Ok(Dataset { inputs, targets: Targets::Inputs(0) });
     }
-    match datasets.get(&task.dataset) {
-        Some(config) => Ok(data::load(config, &task.dataset, &sized(task, model_dir))?),
-        None => Err(OpenError::NoSuchDataset { name: task.dataset.clone(), known: names(datasets) }),
-    }
+    Ok(data::load(dataset(job, datasets)?, &task.dataset, &sized(task, model_dir))?)
+}
+
+/// What the site's data for `job` count to in a survey: all of them.
+pub fn survey(job: &Job, datasets: &BTreeMap<String, DatasetConfig>) -> Result<Option<Counts>, OpenError> {
+    let Kind::Survey { columns } = Kind::of(&job.spec) else { return Ok(None) };
+    let task = &job.spec.task;
+    Ok(Some(data::count(dataset(job, datasets)?, &task.dataset, task, &columns)?.into()))
+}
+
+fn dataset<'a>(
+    job: &Job,
+    datasets: &'a BTreeMap<String, DatasetConfig>,
+) -> Result<&'a DatasetConfig, OpenError> {
+    let name = &job.spec.task.dataset;
+    let missing = || OpenError::NoSuchDataset { name: name.clone(), known: names(datasets) };
+    datasets.get(name).ok_or_else(missing)
 }
 
 /// The task, with images of the size that the model was made for when the run does not say another.

@@ -1,4 +1,4 @@
-//! What a site counts over its validation split: integers only, so that adding them up is exact and the order
+//! What a site counts over its validation split (a survey: over all its data): integers only, so that adding them up is exact and the order
 //! does not matter.
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,9 @@ use super::language::Language;
 use super::multi_label::MultiLabel;
 use super::regression::Regression;
 use super::report::{self, Report};
+use super::survey::Survey;
 
-/// What a site sends: counts over its validation split.
+/// What a site sends: counts over its data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Counts {
     /// Of a classifier.
@@ -22,6 +23,8 @@ pub enum Counts {
     Regression(Regression),
     /// Of a language model.
     Language(Language),
+    /// Of what sites hold.
+    Survey(Survey),
 }
 
 /// Two sites' counts cannot be added.
@@ -56,6 +59,12 @@ pub enum Unsound {
     /// A bin of the calibration curve holds what it cannot.
     #[error("bin {0} of the calibration curve contradicts the other counts")]
     Calibration(usize),
+    /// A survey is of other columns, or other words, than the run's.
+    #[error("the survey is not over the run's {0} columns")]
+    Columns(usize),
+    /// A column of a survey holds what it cannot.
+    #[error("column {0} of the survey contradicts the other counts")]
+    Column(usize),
     /// A sum or a count is more than so many examples can have.
     #[error("the {0} is larger than so many examples can have")]
     Sum(&'static str),
@@ -69,6 +78,7 @@ impl Counts {
             Kind::MultiLabel { labels } => Self::MultiLabel(MultiLabel::new(labels.len())),
             Kind::Regression { .. } => Self::Regression(Regression::default()),
             Kind::Language => Self::Language(Language::default()),
+            Kind::Survey { columns } => Self::Survey(Survey::new(columns)),
         }
     }
 
@@ -85,9 +95,17 @@ impl Counts {
             (Self::Language(own), Self::Language(other)) => {
                 Self::Language(own.merged(other).ok_or(Mismatch::Overflow)?)
             }
-            (Self::Classification(_) | Self::MultiLabel(_) | Self::Regression(_) | Self::Language(_), _) => {
-                return Err(Mismatch::Kinds);
+            (Self::Survey(own), Self::Survey(other)) if own.is_like(other) => {
+                Self::Survey(own.merged(other).ok_or(Mismatch::Overflow)?)
             }
+            (
+                Self::Classification(_)
+                | Self::MultiLabel(_)
+                | Self::Regression(_)
+                | Self::Language(_)
+                | Self::Survey(_),
+                _,
+            ) => return Err(Mismatch::Kinds),
         };
         Ok(())
     }
@@ -99,6 +117,7 @@ impl Counts {
             Self::MultiLabel(counts) => counts.num_examples(),
             Self::Regression(counts) => counts.num_examples(),
             Self::Language(counts) => counts.num_examples(),
+            Self::Survey(counts) => counts.examples,
         }
     }
 
@@ -113,9 +132,15 @@ impl Counts {
             (Self::MultiLabel(counts), Kind::MultiLabel { labels }) => counts.is_sound(labels.len(), most),
             (Self::Regression(counts), Kind::Regression { .. }) => counts.is_sound(most),
             (Self::Language(counts), Kind::Language) => counts.is_sound(most),
-            (Self::Classification(_) | Self::MultiLabel(_) | Self::Regression(_) | Self::Language(_), _) => {
-                Err(Unsound::Kind)
-            }
+            (Self::Survey(counts), Kind::Survey { columns }) => counts.is_sound(columns, most),
+            (
+                Self::Classification(_)
+                | Self::MultiLabel(_)
+                | Self::Regression(_)
+                | Self::Language(_)
+                | Self::Survey(_),
+                _,
+            ) => Err(Unsound::Kind),
         }
     }
 
@@ -147,5 +172,11 @@ impl From<Regression> for Counts {
 impl From<Language> for Counts {
     fn from(counts: Language) -> Self {
         Self::Language(counts)
+    }
+}
+
+impl From<Survey> for Counts {
+    fn from(counts: Survey) -> Self {
+        Self::Survey(counts)
     }
 }

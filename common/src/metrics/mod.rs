@@ -8,7 +8,7 @@
 //! precision-recall curve are of binned scores, each with a bound on what that costs (`curves`).
 //!
 //! Read in this order: `kind`, `counts`; the counts of each kind of task (`classification` with `calibration`,
-//! `multi_label`, `regression`, `language`); `histogram` and `curves`; `confusion` and `ratios`; `report`; `slots`.
+//! `multi_label`, `regression`, `language`) and of what sites hold (`survey`); `histogram` and `curves`; `confusion` and `ratios`; `report`; `slots`.
 
 mod calibration;
 mod classification;
@@ -24,17 +24,19 @@ mod ratios;
 mod regression;
 mod report;
 mod slots;
+mod survey;
 #[cfg(test)]
 mod tests;
 
 pub use classification::{Classification, LOSS_MAX};
 pub use counts::{Counts, Mismatch, Unsound};
 pub use fixed::{EXAMPLES_MAX, SITES_MAX};
-pub use kind::{Kind, Scale};
+pub use kind::{Asked, Asks, Kind, Occurs, Scale};
 pub use language::Language;
 pub use multi_label::MultiLabel;
 pub use regression::{DEVIATIONS_MAX, Regression};
 pub use report::{
-    CalibrationReport, ClassReport, ClassificationReport, Figure, LanguageReport, MultiLabelReport,
-    RegressionReport, Report,
+    CalibrationReport, ClassReport, ClassificationReport, ColumnReport, Figure, LanguageReport,
+    MultiLabelReport, NumberReport, RegressionReport, Report, SurveyReport, WordReport,
 };
+pub use survey::{Survey, VALUE_MAX, Value};

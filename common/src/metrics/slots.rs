@@ -10,10 +10,11 @@ use super::counts::Counts;
 use super::curves::Scores;
 use super::fixed::{joined, limbs};
 use super::histogram::{Histogram, num_bins};
-use super::kind::Kind;
+use super::kind::{Asked, Asks, Kind};
 use super::language::Language;
 use super::multi_label::{Label, MultiLabel};
 use super::regression::{self, Regression};
+use super::survey::{self, Column, Moments, Survey};
 
 /// Bins of a site's histogram that share a slot.
 const COARSE: u16 = 8;
@@ -30,6 +31,7 @@ impl Counts {
             Kind::MultiLabel { labels } => MultiLabel::num_slots(labels.len()),
             Kind::Regression { .. } => Regression::SLOTS,
             Kind::Language => Language::SLOTS,
+            Kind::Survey { columns } => Survey::num_slots(columns),
         }
     }
 
@@ -40,6 +42,7 @@ impl Counts {
             Self::MultiLabel(counts) => counts.to_slots(),
             Self::Regression(counts) => counts.to_slots(),
             Self::Language(counts) => counts.to_slots(),
+            Self::Survey(counts) => counts.to_slots(),
         }
     }
 
@@ -55,6 +58,7 @@ impl Counts {
             Kind::MultiLabel { labels } => MultiLabel::from_slots(labels.len(), &mut slots)?.into(),
             Kind::Regression { .. } => Regression::from_slots(&mut slots)?.into(),
             Kind::Language => Language::from_slots(&mut slots)?.into(),
+            Kind::Survey { columns } => Survey::from_slots(columns, &mut slots)?.into(),
         })
     }
 }
@@ -182,4 +186,50 @@ impl Language {
         let (examples, tokens, right) = (slots.one()?, slots.one()?, slots.one()?);
         Some(Self { examples, tokens, right, loss: slots.wide(SUM_LIMBS)? })
     }
+}
+
+impl Survey {
+    fn num_slots(columns: &[Asked]) -> usize {
+        let each = |asked: &Asked| match &asked.asks {
+            Asks::Number(_) => Moments::SLOTS,
+            Asks::Words { words, .. } => words.len(),
+        };
+        1 + columns.iter().map(each).sum::<usize>()
+    }
+
+    fn to_slots(&self) -> Vec<u64> {
+        let mut slots = vec![self.examples];
+        for column in &self.columns {
+            match column {
+                Column::Number(moments) => {
+                    slots.extend([moments.count, moments.clamped]);
+                    for sum in [moments.sum, moments.squares[0], moments.squares[1]] {
+                        slots.extend(limbs::<{ survey::SUM_LIMBS }>(sum));
+                    }
+                }
+                Column::Words(counts) => slots.extend(counts),
+            }
+        }
+        slots
+    }
+
+    fn from_slots(columns: &[Asked], slots: &mut Slots<'_>) -> Option<Self> {
+        let examples = slots.one()?;
+        let mut column = |asked: &Asked| {
+            Some(match &asked.asks {
+                Asks::Words { words, .. } => Column::Words(slots.take(words.len())?.to_vec()),
+                Asks::Number(_) => {
+                    let (count, clamped) = (slots.one()?, slots.one()?);
+                    let mut sum = || slots.wide(survey::SUM_LIMBS);
+                    Column::Number(Moments { count, clamped, sum: sum()?, squares: [sum()?, sum()?] })
+                }
+            })
+        };
+        let columns = columns.iter().map(&mut column).collect::<Option<_>>()?;
+        Some(Self { examples, columns })
+    }
+}
+
+impl Moments {
+    const SLOTS: usize = 2 + 3 * survey::SUM_LIMBS;
 }

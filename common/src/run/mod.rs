@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, ConfigError};
+use crate::config::{self, ConfigError, Invalid};
 use crate::id::{ClientId, Name};
 
 pub use augmentation::Augmentation;
@@ -34,7 +34,7 @@ pub use validation::{Best, Fold, HeldOut, Monitor, Validation};
 pub struct RunSpec {
     /// Name, from which the `RunId` is made.
     pub name: Name,
-    /// Rounds to complete.
+    /// Rounds to complete; none is a [survey](Self::parse_survey).
     pub rounds: u32,
     /// Seed of everything random in the run.
     pub seed: u64,
@@ -224,9 +224,40 @@ impl RunSpec {
         Some(u32::try_from(training.count()).unwrap_or(u32::MAX))
     }
 
-    /// Whether sites validate while the run goes on.
+    /// Reads `run.toml` as a survey: no round is trained, and what the sites hold is counted and pooled as metrics are. No
+    /// model is needed for that, so none travels.
+    pub fn parse_survey(file: &str, text: &str) -> Result<Self, ConfigError> {
+        let survey = Self::parse(file, text)?.into_survey();
+        survey.map_err(|invalid| ConfigError::locate(file, text, &invalid))
+    }
+
+    fn into_survey(self) -> Result<Self, Invalid> {
+        match self.task.input {
+            TaskInput::Table { .. } | TaskInput::Text { .. } => {}
+            TaskInput::Image { .. } | TaskInput::Nothing => {
+                return Err(Invalid::new("task.type", "a survey is of tables or texts"));
+            }
+        }
+        let model = ModelSpec {
+            source: ModelSource::Fresh(Architecture::Constant(1)),
+            trainable: Trainable::All,
+            unfreeze: BTreeMap::new(),
+            lora: None,
+            ..self.model
+        };
+        // Whoever a run leaves out counts all the same.
+        let validation = Validation { leave_out: None, ..self.validation };
+        Ok(Self { rounds: 0, model, validation, ..self })
+    }
+
+    /// Whether nothing is trained, and only counted what sites hold.
+    pub fn is_survey(&self) -> bool {
+        self.rounds == 0
+    }
+
+    /// Whether sites have something to count: examples held out while the run goes on, or all of them in a survey.
     pub fn validates(&self) -> bool {
-        self.task.input != TaskInput::Nothing && !self.validation.held_out.is_nothing()
+        self.task.input != TaskInput::Nothing && (self.is_survey() || !self.validation.held_out.is_nothing())
     }
 
     /// What whoever submits the run should know of its privacy.
@@ -234,7 +265,8 @@ impl RunSpec {
         let named = self.num_trainers();
         match self.secure_aggregation {
             SecureAggregation::Off => {
-                vec!["secure_aggregation is \"off\": the server sees each site's update".into()]
+                let sees = if self.is_survey() { "counts" } else { "update" };
+                vec![format!("secure_aggregation is \"off\": the server sees each site's {sees}")]
             }
             SecureAggregation::Required(_) if named == Some(2) || self.cohort.min_updates == 2 => vec![
                 "with two sites in a sum each learns the other's update: both must agree to it with policy.min_updates = 2 in site.toml".into(),

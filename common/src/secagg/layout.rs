@@ -31,7 +31,7 @@ impl Layout {
         Self { tensors, metrics: 2 * metric_slots(job) }
     }
 
-    /// Of the evaluation of the final model: metrics alone.
+    /// Of the evaluation of the final model, or of a survey: metrics alone.
     pub fn of_evaluation(job: &Job) -> Self {
         Self { tensors: Vec::new(), metrics: metric_slots(job) }
     }
@@ -71,7 +71,7 @@ impl Layout {
 
 /// Slots of one set of metrics in a run.
 fn metric_slots(job: &Job) -> u32 {
-    // At most 64 labels.
+    // At most 64 labels, or the columns that a message has room for.
     if job.spec.validates() { Counts::num_slots(&Kind::of(&job.spec)) as u32 } else { 0 }
 }
 

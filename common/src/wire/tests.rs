@@ -14,7 +14,10 @@ use super::*;
 use crate::blob::BlobId;
 use crate::id::Name;
 use crate::message::*;
-use crate::metrics::{Classification, Counts, Kind, Language, MultiLabel, Regression, Report};
+use crate::metrics::{
+    Asked, Asks, Classification, Counts, Kind, Language, MultiLabel, Occurs, Regression, Report, Scale,
+    Survey, Value,
+};
 use crate::model::ModelInfo;
 use crate::params::{ParamSpec, ParamTensor};
 use crate::run::{Best, RunSpec};
@@ -198,6 +201,21 @@ fn what_messages_are_made_of() {
     text.observe([(1.0, true), (0.0, false)]);
     golden(&Counts::from(text), &["03 01 02 01 fd0000000000010000"]);
     golden(&report(), &[REPORT]);
+    let asked = |asks| Asked { column: String::new(), asks };
+    let words = Asks::Words { words: vec!["a".into(), "b".into()], occurs: Occurs::Once };
+    let columns = vec![asked(Asks::Number(Scale { mean: 0.0, std: 1.0 })), asked(words)];
+    let mut survey = Survey::new(&columns);
+    survey.observe([Value::Number(1.0), Value::Word(1)]);
+    let survey = Counts::from(survey);
+    golden(
+        &survey,
+        &["04 01 02 00 01 00 fd0000100000000010 fd0000000000010000 fd0000020000000001 01 02 00 01"],
+    );
+    golden(
+        &survey.report(&Kind::Survey { columns }),
+        &["04 01 02 00 00 01 01 00 01000000000000f03f 010000000000000000 00 \
+           00 00 00 02 0161 00 00 0162 01 01000000000000e03f"],
+    );
     golden(&summary(), &[SUMMARY]);
 }
 
@@ -263,6 +281,10 @@ fn requests_of_an_operator() {
     golden(
         &Request::Submit { file: "run.toml".into(), text: "x".into() },
         &["00", "0872756e2e746f6d6c", "0178"],
+    );
+    golden(
+        &Request::Survey { file: "run.toml".into(), text: "x".into() },
+        &["09", "0872756e2e746f6d6c", "0178"],
     );
     golden(&Request::Runs, &["01"]);
     golden(&Request::Run("r8".parse().unwrap()), &["02", "027238"]);

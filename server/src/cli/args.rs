@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use sheaf_common::id::{ClientId, Federation, Name, Role, RunId};
 use sheaf_common::model::foreign::kind::Kind;
 
+use super::survey::SurveyArgs;
 use crate::pki::Host;
 
 /// Federated fine-tuning: steer a server, its runs, models and certificates.
@@ -51,6 +52,9 @@ pub enum Command {
     /// Runs: submit one, list them, look at one, stop one.
     #[command(subcommand)]
     Run(RunCommand),
+    /// Count what the sites hold, pooled: the mean and spread of numbers, how often labels and categories occur.
+    /// Nothing is trained.
+    Survey(SurveyArgs),
     /// Search for the best settings of a run: one trial after another, for so many rounds. Ctrl-C ends the
     /// searching, not the run under way.
     Tune(TuneArgs),

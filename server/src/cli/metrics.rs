@@ -3,6 +3,7 @@
 use sheaf_common::metrics::{Figure, Report};
 use sheaf_common::status::RunStatus;
 
+use super::survey;
 use super::table::{Align, card, table};
 use super::units::count;
 
@@ -24,6 +25,9 @@ pub(super) fn metrics(status: &RunStatus) -> Option<String> {
     let newest = status.history.iter().rev().find_map(|record| {
         Some((format!("the model that round {} started from", record.round), record.global_metrics.as_ref()?))
     });
+    if let Some(survey) = status.final_metrics.as_ref().and_then(Report::survey) {
+        return Some(survey::text(survey));
+    }
     let left_out = status.spec.validation.leave_out.as_ref();
     let name = left_out.map_or_else(
         || "the final model".into(),

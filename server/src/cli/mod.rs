@@ -6,6 +6,7 @@
 //! * `args`: what can be typed; `settings`: which server, and with which certificate.
 //! * `session`: a connection on which questions are asked and answered; `source`: one for long, made anew when lost.
 //! * `runs`, `sites`, `models`, `pki`, `manual`: the commands.
+//! * `survey`: what the sites hold, and a run filled in from it.
 //! * `tune`: a search over the keys of a run; `cross`: the same run with one part after another held out. Both make
 //!   runs of a run (`document`), submit them and wait (`series`).
 //! * `watch`: a run as it goes on: `event` is what happened, `screen` how a terminal shows it.
@@ -35,6 +36,7 @@ mod settings;
 mod sites;
 mod source;
 mod spec_card;
+mod survey;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -76,6 +78,9 @@ pub enum CliError {
     /// The model was not put together.
     #[error(transparent)]
     Export(#[from] export::ExportFailed),
+    /// The sites were not surveyed, or nothing was written of it.
+    #[error(transparent)]
+    Survey(#[from] survey::SurveyError),
     /// The search did not take place, or not to its end.
     #[error(transparent)]
     Tune(#[from] tune::TuneError),
@@ -107,6 +112,7 @@ pub async fn execute(args: Args) -> Result<ExitCode, CliError> {
     match args.command {
         Command::Run(command) => return runs::execute(command, settings()?, out).await,
         Command::CrossValidate(args) => return cross::execute(args, &settings, out).await,
+        Command::Survey(args) => survey::execute(&args, &settings()?, out).await?,
         Command::Tune(args) => return tune::execute(args, &settings, out).await,
         Command::Site(command) => sites::execute(&command, &settings()?, out).await?,
         Command::Model(command) => models::execute(command, &settings, out).await?,

@@ -72,24 +72,23 @@ async fn submit_file(path: &Path, settings: &Settings) -> Result<RunId, CliError
     let file = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|e| CliError::RunFile(file.clone(), e))?;
     RunSpec::parse(&file, &text)?;
-    let (run, warnings) = submit(settings, file, text).await?;
+    let (run, warnings) = submit(settings, &Request::Submit { file, text }).await?;
     for warning in warnings {
         eprintln!("warning: {warning}");
     }
     Ok(run)
 }
 
-/// Queues a run. Returns its name, and what whoever submits it should know of its privacy.
+/// Queues a run or a survey. Returns its name, and what whoever submits it should know of its privacy.
 pub(super) async fn submit(
     settings: &Settings,
-    file: String,
-    text: String,
+    request: &Request,
 ) -> Result<(RunId, Vec<String>), SessionError> {
     let mut session = Session::open(settings).await?;
     let expect = |reply| {
         if let Reply::Submitted { run, warnings } = reply { Some((run, warnings)) } else { None }
     };
-    let submitted = session.ask(&Request::Submit { file, text }, expect).await?;
+    let submitted = session.ask(request, expect).await?;
     session.close().await;
     Ok(submitted)
 }
@@ -111,7 +110,11 @@ pub(super) fn list(runs: &[RunSummary], now: Timestamp) -> String {
         [
             run.run.to_string(),
             run.state.to_string(),
-            format!("{}/{}", run.completed_rounds, run.rounds),
+            if run.rounds == 0 {
+                "survey".into()
+            } else {
+                format!("{}/{}", run.completed_rounds, run.rounds)
+            },
             run.submitted_by.to_string(),
             units::age(run.submitted_at, now),
             run.detail.clone(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use sheaf_common::id::RunId;
+use sheaf_common::message::Request;
 use sheaf_common::status::RunStatus;
 
 use super::document::Document;
@@ -69,7 +70,8 @@ impl<'a> Series<'a> {
         if self.runs().await?.contains(&document.run) {
             return Ok(None);
         }
-        match runs::submit(self.settings, format!("{}.toml", document.run), document.text.clone()).await {
+        let (file, text) = (format!("{}.toml", document.run), document.text.clone());
+        match runs::submit(self.settings, &Request::Submit { file, text }).await {
             Ok((run, _)) if run != document.run => {
                 Err(SeriesError::Renamed(document.run.clone(), run).into())
             }

@@ -14,12 +14,14 @@ use super::units::{self, bytes, coarse, count, plural};
 /// The upper part of `sheaf run show`.
 pub(super) fn spec_card(status: &RunStatus, now: Timestamp) -> String {
     let (summary, spec) = (&status.summary, &status.spec);
-    let mut state =
-        format!("{}, {} of {} rounds completed", summary.state, summary.completed_rounds, summary.rounds);
+    let mut state = match summary.rounds {
+        0 => format!("{}, a survey", summary.state),
+        rounds => format!("{}, {} of {rounds} rounds completed", summary.state, summary.completed_rounds),
+    };
     if !summary.detail.is_empty() {
         state.push_str(&format!("\n{}", summary.detail));
     }
-    card(&[
+    let lines = [
         ("run", summary.run.to_string()),
         ("state", state),
         ("submitted", format!("by {}, {} ago", summary.submitted_by, units::age(summary.submitted_at, now))),
@@ -31,7 +33,12 @@ pub(super) fn spec_card(status: &RunStatus, now: Timestamp) -> String {
         ("held out", held_out(&spec.validation)),
         ("privacy", privacy(spec)),
         ("global", status.global.short()),
-    ])
+    ];
+    // A survey has no model.
+    let of_a_model = |key| matches!(key, "model" | "travels" | "training" | "global");
+    let lines: Vec<_> =
+        lines.into_iter().filter(|(key, _)| !(spec.is_survey() && of_a_model(*key))).collect();
+    card(&lines)
 }
 
 fn model(spec: &RunSpec) -> String {

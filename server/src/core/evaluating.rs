@@ -1,19 +1,23 @@
 //! All rounds are done: the sites that are connected evaluate the final model on their validation splits. In a run that
 //! leaves a site out it alone does so, on all of its data. A sum over one site is that site's, so its answer comes in the
 //! open, and whether it comes is that site's to say.
+//! A survey has no rounds, and is this alone: the sites count what they hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::id::ClientId;
 use sheaf_common::message::TaskId;
-use sheaf_common::metrics::{Counts, Kind};
+use sheaf_common::metrics::{Counts, Kind, Report};
 use sheaf_common::status::Answer;
 use sheaf_common::time::Timestamp;
 
 use super::collecting::pool;
 use super::securing::Closed;
 use super::{Context, Effect, Finished, Input, RoundView, Securing, State};
+
+/// Most sites whose reasons are told when a survey fails.
+const REASONS: usize = 8;
 
 /// Who was asked and what came back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,9 +113,20 @@ impl Evaluating {
             Member::Evaluated(counts) => counts.as_ref(),
             Member::Pending | Member::Ready | Member::Declined(_) => None,
         });
-        let report = pool(&Kind::of(&context.run.spec), counts);
-        self.dismiss(context);
+        let counts: Vec<&Counts> = counts.collect();
+        let (sites, spec) = (counts.len(), &context.run.spec);
+        if spec.is_survey() && sites < spec.cohort.min_updates as usize {
+            let why = format!("{sites} sites counted, {} are needed", spec.cohort.min_updates);
+            return self.fail(context, &why);
+        }
+        let report = pool(&Kind::of(spec), counts.into_iter());
+        self.complete(context, report)
+    }
+
+    /// Keeps what was counted, if there is something.
+    pub(super) fn complete(self, context: &mut Context, report: Option<Report>) -> State {
         let Some(report) = report else { return self.without_metrics(context) };
+        self.dismiss(context);
         // Another site's data says nothing about which round was best on those that trained.
         if context.run.spec.validation.leave_out.is_none() {
             context.observe(context.completed, Some(&report));
@@ -121,7 +136,11 @@ impl Evaluating {
     }
 
     /// Says why, when it was for them that a site was left out.
-    fn without_metrics(&self, context: &mut Context) -> State {
+    fn without_metrics(self, context: &mut Context) -> State {
+        if context.run.spec.is_survey() {
+            return self.fail(context, "no site has enough examples to send their counts");
+        }
+        self.dismiss(context);
         let Some(site) = &context.run.spec.validation.leave_out else { return Finished::completed(context) };
         let why = match self.members.get(site) {
             Some(Member::Declined(why)) => format!("{site}, which was left out: {why}"),
@@ -133,6 +152,20 @@ impl Evaluating {
             }
         };
         Finished::completed_without_metrics(context, &why)
+    }
+
+    /// Nothing comes of it: a trained model stands all the same, a survey has failed.
+    pub(super) fn fail(self, context: &mut Context, why: &str) -> State {
+        self.dismiss(context);
+        if !context.run.spec.is_survey() {
+            return Finished::completed_without_metrics(context, why);
+        }
+        let declined = self.members.iter().filter_map(|(site, member)| match member {
+            Member::Declined(reason) => Some(format!("; {site}: {reason}")),
+            Member::Pending | Member::Ready | Member::Evaluated(_) => None,
+        });
+        let reasons: String = declined.take(REASONS).collect();
+        Finished::failed(context, format!("the survey came to nothing: {why}{reasons}"))
     }
 
     /// Tells the members that nothing more is asked of them.
@@ -185,7 +218,7 @@ impl Evaluating {
             task: Self::task(context),
             started: self.started,
             deadline: self.deadline,
-            stage: "evaluating",
+            stage: if context.run.spec.is_survey() { "counting" } else { "evaluating" },
             members: self.members.iter().map(|(site, member)| (site.clone(), answer(member))).collect(),
         }
     }

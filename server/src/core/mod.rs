@@ -5,7 +5,8 @@
 //!
 //! One state, one file, in the order of a run's life:
 //! `queued` → `waiting` → `collecting` → `aggregating` → (next round) → `evaluating` → `finished`. With secure
-//! aggregation `securing` and `opening` stand in the place of `aggregating`, and follow `evaluating` too.
+//! aggregation `securing` and `opening` stand in the place of `aggregating`, and follow `evaluating` too. A survey
+//! goes from `waiting` to `evaluating`.
 
 mod aggregating;
 mod collecting;
@@ -21,6 +22,8 @@ mod waiting;
 pub mod queue;
 #[cfg(test)]
 mod secure_tests;
+#[cfg(test)]
+mod survey_tests;
 #[cfg(test)]
 mod tests;
 

@@ -8,7 +8,7 @@ use sheaf_common::status::RoundOutcome;
 use sheaf_common::time::Timestamp;
 
 use super::securing::Closed;
-use super::{Context, Effect, Finished, Input, Open, State, Summed};
+use super::{Context, Effect, Input, Open, State, Summed};
 
 /// Waits for the sum and what was made of it to be durable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,13 +89,9 @@ impl Opening {
                 closed.complete(context, global, now)
             }
             Closed::Final(closed) => {
-                if let Some(counts) = summed.global_metrics.filter(|counts| counts.num_examples() > 0) {
-                    let report = counts.report(&Kind::of(&context.run.spec));
-                    context.observe(context.completed, Some(&report));
-                    context.emit(Effect::FinalMetrics(Box::new(report)));
-                }
-                closed.dismiss(context);
-                Finished::completed(context)
+                let counts = summed.global_metrics.filter(|counts| counts.num_examples() > 0);
+                let report = counts.map(|counts| counts.report(&Kind::of(&context.run.spec)));
+                closed.complete(context, report)
             }
         }
     }

@@ -15,9 +15,9 @@ use sheaf_common::secagg::server::{Next, Server};
 use sheaf_common::status::RunState;
 use sheaf_common::time::Timestamp;
 
-use super::{Collecting, Context, Effect, Evaluating, Finished, Input, Opening, RoundView, State};
+use super::{Collecting, Context, Effect, Evaluating, Input, Opening, RoundView, State};
 
-/// What is summed: a round's updates, or the evaluation of the final model.
+/// What is summed: a round's updates, or the counts of the final model's evaluation or of a survey.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Closed {
     Round(Collecting),
@@ -181,14 +181,11 @@ impl Closed {
         }
     }
 
-    /// Nothing comes of the attempt: a round is tried again, a final evaluation is done without.
+    /// Nothing comes of the attempt: a round is tried again, a final evaluation is done without, a survey fails.
     pub(super) fn fail(self, context: &mut Context, why: String, now: Timestamp) -> State {
         match self {
             Self::Round(state) => state.abandon(context, why, now),
-            Self::Final(state) => {
-                state.dismiss(context);
-                Finished::completed_without_metrics(context, &why)
-            }
+            Self::Final(state) => state.fail(context, &why),
         }
     }
 

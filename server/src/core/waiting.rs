@@ -1,9 +1,9 @@
-//! Waiting for enough sites to start a round.
+//! Waiting for enough sites to start a round, or a survey, which is of all that are connected then.
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::time::Timestamp;
 
-use super::{Collecting, Context, State, selector};
+use super::{Collecting, Context, Evaluating, State, selector};
 
 /// The next attempt, which starts as soon as `min_sites` are connected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ impl Waiting {
         if trainers.len() < cohort.min_sites as usize {
             return State::Waiting(self);
         }
+        if context.run.spec.is_survey() {
+            return Evaluating::start(context, now);
+        }
         let task = context.task(self.round, self.attempt);
         let members = selector::select(cohort, context.run.spec.seed, &task, &trainers);
         State::Collecting(Collecting::start(context, task, members, now))
@@ -27,11 +30,10 @@ impl Waiting {
 
     pub(super) fn detail(&self, context: &Context) -> String {
         let cohort = &context.run.spec.cohort;
-        format!(
-            "round {} needs {} sites; {} connected",
-            self.round,
-            cohort.min_sites,
-            context.trainers().len()
-        )
+        let what = match self.round {
+            _ if context.run.spec.is_survey() => "the survey".to_owned(),
+            round => format!("round {round}"),
+        };
+        format!("{what} needs {} sites; {} connected", cohort.min_sites, context.trainers().len())
     }
 }

@@ -2,6 +2,7 @@
 //! split's properties.
 
 mod bad;
+mod counting;
 mod encoding;
 mod images;
 mod lines;

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{ClassReport, ClassificationReport, LanguageReport, MultiLabelReport, RegressionReport, Report};
+use super::{
+    ClassReport, ClassificationReport, LanguageReport, MultiLabelReport, RegressionReport, Report,
+    SurveyReport,
+};
 
 /// A metric with its names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,6 +32,7 @@ impl Report {
             Self::MultiLabel(report) => report.num_examples,
             Self::Regression(report) => report.num_examples,
             Self::Language(report) => report.num_examples,
+            Self::Survey(report) => report.num_examples,
         }
     }
 
@@ -36,7 +40,15 @@ impl Report {
     pub fn classification(&self) -> Option<&ClassificationReport> {
         match self {
             Self::Classification(report) => Some(report),
-            Self::MultiLabel(_) | Self::Regression(_) | Self::Language(_) => None,
+            Self::MultiLabel(_) | Self::Regression(_) | Self::Language(_) | Self::Survey(_) => None,
+        }
+    }
+
+    /// The report on what sites hold, if it is one.
+    pub fn survey(&self) -> Option<&SurveyReport> {
+        match self {
+            Self::Survey(report) => Some(report),
+            Self::Classification(_) | Self::MultiLabel(_) | Self::Regression(_) | Self::Language(_) => None,
         }
     }
 
@@ -45,17 +57,18 @@ impl Report {
         match self {
             Self::Classification(report) => &report.per_class,
             Self::MultiLabel(report) => &report.per_class,
-            Self::Regression(_) | Self::Language(_) => &[],
+            Self::Regression(_) | Self::Language(_) | Self::Survey(_) => &[],
         }
     }
 
-    /// All metrics of the model as a whole.
+    /// All metrics of the model as a whole; a survey has no model.
     pub fn figures(&self) -> Vec<Figure> {
         match self {
             Self::Classification(report) => classification(report),
             Self::MultiLabel(report) => multi_label(report),
             Self::Regression(report) => regression(report),
             Self::Language(report) => language(report),
+            Self::Survey(_) => Vec::new(),
         }
     }
 

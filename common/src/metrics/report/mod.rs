@@ -8,6 +8,7 @@ mod figures;
 mod language;
 mod multi_label;
 mod regression;
+mod survey;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -21,6 +22,7 @@ pub use figures::Figure;
 pub use language::LanguageReport;
 pub use multi_label::MultiLabelReport;
 pub use regression::RegressionReport;
+pub use survey::{ColumnReport, NumberReport, SurveyReport, WordReport};
 
 /// What is read off counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,8 @@ pub enum Report {
     Regression(RegressionReport),
     /// Of a language model.
     Language(LanguageReport),
+    /// Of what sites hold.
+    Survey(Box<SurveyReport>),
 }
 
 /// One label against the rest.
@@ -62,7 +66,7 @@ pub struct ClassReport {
 pub(super) fn report(counts: &Counts, kind: &Kind) -> Report {
     let labels = match kind {
         Kind::Classification { labels } | Kind::MultiLabel { labels } => labels.as_slice(),
-        Kind::Regression { .. } | Kind::Language => &[],
+        Kind::Regression { .. } | Kind::Language | Kind::Survey { .. } => &[],
     };
     match counts {
         Counts::Classification(counts) => {
@@ -71,6 +75,7 @@ pub(super) fn report(counts: &Counts, kind: &Kind) -> Report {
         Counts::MultiLabel(counts) => Report::MultiLabel(Box::new(multi_label::report(counts, labels))),
         Counts::Regression(counts) => Report::Regression(regression::report(counts, kind)),
         Counts::Language(counts) => Report::Language(language::report(counts)),
+        Counts::Survey(counts) => Report::Survey(Box::new(survey::report(counts, kind))),
     }
 }
 
@@ -114,20 +119,22 @@ fn mean_area(areas: &[Option<Area>]) -> Option<Area> {
 /// A report for programs: the fields of its kind, and its name.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "task", rename_all = "kebab-case")]
-enum Tagged<C, M, R, L> {
+enum Tagged<C, M, R, L, S> {
     Classification(C),
     MultiLabel(M),
     Regression(R),
     Language(L),
+    Survey(S),
 }
 
 /// A report on the wire, whose format has no names.
 #[derive(Serialize, Deserialize)]
-enum Numbered<C, M, R, L> {
+enum Numbered<C, M, R, L, S> {
     Classification(C),
     MultiLabel(M),
     Regression(R),
     Language(L),
+    Survey(S),
 }
 
 impl Serialize for Report {
@@ -140,6 +147,7 @@ impl Serialize for Report {
                     Self::MultiLabel(report) => $into::MultiLabel(report),
                     Self::Regression(report) => $into::Regression(report),
                     Self::Language(report) => $into::Language(report),
+                    Self::Survey(report) => $into::Survey(report),
                 }
             };
         }
@@ -161,6 +169,7 @@ impl<'de> Deserialize<'de> for Report {
                     $from::MultiLabel(report) => Self::MultiLabel(report),
                     $from::Regression(report) => Self::Regression(report),
                     $from::Language(report) => Self::Language(report),
+                    $from::Survey(report) => Self::Survey(report),
                 })
             };
         }

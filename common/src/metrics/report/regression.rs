@@ -23,7 +23,7 @@ pub(super) fn report(counts: &Regression, kind: &Kind) -> RegressionReport {
     // Counts that were checked against their kind are never of another.
     let std = match kind {
         Kind::Regression { target: Scale { std, .. } } => *std,
-        Kind::Classification { .. } | Kind::MultiLabel { .. } | Kind::Language => 1.0,
+        Kind::Classification { .. } | Kind::MultiLabel { .. } | Kind::Language | Kind::Survey { .. } => 1.0,
     };
     RegressionReport {
         num_examples: counts.examples,

@@ -1,8 +1,10 @@
 //! The metrics against plain references, over any partition of the examples. [`reference`] holds them
-//! against scikit-learn, [`forged`] against sites that lie.
+//! against scikit-learn, [`forged`] against sites that lie; [`survey`] is
+//! of what sites hold.
 
 mod forged;
 mod reference;
+mod survey;
 
 use proptest::prelude::*;
 

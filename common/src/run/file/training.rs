@@ -247,6 +247,12 @@ fn loss(file: &TrainingFile, labels: usize) -> Result<Loss, Invalid> {
     let class_weights = match &file.class_weights {
         None => ClassWeights::Equal,
         Some(ClassWeightsFile::Word(word)) if word == "balanced-local" => ClassWeights::BalancedLocal,
+        Some(ClassWeightsFile::Word(word)) if word == "balanced" => {
+            return Err(Invalid::new(
+                "training.class_weights",
+                "takes the sites' pooled counts to be balanced: leave it out, and let `sheaf survey --class-weights` write it; or write \"balanced-local\", by each site's own counts",
+            ));
+        }
         Some(ClassWeightsFile::Word(word)) => {
             return Err(Invalid::new(
                 "training.class_weights",
