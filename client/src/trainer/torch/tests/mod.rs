@@ -5,6 +5,7 @@ mod encoders;
 mod fine_tuning;
 mod fixture;
 mod forward;
+mod images;
 mod language;
 mod minilm;
 mod optimizers;
