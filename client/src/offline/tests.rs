@@ -308,7 +308,7 @@ fn a_check_looks_at_everything_and_goes_on() {
     let config = fs::read_to_string(bench.path("site.toml")).unwrap();
     bench.write("site.toml", format!("{config}\n[policy]\nmin_metric_count = 13\n"));
     let strict = bench.check(Some(bench.run(SOFTMAX)));
-    assert!(metrics(&strict).starts_with("are not sent: they are of 12 validation examples"), "{strict:?}");
+    assert!(metrics(&strict).starts_with("are not sent: they are of 12 examples"), "{strict:?}");
 }
 
 #[test]

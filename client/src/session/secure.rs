@@ -270,13 +270,16 @@ fn secure(task: TaskId, answer: Answer) -> SiteMessage {
     SiteMessage::Secure { task, answer }
 }
 
-/// What the ledger of released updates knows an update by: its delta, or, without one, all of it.
+/// What the ledger of released updates knows an update by: its delta or, without one, its metrics. With neither it
+/// adds nothing to a sum that another sum could uncover, and is one of its task alone.
 fn content(update: &Update) -> BlobId {
-    if update.delta == BlobId::of(&[]) {
-        let metrics = (&update.global_metrics, &update.local_metrics);
-        BlobId::of(&wire::encode_record(&metrics).unwrap_or_default())
-    } else {
-        update.delta
+    let hash = |bytes: Result<Vec<u8>, _>| BlobId::of(&bytes.unwrap_or_default());
+    if update.delta != BlobId::of(&[]) {
+        return update.delta;
+    }
+    match (&update.global_metrics, &update.local_metrics) {
+        (None, None) => hash(wire::encode_record(&update.task)),
+        metrics => hash(wire::encode_record(&metrics)),
     }
 }
 
@@ -307,4 +310,32 @@ fn expected(
         graph: spec.graph,
         post_quantum: spec.post_quantum,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_common::metrics::{Classification, Counts};
+
+    use super::*;
+
+    fn evaluated(run: &str, metrics: Option<Counts>) -> Update {
+        Update {
+            task: TaskId { run: run.parse().unwrap(), round: 3, attempt: 0 },
+            delta: BlobId::of(&[]),
+            num_examples: 0,
+            train_loss: 0.0,
+            global_metrics: metrics,
+            local_metrics: None,
+        }
+    }
+
+    #[test]
+    fn the_ledger_knows_metrics_in_every_run_and_their_absence_in_one() {
+        let counts = || Some(Counts::from(Classification::new(2)));
+        assert_eq!(content(&evaluated("a", counts())), content(&evaluated("b", counts())));
+        assert_ne!(content(&evaluated("a", None)), content(&evaluated("b", None)));
+        assert_eq!(content(&evaluated("a", None)), content(&evaluated("a", None)));
+        let trained = |run| Update { delta: BlobId::of(b"delta"), ..evaluated(run, None) };
+        assert_eq!(content(&trained("a")), content(&trained("b")));
+    }
 }
