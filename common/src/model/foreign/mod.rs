@@ -75,7 +75,7 @@ pub enum BadIndex {
     /// Two tensors have one name.
     #[error("the file holds `{0}` twice")]
     Duplicate(String),
-    /// More dimensions than [`DIMENSIONS_MAX`], or more values than a file can hold.
+    /// More dimensions than `DIMENSIONS_MAX`, or more values than a file can hold.
     #[error("`{0}` has an impossible shape")]
     Shape(String),
     /// Values with gaps between them, or that are used twice.

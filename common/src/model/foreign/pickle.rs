@@ -2,7 +2,7 @@
 //!
 //! A pickle is a program for a small stack machine, and Python's own machine calls whatever the program names. This one
 //! calls nothing: it knows the opcodes that a state dict needs, keeps a call as a note of what would be called with what
-//! ([`Node::Call`]), and refuses every name but the few in [`Global::named`].
+//! (`Node::Call`), and refuses every name but the few in `Global::named`.
 //!
 //! Values lie in one list and refer to each other by number, so that nothing is ever copied or walked: a pickle of `n`
 //! bytes makes at most `n` values, however often it repeats or nests them.
@@ -64,7 +64,7 @@ pub enum BadPickle {
     /// It ends too early.
     #[error("its pickle is cut short, or longer than {PICKLE_MAX} bytes")]
     Cut,
-    /// More values than [`VALUES_MAX`].
+    /// More values than `VALUES_MAX`.
     #[error("its pickle holds more than {VALUES_MAX} values")]
     TooMany,
     /// It names something that is not needed for tensors.
