@@ -1,13 +1,14 @@
 //! The `README.md` of an exported model: what it is, how it was made, how good it is and how to open it.
 
 mod metrics;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::message::ExportPlan;
 use crate::run::{
-    Architecture, GraphKind, ModelSource, Pooling, RunSpec, SecAggSpec, SecureAggregation, Target, TaskInput,
+    Architecture, GraphKind, ModelSource, RunSpec, SecAggSpec, SecureAggregation, Target, TaskInput,
 };
 use crate::status::{Answer, RoundOutcome, RoundRecord, RunStatus};
 
@@ -20,7 +21,7 @@ pub fn card(plan: &ExportPlan) -> String {
         about(plan),
         privacy(spec),
         metrics::section(plan),
-        usage(spec),
+        usage::usage(spec),
     ]
     .join("\n")
 }
@@ -137,124 +138,3 @@ fn privacy(spec: &RunSpec) -> String {
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ")
 }
-
-fn usage(spec: &RunSpec) -> String {
-    match &spec.task.input {
-        TaskInput::Text { max_length, .. } => match &spec.task.target {
-            Target::NextToken { template, .. } => language_usage(template),
-            Target::Label { .. } | Target::Labels { .. } | Target::Number(_) | Target::Nothing => {
-                text_usage(spec, *max_length)
-            }
-        },
-        TaskInput::Table { .. } => table_usage(&spec.task.target),
-        TaskInput::Image { .. } => String::new(),
-        TaskInput::Nothing => "## Use\n\n`model.safetensors` holds one tensor, `values`.\n".into(),
-    }
-}
-
-fn language_usage(template: &str) -> String {
-    // A string of JSON is one of Python, too.
-    let template = serde_json::Value::from(template);
-    format!(
-        "## Use\n\n```python\n\
-         from transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
-         tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
-         model = AutoModelForCausalLM.from_pretrained(\".\").eval()\n\
-         prompt = {template}.replace(\"{{text}}\", \"a text\")\n\
-         batch = tokenizer(prompt, return_tensors=\"pt\")\n\
-         out = model.generate(**batch, max_new_tokens=40, do_sample=False)[0, batch.input_ids.shape[1]:]\n\
-         print(tokenizer.decode(out, skip_special_tokens=True))\n```\n"
-    )
-}
-
-fn text_usage(spec: &RunSpec, max_length: u32) -> String {
-    let (warning, logits) = match spec.model.pooling {
-        Pooling::Cls => ("", "    logits = model(**batch).logits\n"),
-        Pooling::Mean => (
-            "The classifier reads the *mean* of the token vectors. `AutoModelForSequenceClassification` and \
-             `pipeline(...)` open this folder, but they would feed it the first token instead and predict nonsense: \
-             pool as below.\n\n",
-            "    hidden = model.base_model(**batch).last_hidden_state\n    \
-             mask = batch[\"attention_mask\"].unsqueeze(-1).to(hidden.dtype)\n    \
-             dense = getattr(model.classifier, \"out_proj\", model.classifier)\n    \
-             logits = dense((hidden * mask).sum(1) / mask.sum(1))\n",
-        ),
-    };
-    let print = match &spec.task.target {
-        Target::Number(number) => format!("print(logits[0].item() * {} + {})", number.std, number.mean),
-        Target::Labels { .. } => {
-            "print([model.config.id2label[i] for i, logit in enumerate(logits[0].tolist()) if logit > 0])"
-                .into()
-        }
-        Target::Label { .. } | Target::NextToken { .. } | Target::Nothing => {
-            "print(model.config.id2label[logits.argmax(-1)[0].item()])".to_owned()
-        }
-    };
-    format!(
-        "## Use\n\n{warning}```python\n\
-         import torch\n\
-         from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n\
-         tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
-         model = AutoModelForSequenceClassification.from_pretrained(\".\").eval()\n\
-         texts = [\"a text\"]\n\
-         batch = tokenizer(texts, truncation=True, max_length={max_length}, padding=True, return_tensors=\"pt\")\n\
-         with torch.no_grad():\n{logits}\
-         {print}\n```\n"
-    )
-}
-
-fn table_usage(target: &Target) -> String {
-    let print = match target {
-        Target::Number(_) => {
-            "number = config[\"number\"]\nprint(float(logits({})[0]) * number[\"std\"] + number[\"mean\"])"
-        }
-        Target::Labels { .. } => {
-            "print([label for label, logit in zip(config[\"labels\"], logits({})) if logit > 0])"
-        }
-        Target::Label { .. } | Target::NextToken { .. } | Target::Nothing => {
-            "print(config[\"labels\"][int(np.argmax(logits({})))])"
-        }
-    };
-    format!("{TABLE_USAGE}\n{print}\n```\n")
-}
-
-/// How to compute the outputs of a tabular model with numpy alone.
-const TABLE_USAGE: &str = r#"## Use
-
-`config.json` lists the columns (`features`) in the order of the model's inputs. A numeric column becomes two
-inputs, `(x - mean) / std` and 0, or 0 and 1 where the value is missing; a categorical one becomes one input per
-category, all 0 where the value is missing.
-`sheaf model import` takes this folder as a pretrained model.
-
-```python
-import json
-import numpy as np
-from safetensors.numpy import load_file
-
-config, weights = json.load(open("config.json")), load_file("model.safetensors")
-
-def same(a, b):
-    try:
-        return float(a) == float(b)
-    except ValueError:
-        return str(a) == b
-
-def inputs(row):
-    for feature in config["features"]:
-        value = row.get(feature["column"])
-        missing = value is None or value == "" or any(same(value, word) for word in feature["missing"])
-        if feature["type"] == "numeric":
-            yield from (0.0, 1.0) if missing else ((float(value) - feature["mean"]) / feature["std"], 0.0)
-        else:
-            yield from (float(not missing and str(value) == category) for category in feature["categories"])
-
-def logits(row):
-    x = np.array(list(inputs(row)), dtype=np.float32)
-    if config["model_type"] == "softmax":
-        return weights["weight"] @ x + weights["bias"]
-    last = len(config["hidden"])
-    for i in range(last + 1):
-        x = weights[f"layers.{i}.weight"] @ x + weights[f"layers.{i}.bias"]
-        x = np.maximum(x, 0) if i < last else x
-    return x
-"#;

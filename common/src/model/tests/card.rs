@@ -73,6 +73,17 @@ fn its_snippet_pools_as_the_run_did() {
 }
 
 #[test]
+fn its_snippet_prints_what_the_run_learned_of_images() {
+    let mut plan = text_plan("");
+    plan.job.spec.task.input = crate::run::TaskInput::Image { column: "image".into(), size: None };
+    let labels = card(&plan);
+    assert!(labels.contains("print(config[\"labels\"][logits.argmax(-1)[0].item()])\n```\n"), "{labels}");
+    let number = crate::run::NumberTarget { column: "age".into(), mean: 50.0, std: 9.5 };
+    plan.job.spec.task.target = crate::run::Target::Number(number);
+    assert!(card(&plan).contains("print(logits[0].item() * 9.5 + 50)\n"));
+}
+
+#[test]
 fn a_label_cannot_break_its_table() {
     let mut plan = text_plan("");
     let crate::run::Target::Label { labels, .. } = &mut plan.job.spec.task.target else { panic!("labels") };
