@@ -10,6 +10,7 @@ use sheaf_common::run::Pooling;
 use tch::{TchError, Tensor};
 
 use super::network::{Linear, Stage, drop_some};
+use super::norm::LayerNorm;
 use super::source::Source;
 use crate::trainer::TrainError;
 
@@ -66,7 +67,7 @@ impl Embeddings {
                 0 => None,
                 segments => Some(table("token_type", segments)?),
             },
-            norm: LayerNorm::open(source, "embeddings.LayerNorm", config)?,
+            norm: LayerNorm::open(source, "embeddings.LayerNorm", config.hidden_size, config.layer_norm_eps)?,
         })
     }
 }
@@ -114,8 +115,9 @@ impl Layer {
         let output = linear(layout.attended, hidden, hidden)?;
         let up = linear(layout.up, hidden, inner)?;
         let down = linear(layout.down, inner, hidden)?;
-        let attention_norm = LayerNorm::open(source, &name(layout.attention_norm), config)?;
-        let norm = LayerNorm::open(source, &name(layout.norm), config)?;
+        let attention_norm =
+            LayerNorm::open(source, &name(layout.attention_norm), config.hidden_size, config.layer_norm_eps)?;
+        let norm = LayerNorm::open(source, &name(layout.norm), config.hidden_size, config.layer_norm_eps)?;
         let heads = config.num_attention_heads as i64;
         let drops_attended = layout.drops_attended;
         Ok(Self { query, key, value, output, attention_norm, up, down, norm, heads, drops_attended })
@@ -231,26 +233,5 @@ impl Stage for Head {
             };
         }
         self.output.apply(&drop_some(values, dropout)?)
-    }
-}
-
-struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    epsilon: f64,
-}
-
-impl LayerNorm {
-    fn open(source: &mut Source<'_>, name: &str, config: &EncoderConfig) -> Result<Self, TrainError> {
-        let mut part = |part| source.take(&format!("{name}.{part}"), &[config.hidden_size]);
-        Ok(Self { weight: part("weight")?, bias: part("bias")?, epsilon: config.layer_norm_eps })
-    }
-
-    fn parameters(&self) -> [&Tensor; 2] {
-        [&self.weight, &self.bias]
-    }
-
-    fn apply(&self, values: &Tensor) -> Result<Tensor, TchError> {
-        values.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)
     }
 }

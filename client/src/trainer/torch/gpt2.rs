@@ -10,6 +10,7 @@ use tch::{TchError, Tensor};
 
 use super::decoder::{Unembedding, attend, by_head};
 use super::network::{Form, Linear, Stage, drop_some};
+use super::norm::LayerNorm;
 use super::source::Source;
 use crate::trainer::TrainError;
 
@@ -25,7 +26,7 @@ pub(super) fn stages(
     for layer in 0..config.n_layer {
         stages.push(Box::new(Layer::open(source, config, layer)?));
     }
-    stages.push(Box::new(LayerNorm::open(source, "ln_f", config)?));
+    stages.push(Box::new(LayerNorm::open(source, "ln_f", config.n_embd, config.layer_norm_epsilon)?));
     stages.push(Box::new(head));
     Ok(stages)
 }
@@ -72,8 +73,9 @@ impl Layer {
         let output = linear("attn.c_proj", hidden, hidden)?;
         let up = linear("mlp.c_fc", hidden, inner)?;
         let down = linear("mlp.c_proj", inner, hidden)?;
-        let attention_norm = LayerNorm::open(source, &name("ln_1"), config)?;
-        let norm = LayerNorm::open(source, &name("ln_2"), config)?;
+        let attention_norm =
+            LayerNorm::open(source, &name("ln_1"), config.n_embd, config.layer_norm_epsilon)?;
+        let norm = LayerNorm::open(source, &name("ln_2"), config.n_embd, config.layer_norm_epsilon)?;
         Ok(Self { attention_norm, attention, output, norm, up, down, heads: config.n_head as i64 })
     }
 
@@ -93,39 +95,12 @@ impl Stage for Layer {
     fn parameters(&self) -> Vec<&Tensor> {
         let linears = [&self.attention, &self.output, &self.up, &self.down];
         let norms = [&self.attention_norm, &self.norm];
-        let norms = norms.iter().flat_map(|norm| [&norm.weight, &norm.bias]);
+        let norms = norms.iter().flat_map(|norm| norm.parameters());
         linears.iter().flat_map(|part| part.parameters()).chain(norms).collect()
     }
 
     fn apply(&self, states: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
-        let states = self.attend(&self.attention_norm.normalised(states)?, dropout)?.f_add(states)?;
-        self.feed_forward(&self.norm.normalised(&states)?, dropout)?.f_add(&states)
-    }
-}
-
-struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    epsilon: f64,
-}
-
-impl LayerNorm {
-    fn open(source: &mut Source<'_>, name: &str, config: &Gpt2Config) -> Result<Self, TrainError> {
-        let mut part = |part| source.take(&format!("{name}.{part}"), &[config.n_embd]);
-        Ok(Self { weight: part("weight")?, bias: part("bias")?, epsilon: config.layer_norm_epsilon })
-    }
-
-    fn normalised(&self, states: &Tensor) -> Result<Tensor, TchError> {
-        states.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)
-    }
-}
-
-impl Stage for LayerNorm {
-    fn parameters(&self) -> Vec<&Tensor> {
-        vec![&self.weight, &self.bias]
-    }
-
-    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
-        self.normalised(states)
+        let states = self.attend(&self.attention_norm.apply(states)?, dropout)?.f_add(states)?;
+        self.feed_forward(&self.norm.apply(&states)?, dropout)?.f_add(&states)
     }
 }

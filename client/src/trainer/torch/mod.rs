@@ -7,7 +7,7 @@
 //! `4 * hidden_size` bytes each. Dropout acts on the trained layers only.
 //!
 //! Read in this order: `network` (a model as a row of stages), `encoder`, `mlp`, `llama` and `gpt2` with `decoder`
-//! (the models), `source` and
+//! (the models), `norm`, `source` and
 //! `parameters` (where their tensors come from and how the trained ones lie in memory), `tokenize`,
 //! `sequences`, `prepared`, `ragged` and `augment` (data), `loss`, `optimizer`, `fitting` and `training` (a round's steps).
 //!
@@ -22,6 +22,7 @@ mod llama;
 mod loss;
 mod mlp;
 mod network;
+mod norm;
 mod optimizer;
 mod parameters;
 mod prepared;

@@ -9,6 +9,7 @@ use tch::{TchError, Tensor};
 use super::{Head, Pixels, batch_of, rows_of};
 use crate::trainer::TrainError;
 use crate::trainer::torch::network::{Linear, Stage, drop_some};
+use crate::trainer::torch::norm::LayerNorm;
 use crate::trainer::torch::source::Source;
 
 pub(super) fn stages(
@@ -21,7 +22,7 @@ pub(super) fn stages(
     for layer in 0..net.num_hidden_layers {
         stages.push(Box::new(Layer::open(source, net, layer)?));
     }
-    stages.push(Box::new(ClassToken(LayerNorm::open(source, "norm", net)?)));
+    stages.push(Box::new(ClassToken(LayerNorm::open(source, "norm", net.hidden_size, net.layer_norm_eps)?)));
     stages.push(Box::new(Head(Linear::open(source, "head", net.hidden_size, num_labels)?)));
     Ok(stages)
 }
@@ -85,10 +86,10 @@ impl Layer {
         let (hidden, inner) = (net.hidden_size, net.intermediate_size);
         let name = |part: &str| format!("blocks.{layer}.{part}");
         Ok(Self {
-            attention_norm: LayerNorm::open(source, &name("norm1"), net)?,
+            attention_norm: LayerNorm::open(source, &name("norm1"), net.hidden_size, net.layer_norm_eps)?,
             qkv: Linear::open(source, &name("attn.qkv"), hidden, 3 * hidden)?,
             output: Linear::open(source, &name("attn.proj"), hidden, hidden)?,
-            norm: LayerNorm::open(source, &name("norm2"), net)?,
+            norm: LayerNorm::open(source, &name("norm2"), net.hidden_size, net.layer_norm_eps)?,
             up: Linear::open(source, &name("mlp.fc1"), hidden, inner)?,
             down: Linear::open(source, &name("mlp.fc2"), inner, hidden)?,
             heads: net.num_attention_heads as i64,
@@ -144,26 +145,5 @@ impl Stage for ClassToken {
 
     fn apply(&self, tokens: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
         self.0.apply(&tokens.f_select(2, 0)?)
-    }
-}
-
-struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    epsilon: f64,
-}
-
-impl LayerNorm {
-    fn open(source: &mut Source<'_>, name: &str, net: &Vit) -> Result<Self, TrainError> {
-        let mut part = |part| source.take(&format!("{name}.{part}"), &[net.hidden_size]);
-        Ok(Self { weight: part("weight")?, bias: part("bias")?, epsilon: net.layer_norm_eps })
-    }
-
-    fn parameters(&self) -> [&Tensor; 2] {
-        [&self.weight, &self.bias]
-    }
-
-    fn apply(&self, values: &Tensor) -> Result<Tensor, TchError> {
-        values.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)
     }
 }
