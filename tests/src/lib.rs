@@ -28,6 +28,8 @@ pub struct Federation {
     server: Option<Process>,
     sites: Vec<(String, Process)>,
     address: Option<SocketAddr>,
+    /// How much the programs log.
+    log_level: &'static str,
 }
 
 /// A process that is killed when the value goes.
@@ -41,11 +43,16 @@ impl Federation {
     pub fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         pki::init(&dir.path().join("pki"), &"test".parse()?)?;
-        let this = Self { dir, server: None, sites: Vec::new(), address: None };
+        let this = Self { dir, server: None, sites: Vec::new(), address: None, log_level: "info" };
         this.issue(Role::Server, "hub")?;
         this.issue(Role::Operator, "op")?;
         this.issue(Role::Viewer, "eye")?;
         Ok(this)
+    }
+
+    /// Has programs that are started from now on log everything.
+    pub fn log_everything(&mut self) {
+        self.log_level = "trace";
     }
 
     /// The folder of everything.
@@ -200,6 +207,7 @@ impl Federation {
             .arg(config)
             // Several trainers on few cores get in each other's way with libtorch's default of a thread per core.
             .env("OMP_NUM_THREADS", "1")
+            .env("SHEAF_LOG", self.log_level)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

@@ -6,15 +6,16 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
+use rcgen::{PKCS_ED25519, PublicKeyData, SigningKey};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use sheaf_common::id::{Federation, Identity};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::key::PrivateKey;
 use crate::tls::{CredentialError, Credentials, identity_of, provider};
 
 /// Length of an Ed25519 public key.
@@ -99,9 +100,11 @@ fn untrusted(why: impl std::fmt::Display) -> NotOurs {
 }
 
 /// Signs with a certificate's key.
-pub(crate) fn sign(key: &PrivateKeyDer<'_>, message: &[u8]) -> Result<[u8; 64], NotOurs> {
-    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.secret_der()).map_err(|_| NotOurs::Key)?;
-    pair.sign(message).as_ref().try_into().map_err(|_| NotOurs::Key)
+pub(crate) fn sign(key: &PrivateKey, message: &[u8]) -> Result<[u8; 64], NotOurs> {
+    if key.algorithm() != &PKCS_ED25519 {
+        return Err(NotOurs::Key);
+    }
+    key.sign(message).map_err(|_| NotOurs::Key)?.try_into().map_err(|_| NotOurs::Key)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the server, the sites and the operator's command line share of the network.
 //!
-//! * [`tls`]: who we are and who the peer is, from certificates.
+//! * [`tls`]: who we are and who the peer is, from certificates; [`key`]: private keys, in files and in memory.
 //! * [`authority`]: whom certificates that come in messages belong to; signing with our own.
 //! * [`endpoint`]: QUIC with settings for long trainings behind firewalls.
 //! * [`frames`]: control messages on a stream.
@@ -16,5 +16,6 @@ pub mod blobs;
 pub mod chunks;
 pub mod endpoint;
 pub mod frames;
+pub mod key;
 pub mod tls;
 pub mod transfer;

@@ -1,6 +1,5 @@
 //! Mutual TLS 1.3: our own certificate, the federation's CA, and the identity that a peer proved.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,12 +7,14 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, InconsistentKeys, RootCertStore, ServerConfig};
 use sheaf_common::id::Identity;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authority::{self, Authority, NotOurs};
+use crate::key::PrivateKey;
 
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"sheaf/1";
@@ -31,8 +32,9 @@ pub struct CredentialPaths {
 
 /// A party's own certificate and key, and the CA that it trusts.
 pub struct Credentials {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    /// The chain, leaf first, and the key as TLS holds it.
+    certified: Arc<CertifiedKey>,
+    key: PrivateKey,
     pub(crate) roots: Arc<RootCertStore>,
     /// Who the certificate says that we are.
     pub identity: Identity,
@@ -82,8 +84,7 @@ impl Credentials {
     /// Reads and checks the three files.
     pub fn load(paths: &CredentialPaths) -> Result<Self, CredentialError> {
         let chain = certificates(&paths.certificate)?;
-        check_key_mode(&paths.key)?;
-        let key = PrivateKeyDer::from_pem_file(&paths.key).map_err(|e| unreadable(&paths.key, e))?;
+        let key = PrivateKey::read(&paths.key)?;
         let mut roots = RootCertStore::empty();
         for certificate in certificates(&paths.ca)? {
             roots.add(certificate).map_err(|e| unreadable(&paths.ca, e))?;
@@ -93,7 +94,9 @@ impl Credentials {
         let identity = identity_of(leaf).map_err(|e| no_identity(e.to_string()))?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| no_identity(e.to_string()))?;
         let not_after = parsed.validity().not_after.timestamp();
-        Ok(Self { chain, key, roots: Arc::new(roots), identity, not_after })
+        let certified = certified(chain, &key)
+            .map_err(|why| CredentialError::Unusable { identity: identity.to_string(), why })?;
+        Ok(Self { certified: Arc::new(certified), key, roots: Arc::new(roots), identity, not_after })
     }
 
     /// TLS for the server: every client must show a certificate of the federation.
@@ -105,8 +108,7 @@ impl Credentials {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| self.unusable(e))?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(|e| self.unusable(e))?;
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(self.certified.clone())));
         config.alpn_protocols = vec![ALPN.to_vec()];
         // A resumed session would skip the look at the client's certificate.
         config.send_tls13_tickets = 0;
@@ -120,8 +122,7 @@ impl Credentials {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| self.unusable(e))?
             .with_root_certificates(self.roots.clone())
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(|e| self.unusable(e))?;
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(self.certified.clone())));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
         Ok(config)
@@ -130,7 +131,7 @@ impl Credentials {
     /// Our certificate, DER.
     pub fn certificate(&self) -> &[u8] {
         // A chain without a leaf does not load.
-        self.chain.first().map_or(&[], |leaf| leaf.as_ref())
+        self.certified.cert.first().map_or(&[], |leaf| leaf.as_ref())
     }
 
     /// Our Ed25519 signature over `message`.
@@ -145,7 +146,7 @@ impl Credentials {
 
     /// A secret that a restarted endpoint has again, for its stateless resets.
     pub(crate) fn reset_secret(&self) -> [u8; 32] {
-        blake3::derive_key("sheaf 2026 stateless reset v1", self.key.secret_der())
+        blake3::derive_key("sheaf 2026 stateless reset v1", self.key.der())
     }
 
     pub(crate) fn unusable(&self, why: impl std::fmt::Display) -> CredentialError {
@@ -168,14 +169,19 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialE
     Ok(list)
 }
 
-fn unreadable(path: &Path, why: impl std::fmt::Display) -> CredentialError {
+pub(crate) fn unreadable(path: &Path, why: impl std::fmt::Display) -> CredentialError {
     CredentialError::Unreadable { path: path.to_owned(), why: why.to_string() }
 }
 
-fn check_key_mode(path: &Path) -> Result<(), CredentialError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(path).map_err(|e| unreadable(path, e))?.permissions().mode();
-    if mode & 0o077 == 0 { Ok(()) } else { Err(CredentialError::KeyExposed(path.to_owned())) }
+/// A chain with its key, if they belong together.
+fn certified(chain: Vec<CertificateDer<'static>>, key: &PrivateKey) -> Result<CertifiedKey, String> {
+    let der = PrivateKeyDer::try_from(key.der()).map_err(str::to_owned)?;
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).map_err(|e| e.to_string())?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(_) => Err("the key is not the certificate's: one of the two files was replaced".into()),
+    }
 }
 
 /// The peer showed no certificate from which an identity can be read.

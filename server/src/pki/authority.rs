@@ -1,13 +1,12 @@
 //! The federation's certificate authority: how it is made, and how it is opened again to issue certificates.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ED25519, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyUsagePurpose, SanType,
 };
 use sheaf_common::id::Federation;
+use sheaf_transport::key::PrivateKey;
 use time::{Duration, OffsetDateTime};
 
 use super::card::{AUTHORITY_URI, Card, Holder};
@@ -19,11 +18,11 @@ const LIFETIME: Duration = Duration::days(3652);
 ///
 /// Returns the path of the certificate. Nothing is overwritten.
 pub fn init(dir: &Path, federation: &Federation) -> Result<PathBuf, PkiError> {
-    let key = KeyPair::generate_for(&PKCS_ED25519)?;
+    let key = PrivateKey::generate()?;
     let certificate = params(federation, OffsetDateTime::now_utc())?.self_signed(&key)?;
     files::make_private_dir(dir)?;
     let path = dir.join(CA_CERTIFICATE);
-    files::write_pair((&dir.join(CA_KEY), &key.serialize_pem()), (&path, &certificate.pem()))?;
+    files::write_pair((&dir.join(CA_KEY), &key.pem()), (&path, &certificate.pem()))?;
     Ok(path)
 }
 
@@ -45,7 +44,7 @@ pub struct Authority {
     pub(super) federation: Federation,
     pub(super) until: OffsetDateTime,
     pub(super) certificate: String,
-    pub(super) issuer: Issuer<'static, KeyPair>,
+    pub(super) issuer: Issuer<'static, PrivateKey>,
 }
 
 impl Authority {
@@ -58,8 +57,8 @@ impl Authority {
             Holder::Authority(federation) => federation,
             Holder::Party(identity) => return Err(PkiError::NoAuthority(path, identity.to_string())),
         };
-        let key = read_key(&dir.join(CA_KEY))?;
-        if key.subject_public_key_info() != card.public_key {
+        let key = PrivateKey::read(&dir.join(CA_KEY))?;
+        if key.public_key() != card.public_key {
             return Err(PkiError::ForeignKey(dir.join(CA_KEY)));
         }
         let issuer = Issuer::from_ca_cert_pem(&certificate, key)?;
@@ -70,10 +69,4 @@ impl Authority {
     pub fn federation(&self) -> &Federation {
         &self.federation
     }
-}
-
-fn read_key(path: &Path) -> Result<KeyPair, PkiError> {
-    let unreadable = |why: String| PkiError::Key(path.to_owned(), why);
-    let pem = fs::read_to_string(path).map_err(|e| unreadable(e.to_string()))?;
-    KeyPair::from_pem(&pem).map_err(|e| unreadable(e.to_string()))
 }

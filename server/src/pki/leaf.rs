@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ED25519, SanType,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::DnsName;
 use sheaf_common::id::{Identity, Name, Role};
+use sheaf_transport::key::PrivateKey;
 use time::{Duration, OffsetDateTime};
 
 use super::{Authority, BACKDATED, CA_CERTIFICATE, PkiError, files};
@@ -97,7 +97,7 @@ pub(super) fn issue_at(
     let mut params = params(&identity, &options.hosts)?;
     params.not_before = now - BACKDATED;
     params.not_after = expiry(now, &authority, options.days)?;
-    let key = KeyPair::generate_for(&PKCS_ED25519)?;
+    let key = PrivateKey::generate()?;
     let certificate = params.signed_by(&key, &authority.issuer)?;
 
     let out = options.out.as_deref().unwrap_or(dir);
@@ -105,7 +105,7 @@ pub(super) fn issue_at(
     let issued = Issued { certificate: file("crt"), key: file("key"), ca: out.join(CA_CERTIFICATE) };
     files::make_private_dir(out)?;
     files::ensure(&issued.ca, &authority.certificate)?;
-    files::write_pair((&issued.key, &key.serialize_pem()), (&issued.certificate, &certificate.pem()))?;
+    files::write_pair((&issued.key, &key.pem()), (&issued.certificate, &certificate.pem()))?;
     Ok(issued)
 }
 

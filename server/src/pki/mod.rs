@@ -21,6 +21,7 @@ mod tests;
 use std::path::PathBuf;
 
 use sheaf_common::id::{Federation, Role};
+use sheaf_transport::tls::CredentialError;
 use time::Duration;
 
 pub use authority::{Authority, init};
@@ -50,9 +51,9 @@ pub enum PkiError {
         "{0} belongs to {1}, not to a certificate authority: give --pki the folder that `sheaf pki init` made"
     )]
     NoAuthority(PathBuf, String),
-    /// The authority's key could not be read.
-    #[error("cannot read the authority's key {0}: {1}")]
-    Key(PathBuf, String),
+    /// The authority's key could not be read, or can be read by others.
+    #[error(transparent)]
+    Key(#[from] CredentialError),
     /// Key and certificate of the authority do not belong together.
     #[error("{0} is not the key of the certificate beside it: one of the two was replaced")]
     ForeignKey(PathBuf),

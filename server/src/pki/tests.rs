@@ -160,6 +160,15 @@ fn keys_are_for_their_owner_alone() {
 }
 
 #[test]
+fn an_authority_whose_key_others_can_read_issues_nothing() {
+    let (dir, _) = federation();
+    let key = dir.path().join(CA_KEY);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let error = issue(dir.path(), Role::Site, &name("a"), &IssueOptions::default()).unwrap_err().to_string();
+    assert!(error.ends_with(&format!("run `chmod 600 {}`", key.display())), "{error}");
+}
+
+#[test]
 fn nothing_is_overwritten_and_no_half_is_left() {
     let (dir, federation) = federation();
     let site = party(dir.path(), Role::Site, "st-mary");
@@ -230,7 +239,8 @@ fn the_right_folder_and_the_right_key_are_needed() {
 
     fs::remove_file(other.path().join(CA_KEY)).unwrap();
     let Err(error) = Authority::open(other.path()) else { panic!("opened without a key") };
-    assert!(error.to_string().starts_with("cannot read the authority's key"), "{error}");
+    let key = other.path().join(CA_KEY);
+    assert!(error.to_string().starts_with(&format!("cannot read {}", key.display())), "{error}");
 }
 
 #[test]
