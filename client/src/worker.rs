@@ -28,7 +28,7 @@ use crate::config::{DatasetConfig, Policy};
 use crate::device::DeviceChoice;
 use crate::session::{Outcome, Task, WorkFailure};
 use crate::state::{SiteState, StateError};
-use crate::trainer::open::{OpenError, open, survey};
+use crate::trainer::open::{OpenError, open, open_test, survey};
 use crate::trainer::{Round, TrainError, Trainer, Watch};
 
 /// What the thread tells the daemon.
@@ -119,15 +119,16 @@ struct Thread {
     open: Option<(Key, Box<dyn Trainer>)>,
 }
 
-/// What must be equal for a trainer to be used again: everything in the job but the global parameters.
+/// What must be equal for a trainer to be used again: everything in the job but the global parameters, and whether it is
+/// a test.
 #[derive(PartialEq)]
-struct Key(sheaf_common::id::RunId, Job);
+struct Key(sheaf_common::id::RunId, Job, bool);
 
 impl Key {
     fn of(task: &Task) -> Self {
         let mut job = task.job().clone();
         job.global = BlobId::of(&[]);
-        Self(task.id().run.clone(), job)
+        Self(task.id().run.clone(), job, task.id().is_test())
     }
 }
 
@@ -215,6 +216,7 @@ fn trainer<'a>(
         watch.progress(Phase::Preparing, 0, 1);
         check_params(task, &site.state.blobs)?;
         let model_dir = site.state.model_dir(task.job())?;
+        let open = if task.id().is_test() { open_test } else { open };
         let trainer =
             open(task.job(), model_dir.as_deref(), &site.datasets, site.name.as_str(), site.device)?;
         *open_now = Some((key, trainer));

@@ -75,20 +75,36 @@ pub struct TaskId {
     pub run: RunId,
     /// The round, from 1.
     pub round: u32,
-    /// The attempt at the round, from 1; 0 for the evaluation of the model after it.
+    /// The attempt at the round, from 1; 0 for the evaluation of the model after it, [`TaskId::TEST`] for its test.
     pub attempt: u32,
 }
 
 impl TaskId {
-    /// Rounds that are over when the task is given.
+    /// In the place of an attempt: the run's result is tested.
+    pub const TEST: u32 = u32::MAX;
+
+    /// Whether the task evaluates and trains nothing.
+    pub fn is_evaluation(&self) -> bool {
+        self.attempt == 0 || self.is_test()
+    }
+
+    /// Whether it is the test of the run's result.
+    pub fn is_test(&self) -> bool {
+        self.attempt == Self::TEST
+    }
+
+    /// Rounds after which the model is the one that the task is about.
     pub fn completed(&self) -> u32 {
-        if self.attempt == 0 { self.round } else { self.round.saturating_sub(1) }
+        if self.is_evaluation() { self.round } else { self.round.saturating_sub(1) }
     }
 }
 
 impl std::fmt::Display for TaskId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} round {}", self.run, self.round)?;
+        if self.is_test() {
+            return f.write_str(" (test)");
+        }
         if self.attempt > 1 { write!(f, " (attempt {})", self.attempt) } else { Ok(()) }
     }
 }
@@ -106,14 +122,15 @@ pub struct TrainTask {
     pub time_left_ms: u64,
 }
 
-/// Evaluate the final global model on your validation split (in a survey: count all your data) and answer with [`SiteMessage::Evaluated`].
+/// Evaluate the final global model on your validation split, or the run's result on your test split (in a survey: count all
+/// your data), and answer with [`SiteMessage::Evaluated`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluateTask {
-    /// What is answered; `round` is the last one, 0 in a survey.
+    /// What is answered; `round` is the one after which the model is, 0 in a survey.
     pub id: TaskId,
     /// What is to be done.
     pub job: Job,
-    /// How the global parameters came about, when they came from a secure sum.
+    /// How the global parameters came about, when they came from a secure sum; not in a test.
     pub record: Option<Box<SignedRecord>>,
 }
 
@@ -179,7 +196,7 @@ pub enum SiteMessage {
     Evaluated {
         /// The task.
         task: TaskId,
-        /// The global model on the site's validation split.
+        /// The model on the site's validation or test split.
         metrics: Option<Counts>,
     },
     /// The site will not or cannot do the task, and why.

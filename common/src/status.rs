@@ -104,6 +104,8 @@ pub struct RunStatus {
     pub history: Vec<RoundRecord>,
     /// The final model on the sites' validation splits.
     pub final_metrics: Option<Report>,
+    /// The run's result on the sites' test splits.
+    pub test_metrics: Option<Report>,
     /// The best evaluation so far, by the metric that the run monitors.
     pub best: Option<Best>,
     /// Rounds after which the model is the run's result: the last, or the best if the run says so.

@@ -40,6 +40,7 @@ impl State {
     fn status_of(&self, run: &RunId, now: Timestamp) -> Result<RunStatus, String> {
         let coordinator = self.coordinator(run)?;
         let database = |error: StoreError| error.to_string();
+        let [final_metrics, test_metrics] = self.store.last_metrics(run).map_err(database)?;
         let (earlier_records, history) = newest(self.store.history(run).map_err(database)?);
         Ok(RunStatus {
             summary: summary(coordinator),
@@ -48,7 +49,8 @@ impl State {
             current: self.round_status(coordinator, now),
             earlier_records,
             history,
-            final_metrics: self.store.final_metrics(run).map_err(database)?,
+            final_metrics,
+            test_metrics,
             best: coordinator.best(),
             result: coordinator.result(),
             global: coordinator.global(),

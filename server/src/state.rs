@@ -96,6 +96,9 @@ impl State {
                 Effect::FinalMetrics(report) => {
                     self.writes.push(Write::FinalMetrics { run: run.clone(), report });
                 }
+                Effect::TestMetrics(report) => {
+                    self.writes.push(Write::TestMetrics { run: run.clone(), report });
+                }
                 Effect::Ended(ref state) => {
                     round_over = true;
                     self.progress.retain(|(of, _), _| *of != run);
@@ -383,7 +386,7 @@ impl State {
             }
             Effect::Evaluate { to, task } => {
                 let job = self.runs[index].job();
-                let record = self.runs[index].record().cloned().map(Box::new);
+                let record = self.runs[index].record().filter(|_| !task.is_test()).cloned().map(Box::new);
                 let get = self.blobs_of_task(&job, record.as_deref());
                 self.progress.remove(&(task.run.clone(), to.clone()));
                 self.registry.grant_site(&to, &get, None);
@@ -419,6 +422,7 @@ impl State {
             | Effect::Open(_)
             | Effect::Record(_)
             | Effect::FinalMetrics(_)
+            | Effect::TestMetrics(_)
             | Effect::Ended(_) => {}
         }
     }

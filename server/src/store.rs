@@ -18,14 +18,15 @@ use sheaf_common::wire;
 use crate::core::{Coordinator, Input};
 
 /// Version of the tables; a file of another version is refused, never misread.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 
 const SCHEMA: &str = "
 CREATE TABLE runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     run TEXT NOT NULL UNIQUE,
     snapshot BLOB NOT NULL,
-    final_metrics TEXT
+    final_metrics TEXT,
+    test_metrics TEXT
 );
 CREATE TABLE journal (
     entry INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -129,6 +130,13 @@ pub enum Write {
     },
     /// The final model's metrics.
     FinalMetrics {
+        /// The run.
+        run: RunId,
+        /// The metrics.
+        report: Box<Report>,
+    },
+    /// The metrics of the run's result on test splits.
+    TestMetrics {
         /// The run.
         run: RunId,
         /// The metrics.
@@ -240,13 +248,17 @@ impl Store {
         )
     }
 
-    /// The final model's metrics.
-    pub fn final_metrics(&self, run: &RunId) -> Result<Option<Report>, StoreError> {
-        let text: Option<Option<String>> = self
+    /// The metrics at a run's end: of the final model on validation splits, and of the result on test splits.
+    pub fn last_metrics(&self, run: &RunId) -> Result<[Option<Report>; 2], StoreError> {
+        let texts: Option<[Option<String>; 2]> = self
             .db
-            .query_row("SELECT final_metrics FROM runs WHERE run = ?", [run.as_str()], |row| row.get(0))
+            .query_row("SELECT final_metrics, test_metrics FROM runs WHERE run = ?", [run.as_str()], |row| {
+                Ok([row.get(0)?, row.get(1)?])
+            })
             .optional()?;
-        text.flatten().map(|text| from_json("runs", &text)).transpose()
+        let [last, test] = texts.unwrap_or_default();
+        let report = |text: Option<String>| text.map(|text| from_json("runs", &text)).transpose();
+        Ok([report(last)?, report(test)?])
     }
 
     /// The global parameters after a completed round.
@@ -328,6 +340,10 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
         Write::FinalMetrics { run, report } => {
             let text = to_json(report)?;
             db.execute("UPDATE runs SET final_metrics = ? WHERE run = ?", params![text, run.as_str()])?;
+        }
+        Write::TestMetrics { run, report } => {
+            let text = to_json(report)?;
+            db.execute("UPDATE runs SET test_metrics = ? WHERE run = ?", params![text, run.as_str()])?;
         }
         Write::Model(info) => {
             let text = to_json(info)?;

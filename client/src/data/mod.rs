@@ -6,8 +6,8 @@
 //! 3. [`load()`] does both for a whole data set; `contract` says why it could not, once for the site and once
 //!    for the operator, who must learn the reason but none of the site's values.
 //! 4. [`count()`] reads the same for a survey, and keeps its counts alone.
-//! 5. [`split()`] holds out a part for validation, once for the whole run (`folds`: one of several), and [`few`] bounds
-//!    what is trained on.
+//! 5. [`hold_out_test`] and then [`split()`] hold out parts for the test and for validation, once for the whole run
+//!    (`folds`: one of several), and [`few`] bounds what is trained on.
 
 mod contract;
 mod count;
@@ -25,7 +25,7 @@ mod tests;
 pub use contract::ContractError;
 pub use count::count;
 pub use load::{load, load_grouped};
-pub use split::{few, split};
+pub use split::{Parts, few, hold_out_test, split};
 pub use table::{Survey, survey};
 pub use targets::Targets;
 

@@ -118,6 +118,7 @@ fn export_plan(run: &LocalRun, params: &[f32]) -> ExportPlan {
         earlier_records: 0,
         history: Vec::new(),
         final_metrics: None,
+        test_metrics: None,
         best: None,
         result: spec.rounds,
         global,

@@ -15,7 +15,7 @@ use super::export::{self, ExportFailed};
 use super::run::{LocalRun, RunError};
 use super::units::seconds;
 use crate::config::{SiteConfig, SiteConfigError};
-use crate::trainer::open::{OpenError, open};
+use crate::trainer::open::{OpenError, open, open_test};
 use crate::trainer::{Round, TrainError, Trainer, Unwatched};
 
 /// What to train.
@@ -56,6 +56,8 @@ pub struct Baseline {
     pub initial_metrics: Option<Report>,
     /// Each round.
     pub rounds: Vec<RoundResult>,
+    /// The trained model on the test split, when the run has one.
+    pub test_metrics: Option<Report>,
     /// Wall time of it all.
     pub seconds: f64,
     /// Where the model is.
@@ -137,13 +139,25 @@ pub fn train(
         }
     }
     export::export(&run, &params, &site, &args.out)?;
+    let num_examples = trainer.num_examples();
+    // Likewise.
+    drop(trainer);
+    let test_metrics = match spec.tests() {
+        true => metrics(
+            &mut *open_test(&run.job, run.model_dir(), &config.datasets, &site, config.device)?,
+            &params,
+            &kind,
+        )?,
+        false => None,
+    };
     Ok(Baseline {
         run: spec.name,
         site,
         dataset: spec.task.dataset,
-        num_examples: trainer.num_examples(),
+        num_examples,
         initial_metrics,
         rounds,
+        test_metrics,
         seconds: started.elapsed().as_secs_f64(),
         out: args.out.clone(),
     })
@@ -185,6 +199,9 @@ pub(super) fn train_and_print(
             "trained on {num_examples} examples of `{dataset}` as `{site}` in {}",
             seconds(baseline.seconds)
         )?;
+        if let Some(report) = &baseline.test_metrics {
+            writeln!(out, "test: {report}")?;
+        }
         writeln!(out, "wrote the model to {}", baseline.out.display())?;
     }
     Ok(())

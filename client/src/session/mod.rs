@@ -130,7 +130,7 @@ pub enum Effect {
 pub enum Task {
     /// Train.
     Train(Box<TrainTask>),
-    /// Evaluate the final model.
+    /// Evaluate the final model, or test the run's result.
     Evaluate(Box<EvaluateTask>),
 }
 
@@ -337,7 +337,8 @@ impl Context {
         let same = |task: &&TaskId| {
             task.run == newest.run && task.round == newest.round && task.attempt < newest.attempt
         };
-        let Some(old) = self.ready.keys().rfind(same).filter(|old| old.attempt > 0).cloned() else { return };
+        let trained = |old: &&TaskId| !old.is_evaluation() && !newest.is_evaluation();
+        let Some(old) = self.ready.keys().rfind(same).filter(trained).cloned() else { return };
         if self.ready.get(&old).is_some_and(|update| self.was_released(update)) {
             return;
         }

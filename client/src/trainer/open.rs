@@ -13,7 +13,7 @@ use super::softmax::SoftmaxTrainer;
 use super::torch::TorchTrainer;
 use super::{TrainError, Trainer};
 use crate::config::DatasetConfig;
-use crate::data::{self, ContractError, Dataset, Inputs, Split, Targets};
+use crate::data::{self, ContractError, Dataset, Inputs, Parts, Split, Targets};
 use crate::device::{self, DeviceChoice, DeviceError};
 
 /// A site cannot do a job. `Display` is for the site's own log and may hold a value of its data.
@@ -70,6 +70,18 @@ pub fn open(
     on_split(job, model_dir, load_split(job, model_dir, datasets, site_label)?, site_label, device)
 }
 
+/// The same, to evaluate on the site's test split and to train on nothing.
+pub fn open_test(
+    job: &Job,
+    model_dir: Option<&Path>,
+    datasets: &BTreeMap<String, DatasetConfig>,
+    site_label: &str,
+    device: DeviceChoice,
+) -> Result<Box<dyn Trainer>, OpenError> {
+    let Parts { rest, test, .. } = load_parts(job, model_dir, datasets, site_label)?;
+    on_split(job, model_dir, Split { train: rest.empty_like(), validation: test }, site_label, device)
+}
+
 /// The site's data for `job`, divided as it is in every round. A site that the run leaves out trains on none of it.
 pub fn load_split(
     job: &Job,
@@ -78,17 +90,12 @@ pub fn load_split(
     site_label: &str,
 ) -> Result<Split, OpenError> {
     let spec = &job.spec;
-    let (dataset, groups) = match datasets.get(&spec.task.dataset) {
-        Some(config) if spec.task.input != TaskInput::Nothing => {
-            data::load_grouped(config, &spec.task.dataset, &sized(&spec.task, model_dir))?
-        }
-        Some(_) | None => (load(job, model_dir, datasets)?, None),
-    };
+    let Parts { rest, groups, .. } = load_parts(job, model_dir, datasets, site_label)?;
     if spec.validation.leaves_out(site_label) {
-        return Ok(Split { train: dataset.empty_like(), validation: dataset });
+        return Ok(Split { train: rest.empty_like(), validation: rest });
     }
     let held_out = spec.validation.held_out;
-    let mut split = data::split(dataset, groups.as_deref(), held_out, spec.seed, site_label);
+    let mut split = data::split(rest, groups.as_deref(), held_out, spec.seed, site_label);
     if let Some(most) = spec.training.max_examples_per_class {
         split.train = data::few(split.train, most as usize, spec.seed, site_label);
     }
@@ -96,6 +103,22 @@ pub fn load_split(
         return Err(OpenError::NoExamples(spec.task.dataset.clone()));
     }
     Ok(split)
+}
+
+fn load_parts(
+    job: &Job,
+    model_dir: Option<&Path>,
+    datasets: &BTreeMap<String, DatasetConfig>,
+    site_label: &str,
+) -> Result<Parts, OpenError> {
+    let spec = &job.spec;
+    let (dataset, groups) = match datasets.get(&spec.task.dataset) {
+        Some(config) if spec.task.input != TaskInput::Nothing => {
+            data::load_grouped(config, &spec.task.dataset, &sized(&spec.task, model_dir))?
+        }
+        Some(_) | None => (load(job, model_dir, datasets)?, None),
+    };
+    Ok(data::hold_out_test(dataset, groups, spec.validation.test_split, spec.seed, site_label))
 }
 
 /// The site's data for `job`, whole. A job without data needs no data set.

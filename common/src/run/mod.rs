@@ -246,7 +246,7 @@ impl RunSpec {
             ..self.model
         };
         // Whoever a run leaves out counts all the same.
-        let validation = Validation { leave_out: None, ..self.validation };
+        let validation = Validation { leave_out: None, test_split: 0.0, ..self.validation };
         Ok(Self { rounds: 0, model, validation, ..self })
     }
 
@@ -258,6 +258,11 @@ impl RunSpec {
     /// Whether sites have something to count: examples held out while the run goes on, or all of them in a survey.
     pub fn validates(&self) -> bool {
         self.task.input != TaskInput::Nothing && (self.is_survey() || !self.validation.held_out.is_nothing())
+    }
+
+    /// Whether the run's result is tested at its end.
+    pub fn tests(&self) -> bool {
+        self.task.input != TaskInput::Nothing && self.validation.test_split > 0.0
     }
 
     /// What whoever submits the run should know of its privacy.

@@ -145,6 +145,7 @@ fn a_whole_file_is_read() {
             patience: Some(3),
             restore_best: false,
             held_out: HeldOut::Share(0.2),
+            test_split: 0.0,
             leave_out: None,
         },
         cohort: CohortSpec {
@@ -806,6 +807,29 @@ fn wrong_values_of_validation() {
     );
     let unknown = sentence(TEXT, "\"macro_f1\"", "\"f1\"");
     assert!(unknown.contains("unknown variant `f1`"), "{unknown}");
+}
+
+#[test]
+fn a_test_part_is_held_out_of_what_is_trained_and_validated_on() {
+    let test = "[validation]\ntest_split = 0.2\n";
+    let spec = parse(&format!("{TABLE}{test}")).unwrap();
+    assert_eq!((spec.validation.test_split, spec.tests(), spec.validates()), (0.2, true, true));
+    assert!(!parse(TABLE).unwrap().tests());
+    assert!(!RunSpec::parse_survey("run.toml", &format!("{TABLE}{test}")).unwrap().tests());
+    let both = |other: &str| {
+        format!(
+            "validation.test_split: give it or `{other}`, not both: each measures the model on data of its own"
+        )
+    };
+    check_ends(
+        &format!("{TABLE}{test}"),
+        &[
+            ("0.2", "0.91", "validation.test_split: 0.91 is not in [0, 0.9]"),
+            ("0.2", "nan", "validation.test_split: NaN is not in [0, 0.9]"),
+            ("0.2", "0.2\nfolds = 5\nfold = 1", &both("folds")),
+            ("0.2", "0.2\nleave_out = \"a\"", &both("leave_out")),
+        ],
+    );
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: &T, byte
 const SPEC: &str = "027238 05 2a 00 00066d696e696c6d 0102 00 00 00 9a9999999999b93f 046e657773 00 0004626f647980 \
     00 05746f706963 0201610162 02cdccccccccccec3f2b8716d9cef7ef3f3a8c30e28e79453e fca9f1d24d62503f \
     7b14ae47e17a843f 00 10 01 0001 000000 000000000000f03f 00 01000000000000f03f \
-    0000000000000000 0000000000000000 00 0000000000000000 00 00 00 01 00 0000000000000000 0000 00 9a9999999999b93f 00 0102056e6f72746805736f757468 \
+    0000000000000000 0000000000000000 00 0000000000000000 00 00 00 01 00 0000000000000000 0000 00 9a9999999999b93f 0000000000000000 00 0102056e6f72746805736f757468 \
     0202 02 02 fb100e00 03 fc80969800 000000000000f03f";
 const PARAMS: &str = "01 11636c61737369666965722e776569676874 02 02 fb8001";
 const BLOB: &str = "7017b0b8e44b3d0c57538692d17e462a7292043b9cb6358734b472f3b77756f4";
@@ -184,7 +184,7 @@ fn what_messages_are_made_of() {
         &["056865617274 01 00 00 01 00 020804 02 00 00 00 0000000000000000 06686561727473 00 \
                 01 02 03616765 00 0000000000004b40 0000000000002240 00 03736578 01 \
                 020166016d 01013f 00 03696c6c 02026e6f03796573 00 0000000000000000 00 7b14ae47e17a843f 0000000000000000 00 10 01 011e \
-                02 00 fb2c01 000000000000f03f 00 00 0000000000000000 0000000000000000 00 0000000000000000 00 00 00 01 00 0000000000000000 0000 00 9a9999999999b93f 00 00 01 000000000000e03f 01 01 fb100e00 03 fc80969800 \
+                02 00 fb2c01 000000000000f03f 00 00 0000000000000000 0000000000000000 00 0000000000000000 00 00 00 01 00 0000000000000000 0000 00 9a9999999999b93f 0000000000000000 00 00 01 000000000000e03f 01 01 fb100e00 03 fc80969800 \
                 000000000000f03f"],
     );
     golden(&counts(), &[COUNTS]);
@@ -234,6 +234,12 @@ fn answers_on_blob_streams() {
     golden(&BlobReply::Send { offset: 251 }, &["01fbfb00"]);
     golden(&BlobReply::Stored, &["02"]);
     golden(&BlobReply::Refused("no".into()), &["03026e6f"]);
+}
+
+#[test]
+fn the_names_of_tasks() {
+    golden(&task(), &[TASK]);
+    golden(&TaskId { attempt: TaskId::TEST, ..task() }, &["0472382d32 03 fcffffffff"]);
 }
 
 #[test]
@@ -427,6 +433,7 @@ fn status() -> RunStatus {
             record(2, RoundOutcome::Abandoned("z".into())),
         ],
         final_metrics: None,
+        test_metrics: None,
         best: Some(Best { round: 1, value: 0.5, since: 1 }),
         result: 2,
         global: blob(),
@@ -434,7 +441,7 @@ fn status() -> RunStatus {
 }
 
 /// The bytes of [`status`], in pieces.
-const STATUS: [&str; 27] = [
+const STATUS: [&str; 28] = [
     SUMMARY,
     SPEC,
     "fb0003",
@@ -458,6 +465,7 @@ const STATUS: [&str; 27] = [
     REPORT,
     "00 01000000000000e03f",
     SECURE,
+    "00",
     "00",
     "01 01 000000000000e03f 01",
     "02",

@@ -41,6 +41,7 @@ pub(super) fn status(status: &RunStatus) -> Value {
         "current": status.current.as_ref().map(current),
         "history": status.history.iter().map(record).collect::<Value>(),
         "final_metrics": metrics(status.final_metrics.as_ref()),
+        "test_metrics": metrics(status.test_metrics.as_ref()),
         "best": status.best.map(|best| json!({ "round": best.round, "value": best.value, "since": best.since })),
         "result": status.result,
     });

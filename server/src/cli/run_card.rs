@@ -1,5 +1,6 @@
 //! A run in full as text: what was asked for, its rounds, who does what, and what went wrong.
 
+use sheaf_common::message::TaskId;
 use sheaf_common::status::{Answer, MemberStatus, Phase, RoundOutcome, RoundRecord, RoundStatus, RunStatus};
 use sheaf_common::time::Timestamp;
 
@@ -16,6 +17,7 @@ pub(super) fn run_card(status: &RunStatus, now: Timestamp) -> String {
         rounds(status),
         best(status),
         metrics::metrics(status),
+        metrics::test(status),
         records(&status.history),
         status.current.as_ref().map(members),
         (status.earlier_records > 0)
@@ -106,7 +108,11 @@ pub(super) fn answered(record: &RoundRecord) -> String {
 }
 
 fn members(round: &RoundStatus) -> String {
-    let again = if round.attempt > 1 { format!(" (attempt {})", round.attempt) } else { String::new() };
+    let again = if (2..TaskId::TEST).contains(&round.attempt) {
+        format!(" (attempt {})", round.attempt)
+    } else {
+        String::new()
+    };
     let columns = [("SITE", Align::Left), ("DOES", Align::Left)];
     let rows = round.members.iter().map(|member| [member.site.to_string(), doing(member)]);
     let left = coarse(round.time_left);

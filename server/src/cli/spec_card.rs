@@ -145,6 +145,10 @@ fn held_out(validation: &Validation) -> String {
         HeldOut::Share(share) => format!("{}% of each site's examples", share * 100.0),
         HeldOut::Fold(Fold { number, of }) => format!("fold {number} of {of} at each site"),
     };
+    let everywhere = match validation.test_split {
+        0.0 => everywhere,
+        share => format!("{everywhere}, after {}% for the test at the end", share * 100.0),
+    };
     match &validation.leave_out {
         None => everywhere,
         Some(site) => format!("{everywhere}; {site} does not train, and evaluates the final model"),

@@ -72,6 +72,7 @@ fn status(state: RunState) -> RunStatus {
         best: None,
         result: 2,
         final_metrics: None,
+        test_metrics: None,
         global: BlobId::of(b"global"),
     }
 }
@@ -236,6 +237,18 @@ fn the_final_model_ends_the_table() {
         "{text}"
     );
     assert!(text.contains("\n\nthe final model, on 100 validation examples\n"), "{text}");
+}
+
+#[test]
+fn a_test_is_shown_apart() {
+    let mut done = busy();
+    (done.test_metrics, done.result) = (Some(report(93)), 2);
+    let text = run_card(&done, Timestamp(0));
+    assert!(text.contains("test: the model after round 2, on 100 test examples\nloss"), "{text}");
+    assert_eq!(json::status(&done)["test_metrics"]["accuracy"], 0.93);
+    done.summary.state = RunState::Completed;
+    let end = lines(Some(&status(RunState::Evaluating)), &done).pop().unwrap();
+    assert!(end.contains("; test of the result: ") && end.contains("accuracy 0.93"), "{end}");
 }
 
 #[test]

@@ -240,6 +240,8 @@ pub enum Effect {
     Record(Box<RoundRecord>),
     /// Keep the final model's metrics.
     FinalMetrics(Box<Report>),
+    /// Keep the metrics of the run's result on the test splits.
+    TestMetrics(Box<Report>),
     /// These updates are no longer needed.
     Forget(Vec<BlobId>),
     /// This published sum is no longer needed: a newer one stands.
@@ -293,6 +295,8 @@ struct Context {
     record: Option<Box<SignedRecord>>,
     /// The best evaluation so far.
     best: Option<Best>,
+    /// The parameters that it was of.
+    best_global: BlobId,
     #[serde(skip)]
     effects: VecDeque<Effect>,
 }
@@ -331,6 +335,7 @@ impl Coordinator {
         let context = Context {
             ranges: vec![first_range(&run.spec); run.phases.after(0).tensors.len()],
             global: run.initial,
+            best_global: run.initial,
             run,
             completed: 0,
             record: None,
@@ -427,8 +432,7 @@ impl Coordinator {
 
     /// Rounds after which the model is the run's result.
     pub fn result(&self) -> u32 {
-        let best = self.context.best.filter(|_| self.context.run.spec.validation.restore_best);
-        best.map_or(self.context.completed, |best| best.round)
+        self.context.result().0
     }
 
     /// Whether `site` may take part.
@@ -438,7 +442,17 @@ impl Coordinator {
 
     /// What a task is about.
     pub fn job(&self) -> Job {
-        self.context.job()
+        match &self.state {
+            State::Securing(Securing { closed, .. }) | State::Opening(Opening { closed, .. }) => {
+                closed.job(&self.context)
+            }
+            State::Evaluating(state) => state.job(&self.context),
+            State::Queued(_)
+            | State::Waiting(_)
+            | State::Collecting(_)
+            | State::Aggregating(_)
+            | State::Finished(_) => self.context.job(),
+        }
     }
 
     /// How the newest global parameters came about, when they came from a secure sum.
@@ -532,6 +546,18 @@ impl Context {
         }
     }
 
+    /// Rounds after which the model is the run's result, and its parameters.
+    fn result(&self) -> (u32, BlobId) {
+        let best = self.best.filter(|_| self.run.spec.validation.restore_best);
+        best.map_or((self.completed, self.global), |best| (best.round, self.best_global))
+    }
+
+    /// [`Self::job`] of the run's result.
+    fn result_job(&self) -> Job {
+        let (round, global) = self.result();
+        Job { params: self.run.phases.after(round).clone(), global, ..self.job() }
+    }
+
     /// The parameters that travel now.
     fn params(&self) -> &ParamSpec {
         self.run.phases.after(self.completed)
@@ -547,10 +573,13 @@ impl Context {
         self.ranges = self.run.phases.after(round).tensors.iter().map(range).collect();
     }
 
-    /// Takes in an evaluation of the model after `round` rounds.
+    /// Takes in an evaluation of the global model, which is the one after `round` rounds.
     fn observe(&mut self, round: u32, report: Option<&Report>) {
         if let Some(report) = report {
             self.best = self.run.spec.validation.observe(self.best, round, report);
+            if self.best.is_some_and(|best| best.round == round) {
+                self.best_global = self.global;
+            }
         }
     }
 

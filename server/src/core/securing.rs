@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::id::ClientId;
-use sheaf_common::message::TaskId;
+use sheaf_common::message::{Job, TaskId};
 use sheaf_common::run::{GraphKind, SecAggSpec, SecureAggregation};
 use sheaf_common::secagg::graph::COMPLETE_MAX;
 use sheaf_common::secagg::layout::Layout;
@@ -170,7 +170,15 @@ impl Closed {
     pub(super) fn task(&self, context: &Context) -> TaskId {
         match self {
             Self::Round(state) => state.task().clone(),
-            Self::Final(_) => Evaluating::task(context),
+            Self::Final(state) => state.task(context),
+        }
+    }
+
+    /// What the members' tasks are about.
+    pub(super) fn job(&self, context: &Context) -> Job {
+        match self {
+            Self::Round(_) => context.job(),
+            Self::Final(state) => state.job(context),
         }
     }
 
@@ -185,7 +193,7 @@ impl Closed {
     pub(super) fn fail(self, context: &mut Context, why: String, now: Timestamp) -> State {
         match self {
             Self::Round(state) => state.abandon(context, why, now),
-            Self::Final(state) => state.fail(context, &why),
+            Self::Final(state) => state.fail(context, &why, now),
         }
     }
 
@@ -226,7 +234,7 @@ fn params(
     spec: &SecAggSpec,
     members: usize,
 ) -> Result<RoundParams, String> {
-    let job = context.job();
+    let (job, task) = (closed.job(context), closed.task(context));
     let layout = match closed {
         Closed::Round(_) => Layout::of_round(&job),
         Closed::Final(_) => Layout::of_evaluation(&job),
@@ -244,10 +252,11 @@ fn params(
     };
     Ok(RoundParams {
         federation: context.run.federation.clone(),
-        task: closed.task(context),
+        // What is tested was published before, and the newest record need not be that of its round.
+        previous: context.record.as_ref().filter(|_| !task.is_test()).map(|record| record.body.digest()),
+        task,
         origin: job.origin(),
         model: job.global,
-        previous: context.record.as_ref().map(|record| record.body.digest()),
         layout,
         encoding,
         ranges,

@@ -64,6 +64,28 @@ fn its_metrics_are_those_of_the_exported_round() {
 }
 
 #[test]
+fn a_test_is_of_the_result_alone_and_apart_from_validation() {
+    let mut plan = text_plan("");
+    let kind = Kind::of(&plan.job.spec);
+    let mut counts = Classification::new(3);
+    counts.observe(1, &[0.0, 2.0, 1.0]);
+    plan.status.test_metrics = Some(Counts::from(counts).report(&kind));
+    plan.status.result = plan.round;
+    let text = card(&plan);
+    assert!(
+        text.contains("\n## Test\n\nOn the test examples of the sites (1 in all), which neither"),
+        "{text}"
+    );
+    assert!(text.contains("| accuracy | 1.0000 |") && !text.contains("## Metrics"), "{text}");
+    plan.status.final_metrics = plan.status.test_metrics.clone();
+    plan.status.summary.completed_rounds = plan.round;
+    let text = card(&plan);
+    assert!(text.contains("## Metrics") && text.contains("\n\n## Test\n"), "{text}");
+    plan.round -= 1;
+    assert!(!card(&plan).contains("## Test"));
+}
+
+#[test]
 fn its_snippet_pools_as_the_run_did() {
     let mean = card(&text_plan("pooling = \"mean\""));
     assert!(mean.contains("    logits = dense((hidden * mask).sum(1) / mask.sum(1))\n"), "{mean}");

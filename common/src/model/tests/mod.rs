@@ -132,6 +132,7 @@ fn export_plan(spec: &RunSpec, params: ParamSpec) -> ExportPlan {
         earlier_records: 0,
         history: Vec::new(),
         final_metrics: None,
+        test_metrics: None,
         best: None,
         result: 3,
         global,

@@ -22,7 +22,13 @@ pub(super) enum Event {
     /// An attempt at a round is over.
     Over { at: At, record: Box<RoundRecord> },
     /// Nothing more will happen.
-    Ended { run: RunId, state: RunState, detail: String, metrics: Option<Box<Report>> },
+    Ended {
+        run: RunId,
+        state: RunState,
+        detail: String,
+        metrics: Option<Box<Report>>,
+        test: Option<Box<Report>>,
+    },
 }
 
 /// An attempt at a round.
@@ -72,7 +78,8 @@ fn state_change(old: Option<&RunStatus>, new: &RunStatus) -> Option<Event> {
     let (state, detail) = (summary.state.clone(), summary.detail.clone());
     if state.is_final() {
         let metrics = new.final_metrics.clone().map(Box::new);
-        return Some(Event::Ended { run: summary.run.clone(), state, detail, metrics });
+        let test = new.test_metrics.clone().map(Box::new);
+        return Some(Event::Ended { run: summary.run.clone(), state, detail, metrics, test });
     }
     let old = &old?.summary;
     let same = old.state == state && old.detail == detail;

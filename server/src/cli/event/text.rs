@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 use sheaf_common::id::ClientId;
+use sheaf_common::message::TaskId;
 use sheaf_common::status::{RoundOutcome, RoundRecord};
 
 use super::super::json as as_json;
@@ -39,9 +40,10 @@ impl Event {
                 value["event"] = "round_over".into();
                 value
             }
-            Self::Ended { run, state, detail, metrics } => json!({
+            Self::Ended { run, state, detail, metrics, test } => json!({
                 "event": "ended", "run": run, "state": state, "detail": detail,
                 "final_metrics": as_json::metrics(metrics.as_deref()),
+                "test_metrics": as_json::metrics(test.as_deref()),
             }),
         }
     }
@@ -50,6 +52,9 @@ impl Event {
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "round {}/{}", self.round, self.rounds)?;
+        if self.attempt == TaskId::TEST {
+            return f.write_str(", test");
+        }
         if self.attempt > 1 { write!(f, ", attempt {}", self.attempt) } else { Ok(()) }
     }
 }
@@ -71,9 +76,10 @@ impl fmt::Display for Event {
                 write!(f, "{at}: {site} {word}{}", Because(reason.unwrap_or_default()))
             }
             Self::Over { at, record } => over(f, *at, record),
-            Self::Ended { run, state, detail, metrics } => {
+            Self::Ended { run, state, detail, metrics, test } => {
                 write!(f, "{run} {state}{}", Because(detail))?;
-                metrics.as_ref().map_or(Ok(()), |metrics| write!(f, "; final model: {metrics}"))
+                metrics.as_ref().map_or(Ok(()), |metrics| write!(f, "; final model: {metrics}"))?;
+                test.as_ref().map_or(Ok(()), |metrics| write!(f, "; test of the result: {metrics}"))
             }
         }
     }
