@@ -1,17 +1,14 @@
 //! Hospitals that learn to recognise heart disease together: 920 real patients of four hospitals (UCI). A model
 //! that Cleveland trained on its own patients is what the federation starts from.
 
-mod partition;
-
-use std::path::{Path, PathBuf};
-
-use csv::StringRecord;
+use std::cmp::Reverse;
+use std::path::Path;
 
 use crate::cache;
-use crate::example::{Base, Choice, Example, ExampleError};
-use crate::table::{Format, Table};
-
-use partition::{Hospital, partition};
+use crate::example::{Base, Choice, Example, ExampleError, Site};
+use crate::metric::{ACCURACY, CALIBRATION_ERROR, MACRO_F1, PR_AUC, ROC_AUC};
+use crate::natural;
+use crate::table::{self, Format, Table};
 
 /// The column that says which hospital a patient was at.
 const HOSPITAL: &str = "dataset";
@@ -28,14 +25,13 @@ const LABEL: &str = "disease";
 pub(crate) fn example(choice: Choice) -> Result<Example, ExampleError> {
     let hospitals = read(&cache::find("heart")?.join("heart_disease_uci.csv"))?;
     let natural = hospitals.len();
-    let (sites, test) = partition(hospitals, choice);
+    let (sites, test) = natural::partition(hospitals, choice);
     let how = match sites.len() {
         sites if sites == natural => "Each hospital keeps its own patients",
         sites if sites < natural => "Only the largest hospitals take part, each with its own patients",
         _ => "The largest hospitals are divided, which is simulated",
     };
     Ok(Example {
-        name: "heart",
         about: format!(
             "{} hospitals learn to recognise heart disease together (UCI heart disease).\n{how}; a quarter of them, \
              drawn with seed {}, is the common test set.",
@@ -43,45 +39,27 @@ pub(crate) fn example(choice: Choice) -> Result<Example, ExampleError> {
             choice.seed
         ),
         choice,
-        run: include_str!("../../heart/run.toml"),
-        base: Base::FirstSite { name: "cleveland-mlp", run: include_str!("../../heart/pretrain.toml") },
+        run: include_str!("../heart/run.toml"),
+        base: Base::FirstSite { name: "cleveland-mlp", run: include_str!("../heart/pretrain.toml") },
+        reduced_rounds: 5,
+        survey: false,
         sites,
         test: table(test),
+        metrics: &[ACCURACY, MACRO_F1, ROC_AUC, PR_AUC, CALIBRATION_ERROR],
     })
 }
 
 /// Reads the patients, by hospital: Cleveland first, then by size.
-fn read(path: &Path) -> Result<Vec<Hospital>, ExampleError> {
-    let unreadable = |error| ExampleError::Unreadable(PathBuf::from(path), error);
-    let unexpected = |problem: String| ExampleError::Unexpected(PathBuf::from(path), problem);
-    let mut reader = csv::Reader::from_path(path).map_err(unreadable)?;
-    let header = reader.headers().map_err(unreadable)?.clone();
-    let place = |column: &str| {
-        let place = header.iter().position(|name| name == column);
-        place.ok_or_else(|| unexpected(format!("has no column `{column}`: fetch it again")))
-    };
-    let (hospital, grade) = (place(HOSPITAL)?, place(GRADE)?);
-    let places = COLUMNS.iter().map(|column| place(column)).collect::<Result<Vec<_>, _>>()?;
-    let mut hospitals = Vec::<Hospital>::new();
-    for record in reader.records() {
-        let record = record.map_err(unreadable)?;
-        let name = site_name(&record[hospital]);
-        let row = patient(&record, &places, grade);
-        match hospitals.iter_mut().find(|hospital| hospital.name == name) {
-            Some(hospital) => hospital.patients.rows.push(row),
-            None => hospitals.push(Hospital { name, patients: table(vec![row]) }),
-        }
-    }
-    hospitals.sort_by_key(|hospital| {
-        (hospital.name != "cleveland", std::cmp::Reverse(hospital.patients.rows.len()))
+fn read(path: &Path) -> Result<Vec<Site>, ExampleError> {
+    let columns: Vec<&str> = [HOSPITAL, GRADE].into_iter().chain(COLUMNS).collect();
+    let patients = table::read(path, &columns)?.into_iter().map(|mut row| {
+        let patient = row.split_off(2);
+        let disease = if row[1].trim() == "0" { "no" } else { "yes" };
+        (site_name(&row[0]), patient.into_iter().chain([disease.to_owned()]).collect())
     });
+    let mut hospitals = natural::parties(patients, table);
+    hospitals.sort_by_key(|hospital| (hospital.name != "cleveland", Reverse(hospital.train.rows.len())));
     Ok(hospitals)
-}
-
-fn patient(record: &StringRecord, places: &[usize], grade: usize) -> Vec<String> {
-    let disease = if record[grade].trim() == "0" { "no" } else { "yes" };
-    let columns = places.iter().map(|place| record[*place].to_owned());
-    columns.chain([disease.to_owned()]).collect()
 }
 
 fn table(rows: Vec<Vec<String>>) -> Table {
@@ -101,8 +79,8 @@ mod tests {
     /// What run.toml starts from was trained by pretrain.toml.
     #[test]
     fn both_runs_ask_for_the_same_columns() {
-        let run = RunSpec::parse("run.toml", include_str!("../../heart/run.toml")).unwrap();
-        let pretrain = RunSpec::parse("pretrain.toml", include_str!("../../heart/pretrain.toml")).unwrap();
+        let run = RunSpec::parse("run.toml", include_str!("../heart/run.toml")).unwrap();
+        let pretrain = RunSpec::parse("pretrain.toml", include_str!("../heart/pretrain.toml")).unwrap();
         assert_eq!(run.task, pretrain.task);
         let TaskInput::Table { features } = &run.task.input else { panic!("{:?}", run.task.input) };
         assert!(features.iter().map(|feature| feature.column.as_str()).eq(super::COLUMNS));

@@ -1,82 +1,86 @@
-//! Patients stay at their hospital; a quarter of each hospital's is set aside for the common test set.
+//! A natural partition: parties keep their own examples, and a quarter of each party's is set aside for the common
+//! test set.
 
 use rand::seq::SliceRandom;
-use sheaf_common::seed;
 
 use crate::example::{Choice, Site};
 use crate::table::Table;
 
-/// One patient in so many is tested on.
+/// One example in so many is tested on.
 const TEST_EVERY: usize = 4;
 
-/// A hospital and all its patients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Hospital {
-    pub(super) name: String,
-    pub(super) patients: Table,
+/// All that each party has, by its name, of rows and whose they are; in the order in which parties come up.
+pub(crate) fn parties(
+    rows: impl Iterator<Item = (String, Vec<String>)>,
+    table: impl Fn(Vec<Vec<String>>) -> Table,
+) -> Vec<Site> {
+    let mut parties = Vec::<Site>::new();
+    for (name, row) in rows {
+        match parties.iter_mut().find(|party| party.name == name) {
+            Some(party) => party.train.rows.push(row),
+            None => parties.push(Site { name, train: table(vec![row]) }),
+        }
+    }
+    parties
 }
 
-/// The sites with what they train on, and the patients of all of them that are tested on.
+/// The sites with what they train on, and the rows of all of them that are tested on, of parties with all that
+/// they have.
 ///
-/// With fewer sites than hospitals, the first ones take part; with more, the largest hospital is divided until
-/// there are enough.
-pub(super) fn partition(hospitals: Vec<Hospital>, choice: Choice) -> (Vec<Site>, Vec<Vec<String>>) {
-    let hospitals = as_many(hospitals, choice);
-    let (mut sites, mut test) = (Vec::new(), Vec::new());
-    for Hospital { name, patients } in hospitals {
-        let (train, tested) = split(&patients, choice.seed, &name);
+/// With fewer sites than parties, the first ones take part; with more, the largest party is divided until there
+/// are enough.
+pub(crate) fn partition(parties: Vec<Site>, choice: Choice) -> (Vec<Site>, Vec<Vec<String>>) {
+    let mut test = Vec::new();
+    let mut set_aside = |party: Site| {
+        let (train, tested) = split(&party, choice);
         test.extend(tested);
-        sites.push(Site { name, train: patients.with_rows(train) });
-    }
+        Site { train: party.train.with_rows(train), ..party }
+    };
+    let sites = as_many(parties, choice).into_iter().map(&mut set_aside).collect();
     (sites, test)
 }
 
 /// As many sites as were asked for.
-fn as_many(mut hospitals: Vec<Hospital>, choice: Choice) -> Vec<Hospital> {
+fn as_many(mut parties: Vec<Site>, choice: Choice) -> Vec<Site> {
     let sites = choice.sites.get();
-    hospitals.truncate(sites);
-    while hospitals.len() < sites {
-        let sizes =
-            hospitals.iter().enumerate().map(|(place, hospital)| (hospital.patients.rows.len(), place));
+    parties.truncate(sites);
+    while parties.len() < sites {
+        let sizes = parties.iter().enumerate().map(|(place, party)| (party.train.rows.len(), place));
         let Some((_, largest)) = sizes.max_by_key(|(size, place)| (*size, std::cmp::Reverse(*place))) else {
             break;
         };
-        let [first, second] = divide(hospitals.remove(largest), choice.seed);
-        hospitals.insert(largest, second);
-        hospitals.insert(largest, first);
+        let halves = divide(parties.remove(largest), choice);
+        parties.splice(largest..largest, halves);
     }
-    hospitals
+    parties
 }
 
-/// Two hospitals of half the patients each, with and without the disease.
-fn divide(hospital: Hospital, seed: u64) -> [Hospital; 2] {
-    let Hospital { name, patients } = hospital;
+/// Two parties of half the examples each, of every label.
+fn divide(party: Site, choice: Choice) -> [Site; 2] {
+    let Site { name, train } = party;
     let mut halves = [Vec::new(), Vec::new()];
-    for (label, mut rows) in patients.by_label() {
-        rows.shuffle(&mut seed::stream(seed, &["heart division", &name, label]));
+    for (label, mut rows) in train.by_label() {
+        rows.shuffle(&mut choice.stream("division", &[&name, label]));
         for row in rows {
             let smaller = usize::from(halves[1].len() < halves[0].len());
             halves[smaller].push(row.clone());
         }
     }
     let [first, second] = halves;
-    let half = |ending: &str, rows| Hospital {
-        name: format!("{name}-{ending}"),
-        patients: patients.with_rows(rows),
-    };
+    let half = |ending: &str, rows| Site { name: format!("{name}-{ending}"), train: train.with_rows(rows) };
     [half("a", first), half("b", second)]
 }
 
-/// Shuffled, one in [`TEST_EVERY`] with and without the disease for the test set, the rest for training.
-fn split(patients: &Table, seed: u64, name: &str) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
+/// Shuffled, one in [`TEST_EVERY`] of each label for the test set, the rest for training.
+fn split(party: &Site, choice: Choice) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
     let (mut train, mut test) = (Vec::new(), Vec::new());
-    for (label, mut rows) in patients.by_label() {
-        rows.shuffle(&mut seed::stream(seed, &["heart test", name, label]));
+    for (label, mut rows) in party.train.by_label() {
+        rows.shuffle(&mut choice.stream("test", &[&party.name, label]));
         let tested = rows.len() / TEST_EVERY;
         test.extend(rows[..tested].iter().map(|row| (*row).clone()));
         train.extend(rows[tested..].iter().map(|row| (*row).clone()));
     }
-    train.shuffle(&mut seed::stream(seed, &["heart order", name]));
+    train.shuffle(&mut choice.stream("order", &[&party.name]));
     (train, test)
 }
 
@@ -88,8 +92,8 @@ mod tests {
     use super::*;
     use crate::table::Format;
 
-    /// Hospitals of the real sizes; a patient is a number and a label.
-    fn hospitals() -> Vec<Hospital> {
+    /// Hospitals of the heart example, of their real sizes; a patient is a number and a label.
+    fn hospitals() -> Vec<Site> {
         let sizes = [
             ("cleveland", 165, 139),
             ("hungary", 187, 106),
@@ -99,14 +103,15 @@ mod tests {
         let hospital = |(name, no, yes): (&str, usize, usize)| {
             let row = |i| vec![format!("{name} {i}"), if i < no { "no" } else { "yes" }.to_owned()];
             let rows = (0..no + yes).map(row).collect();
-            let patients = Table { format: Format::Csv, columns: vec!["id", "disease"], label: 1, rows };
-            Hospital { name: name.to_owned(), patients }
+            let train = Table { format: Format::Csv, columns: vec!["id", "disease"], label: 1, rows };
+            Site { name: name.to_owned(), train }
         };
         sizes.map(hospital).to_vec()
     }
 
     fn dealt(seed: u64, sites: usize) -> (Vec<Site>, Vec<Vec<String>>) {
-        partition(hospitals(), Choice { seed, sites: NonZeroUsize::new(sites).unwrap() })
+        let sites = NonZeroUsize::new(sites).unwrap();
+        partition(hospitals(), Choice { example: "heart", seed, sites, reduced: false })
     }
 
     #[test]

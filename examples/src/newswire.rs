@@ -1,7 +1,5 @@
 //! Desks of a newsroom that learn topics together: Reuters R8 and all-MiniLM-L6-v2. One site a desk; the
-//! [`partition`](partition()) is simulated.
-
-mod partition;
+//! partition is simulated.
 
 use std::path::{Path, PathBuf};
 
@@ -9,38 +7,48 @@ use csv::ReaderBuilder;
 
 use crate::cache;
 use crate::example::{Base, Choice, Example, ExampleError};
+use crate::metric::{ACCURACY, CALIBRATION_ERROR, MACRO_F1, PR_AUC, ROC_AUC};
+use crate::skewed::Skewed;
 use crate::table::{Format, Table};
-
-use partition::{DESK_SIZE, partition};
 
 /// Lines of a `.tab` file before its first document: names, types, roles and an empty one.
 const HEADER_LINES: usize = 4;
 
 /// The example, with its data dealt out.
 pub(crate) fn example(choice: Choice) -> Result<Example, ExampleError> {
-    let data = cache::find("reuters-r8")?;
-    let documents = read(&data.join("reuters-r8-train.tab"))?;
-    let test = read(&data.join("reuters-r8-test.tab"))?;
+    let (documents, mut test) = documents()?;
+    if choice.reduced {
+        test = test.sample(120, &mut choice.stream("test", &[]));
+    }
+    let size = choice.size(150, 40);
     let desks = choice.sites.get();
     Ok(Example {
-        name: "newswire",
         about: format!(
-            "{desks} desks of a newsroom learn the topics of Reuters R8 together, each from {DESK_SIZE} documents \
+            "{desks} desks of a newsroom learn the topics of Reuters R8 together, each from {size} documents \
              of its own.\nThe partition is simulated: four in five of a desk's documents are of its own topics, \
              drawn with seed {}.",
             choice.seed
         ),
         choice,
-        run: include_str!("../../newswire/run.toml"),
-        base: Base::Folder { name: "minilm", dir: cache::find("minilm")? },
-        sites: partition(&documents, choice),
+        run: include_str!("../newswire/run.toml"),
+        reduced_rounds: 3,
+        survey: false,
+        base: Base::Pretrained { name: "minilm", path: cache::find("minilm")?, kind: None },
+        sites: Skewed { party: "desk", size, strays: size / 5 }.partition(&documents, choice),
         test,
+        metrics: &[ACCURACY, MACRO_F1, ROC_AUC, PR_AUC, CALIBRATION_ERROR],
     })
+}
+
+/// The documents of Reuters R8 for training and for testing.
+pub(crate) fn documents() -> Result<(Table, Table), ExampleError> {
+    let data = cache::find("reuters-r8")?;
+    Ok((read(&data.join("reuters-r8-train.tab"))?, read(&data.join("reuters-r8-test.tab"))?))
 }
 
 /// Reads a `.tab` file: a topic and a text on each line, without quotes.
 fn read(path: &Path) -> Result<Table, ExampleError> {
-    let unreadable = |error| ExampleError::Unreadable(PathBuf::from(path), error);
+    let unreadable = |error: csv::Error| ExampleError::Unreadable(PathBuf::from(path), error.into());
     let reader = ReaderBuilder::new()
         .delimiter(b'\t')
         .quoting(false)

@@ -1,71 +1,81 @@
-//! Deals documents out to desks, so that each sees mostly its own topics and all together see every one.
+//! A simulated partition: deals examples out to parties, so that each sees mostly labels of its own and all together
+//! see every one.
 
 use rand::seq::SliceRandom;
-use sheaf_common::seed;
 
 use crate::example::{Choice, Site};
 use crate::table::Table;
 
-/// Documents of each desk.
-pub(super) const DESK_SIZE: usize = 150;
-/// Those of them that come from the whole archive, whatever they are about: one in five.
-const STRAY: usize = 30;
-/// Least number of topics that a desk has for its own.
-const OWN_TOPICS: usize = 2;
+/// Least number of labels that a party has for its own.
+const OWN_LABELS: usize = 2;
 
-/// Gives each desk [`DESK_SIZE`] of `documents`, none of them twice.
-///
-/// The topics are shuffled and dealt out in turn, so that with four desks each of the eight is the own topic of
-/// exactly one. First each desk gets its strays, drawn from all documents that are not of its own topics; then it
-/// is filled up from its own topics in equal parts, and when these run out, from whatever is left.
-pub(super) fn partition(documents: &Table, choice: Choice) -> Vec<Site> {
-    let Choice { seed, sites } = choice;
-    let mut archive: Vec<&Row> = documents.rows.iter().collect();
-    archive.shuffle(&mut seed::stream(seed, &["newswire archive"]));
-    let own = own_topics(documents, sites.get(), seed);
-    let mut desks: Vec<Vec<Row>> = vec![Vec::new(); sites.get()];
-    for (desk, own) in desks.iter_mut().zip(&own) {
-        take(desk, STRAY, &mut archive, |row| !own.contains(&documents.label_of(row)));
-    }
-    for (desk, own) in desks.iter_mut().zip(&own) {
-        let own_size = DESK_SIZE - STRAY;
-        for (place, topic) in own.iter().enumerate() {
-            let size = STRAY + own_size * (place + 1) / own.len();
-            take(desk, size, &mut archive, |row| documents.label_of(row) == *topic);
-        }
-        take(desk, DESK_SIZE, &mut archive, |row| own.contains(&documents.label_of(row)));
-    }
-    for desk in &mut desks {
-        take(desk, DESK_SIZE, &mut archive, |_| true);
-    }
-    let site =
-        |(number, rows): (usize, Vec<Row>)| site(format!("desk-{}", number + 1), rows, documents, seed);
-    desks.into_iter().enumerate().map(site).collect()
+/// How an example is partitioned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Skewed {
+    /// What a party is called; its number follows.
+    pub(crate) party: &'static str,
+    /// Examples of each party.
+    pub(crate) size: usize,
+    /// Those of them that are drawn from all others', whatever they are.
+    pub(crate) strays: usize,
 }
 
 type Row = Vec<String>;
 
-/// A desk whose file does not tell in which order it was filled.
-fn site(name: String, mut rows: Vec<Row>, documents: &Table, seed: u64) -> Site {
-    rows.shuffle(&mut seed::stream(seed, &["newswire desk", &name]));
-    Site { name, train: documents.with_rows(rows) }
+impl Skewed {
+    /// Gives each party its share of `examples`, none of them twice.
+    ///
+    /// The labels are shuffled and dealt out in turn, so that with four parties each of eight is the own label of
+    /// exactly one. First each party gets its strays, drawn from all examples that are not of its own labels; then it
+    /// is filled up from its own labels in equal parts, and when these run out, from whatever is left.
+    pub(crate) fn partition(self, examples: &Table, choice: Choice) -> Vec<Site> {
+        let mut archive: Vec<&Row> = examples.rows.iter().collect();
+        archive.shuffle(&mut choice.stream("archive", &[]));
+        let own = own_labels(examples, choice);
+        let mut parties: Vec<Vec<Row>> = vec![Vec::new(); own.len()];
+        for (party, own) in parties.iter_mut().zip(&own) {
+            take(party, self.strays, &mut archive, |row| !own.contains(&examples.label_of(row)));
+        }
+        for (party, own) in parties.iter_mut().zip(&own) {
+            let own_size = self.size - self.strays;
+            for (place, label) in own.iter().enumerate() {
+                let size = self.strays + own_size * (place + 1) / own.len();
+                take(party, size, &mut archive, |row| examples.label_of(row) == *label);
+            }
+            take(party, self.size, &mut archive, |row| own.contains(&examples.label_of(row)));
+        }
+        for party in &mut parties {
+            take(party, self.size, &mut archive, |_| true);
+        }
+        let site = |(number, rows): (usize, Vec<Row>)| self.site(number + 1, rows, examples, choice);
+        parties.into_iter().enumerate().map(site).collect()
+    }
+
+    /// A party whose file does not tell in which order it was filled.
+    fn site(self, number: usize, mut rows: Vec<Row>, examples: &Table, choice: Choice) -> Site {
+        let name = format!("{}-{number}", self.party);
+        rows.shuffle(&mut choice.stream(self.party, &[&name]));
+        Site { name, train: examples.with_rows(rows) }
+    }
 }
 
-/// Each desk's own topics: dealt out in turn from the shuffled ones, again and again if there are many desks.
-fn own_topics(documents: &Table, desks: usize, seed: u64) -> Vec<Vec<&str>> {
-    let mut topics: Vec<&str> = documents.label_counts().into_keys().collect();
-    topics.shuffle(&mut seed::stream(seed, &["newswire topics"]));
-    let each = topics.len().div_ceil(desks).max(OWN_TOPICS).min(topics.len());
-    let own = |desk: usize| (0..each).map(|place| topics[(desk * each + place) % topics.len()]).collect();
-    (0..desks).map(own).collect()
+/// Each party's own labels: dealt out in turn from the shuffled ones, again and again if there are many parties.
+fn own_labels(examples: &Table, choice: Choice) -> Vec<Vec<&str>> {
+    let parties = choice.sites.get();
+    let mut labels: Vec<&str> = examples.label_counts().into_keys().collect();
+    // The stream has its name from the first example; with another name desks would get other documents.
+    labels.shuffle(&mut choice.stream("topics", &[]));
+    let each = labels.len().div_ceil(parties).max(OWN_LABELS).min(labels.len());
+    let own = |party: usize| (0..each).map(|place| labels[(party * each + place) % labels.len()]).collect();
+    (0..parties).map(own).collect()
 }
 
-/// Fills a desk up to `size` with documents that fit, as long as there are any.
-fn take(desk: &mut Vec<Row>, size: usize, archive: &mut Vec<&Row>, fits: impl Fn(&Row) -> bool) {
+/// Fills a party up to `size` with examples that fit, as long as there are any.
+fn take(party: &mut Vec<Row>, size: usize, archive: &mut Vec<&Row>, fits: impl Fn(&Row) -> bool) {
     archive.retain(|row| {
-        let taken = desk.len() < size && fits(row);
+        let taken = party.len() < size && fits(row);
         if taken {
-            desk.push((*row).clone());
+            party.push((*row).clone());
         }
         !taken
     });
@@ -97,30 +107,34 @@ mod tests {
         Table { format: Format::Tsv, columns: vec!["topic", "text"], label: 0, rows: rows.collect() }
     }
 
-    fn choice(seed: u64, sites: usize) -> Choice {
-        Choice { seed, sites: NonZeroUsize::new(sites).unwrap() }
+    /// As the newswire example deals them out.
+    const SKEWED: Skewed = Skewed { party: "desk", size: 150, strays: 30 };
+
+    fn dealt(seed: u64, sites: usize) -> Vec<Site> {
+        let sites = NonZeroUsize::new(sites).unwrap();
+        SKEWED.partition(&documents(), Choice { example: "newswire", seed, sites, reduced: false })
     }
 
     #[test]
     fn every_desk_has_its_share_and_no_document_is_dealt_twice() {
         for sites in 2..=16 {
-            let desks = partition(&documents(), choice(1, sites));
+            let desks = dealt(1, sites);
             assert_eq!(desks.len(), sites);
-            assert!(desks.iter().all(|desk| desk.train.rows.len() == DESK_SIZE), "{sites} desks");
+            assert!(desks.iter().all(|desk| desk.train.rows.len() == SKEWED.size), "{sites} desks");
             let texts: BTreeSet<&str> =
                 desks.iter().flat_map(|desk| &desk.train.rows).map(|row| row[1].as_str()).collect();
-            assert_eq!(texts.len(), sites * DESK_SIZE, "{sites} desks");
+            assert_eq!(texts.len(), sites * SKEWED.size, "{sites} desks");
         }
     }
 
     #[test]
     fn each_desk_sees_mostly_two_topics_and_all_desks_see_every_topic() {
         for seed in 0..20 {
-            let desks = partition(&documents(), choice(seed, 4));
+            let desks = dealt(seed, 4);
             for desk in &desks {
                 let mut counts: Vec<usize> = desk.train.label_counts().into_values().collect();
                 counts.sort_unstable_by(|a, b| b.cmp(a));
-                assert!(counts[0] + counts[1] >= DESK_SIZE * 7 / 10, "{:?}", desk.train.label_counts());
+                assert!(counts[0] + counts[1] >= SKEWED.size * 7 / 10, "{:?}", desk.train.label_counts());
             }
             let topics: BTreeSet<&str> =
                 desks.iter().flat_map(|desk| desk.train.label_counts().into_keys()).collect();
@@ -130,8 +144,7 @@ mod tests {
 
     #[test]
     fn the_seed_decides() {
-        let documents = documents();
-        assert_eq!(partition(&documents, choice(7, 4)), partition(&documents, choice(7, 4)));
-        assert_ne!(partition(&documents, choice(7, 4)), partition(&documents, choice(8, 4)));
+        assert_eq!(dealt(7, 4), dealt(7, 4));
+        assert_ne!(dealt(7, 4), dealt(8, 4));
     }
 }
