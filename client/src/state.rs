@@ -1,18 +1,21 @@
 //! What a site must not forget, in its own state directory: blobs, and the updates that wait for their round
 //! to be over.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sheaf_common::blob::BlobId;
+use sheaf_common::id::RunId;
 use sheaf_common::message::{Job, TaskId, Update};
 use sheaf_common::model::Manifest;
 use sheaf_common::wire;
 use sheaf_transport::blobs::{BlobDir, BlobError};
 
 use crate::session::Memory;
+use crate::trainer::Local;
 
 /// The state directory.
 #[derive(Clone, Debug)]
@@ -56,7 +59,7 @@ pub enum StateError {
 impl SiteState {
     /// Opens or makes the directory.
     pub fn open(root: &Path) -> Result<Self, StateError> {
-        for folder in [root.to_owned(), root.join("updates"), root.join("models")] {
+        for folder in [root.to_owned(), root.join("updates"), root.join("models"), root.join("local")] {
             fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
         }
         let blobs = BlobDir::open(root.join("blobs"))?;
@@ -116,6 +119,52 @@ impl SiteState {
     /// Makes what must be remembered of secure sums durable. It holds secrets.
     pub fn remember(&self, memory: &Memory) -> Result<(), StateError> {
         write_record(&self.memory_path(), memory)
+    }
+
+    /// What the site keeps to itself of a run, as it was when so many rounds were over for it: what the newest of them left.
+    /// Nothing when it has trained in none, or in those of another run of that name.
+    pub fn local(&self, run: &RunId, job: &Job, completed: u32) -> Result<Local, StateError> {
+        let of = self.run_of(job)?;
+        let rounds = self.local_rounds(run)?;
+        let Some((_, path)) = rounds.range(..=completed).next_back() else { return Ok(Local::new()) };
+        let bytes = fs::read(path).map_err(|e| io_error("read", path, e))?;
+        let (found, kept): (BlobId, Local) = wire::decode_record(&bytes)
+            .map_err(|e| io_error("understand", path, io::Error::other(e.to_string())))?;
+        Ok(if found == of { kept } else { Local::new() })
+    }
+
+    /// Makes durable what a round leaves to the site, before the update that goes with it. What the round began with stays
+    /// until the next: it may have to be trained again.
+    pub fn keep_local(&self, task: &TaskId, job: &Job, kept: &Local) -> Result<(), StateError> {
+        let path = self.root.join("local").join(format!("{}.{}", task.run, task.round));
+        write_record(&path, &(self.run_of(job)?, kept))?;
+        let rounds = self.local_rounds(&task.run)?;
+        for (_, path) in rounds.range(..task.round).rev().skip(1) {
+            fs::remove_file(path).map_err(|e| io_error("remove", path, e))?;
+        }
+        Ok(())
+    }
+
+    /// The files of what the site keeps to itself of a run, by round.
+    fn local_rounds(&self, run: &RunId) -> Result<BTreeMap<u32, PathBuf>, StateError> {
+        let folder = self.root.join("local");
+        let mut rounds = BTreeMap::new();
+        for entry in fs::read_dir(&folder).map_err(|e| io_error("list", &folder, e))? {
+            let path = entry.map_err(|e| io_error("list", &folder, e))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('.'));
+            if let Some((of, round)) = name
+                && of == run.as_str()
+                && let Ok(round) = round.parse()
+            {
+                rounds.insert(round, path);
+            }
+        }
+        Ok(rounds)
+    }
+
+    /// What tells a run from another of its name.
+    fn run_of(&self, job: &Job) -> Result<BlobId, StateError> {
+        Ok(BlobId::of(&wire::encode_record(&(&job.spec, &job.model, &job.submitted_at))?))
     }
 
     /// An update serves another task: its record moves, its blob stays.
@@ -185,4 +234,59 @@ fn write_record(path: &Path, record: &impl serde::Serialize) -> Result<(), State
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> StateError {
     StateError::Io { what, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_common::params::ParamSpec;
+    use sheaf_common::run::RunSpec;
+    use sheaf_common::time::Timestamp;
+
+    use super::*;
+
+    const RUN: &str = "name = \"scans\"\nrounds = 9\nsecure_aggregation = \"off\"\n[model]\narchitecture = \"constant\"\n\
+        parameters = 1\n[task]\ntype = \"none\"\ndataset = \"d\"\n";
+
+    fn job(submitted_at: u64) -> Job {
+        let spec = RunSpec::parse("run.toml", RUN).unwrap();
+        let (params, global) = (ParamSpec::default(), BlobId::of(&[]));
+        Job { spec, model: None, params, global, submitted_at: Timestamp(submitted_at) }
+    }
+
+    fn kept(value: f32) -> Local {
+        [("bn1.running_mean".to_owned(), vec![value])].into()
+    }
+
+    #[test]
+    fn a_round_begins_with_what_the_site_kept_of_the_round_before_however_often_it_is_trained() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = SiteState::open(folder.path()).unwrap();
+        let (run, job): (RunId, Job) = ("scans".parse().unwrap(), job(1));
+        let local = |completed| state.local(&run, &job, completed).unwrap();
+        let keep = |round, value| {
+            let task = TaskId { run: run.clone(), round, attempt: 1 };
+            state.keep_local(&task, &job, &kept(value)).unwrap();
+        };
+        assert_eq!(local(0), Local::new());
+        keep(1, 1.0);
+        assert_eq!(local(0), Local::new(), "the first round may be trained again");
+        keep(3, 3.0);
+        assert_eq!(local(2), kept(1.0), "it was not asked in the second");
+        keep(3, 3.5);
+        assert_eq!([local(2), local(3), local(9)], [kept(1.0), kept(3.5), kept(3.5)]);
+        keep(12, 12.0);
+        let files = fs::read_dir(folder.path().join("local")).unwrap().count();
+        assert_eq!((local(11), local(12), files), (kept(3.5), kept(12.0), 2));
+    }
+
+    #[test]
+    fn what_another_run_of_the_name_left_is_not_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = SiteState::open(folder.path()).unwrap();
+        let run: RunId = "scans".parse().unwrap();
+        let task = TaskId { run: run.clone(), round: 1, attempt: 1 };
+        state.keep_local(&task, &job(1), &kept(1.0)).unwrap();
+        assert_eq!(state.local(&run, &job(2), 1).unwrap(), Local::new());
+        assert_eq!(state.local(&"scans-2".parse().unwrap(), &job(1), 1).unwrap(), Local::new());
+    }
 }

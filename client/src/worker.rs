@@ -17,7 +17,7 @@ use sheaf_common::message::{EvaluateTask, Job, TaskId, TrainTask, Update};
 use sheaf_common::metrics::{Counts, Kind};
 use sheaf_common::model::phases;
 use sheaf_common::params::{from_bytes, to_bytes};
-use sheaf_common::run::SecureAggregation;
+use sheaf_common::run::{BatchNorm, SecureAggregation};
 use sheaf_common::status::Phase;
 use sheaf_transport::base::{BadBase, BaseModel};
 use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
@@ -195,6 +195,10 @@ impl Thread {
         }
         let trainer = trainer(&mut self.open, &self.site, &order.task, &watch)?;
         let global = read_params(&self.site.state.blobs, job.global)?;
+        if job.spec.model.batch_norm == BatchNorm::Local {
+            let id = order.task.id();
+            trainer.set_local(&self.site.state.local(&id.run, job, id.completed())?)?;
+        }
         match &order.task {
             Task::Evaluate(task) => finish(&self.site, task, trainer.evaluate(&global, &watch)?),
             Task::Train(task) => train(trainer, &self.site, task, global, &watch),
@@ -277,6 +281,9 @@ fn train(
         global_metrics,
         local_metrics,
     };
+    if task.job.spec.model.batch_norm == BatchNorm::Local {
+        site.state.keep_local(&task.id, &task.job, &trainer.local()?)?;
+    }
     site.state.keep(&update)?;
     info!(task = %task.id, loss = trained.train_loss, examples = update.num_examples, "trained");
     Ok(Outcome::Trained(Box::new(update)))

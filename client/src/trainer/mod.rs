@@ -9,6 +9,8 @@ pub mod open;
 pub mod softmax;
 pub mod torch;
 
+use std::collections::BTreeMap;
+
 use sheaf_common::metrics::Counts;
 use sheaf_common::status::Phase;
 
@@ -20,6 +22,10 @@ pub struct Round {
     /// Rounds of the run.
     pub of: u32,
 }
+
+/// What a site keeps to itself of what training changes, by name: running statistics of batch normalisation, when the run
+/// says that they stay local.
+pub type Local = BTreeMap<String, Vec<f32>>;
 
 /// What training gave.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,4 +99,14 @@ pub trait Trainer: Send {
 
     /// The model with `params` on the site's validation split; `None` when it has none.
     fn evaluate(&mut self, params: &[f32], watch: &dyn Watch) -> Result<Option<Counts>, TrainError>;
+
+    /// What the site keeps to itself, as the last training left it.
+    fn local(&self) -> Result<Local, TrainError> {
+        Ok(Local::new())
+    }
+
+    /// Goes on with what the site has kept to itself; what is not there begins as in the imported model.
+    fn set_local(&mut self, _kept: &Local) -> Result<(), TrainError> {
+        Ok(())
+    }
 }

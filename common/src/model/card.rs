@@ -8,7 +8,8 @@ use std::fmt::Write;
 
 use crate::message::ExportPlan;
 use crate::run::{
-    Architecture, GraphKind, ModelSource, RunSpec, SecAggSpec, SecureAggregation, Target, TaskInput,
+    Architecture, BatchNorm, GraphKind, ModelSource, RunSpec, SecAggSpec, SecureAggregation, Target,
+    TaskInput,
 };
 use crate::status::{Answer, RoundOutcome, RoundRecord, RunStatus};
 
@@ -68,6 +69,14 @@ fn about(plan: &ExportPlan) -> String {
     };
     line("Base", base);
     line("Trained", format!("{trained}, {} values", plan.job.params.numel()));
+    if spec.model.batch_norm == BatchNorm::Local {
+        line(
+            "Batch normalisation",
+            "every site kept the means and variances that it counted; here are those of the pretrained model, so count \
+             them anew on your data before you rely on it"
+                .into(),
+        );
+    }
     match &spec.task.target {
         Target::Label { .. } => line("Labels", labels.join(", ")),
         Target::Labels { .. } => line("Labels", format!("any of {}", labels.join(", "))),

@@ -19,6 +19,7 @@ use super::features::{FeatureJson, NumberJson};
 use super::lora::{self, factor_names, transposed};
 use super::plan::{PlanError, blocks};
 use super::tensors;
+use super::vision::is_variance;
 use super::weights::{BadWeights, Weights, f32_header};
 
 /// Values of a weight that are merged at a time.
@@ -77,6 +78,12 @@ impl WeightsPlan {
         for piece in &self.pieces {
             let copied = match *piece {
                 Piece::Global { offset, bytes } => copy(global, offset, bytes, out)?,
+                Piece::Variance { offset, bytes } => {
+                    let values = read(global, (offset, bytes))?;
+                    let values: Vec<f32> = values.into_iter().map(|value| value.max(0.0)).collect();
+                    out.write_all(&to_bytes(&values))?;
+                    values.len() as u64 * VALUE_BYTES
+                }
                 Piece::Base { offset, bytes } => copy(some(&mut base)?, offset, bytes, out)?,
                 Piece::Merged { offset, bytes, factors, inputs_first } => {
                     let lora =
@@ -157,6 +164,13 @@ pub enum Piece {
         /// How many.
         bytes: u64,
     },
+    /// Variances from the blob of the global parameters, of which one that rounding left below 0 is 0.
+    Variance {
+        /// Where they start.
+        offset: u64,
+        /// How many.
+        bytes: u64,
+    },
     /// A weight with its adapter merged into it ([`crate::run::Lora::merge`]).
     Merged {
         /// Where the weight starts in the imported `model.safetensors`.
@@ -174,7 +188,10 @@ impl Piece {
     /// How many bytes.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Base { bytes, .. } | Self::Global { bytes, .. } | Self::Merged { bytes, .. } => *bytes,
+            Self::Base { bytes, .. }
+            | Self::Global { bytes, .. }
+            | Self::Variance { bytes, .. }
+            | Self::Merged { bytes, .. } => *bytes,
         }
     }
 }
@@ -415,7 +432,10 @@ fn piece(
         None
     };
     if let Some((_, (offset, bytes))) = trained(&tensor.name).filter(|(found, _)| *found == tensor) {
-        return Ok(Piece::Global { offset, bytes });
+        return Ok(match is_variance(&tensor.name) {
+            true => Piece::Variance { offset, bytes },
+            false => Piece::Global { offset, bytes },
+        });
     }
     let base = base.ok_or_else(|| BadWeights::Missing(tensor.name.clone()))?;
     let stored = base.require(&tensor.name, &tensor.shape)?;

@@ -38,7 +38,7 @@ pub use encoder::Family;
 pub use export::{ExportError, Piece, WeightsPlan, export_adapter, export_config, export_weights, grown};
 pub use initial::{Distribution, Initial, InitialError, initial};
 pub use manifest::{BadManifest, MANIFEST_MAX, Manifest, ManifestFile};
-pub use plan::{PlanError, blocks, phases, plan};
+pub use plan::{PlanError, blocks, local, phases, plan};
 pub use tensors::Blocks;
 pub use weights::{BadWeights, StoredTensor, Weights};
 

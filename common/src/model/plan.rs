@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use crate::config::Invalid;
 use crate::params::{NotGrowing, ParamSpec, ParamTensor, Phases};
 use crate::run::{
-    Architecture, BadPattern, Lora, ModelSource, RunSpec, Target, TaskInput, Trainable, trainable::compile,
+    Architecture, BadPattern, BatchNorm, Lora, ModelSource, RunSpec, Target, TaskInput, Trainable,
+    trainable::compile,
 };
 
 use super::config::{EncoderConfig, MlpConfig, ModelConfig};
 use super::features::features_differ;
 use super::lora;
 use super::tensors::{self, Blocks};
-use super::vision::{Image, is_statistic};
+use super::vision::{Image, is_statistic, statistics_of};
 
 /// A run that does not fit its model: one sentence, with what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +81,11 @@ pub enum PlanError {
         /// What there is.
         known: String,
     },
+    /// Nothing is trained that counts.
+    #[error(
+        "no batch normalisation is trained, so there is nothing to count; leave it out, or train layers that have one"
+    )]
+    NoBatchNorm,
     /// A later phase does not fit the model.
     #[error("from round {round} on: {why}")]
     Phase {
@@ -108,6 +114,7 @@ impl PlanError {
                 "model.trainable"
             }
             Self::Target { .. } => "model.lora.targets",
+            Self::NoBatchNorm => "model.batch_norm",
             Self::Phase { .. } | Self::NotGrowing(_) => "model.unfreeze",
             Self::Features(_) => "task.features",
         };
@@ -119,13 +126,32 @@ impl PlanError {
 pub fn phases(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Phases, PlanError> {
     let blocks = blocks(spec, config)?;
     let first = trained(spec, &spec.model.trainable, config, &blocks)?;
-    spec.model.unfreeze.iter().try_fold(Phases::from(first), |phases, (round, trainable)| {
+    let phases = spec.model.unfreeze.iter().try_fold(Phases::from(first), |phases, (round, trainable)| {
         let wrong = |why| PlanError::Phase { round: *round, why: Box::new(why) };
-        Ok(phases.then(*round, trained(spec, trainable, config, &blocks).map_err(wrong)?)?)
-    })
+        Ok::<_, PlanError>(phases.then(*round, trained(spec, trainable, config, &blocks).map_err(wrong)?)?)
+    })?;
+    let counts = !counted(&blocks, &phases.after(spec.rounds).tensors).is_empty();
+    if spec.model.batch_norm != BatchNorm::Frozen && !counts {
+        return Err(PlanError::NoBatchNorm);
+    }
+    Ok(phases)
 }
 
-/// The tensors that travel from the first round on, in the order of the model.
+/// What stays at a site of what it trains with `params`: the running statistics, when the run keeps them local.
+pub fn local(
+    spec: &RunSpec,
+    config: Option<&ModelConfig>,
+    params: &ParamSpec,
+) -> Result<ParamSpec, PlanError> {
+    let tensors = match spec.model.batch_norm {
+        BatchNorm::Local => counted(&blocks(spec, config)?, &params.tensors),
+        BatchNorm::Frozen | BatchNorm::Averaged => Vec::new(),
+    };
+    Ok(ParamSpec { tensors })
+}
+
+/// The tensors that travel from the first round on, in the order of the model; running statistics, when they are averaged,
+/// come behind all that a gradient moves.
 ///
 /// A BERT's pooler belongs to the encoder: with `pooling = "cls"` it is trained with its last layers, not with the
 /// head alone, and otherwise it is not part of the model.
@@ -140,11 +166,21 @@ fn trained(
     blocks: &Blocks,
 ) -> Result<ParamSpec, PlanError> {
     let chosen = chosen(trainable, blocks)?;
-    let tensors = match &spec.model.lora {
+    let mut tensors = match &spec.model.lora {
         Some(lora) => adapters(lora, &chosen, config, blocks)?,
         None => chosen.into_iter().cloned().collect(),
     };
+    if spec.model.batch_norm == BatchNorm::Averaged {
+        tensors.extend(counted(blocks, &tensors));
+    }
     Ok(ParamSpec { tensors })
+}
+
+/// The running statistics of the batch normalisations whose weights are among these tensors.
+fn counted(blocks: &Blocks, trained: &[ParamTensor]) -> Vec<ParamTensor> {
+    let weights = trained.iter().filter_map(|tensor| tensor.name.strip_suffix(".weight"));
+    let names: BTreeSet<String> = weights.flat_map(statistics_of).collect();
+    blocks.all().filter(|tensor| names.contains(&tensor.name)).cloned().collect()
 }
 
 /// The tensors that `trainable` speaks of, in the order of the model.
@@ -160,7 +196,7 @@ fn chosen<'a>(trainable: &Trainable, blocks: &'a Blocks) -> Result<Vec<&'a Param
         Trainable::All => blocks.all().collect(),
         Trainable::Matching(patterns) => matching(patterns, blocks)?,
     };
-    // What batch normalisation has counted stays as it was imported: no gradient changes it.
+    // No gradient changes what batch normalisation has counted.
     chosen.retain(|tensor| !is_statistic(&tensor.name));
     Ok(chosen)
 }

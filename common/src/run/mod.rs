@@ -120,13 +120,20 @@ pub struct ModelSpec {
     pub pooling: Pooling,
     /// Dropout probability while training, in [0, 1).
     pub dropout: f64,
+    /// What becomes of the running statistics of batch normalisation in the layers that are trained.
+    pub batch_norm: BatchNorm,
 }
 
 impl ModelSpec {
     /// What is trained, in words.
     pub fn trained(&self) -> String {
         let later = self.unfreeze.iter().map(|(round, part)| format!(", from round {round} {part}"));
-        std::iter::once(self.trainable.to_string()).chain(later).collect()
+        let counted = match self.batch_norm {
+            BatchNorm::Frozen => "",
+            BatchNorm::Averaged => "; batch normalisation averaged",
+            BatchNorm::Local => "; batch normalisation local to each site",
+        };
+        std::iter::once(self.trainable.to_string()).chain(later).chain([counted.to_owned()]).collect()
     }
 }
 
@@ -172,6 +179,21 @@ pub enum Pooling {
     /// The first token, as the family's `ForSequenceClassification` in Hugging Face's transformers takes it to the
     /// classifier: BERT through its pooler, others through a dense layer of the head.
     Cls,
+}
+
+/// What batch normalisation does in the layers that are trained: by what it normalises in training, and what becomes of the
+/// means and variances that it counts there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorm {
+    /// It normalises by the pretrained model's, which stay as they are.
+    #[default]
+    Frozen,
+    /// It normalises by the batch and counts; what is counted travels and is averaged like parameters.
+    Averaged,
+    /// It normalises by the batch and counts; every site keeps what it has counted (FedBN, Li et al. 2021; SiloBN, Andreux
+    /// et al. 2020).
+    Local,
 }
 
 /// Which sites take part and when a round is over.

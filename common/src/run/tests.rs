@@ -117,6 +117,7 @@ fn a_whole_file_is_read() {
             lora: None,
             pooling: Pooling::Cls,
             dropout: 0.2,
+            batch_norm: BatchNorm::Frozen,
         },
         task: Task {
             dataset: "news".into(),
@@ -314,6 +315,31 @@ fn adapters_are_read_and_refused_where_they_cannot_be() {
     );
     let table = TABLE.replace("architecture = \"mlp\"", "architecture = \"mlp\"\nlora = {}");
     assert!(parse(&table).unwrap_err().ends_with("model.lora: is for pretrained text models"));
+}
+
+#[test]
+fn what_becomes_of_batch_normalisation_is_for_images_and_kept_in_bounds() {
+    let image = "type = \"image-classification\"\ndataset = \"d\"\nlabel = \"l\"\nlabels = [\"a\", \"b\"]";
+    let with = |batch_norm: &str, rest: &str| {
+        parse(&format!(
+            "name = \"scans\"\nrounds = 5\n[model]\nname = \"net\"\nbatch_norm = \"{batch_norm}\"\n[task]\n{image}\n{rest}"
+        ))
+    };
+    assert_eq!(with("averaged", "").unwrap().model.batch_norm, BatchNorm::Averaged);
+    assert_eq!(
+        with("local", "").unwrap().model.trained(),
+        "everything; batch normalisation local to each site"
+    );
+    let wrong = |batch_norm: &str, rest: &str| with(batch_norm, rest).unwrap_err();
+    assert!(wrong("adaptive", "").contains("unknown variant `adaptive`, expected one of `frozen`"));
+    let said = wrong("averaged", "[server]\nlearning_rate = 1.5");
+    assert!(said.contains("server.learning_rate: is at most 1 with batch_norm = \"averaged\""), "{said}");
+    assert!(with("averaged", "[server]\nlearning_rate = 0.5").is_ok());
+    let said = wrong("local", "[validation]\npatience = 2");
+    assert!(said.contains("set validation.restore_best to false"), "{said}");
+    assert!(with("local", "[validation]\npatience = 2\nrestore_best = false").is_ok());
+    let text = TEXT.replace("trainable = \"last:2\"", "batch_norm = \"frozen\"");
+    assert!(parse(&text).unwrap_err().ends_with("model.batch_norm: is for models of images"));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use tch::{TchError, Tensor};
 
-use super::network::Stage;
+use super::network::{Mode, Stage};
 use super::source::Source;
 use crate::trainer::TrainError;
 
@@ -17,10 +17,10 @@ pub(super) fn by_head(values: &Tensor, heads: i64) -> Result<Tensor, TchError> {
 
 /// Attention of every token to itself and those before it, all `[batch, heads, length, width]`; to
 /// `[batch, length, heads * width]`.
-pub(super) fn attend(query: &Tensor, key: &Tensor, value: &Tensor, dropout: f64) -> Result<Tensor, TchError> {
+pub(super) fn attend(query: &Tensor, key: &Tensor, value: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
     let none = None::<&Tensor>;
     let context =
-        Tensor::f_scaled_dot_product_attention(query, key, value, none, dropout, true, None, false)?;
+        Tensor::f_scaled_dot_product_attention(query, key, value, none, mode.dropout(), true, None, false)?;
     context.f_transpose(1, 2)?.f_flatten(2, 3)
 }
 
@@ -44,7 +44,7 @@ impl Stage for Unembedding {
         vec![&self.weight]
     }
 
-    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, _mode: Mode) -> Result<Tensor, TchError> {
         states.f_linear(&self.weight, None::<&Tensor>)
     }
 }

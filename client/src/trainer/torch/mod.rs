@@ -40,7 +40,9 @@ use std::path::Path;
 use sheaf_common::message::Job;
 use sheaf_common::metrics::{self, Counts};
 use sheaf_common::model::vision::Image;
-use sheaf_common::model::{CONFIG_FILE, EncoderConfig, Gpt2Config, LlamaConfig, ModelConfig, blocks};
+use sheaf_common::model::{
+    CONFIG_FILE, EncoderConfig, Gpt2Config, LlamaConfig, ModelConfig, PlanError, blocks, local,
+};
 use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
 use sheaf_common::status::Phase;
 use tch::{Device, Reduction, TchError, Tensor};
@@ -52,7 +54,7 @@ pub use self::prepared::Prepared;
 use self::source::Source;
 use self::tokenize::Tokens;
 use crate::data::{Dataset, Split, Targets};
-use crate::trainer::{Round, TrainError, Trained, Trainer, Watch};
+use crate::trainer::{Local, Round, TrainError, Trained, Trainer, Watch};
 
 /// Tokens whose logits are there at a time when a language model is evaluated.
 const TOKENS_PER_HEAD: usize = 256;
@@ -64,6 +66,8 @@ pub struct TorchTrainer {
     site: String,
     device: Device,
     parameters: Parameters,
+    /// What stays at the site, as the imported model has it.
+    imported: Local,
     /// How many layers lie above each trained tensor.
     depths: Vec<u32>,
     network: Network,
@@ -88,9 +92,10 @@ impl TorchTrainer {
     ) -> Result<Self, TrainError> {
         let spec = job.spec.clone();
         let config = model_dir.map(read_config).transpose()?;
-        let all = blocks(&spec, config.as_ref()).map_err(|reason| TrainError::Failed(reason.to_string()))?;
-        let depths = all.depths(&job.params);
-        let parameters = Parameters::zeros(job.params.clone(), device)?;
+        let unfit = |reason: PlanError| TrainError::Failed(reason.to_string());
+        let depths = blocks(&spec, config.as_ref()).map_err(unfit)?.depths(&job.params);
+        let own = local(&spec, config.as_ref(), &job.params).map_err(unfit)?;
+        let mut parameters = Parameters::zeros(job.params.clone(), own.clone(), device)?;
         let mut source = Source::open(&parameters, model_dir, spec.model.lora.as_ref(), device)?;
         let num_labels = spec.task.num_outputs();
         let (stages, tokens) = match Kind::of(&spec, config, model_dir)? {
@@ -112,11 +117,13 @@ impl TorchTrainer {
             }
         };
         let network = Network::new(stages, device);
+        let imported = source.imported(&own)?;
+        parameters.set_local([&imported, &imported])?;
         let mut train = Prepared::new(&spec, tokens.as_ref(), &split.train)?;
         train.augment = Augment::new(&spec, tokens.as_ref(), device)?;
         let validation = Prepared::new(&spec, tokens.as_ref(), &split.validation)?;
         let site = site_label.to_owned();
-        Ok(Self { spec, site, device, parameters, depths, network, tokens, train, validation })
+        Ok(Self { spec, site, device, parameters, imported, depths, network, tokens, train, validation })
     }
 
     /// Brings another data set, a test set for instance, into the form that [`TorchTrainer::evaluate_on`] takes.
@@ -159,6 +166,14 @@ impl Trainer for TorchTrainer {
         }
         self.parameters.set(params)?;
         evaluate(&self.network, &self.spec, &mut self.validation, watch).map(Some)
+    }
+
+    fn local(&self) -> Result<Local, TrainError> {
+        Ok(self.parameters.local()?)
+    }
+
+    fn set_local(&mut self, kept: &Local) -> Result<(), TrainError> {
+        Ok(self.parameters.set_local([kept, &self.imported])?)
     }
 }
 
@@ -203,7 +218,7 @@ fn observe_tokens<'a>(
     let all: Vec<i64> = tokens.clone().flatten().copied().collect();
     let mut seen = Vec::with_capacity(all.len());
     for (at, chunk) in (0..).step_by(TOKENS_PER_HEAD).zip(all.chunks(TOKENS_PER_HEAD)) {
-        let logits = network.head(&rows.f_narrow(0, at, chunk.len() as i64)?, 0.0)?;
+        let logits = network.head(&rows.f_narrow(0, at, chunk.len() as i64)?, Mode::Inference)?;
         let expected = Tensor::f_from_slice(chunk)?.f_to(rows.device())?;
         let loss = logits.f_cross_entropy_loss(&expected, None::<&Tensor>, Reduction::None, -100, 0.0)?;
         let right = logits.f_argmax(-1, false)?.f_eq_tensor(&expected)?.f_to_kind(tch::Kind::Float)?;

@@ -24,8 +24,8 @@ pub(super) trait Stage: Send {
     /// Its parameters.
     fn parameters(&self) -> Vec<&Tensor>;
 
-    /// What it makes of `values`, `[batch, length, ...]`. `real` is that of [`Batch`], `dropout` a probability.
-    fn apply(&self, values: &Tensor, real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError>;
+    /// What it makes of `values`, `[batch, length, ...]`. `real` is that of [`Batch`].
+    fn apply(&self, values: &Tensor, real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError>;
 
     /// Whether it makes one row of all the rows of an example.
     fn pools(&self) -> bool {
@@ -36,15 +36,31 @@ pub(super) trait Stage: Send {
 /// How a forward pass is made.
 #[derive(Clone, Copy)]
 pub(super) enum Mode {
-    /// As it is used: no dropout.
+    /// As it is used: no dropout, and batch normalisation by what was counted.
     Inference,
-    /// With dropout of this probability, drawn from this seed.
+    /// With dropout of this probability, drawn from this seed, and batch normalisation by the batch where the run has it
+    /// counted.
     Training {
         /// In [0, 1).
         dropout: f64,
         /// Fixes what is dropped.
         seed: i64,
     },
+}
+
+impl Mode {
+    /// Whether it is part of a step.
+    pub(super) fn is_training(self) -> bool {
+        matches!(self, Self::Training { .. })
+    }
+
+    /// The probability with which a value is dropped.
+    pub(super) fn dropout(self) -> f64 {
+        match self {
+            Self::Inference => 0.0,
+            Self::Training { dropout, .. } => dropout,
+        }
+    }
 }
 
 /// All stages. The last one is the head, which gives logits, `[rows, outputs]`, of the rows that are looked at.
@@ -79,7 +95,7 @@ impl Network {
         for examples in data.features.by_length(ROWS_PER_BATCH) {
             step(watch, Phase::Preparing, done, lengths.len())?;
             let batch = data.features.batch(&examples, self.device)?;
-            let values = self.apply(todo.clone(), &batch, 0.0)?;
+            let values = self.apply(todo.clone(), &batch, Mode::Inference)?;
             let store = match &mut frozen {
                 Some(store) => store,
                 None => frozen.insert(empty(&lengths, &values)?),
@@ -98,21 +114,21 @@ impl Network {
     /// Logits, `[rows, outputs]`, of examples of `data`, which has been through [`Network::freeze`]: a row for each
     /// example, or for each token that a language model foretells.
     pub(super) fn logits(&self, data: &Prepared, examples: &[usize], mode: Mode) -> Result<Tensor, TchError> {
-        let forward = |batch, dropout| self.head(&self.rows(data, examples, batch, dropout)?, dropout);
+        let forward = |batch| self.head(&self.rows(data, examples, batch, mode)?, mode);
         match mode {
             Mode::Training { dropout, seed } if dropout > 0.0 => {
                 let batch = self.frozen(data, examples, Some(seed))?;
-                seeded(seed, || forward(batch, dropout))
+                seeded(seed, || forward(batch))
             }
-            Mode::Training { seed, .. } => forward(self.frozen(data, examples, Some(seed))?, 0.0),
-            Mode::Inference => forward(self.frozen(data, examples, None)?, 0.0),
+            Mode::Training { seed, .. } => forward(self.frozen(data, examples, Some(seed))?),
+            Mode::Inference => forward(self.frozen(data, examples, None)?),
         }
     }
 
-    /// What goes into the head without dropout, `[rows, ...]`, so that a language model gives no logits that nobody looks
+    /// What goes into the head in inference, `[rows, ...]`, so that a language model gives no logits that nobody looks
     /// at.
     pub(super) fn below_head(&self, data: &Prepared, examples: &[usize]) -> Result<Tensor, TchError> {
-        self.rows(data, examples, self.frozen(data, examples, None)?, 0.0)
+        self.rows(data, examples, self.frozen(data, examples, None)?, Mode::Inference)
     }
 
     /// What goes into the first trained stage: examples of `data`, changed as `seed` says if they are to be.
@@ -122,7 +138,7 @@ impl Network {
         if let (Some(augment), Some(seed)) = (&data.augment, seed) {
             batch = augment.apply(batch, seed)?;
         }
-        batch.values = self.apply(data.stage..self.first_trained.max(data.stage), &batch, 0.0)?;
+        batch.values = self.apply(data.stage..self.first_trained.max(data.stage), &batch, Mode::Inference)?;
         Ok(batch)
     }
 
@@ -132,10 +148,10 @@ impl Network {
         data: &Prepared,
         examples: &[usize],
         batch: Batch,
-        dropout: f64,
+        mode: Mode,
     ) -> Result<Tensor, TchError> {
         let first = self.first_trained.max(data.stage);
-        let rows = self.apply(first..self.stages.len() - 1, &batch, dropout)?.f_flatten(0, 1)?;
+        let rows = self.apply(first..self.stages.len() - 1, &batch, mode)?.f_flatten(0, 1)?;
         match data.foretelling(examples) {
             Some(places) => rows.f_index_select(0, &Tensor::f_from_slice(&places)?.f_to(self.device)?),
             None => Ok(rows),
@@ -143,18 +159,18 @@ impl Network {
     }
 
     /// Logits, `[rows, outputs]`, of what goes into the head.
-    pub(super) fn head(&self, rows: &Tensor, dropout: f64) -> Result<Tensor, TchError> {
+    pub(super) fn head(&self, rows: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         match self.stages.last() {
-            Some(head) => head.apply(rows, None, dropout),
+            Some(head) => head.apply(rows, None, mode),
             None => Ok(rows.shallow_clone()),
         }
     }
 
-    fn apply(&self, stages: std::ops::Range<usize>, batch: &Batch, dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, stages: std::ops::Range<usize>, batch: &Batch, mode: Mode) -> Result<Tensor, TchError> {
         let Batch { values, real } = batch;
         let mut values = values.shallow_clone();
         for stage in &self.stages[stages] {
-            values = stage.apply(&values, real.as_ref(), dropout)?;
+            values = stage.apply(&values, real.as_ref(), mode)?;
         }
         Ok(values)
     }
@@ -243,7 +259,7 @@ impl Linear {
     }
 
     /// `[..., inputs]` to `[..., outputs]`.
-    pub(super) fn apply(&self, values: &Tensor) -> Result<Tensor, TchError> {
+    pub(super) fn apply(&self, values: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let transposed = self.inputs_first.then(|| self.weight.f_tr()).transpose()?;
         let weight = transposed.as_ref().unwrap_or(&self.weight);
         let dense = values.f_linear(weight, self.bias.as_ref())?;
@@ -253,7 +269,7 @@ impl Linear {
     }
 }
 
-/// Dropout as in training; with probability 0 the values as they are.
-pub(super) fn drop_some(values: Tensor, dropout: f64) -> Result<Tensor, TchError> {
-    if dropout > 0.0 { values.f_dropout(dropout, true) } else { Ok(values) }
+/// Dropout in training; with probability 0 the values as they are.
+pub(super) fn drop_some(values: Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    if mode.dropout() > 0.0 { values.f_dropout(mode.dropout(), true) } else { Ok(values) }
 }

@@ -54,15 +54,24 @@ pub(super) fn train_and_tell(
         for examples in examples.chunks(batches.batch_size) {
             let mut at = 0;
             fitting.run(examples, |part| {
+                let counted = parameters.statistics()?;
                 let batch = batch.to_string();
                 let (start, whole) = (at.to_string(), part.len() == examples.len());
                 let names = ["dropout", site, &number, &batch, &start];
                 let seed = seed::integer(spec.seed, if whole { &names[..4] } else { &names });
                 let dropout = spec.model.dropout;
-                let logits = network.logits(data, part, Mode::Training { dropout, seed })?;
-                let mean = loss_of.sum(&logits, &data.targets, part)?.f_div_scalar(weight)?;
-                add(&mut gradient, parameters.gradient(&mean)?)?;
-                loss += mean.f_double_value(&[])?;
+                let of_part = || {
+                    let logits = network.logits(data, part, Mode::Training { dropout, seed })?;
+                    let mean = loss_of.sum(&logits, &data.targets, part)?.f_div_scalar(weight)?;
+                    Ok((parameters.gradient(&mean)?, mean.f_double_value(&[])?))
+                };
+                let (part_gradient, part_loss) = match of_part() {
+                    Ok(found) => found,
+                    // What is done again on each half must not be counted twice.
+                    Err(error) => return parameters.set_statistics(&counted).and(Err(error)),
+                };
+                add(&mut gradient, part_gradient)?;
+                loss += part_loss;
                 at += part.len();
                 Ok(())
             })?;
@@ -81,8 +90,7 @@ pub(super) fn train_and_tell(
         optimizer.step(parameters.flat(), gradient, batches.learning_rate(&spec.training, round, done))?;
     }
     // The last step can leave the finite numbers, too.
-    let sum = parameters.flat().f_sum(None)?.f_double_value(&[])?;
-    finite(sum, batches.steps, round)?;
+    finite(parameters.sum()?, batches.steps, round)?;
     step(watch, Phase::Training, batches.steps as usize, batches.steps as usize)?;
     Ok(Trained { params: parameters.values()?, train_loss: last_epoch.mean() })
 }

@@ -98,9 +98,22 @@ impl Image {
     }
 }
 
+/// What batch normalisation counts: the mean and the variance of each channel.
+const STATISTICS: [&str; 2] = [".running_mean", ".running_var"];
+
 /// Whether a tensor holds what batch normalisation has counted, which no gradient changes.
 pub fn is_statistic(name: &str) -> bool {
-    name.ends_with(".running_mean") || name.ends_with(".running_var")
+    STATISTICS.iter().any(|statistic| name.ends_with(statistic))
+}
+
+/// Whether a tensor holds variances that batch normalisation has counted. A sum that was rounded may leave one a hair below 0.
+pub fn is_variance(name: &str) -> bool {
+    name.ends_with(STATISTICS[1])
+}
+
+/// The names of what the batch normalisation of this name counts.
+pub(super) fn statistics_of(norm: &str) -> [String; 2] {
+    STATISTICS.map(|statistic| format!("{norm}{statistic}"))
 }
 
 /// A convolution's weight, without a bias, for so many groups of channels.

@@ -18,7 +18,7 @@ use self::secagg::{SecAggFile, secure_aggregation};
 use self::task::{TaskFile, task};
 use self::training::{TrainingFile, training};
 use self::validation::{ValidationFile, validation};
-use super::{RunSpec, ServerSpec};
+use super::{BatchNorm, RunSpec, ServerSpec};
 use crate::config::Invalid;
 
 #[derive(Deserialize)]
@@ -76,8 +76,24 @@ impl TryFrom<RunFile> for RunSpec {
             server: ServerSpec { learning_rate },
         };
         secagg::check(&run)?;
+        batch_norm(&run)?;
         Ok(run)
     }
+}
+
+/// Statistics are no parameters: nothing may go beyond their mean, and a site has those of the newest round alone.
+fn batch_norm(run: &RunSpec) -> Result<(), Invalid> {
+    let kept = run.model.batch_norm;
+    forbid(
+        "server.learning_rate",
+        kept == BatchNorm::Averaged && run.server.learning_rate > 1.0,
+        "is at most 1 with batch_norm = \"averaged\": a variance beyond the sites' mean may be negative",
+    )?;
+    forbid(
+        "model.batch_norm",
+        kept == BatchNorm::Local && run.validation.restore_best,
+        "\"local\" goes with the newest model only: set validation.restore_best to false",
+    )
 }
 
 fn invalid(key: &str, problem: impl ToString) -> Invalid {

@@ -7,7 +7,9 @@ use serde::Deserialize;
 use super::{forbid, invalid, no_duplicates, positive, within};
 use crate::config::Invalid;
 use crate::run::trainable::compile;
-use crate::run::{Architecture, Lora, ModelSource, ModelSpec, Pooling, Target, Task, TaskInput, Trainable};
+use crate::run::{
+    Architecture, BatchNorm, Lora, ModelSource, ModelSpec, Pooling, Target, Task, TaskInput, Trainable,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +23,7 @@ pub(super) struct ModelFile {
     lora: Option<LoraFile>,
     pooling: Option<Pooling>,
     dropout: Option<f64>,
+    batch_norm: Option<BatchNorm>,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +113,10 @@ pub(super) fn model(file: ModelFile, task: &Task, rounds: u32) -> Result<ModelSp
         return Err(Invalid::new("model.dropout", format!("{dropout} is not in [0, 1)")));
     }
     let pooling = file.pooling.unwrap_or(Pooling::Mean);
-    Ok(ModelSpec { source, trainable, unfreeze, lora, pooling, dropout })
+    let is_of_images = matches!(task.input, TaskInput::Image { .. });
+    forbid("model.batch_norm", file.batch_norm.is_some() && !is_of_images, "is for models of images")?;
+    let batch_norm = file.batch_norm.unwrap_or_default();
+    Ok(ModelSpec { source, trainable, unfreeze, lora, pooling, dropout, batch_norm })
 }
 
 fn lora(file: LoraFile) -> Result<Lora, Invalid> {

@@ -174,6 +174,7 @@ pub(super) fn text_spec(trainable: Trainable, pooling: Pooling) -> RunSpec {
             lora: None,
             pooling,
             dropout: 0.1,
+            batch_norm: BatchNorm::Frozen,
         },
         task: Task {
             dataset: "news".into(),
@@ -203,6 +204,7 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
             lora: None,
             pooling: Pooling::Mean,
             dropout: 0.1,
+            batch_norm: BatchNorm::Frozen,
         },
         task: Task {
             dataset: "points".into(),

@@ -21,7 +21,7 @@ const CONFIG: &str = r#"{"model_type": "torchvision_resnet", "image_size": 32, "
     "std": [0.25, 0.25, 0.25], "block": "basic", "depths": [1, 1], "widths": [4, 8], "batch_norm_eps": 1e-5}"#;
 
 /// A small residual network of fixed weights, as it is imported.
-fn model(folder: &Path) -> ModelConfig {
+pub(super) fn model(folder: &Path) -> ModelConfig {
     let config = ModelConfig::parse(CONFIG.as_bytes()).unwrap();
     fs::write(folder.join(CONFIG_FILE), CONFIG).unwrap();
     let ModelConfig::Image(image) = &config else { panic!("an image classifier") };

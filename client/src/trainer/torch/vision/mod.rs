@@ -10,7 +10,7 @@ mod vit;
 use sheaf_common::model::vision::{Architecture, CHANNELS, Image};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::network::{Linear, Stage, drop_some};
+use super::network::{Linear, Mode, Stage, drop_some};
 use super::source::Source;
 use crate::trainer::TrainError;
 
@@ -118,7 +118,7 @@ impl Convolution {
     }
 
     /// `[batch, inputs, height, width]` to `[batch, outputs, height / stride, width / stride]`.
-    fn apply(&self, maps: &Tensor) -> Result<Tensor, TchError> {
+    fn apply(&self, maps: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let (_, _, height, width) = maps.size4()?;
         let kernel = self.weight.size()[2];
         let [before_h, after_h] = self.padding(height, kernel);
@@ -132,7 +132,7 @@ impl Convolution {
         } else {
             convolve(&maps.f_constant_pad_nd([before_w, after_w, before_h, after_h])?, [0, 0])?
         };
-        self.norm.apply(&maps)
+        self.norm.apply(&maps, mode)
     }
 
     /// Pixels before and after an axis of this size.
@@ -155,12 +155,13 @@ struct BatchNorm {
     running_mean: Tensor,
     running_var: Tensor,
     epsilon: f64,
-    /// Whether it normalises by the batch, and counts it, rather than by what it has counted.
+    /// Whether it normalises by the batch in training, and counts it, rather than by what it has counted.
     counts: bool,
 }
 
 impl BatchNorm {
     fn open(source: &mut Source<'_>, name: &str, width: u64, epsilon: f64) -> Result<Self, TrainError> {
+        let counts = source.is_trained(&format!("{name}.running_mean"));
         let mut part = |part| source.take(&format!("{name}.{part}"), &[width]);
         Ok(Self {
             weight: part("weight")?,
@@ -168,7 +169,7 @@ impl BatchNorm {
             running_mean: part("running_mean")?,
             running_var: part("running_var")?,
             epsilon,
-            counts: false,
+            counts,
         })
     }
 
@@ -176,13 +177,16 @@ impl BatchNorm {
         [&self.weight, &self.bias]
     }
 
-    fn apply(&self, maps: &Tensor) -> Result<Tensor, TchError> {
+    /// A batch of one value a channel has no variance: it is normalised by what was counted, and not counted.
+    fn apply(&self, maps: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        let (examples, _, height, width) = maps.size4()?;
+        let counts = self.counts && mode.is_training() && examples * height * width > 1;
         maps.f_batch_norm(
             Some(&self.weight),
             Some(&self.bias),
             Some(&self.running_mean),
             Some(&self.running_var),
-            self.counts,
+            counts,
             MOMENTUM,
             self.epsilon,
             true,
@@ -198,8 +202,8 @@ impl Stage for Head {
         self.0.parameters()
     }
 
-    fn apply(&self, features: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
-        self.0.apply(&drop_some(features.shallow_clone(), dropout)?)
+    fn apply(&self, features: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
+        self.0.apply(&drop_some(features.shallow_clone(), mode)?, mode)
     }
 }
 
@@ -211,7 +215,7 @@ impl Stage for MeanPooling {
         Vec::new()
     }
 
-    fn apply(&self, maps: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, maps: &Tensor, _real: Option<&Tensor>, _mode: Mode) -> Result<Tensor, TchError> {
         maps.f_mean_dim([-2_i64, -1].as_slice(), false, None)
     }
 }

@@ -8,7 +8,7 @@ use tch::{TchError, Tensor};
 
 use super::{Head, Pixels, batch_of, rows_of};
 use crate::trainer::TrainError;
-use crate::trainer::torch::network::{Linear, Stage, drop_some};
+use crate::trainer::torch::network::{Linear, Mode, Stage, drop_some};
 use crate::trainer::torch::norm::LayerNorm;
 use crate::trainer::torch::source::Source;
 
@@ -58,7 +58,7 @@ impl Stage for Patches {
         vec![&self.weight, &self.bias, &self.class, &self.positions]
     }
 
-    fn apply(&self, images: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, images: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let images = self.pixels.apply(images)?;
         let (_, _, side, _) = self.weight.size4()?;
         let patches = images.f_conv2d(&self.weight, Some(&self.bias), [side, side], [0, 0], [1, 1], 1)?;
@@ -66,7 +66,7 @@ impl Stage for Patches {
         let (batch, _, hidden) = patches.size3()?;
         let class = self.class.f_expand([batch, 1, hidden], false)?;
         let tokens = Tensor::f_cat(&[class, patches], 1)?.f_add(&self.positions)?;
-        rows_of(&drop_some(tokens, dropout)?)
+        rows_of(&drop_some(tokens, mode)?)
     }
 }
 
@@ -97,11 +97,11 @@ impl Layer {
     }
 
     /// Multi-head attention of every token to all tokens.
-    fn attend(&self, tokens: &Tensor) -> Result<Tensor, TchError> {
+    fn attend(&self, tokens: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let (batch, length, hidden) = tokens.size3()?;
         let split = [batch, length, 3, self.heads, hidden / self.heads];
         // `[3, batch, heads, length, hidden / heads]`
-        let parts = self.qkv.apply(tokens)?.f_view(split)?.f_permute([2, 0, 3, 1, 4])?;
+        let parts = self.qkv.apply(tokens, mode)?.f_view(split)?.f_permute([2, 0, 3, 1, 4])?;
         let [query, key, value] = [0, 1, 2].map(|part| parts.f_select(0, part));
         let (query, key, value) = (query?, key?, value?);
         let context = Tensor::f_scaled_dot_product_attention(
@@ -114,7 +114,7 @@ impl Layer {
             None,
             false,
         )?;
-        self.output.apply(&context.f_transpose(1, 2)?.f_reshape([batch, length, hidden])?)
+        self.output.apply(&context.f_transpose(1, 2)?.f_reshape([batch, length, hidden])?, mode)
     }
 }
 
@@ -126,12 +126,12 @@ impl Stage for Layer {
         linears.chain(norms).collect()
     }
 
-    fn apply(&self, tokens: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, tokens: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let tokens = batch_of(tokens)?;
-        let attended = self.attend(&self.attention_norm.apply(&tokens)?)?;
-        let tokens = tokens.f_add(&drop_some(attended, dropout)?)?;
-        let inner = drop_some(self.up.apply(&self.norm.apply(&tokens)?)?.f_gelu("none")?, dropout)?;
-        rows_of(&tokens.f_add(&drop_some(self.down.apply(&inner)?, dropout)?)?)
+        let attended = self.attend(&self.attention_norm.apply(&tokens)?, mode)?;
+        let tokens = tokens.f_add(&drop_some(attended, mode)?)?;
+        let inner = drop_some(self.up.apply(&self.norm.apply(&tokens)?, mode)?.f_gelu("none")?, mode)?;
+        rows_of(&tokens.f_add(&drop_some(self.down.apply(&inner, mode)?, mode)?)?)
     }
 }
 
@@ -143,7 +143,7 @@ impl Stage for ClassToken {
         self.0.parameters().into()
     }
 
-    fn apply(&self, tokens: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, tokens: &Tensor, _real: Option<&Tensor>, _mode: Mode) -> Result<Tensor, TchError> {
         self.0.apply(&tokens.f_select(2, 0)?)
     }
 }
