@@ -370,8 +370,9 @@ pub fn export_adapter(
         .map(|name| exported_name(config, name))
         .collect();
     // The modules of the head, whole: `classifier`, and where it is trained `pre_classifier`.
-    let head = params.tensors.iter().filter(|tensor| lora::is_a(&tensor.name).is_none());
-    let head: BTreeSet<&str> = head.filter_map(|tensor| tensor.name.split('.').next()).collect();
+    let blocks = blocks(spec, config)?;
+    let head: BTreeSet<&str> =
+        blocks.head.iter().filter_map(|tensor| tensor.name.split('.').next()).collect();
     let modules_to_save = if is_decoder { Value::Null } else { json!(head) };
     let adapter_config = json!({
         "peft_type": "LORA",
@@ -379,8 +380,8 @@ pub fn export_adapter(
         "base_model_name_or_path": base,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
+        "lora_dropout": lora.dropout,
+        "bias": lora.bias.name(),
         "fan_in_fan_out": matches!(model, ModelConfig::Gpt2(_)),
         "inference_mode": true,
         "modules_to_save": modules_to_save,
@@ -388,7 +389,16 @@ pub fn export_adapter(
     });
     let mut bytes = serde_json::to_vec_pretty(&adapter_config).map_err(|_| ExportError::Config)?;
     bytes.push(b'\n');
-    let header = header(&params.tensors, |name| format!("base_model.model.{}", exported_name(config, name)));
+    let header = header(&params.tensors, |name| {
+        let exported = exported_name(config, name);
+        // What an adapter is put on is a part of the layer that PEFT puts in its place.
+        let exported =
+            match exported.strip_suffix(".bias").filter(|layer| adapted.iter().any(|it| it == layer)) {
+                Some(layer) => format!("{layer}.base_layer.bias"),
+                None => exported,
+            };
+        format!("base_model.model.{exported}")
+    });
     let pieces = vec![Piece::Global { offset: 0, bytes: params.bytes() }];
     Ok((bytes, WeightsPlan { header, pieces, lora: None }))
 }

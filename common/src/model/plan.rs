@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::config::Invalid;
 use crate::params::{NotGrowing, ParamSpec, ParamTensor, Phases};
 use crate::run::{
-    Architecture, BadPattern, BatchNorm, Lora, ModelSource, RunSpec, Target, TaskInput, Trainable,
+    Architecture, BadPattern, BatchNorm, Lora, LoraBias, ModelSource, RunSpec, Target, TaskInput, Trainable,
     trainable::compile,
 };
 
@@ -229,7 +229,8 @@ fn examples(blocks: &Blocks) -> String {
     names.join(", ")
 }
 
-/// The adapters of the chosen layers, then the head, if it is the task's; a language model's is pretrained.
+/// The adapters of the chosen layers and the biases that go with them, then the head, if it is the task's; a language
+/// model's is pretrained.
 fn adapters(
     spec: &Lora,
     chosen: &[&ParamTensor],
@@ -247,12 +248,25 @@ fn adapters(
             return Err(PlanError::Target { target: target.clone(), known });
         }
     }
-    for tensor in blocks.layers.iter().flatten().filter(|tensor| chosen.contains(tensor)) {
-        if targets.iter().any(|target| lora::is_target(target, tensor)) {
+    let is_adapted = |tensor: &ParamTensor| targets.iter().any(|target| lora::is_target(target, tensor));
+    let adapted: Vec<&ParamTensor> =
+        blocks.layers.iter().flatten().filter(|tensor| is_adapted(tensor)).collect();
+    let is_trained = |bias: &ParamTensor| match (spec.bias, bias.name.strip_suffix(".bias")) {
+        (LoraBias::All, layer) => layer.is_some(),
+        (LoraBias::LoraOnly, Some(layer)) => {
+            adapted.iter().any(|weight| weight.name.strip_suffix(".weight") == Some(layer))
+        }
+        (LoraBias::LoraOnly, None) | (LoraBias::None, _) => false,
+    };
+    let has_own_head = !config.is_some_and(ModelConfig::is_decoder);
+    for tensor in chosen.iter().filter(|tensor| !has_own_head || !blocks.head.contains(tensor)) {
+        if adapted.contains(tensor) {
             tensors.extend(lora::adapter(spec, tensor, blocks.inputs_first));
+        } else if is_trained(tensor) {
+            tensors.push((*tensor).clone());
         }
     }
-    if !config.is_some_and(ModelConfig::is_decoder) {
+    if has_own_head {
         tensors.extend(blocks.head.iter().cloned());
     }
     Ok(tensors)

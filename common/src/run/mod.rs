@@ -168,6 +168,34 @@ pub struct Lora {
     /// The dense layers that get one, by the last part of their names; when there are none, those that PEFT takes for
     /// the model.
     pub targets: Vec<String>,
+    /// Probability with which a value that goes into an adapter is dropped while training, in [0, 1).
+    pub dropout: f64,
+    /// Which biases are trained beside the adapters.
+    pub bias: LoraBias,
+}
+
+/// Which biases are trained beside the adapters, in PEFT's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraBias {
+    /// None.
+    #[default]
+    None,
+    /// Those of all that `trainable` speaks of, normalisations among them.
+    All,
+    /// Those of the layers that have an adapter.
+    LoraOnly,
+}
+
+impl LoraBias {
+    /// Its name in `run.toml` and in PEFT.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::All => "all",
+            Self::LoraOnly => "lora_only",
+        }
+    }
 }
 
 /// How token vectors become one vector for the text.

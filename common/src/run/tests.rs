@@ -304,10 +304,15 @@ fn wrong_values_of_the_model() {
 fn adapters_are_read_and_refused_where_they_cannot_be() {
     let with = |line: &str| parse(&TEXT.replace("trainable = \"last:2\"", line));
     let lora = with("trainable = \"last:2\"\nlora = { rank = 4 }").unwrap().model.lora;
-    assert_eq!(lora, Some(Lora { rank: 4, alpha: 4.0, targets: Vec::new() }));
+    let plain = Lora { rank: 4, alpha: 4.0, targets: Vec::new(), dropout: 0.0, bias: LoraBias::None };
+    assert_eq!(lora, Some(plain.clone()));
+    let lora = with("lora = { rank = 4, dropout = 0.1, bias = \"lora_only\" }").unwrap().model.lora;
+    assert_eq!(lora, Some(Lora { dropout: 0.1, bias: LoraBias::LoraOnly, ..plain }));
     let wrong = |line: &str| with(line).unwrap_err().split_once(": ").unwrap().1.to_owned();
     assert_eq!(wrong("lora = { rank = 0 }"), "model.lora.rank: 0 is not between 1 and 1024");
     assert_eq!(wrong("lora = { alpha = -1 }"), "model.lora.alpha: -1 is not a finite number above 0");
+    assert_eq!(wrong("lora = { dropout = 1 }"), "model.lora.dropout: 1 is not in [0, 1)");
+    assert!(wrong("lora = { bias = \"some\" }").contains("expected one of `none`, `all`, `lora_only`"));
     assert_eq!(wrong("lora = { targets = [] }"), "model.lora.targets: names no layer");
     assert!(
         wrong("trainable = \"head\"\nlora = {}")

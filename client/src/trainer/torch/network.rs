@@ -43,6 +43,8 @@ pub(super) enum Mode {
     Training {
         /// In [0, 1).
         dropout: f64,
+        /// The same for what goes into adapters.
+        adapter_dropout: f64,
         /// Fixes what is dropped.
         seed: i64,
     },
@@ -59,6 +61,16 @@ impl Mode {
         match self {
             Self::Inference => 0.0,
             Self::Training { dropout, .. } => dropout,
+        }
+    }
+
+    /// What an adapter sees of its layer's input: in training some of it may be dropped.
+    fn adapter_input(self, values: &Tensor) -> Result<Tensor, TchError> {
+        match self {
+            Self::Training { adapter_dropout, .. } if adapter_dropout > 0.0 => {
+                values.f_dropout(adapter_dropout, true)
+            }
+            Self::Inference | Self::Training { .. } => Ok(values.shallow_clone()),
         }
     }
 }
@@ -116,7 +128,7 @@ impl Network {
     pub(super) fn logits(&self, data: &Prepared, examples: &[usize], mode: Mode) -> Result<Tensor, TchError> {
         let forward = |batch| self.head(&self.rows(data, examples, batch, mode)?, mode);
         match mode {
-            Mode::Training { dropout, seed } if dropout > 0.0 => {
+            Mode::Training { dropout, adapter_dropout, seed } if dropout.max(adapter_dropout) > 0.0 => {
                 let batch = self.frozen(data, examples, Some(seed))?;
                 seeded(seed, || forward(batch))
             }
@@ -264,7 +276,8 @@ impl Linear {
         let weight = transposed.as_ref().unwrap_or(&self.weight);
         let dense = values.f_linear(weight, self.bias.as_ref())?;
         let Some(Adapter { a, b, scale }) = &self.adapter else { return Ok(dense) };
-        let low = values.f_linear(a, None::<&Tensor>)?.f_linear(b, None::<&Tensor>)?;
+        let kept = mode.adapter_input(values)?;
+        let low = kept.f_linear(a, None::<&Tensor>)?.f_linear(b, None::<&Tensor>)?;
         dense.f_add(&low.f_mul_scalar(*scale)?)
     }
 }
@@ -272,4 +285,30 @@ impl Linear {
 /// Dropout in training; with probability 0 the values as they are.
 pub(super) fn drop_some(values: Tensor, mode: Mode) -> Result<Tensor, TchError> {
     if mode.dropout() > 0.0 { values.f_dropout(mode.dropout(), true) } else { Ok(values) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As in PEFT: what the layer itself makes of its input is whole, and its adapter sees some of it dropped and the
+    /// rest scaled up.
+    #[test]
+    fn an_adapter_sees_some_of_its_input_dropped_in_training_alone() {
+        let eye = || Tensor::eye(64, (Kind::Float, Device::Cpu));
+        let adapter = Adapter { a: eye(), b: eye(), scale: 3.0 };
+        let layer = Linear { weight: eye(), inputs_first: false, bias: None, adapter: Some(adapter) };
+        let ones = Tensor::ones([8, 64], (Kind::Float, Device::Cpu));
+        let mode = Mode::Training { dropout: 0.0, adapter_dropout: 0.25, seed: 5 };
+        let apply = |mode| -> Vec<f32> {
+            seeded(5, || layer.apply(&ones, mode)).unwrap().flatten(0, -1).try_into().unwrap()
+        };
+        assert!(apply(Mode::Inference).iter().all(|value| *value == 4.0));
+        let found = apply(mode);
+        assert!(found.iter().all(|value| *value == 1.0 || *value == 5.0));
+        let dropped = found.iter().filter(|value| **value == 1.0).count();
+        // Of 512 a quarter, with a standard deviation of 10.
+        assert!((78..178).contains(&dropped), "{dropped}");
+        assert_eq!(apply(mode), found);
+    }
 }

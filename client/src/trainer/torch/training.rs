@@ -60,8 +60,10 @@ pub(super) fn train_and_tell(
                 let names = ["dropout", site, &number, &batch, &start];
                 let seed = seed::integer(spec.seed, if whole { &names[..4] } else { &names });
                 let dropout = spec.model.dropout;
+                let adapter_dropout = spec.model.lora.as_ref().map_or(0.0, |lora| lora.dropout);
+                let mode = Mode::Training { dropout, adapter_dropout, seed };
                 let of_part = || {
-                    let logits = network.logits(data, part, Mode::Training { dropout, seed })?;
+                    let logits = network.logits(data, part, mode)?;
                     let mean = loss_of.sum(&logits, &data.targets, part)?.f_div_scalar(weight)?;
                     Ok((parameters.gradient(&mean)?, mean.f_double_value(&[])?))
                 };
