@@ -14,12 +14,13 @@ SECONDS ?= 60
 DENY := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 # The examples, and what each trains on.
-EXAMPLES := newswire heart lending-club
+EXAMPLES := newswire heart lending-club fashion
 newswire_DATA := minilm reuters-r8
 heart_DATA := heart
 lending-club_DATA := lending-club
+fashion_DATA := efficientnet-lite0 fashion-mnist
 # What else the tests read.
-TESTS_DATA := efficientnet-lite0 smollm2
+TESTS_DATA := smollm2
 ifeq ($(filter $(EXAMPLE),$(EXAMPLES)),)
 $(error there is no example '$(EXAMPLE)': EXAMPLE is one of $(EXAMPLES))
 endif

@@ -4,9 +4,9 @@
 //!
 //! What is read here:
 //!
-//! * [`example`]: what an example is; [`newswire`], [`heart`] and [`lending_club`] are some, whose data go to sites as
-//!   [`skewed`] or [`natural`] partitions. [`table`](mod@table) holds their rows, [`cache`] finds the files that they
-//!   are made of, [`metric`] says what they measure.
+//! * [`example`]: what an example is; [`newswire`], [`heart`], [`lending_club`] and [`fashion`] are some, whose data go to
+//!   sites as [`skewed`] or [`natural`] partitions. [`table`](mod@table) holds their rows and [`idx`] images, [`cache`]
+//!   finds the files that they are made of, [`metric`] says what they measure.
 //! * [`shell`]: runs commands in the work folder. [`line`](mod@line) is one of them, [`running`] is one that was
 //!   started, and none of them outlives this process ([`mortal`]).
 //! * [`federation`], then [`baselines`]: the steps, in the order in which they happen; [`settings`] are the
@@ -16,9 +16,11 @@
 mod baselines;
 mod cache;
 mod example;
+mod fashion;
 mod federation;
 mod heart;
 mod history;
+mod idx;
 mod lending_club;
 mod line;
 mod metric;
@@ -71,6 +73,8 @@ enum Name {
     Heart,
     /// Four banks learn which loans will not be paid back: logistic regression on a rare class
     LendingClub,
+    /// Four shops learn to tell clothes apart: a convolutional network
+    Fashion,
 }
 
 impl Name {
@@ -80,6 +84,7 @@ impl Name {
             Self::Newswire => "newswire",
             Self::Heart => "heart",
             Self::LendingClub => "lending-club",
+            Self::Fashion => "fashion",
         }
     }
 
@@ -88,6 +93,7 @@ impl Name {
             Self::Newswire => newswire::example(choice),
             Self::Heart => heart::example(choice),
             Self::LendingClub => lending_club::example(choice),
+            Self::Fashion => fashion::example(choice),
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
 use csv::{QuoteStyle, StringRecord, WriterBuilder};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use crate::example::ExampleError;
+use crate::idx::Images;
 
 /// Reads a CSV file with a header: of each line these columns, in this order.
 pub(crate) fn read(path: &Path, columns: &[&str]) -> Result<Vec<Vec<String>>, ExampleError> {
@@ -27,13 +29,15 @@ pub(crate) fn read(path: &Path, columns: &[&str]) -> Result<Vec<Vec<String>>, Ex
     reader.records().map(row).collect()
 }
 
-/// How a file separates its fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a data set is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Commas, and quotes where they are needed.
     Csv,
     /// Tabulators and no quotes: a quote in a text is a character like any other.
     Tsv,
+    /// These images, at the places that the first column says.
+    Idx(Rc<Images>),
 }
 
 /// Rows with their label.
@@ -52,7 +56,7 @@ pub(crate) struct Table {
 impl Table {
     /// A table of the same columns with other rows.
     pub(crate) fn with_rows(&self, rows: Vec<Vec<String>>) -> Self {
-        Self { format: self.format, columns: self.columns.clone(), label: self.label, rows }
+        Self { format: self.format.clone(), columns: self.columns.clone(), label: self.label, rows }
     }
 
     /// Some of its rows, drawn at random.
@@ -83,13 +87,19 @@ impl Table {
         groups
     }
 
-    /// Writes `NAME.csv` or `NAME.tsv`.
+    /// Writes its file, or its two.
     pub(crate) fn write(&self, folder: &Path, name: &str) -> csv::Result<()> {
+        let path = folder.join(self.file(name));
+        if let Format::Idx(images) = &self.format {
+            let place = |row: &Vec<String>| row.first()?.parse().ok();
+            let places: Vec<usize> = self.rows.iter().filter_map(place).collect();
+            return Ok(images.write(&places, &path, &folder.join(labels_file(name)))?);
+        }
         let mut builder = WriterBuilder::new();
         if self.format == Format::Tsv {
             builder.delimiter(b'\t').quote_style(QuoteStyle::Never);
         }
-        let mut writer = builder.from_path(folder.join(self.file(name)))?;
+        let mut writer = builder.from_path(path)?;
         writer.write_record(&self.columns)?;
         self.rows.iter().try_for_each(|row| writer.write_record(row))?;
         Ok(writer.flush()?)
@@ -98,8 +108,15 @@ impl Table {
     /// The keys of a data set in `site.toml` that say where this one lies and how it is read.
     pub(crate) fn keys(&self, name: &str) -> String {
         let path = format!("path = \"{}\"\n", self.file(name));
-        match self.format {
+        match &self.format {
             Format::Csv => path,
+            Format::Idx(images) => {
+                format!(
+                    "{path}labels = \"{}\"\nformat = \"idx\"\nclasses = {:?}\n",
+                    labels_file(name),
+                    images.classes
+                )
+            }
             Format::Tsv => path + "# A quote in a text is a character like any other.\nquotes = false\n",
         }
     }
@@ -107,7 +124,12 @@ impl Table {
     fn file(&self, name: &str) -> String {
         match self.format {
             Format::Csv => format!("{name}.csv"),
+            Format::Idx(_) => format!("{name}-images.idx"),
             Format::Tsv => format!("{name}.tsv"),
         }
     }
+}
+
+fn labels_file(name: &str) -> String {
+    format!("{name}-labels.idx")
 }

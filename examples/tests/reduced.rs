@@ -71,3 +71,11 @@ fn banks_find_bad_loans_better_together_than_alone() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn shops_tell_clothes_apart_better_together_than_alone() -> Result<()> {
+    for measured in measure("fashion", ["accuracy", "macro_f1"])? {
+        assert!(measured.federated > measured.best_alone());
+    }
+    Ok(())
+}
