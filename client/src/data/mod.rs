@@ -2,7 +2,8 @@
 //!
 //! 1. `table` reads rows from a file, `lines` those of JSON lines.
 //!    `images` finds images and decodes them.
-//! 2. `encode` turns the cells of a row into model inputs, and `targets` holds what is learned.
+//! 2. `encode` turns the cells of a row into model inputs (`hashing`: words that no list holds), and `targets` holds what is
+//!    learned.
 //! 3. [`load()`] does both for a whole data set; `contract` says why it could not, once for the site and once
 //!    for the operator, who must learn the reason but none of the site's values.
 //! 4. [`count()`] reads the same for a survey, and keeps its counts alone.
@@ -13,6 +14,7 @@ mod contract;
 mod count;
 mod encode;
 mod folds;
+mod hashing;
 mod images;
 mod lines;
 mod load;

@@ -585,13 +585,28 @@ fn wrong_columns() {
             (
                 "categories = [\"f\", \"m\", \"x\"]\n",
                 "",
-                "run.toml:14: task.features.1.categories: list the categories",
+                "run.toml:14: task.features.1.categories: list the categories, or give `buckets` if nobody can",
             ),
             ("\"f\", \"m\"", "\"m\", \"m\"", "run.toml:17: task.features.1.categories: `m` is listed twice"),
             (
                 "\"numeric\"",
                 "\"numeric\"\ncategories = [\"a\"]",
                 "run.toml:14: task.features.0.categories: a numeric column has none",
+            ),
+            (
+                "\"numeric\"",
+                "\"numeric\"\nbuckets = 8",
+                "run.toml:14: task.features.0.buckets: a numeric column has none",
+            ),
+            (
+                "missing = [\"?\"]",
+                "buckets = 8",
+                "run.toml:18: task.features.1.buckets: is for values that are not listed; give it or `categories`, not both",
+            ),
+            (
+                "categories = [\"f\", \"m\", \"x\"]",
+                "buckets = 1",
+                "run.toml:17: task.features.1.buckets: 1 is not between 2 and 65536",
             ),
             (
                 "\"numeric\"",

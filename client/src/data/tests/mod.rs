@@ -52,7 +52,7 @@ fn numeric(column: &str, mean: f64, std: f64, missing: &[&str]) -> Feature {
 }
 
 fn categorical(column: &str, categories: &[&str], missing: &[&str]) -> Feature {
-    let kind = FeatureKind::Categorical { categories: owned(categories) };
+    let kind = FeatureKind::Categorical { categories: owned(categories), other: false };
     Feature { column: column.to_owned(), kind, missing: owned(missing) }
 }
 

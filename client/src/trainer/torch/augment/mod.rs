@@ -56,7 +56,9 @@ impl Augment {
             TaskInput::Table { features } => {
                 let inputs = features.iter().flat_map(|feature| match &feature.kind {
                     FeatureKind::Numeric { .. } => vec![1.0_f32, 0.0],
-                    FeatureKind::Categorical { categories } => vec![0.0; categories.len()],
+                    words @ (FeatureKind::Categorical { .. } | FeatureKind::Hashed { .. }) => {
+                        vec![0.0; words.width() as usize]
+                    }
                 });
                 let inputs: Vec<f32> = inputs.collect();
                 Examples::Rows { numbers: Tensor::f_from_slice(&inputs)?.f_to(device)? }
