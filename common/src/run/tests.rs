@@ -725,7 +725,7 @@ fn wrong_values_of_schedules_and_losses() {
         ("class_weights = [1, 2, 0]", "training.class_weights: 0 is not a finite number above 0"),
         (
             "class_weights = \"balanced\"",
-            "training.class_weights: takes the sites' pooled counts to be balanced: leave it out, and let `sheaf survey --class-weights` write it; or write \"balanced-local\", by each site's own counts",
+            "training.class_weights: takes the sites' pooled counts to be balanced, which `sheaf run submit` asks them for: write numbers here, as `sheaf survey --class-weights` does, or \"balanced-local\", by each site's own counts",
         ),
         ("proximal_mu = -0.1", "training.proximal_mu: must be 0 or above"),
         ("gamma = 0.5", "training.gamma: only the schedules \"step\" and \"exponential\" have it"),

@@ -16,7 +16,7 @@ use super::output::Output;
 use super::session::{Session, SessionError};
 use super::settings::Settings;
 use super::table::{Align, table};
-use super::{CliError, json, run_card, units, watch};
+use super::{CliError, json, run_card, survey, units, watch};
 
 pub(super) async fn execute(
     command: RunCommand,
@@ -71,6 +71,7 @@ pub(super) async fn execute(
 async fn submit_file(path: &Path, settings: &Settings) -> Result<RunId, CliError> {
     let file = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|e| CliError::RunFile(file.clone(), e))?;
+    let text = survey::balanced(&file, &text, settings).await?.unwrap_or(text);
     RunSpec::parse(&file, &text)?;
     let (run, warnings) = submit(settings, &Request::Submit { file, text }).await?;
     for warning in warnings {

@@ -250,7 +250,7 @@ fn loss(file: &TrainingFile, labels: usize) -> Result<Loss, Invalid> {
         Some(ClassWeightsFile::Word(word)) if word == "balanced" => {
             return Err(Invalid::new(
                 "training.class_weights",
-                "takes the sites' pooled counts to be balanced: leave it out, and let `sheaf survey --class-weights` write it; or write \"balanced-local\", by each site's own counts",
+                "takes the sites' pooled counts to be balanced, which `sheaf run submit` asks them for: write numbers here, as `sheaf survey --class-weights` does, or \"balanced-local\", by each site's own counts",
             ));
         }
         Some(ClassWeightsFile::Word(word)) => {
