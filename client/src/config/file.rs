@@ -104,6 +104,7 @@ enum Written {
     Csv,
     Tsv,
     Jsonl,
+    Parquet,
     ImageFolder,
     Idx,
 }
@@ -165,11 +166,14 @@ fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
     let delimiter = match (file.delimiter, written) {
         (Some(delimiter), _) => single_byte(&key("delimiter"), &delimiter)?,
         (None, Written::Tsv) => b'\t',
-        (None, Written::Csv | Written::Jsonl | Written::ImageFolder | Written::Idx) => b',',
+        (None, Written::Csv | Written::Jsonl | Written::Parquet | Written::ImageFolder | Written::Idx) => {
+            b','
+        }
     };
     let format = match written {
         Written::Csv | Written::Tsv => Format::Delimited,
         Written::Jsonl => Format::JsonLines,
+        Written::Parquet => Format::Parquet,
         Written::ImageFolder => Format::ImageFolder,
         Written::Idx => Format::Idx,
     };
@@ -205,13 +209,14 @@ fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
 fn check_keys(key: &dyn Fn(&str) -> String, written: Written, file: &DatasetFile) -> Result<(), Invalid> {
     let (is_text, is_table) = match written {
         Written::Csv | Written::Tsv => (true, true),
-        Written::Jsonl => (false, true),
+        Written::Jsonl | Written::Parquet => (false, true),
         Written::ImageFolder | Written::Idx => (false, false),
     };
     let is_idx = written == Written::Idx;
     let why = match written {
         Written::Csv | Written::Tsv => "is for \"idx\" only",
         Written::Jsonl => "is not for JSON lines, whose keys are the columns",
+        Written::Parquet => "is not for Parquet, which names its columns itself",
         Written::ImageFolder => "is not for \"image-folder\", whose folders are the labels",
         Written::Idx => "is not for \"idx\", which has images and labels alone",
     };
@@ -266,10 +271,11 @@ fn format_of(key: &str, path: &Path) -> Result<Written, Invalid> {
         Some("csv") => Ok(Written::Csv),
         Some("tsv" | "tab") => Ok(Written::Tsv),
         Some("jsonl" | "ndjson") => Ok(Written::Jsonl),
+        Some("parquet") => Ok(Written::Parquet),
         _ => Err(Invalid::new(
             key,
             format!(
-                "is missing, and the name of {} does not tell it: write \"csv\", \"tsv\", \"jsonl\", \"image-folder\" or \"idx\"",
+                "is missing, and the name of {} does not tell it: write \"csv\", \"tsv\", \"jsonl\", \"parquet\", \"image-folder\" or \"idx\"",
                 path.display()
             ),
         )),

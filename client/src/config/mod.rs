@@ -79,6 +79,8 @@ pub enum Format {
     Delimited,
     /// A JSON object per line.
     JsonLines,
+    /// Columns of Apache Parquet.
+    Parquet,
     /// A folder of images, with a folder in it for each class.
     ImageFolder,
     /// MNIST's: a file of images and one of labels.

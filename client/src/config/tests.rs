@@ -117,8 +117,8 @@ fn what_is_wrong_is_said_with_its_line() {
             "site.toml:10: datasets.heart.format: is missing, and the name of a.dat does not tell it",
         ),
         (
-            with("path = \"a.csv\"\nformat = \"parquet\""),
-            "site.toml:12: unknown variant `parquet`, expected one of `csv`, `tsv`, `jsonl`, `image-folder`, `idx`",
+            with("path = \"a.csv\"\nformat = \"excel\""),
+            "site.toml:12: unknown variant `excel`, expected one of `csv`, `tsv`, `jsonl`, `parquet`, `image-folder`, `idx`",
         ),
         (
             with("path = \"scans\"\nformat = \"image-folder\"\nrename = { x = \"a\" }"),

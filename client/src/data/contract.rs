@@ -34,9 +34,17 @@ pub(super) enum Breach {
     NoObject { line: u64, why: String },
     /// A row has too few or too many fields.
     Ragged { line: u64, fields: usize, columns: usize },
-    /// A cell breaks the contract, in the column that the run calls `column` and the file `own`. What is no text has no
-    /// lines.
-    Cell { line: Option<u64>, column: String, own: String, value: String, problem: CellProblem },
+    /// A column, by the run's name and the file's, holds what is neither words nor numbers.
+    UnreadableColumn { column: String, own: String },
+    /// A cell breaks the contract, in the column that the run calls `column` and the file `own`; and the line or row that it
+    /// is in, if it is in one.
+    Cell {
+        place: Option<(&'static str, u64)>,
+        column: String,
+        own: String,
+        value: String,
+        problem: CellProblem,
+    },
     /// An image, a path or its place in the file, cannot be had.
     Image { image: String, problem: ImageProblem },
     /// A file of IDX is not what it should be.
@@ -93,7 +101,12 @@ impl ContractError {
             Breach::Ragged { line, fields, columns } => {
                 format!("line {line} has {fields} fields where the file has {columns} columns")
             }
-            Breach::Cell { line, column, problem, .. } => match problem {
+            Breach::UnreadableColumn { column, .. } => {
+                format!(
+                    "column `{column}` is nested or of a type that is neither words, numbers nor truth values"
+                )
+            }
+            Breach::Cell { place, column, problem, .. } => match problem {
                 CellProblem::UnknownLabel | CellProblem::UnknownCategory => {
                     format!(
                         "column `{column}` holds a value that {}; the site's log says which",
@@ -106,7 +119,7 @@ impl ContractError {
                 | CellProblem::NotANumber
                 | CellProblem::NotFinite
                 | CellProblem::TooLarge => {
-                    let place = line.map(|line| format!("line {line}, ")).unwrap_or_default();
+                    let place = place.map(|(unit, at)| format!("{unit} {at}, ")).unwrap_or_default();
                     format!("{place}column `{column}` holds a value that {}", problem.of_a_value())
                 }
             },
@@ -151,9 +164,13 @@ impl fmt::Display for ContractError {
                 f,
                 ", line {line}: {fields} fields where the file has {columns} columns; check the delimiter and the quotes"
             ),
-            Breach::Cell { line, own, value, problem, .. } => {
-                if let Some(line) = line {
-                    write!(f, ", line {line}")?;
+            Breach::UnreadableColumn { own, .. } => write!(
+                f,
+                ", column `{own}` is nested or of a type that is neither words, numbers nor truth values; write it as one of these"
+            ),
+            Breach::Cell { place, own, value, problem, .. } => {
+                if let Some((unit, at)) = place {
+                    write!(f, ", {unit} {at}")?;
                 }
                 let (what, remedy) = (problem.of_a_value(), problem.remedy());
                 write!(f, ", column `{own}`: {value:?} {what}; {remedy}")

@@ -1,6 +1,6 @@
 //! A site's data, read from its own files and brought into the form that the run's contract fixes.
 //!
-//! 1. `table` reads rows from a file, `lines` those of JSON lines.
+//! 1. `table` reads rows from a file, `lines` those of JSON lines, `parquet` those of Parquet.
 //!    `images` finds images and decodes them.
 //! 2. `encode` turns the cells of a row into model inputs (`hashing`: words that no list holds), and `targets` holds what is
 //!    learned.
@@ -18,6 +18,7 @@ mod hashing;
 mod images;
 mod lines;
 mod load;
+mod parquet;
 mod split;
 mod table;
 mod targets;

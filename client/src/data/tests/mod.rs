@@ -6,6 +6,7 @@ mod counting;
 mod encoding;
 mod images;
 mod lines;
+mod parquet;
 mod splitting;
 
 use std::fs;
