@@ -129,7 +129,7 @@ impl TryFrom<SiteFile> for SiteConfig {
         let datasets = file
             .datasets
             .into_iter()
-            .map(|(name, written)| dataset(&name, written).map(|dataset| (name, dataset)))
+            .map(|(name, written)| dataset(&name, written, &file.state_dir).map(|dataset| (name, dataset)))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             server: address(file.server)?,
@@ -154,7 +154,7 @@ fn address(written: String) -> Result<String, Invalid> {
     }
 }
 
-fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
+fn dataset(name: &str, file: DatasetFile, state_dir: &Path) -> Result<DatasetConfig, Invalid> {
     let key = |part: &str| format!("datasets.{name}.{part}");
     named(&key("path"), &file.path)?;
     let written = match (file.format, &file.delimiter) {
@@ -202,6 +202,7 @@ fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
         labels: file.labels,
         classes: file.classes,
         memory_mib: file.memory_mib.unwrap_or(MEMORY_MIB),
+        spill: state_dir.to_owned(),
     })
 }
 

@@ -61,6 +61,8 @@ pub struct DatasetConfig {
     pub classes: Vec<String>,
     /// MiB of memory that images may take.
     pub memory_mib: u64,
+    /// The folder for images that take more memory than that: the site's `state_dir`.
+    pub spill: PathBuf,
 }
 
 /// Where the names of columns come from.
@@ -132,7 +134,10 @@ impl SiteConfig {
     fn relative_to(mut self, folder: &Path) -> Self {
         let CredentialPaths { certificate, key, ca } = &mut self.identity;
         let data = self.datasets.values_mut().flat_map(|dataset| {
-            [&mut dataset.path].into_iter().chain(&mut dataset.images).chain(&mut dataset.labels)
+            [&mut dataset.path, &mut dataset.spill]
+                .into_iter()
+                .chain(&mut dataset.images)
+                .chain(&mut dataset.labels)
         });
         for path in [certificate, key, ca, &mut self.state_dir].into_iter().chain(data) {
             *path = folder.join(&*path);

@@ -95,6 +95,7 @@ fn a_data_set_is_read_whole() {
         labels: None,
         classes: Vec::new(),
         memory_mib: 4096,
+        spill: "state".into(),
     };
     assert_eq!(dataset(written), expected);
     let named = dataset("path = \"a.csv\"\nhas_header = false\ncolumns = [\"age\", \"num\"]");

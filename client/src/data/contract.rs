@@ -51,6 +51,8 @@ pub(super) enum Breach {
     Idx(String),
     /// Nobody says how large images are to be.
     NoSize,
+    /// Images that go to a file cannot be written there, in the system's words.
+    NoRoom(String),
     /// Images would take so many bytes, and the site gives them `most`.
     TooMuch { bytes: u64, most: u64 },
 }
@@ -135,6 +137,7 @@ impl ContractError {
             Breach::NoSize => {
                 "the size of its images is not known: set task.image_size in run.toml".to_owned()
             }
+            Breach::NoRoom(_) => "its images cannot be kept on the site's disk; its log says why".to_owned(),
             Breach::TooMuch { .. } => "its images take more memory than the site gives them".to_owned(),
         };
         format!("data set `{}`: {reason}", self.dataset)
@@ -189,10 +192,14 @@ impl fmt::Display for ContractError {
             }
             Breach::Idx(reason) => write!(f, " does not fit: {reason}"),
             Breach::NoSize => f.write_str(": neither the run nor its model says how large images are to be"),
+            Breach::NoRoom(reason) => write!(
+                f,
+                ": its images take more memory than `memory_mib`, and cannot be kept in `state_dir` instead: {reason}"
+            ),
             Breach::TooMuch { bytes, most } => write!(
                 f,
-                ": its images take {} MiB of memory and may take {} MiB; raise `memory_mib` in site.toml, or lower the \
-                 size of images or their number",
+                ": its images take {} MiB of memory as they are in their file, and may take {} MiB; raise `memory_mib` in \
+                 site.toml, or write them as PNG",
                 bytes.div_ceil(1 << 20),
                 most >> 20
             ),

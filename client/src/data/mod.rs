@@ -27,6 +27,7 @@ mod tests;
 
 pub use contract::ContractError;
 pub use count::count;
+pub use images::Stored;
 pub use load::{load, load_grouped};
 pub use split::{Parts, few, hold_out_test, split};
 pub use table::{Survey, survey};
@@ -60,6 +61,13 @@ pub enum Inputs {
         /// All pixels, of which 255 is white.
         values: Vec<u8>,
     },
+    /// The same in a file, for want of memory.
+    StoredImages {
+        /// Width and height in pixels.
+        size: usize,
+        /// Where they are.
+        images: Stored,
+    },
 }
 
 /// A site's examples, divided once for the whole run: the same in every round.
@@ -87,7 +95,9 @@ impl Dataset {
         let inputs = match &self.inputs {
             Inputs::Text(_) => Inputs::Text(Vec::new()),
             Inputs::Table { width, .. } => Inputs::Table { width: *width, values: Vec::new() },
-            Inputs::Images { size, .. } => Inputs::Images { size: *size, values: Vec::new() },
+            Inputs::Images { size, .. } | Inputs::StoredImages { size, .. } => {
+                Inputs::Images { size: *size, values: Vec::new() }
+            }
         };
         Self { inputs, targets: self.targets.empty_like() }
     }

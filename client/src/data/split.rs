@@ -88,6 +88,10 @@ fn part(dataset: Dataset, places: &BTreeSet<usize>) -> (Dataset, Dataset) {
             let [rows, others] = divide_rows(values, 3 * size * size, places);
             (Inputs::Images { size, values: rows }, Inputs::Images { size, values: others })
         }
+        Inputs::StoredImages { size, images } => {
+            let [rows, others] = images.divided(places);
+            (Inputs::StoredImages { size, images: rows }, Inputs::StoredImages { size, images: others })
+        }
     };
     (Dataset { inputs, targets }, Dataset { inputs: other_inputs, targets: other_targets })
 }

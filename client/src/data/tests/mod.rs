@@ -39,6 +39,7 @@ impl TestFile {
             labels: None,
             classes: Vec::new(),
             memory_mib: 64,
+            spill: folder.path().to_owned(),
         };
         Self { config, _folder: folder }
     }

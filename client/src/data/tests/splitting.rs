@@ -16,7 +16,9 @@ fn numbered(labels: Vec<u32>) -> Dataset {
 fn places(dataset: &Dataset) -> Vec<usize> {
     match &dataset.inputs {
         Inputs::Text(texts) => texts.iter().map(|text| text.parse().unwrap()).collect(),
-        Inputs::Table { .. } | Inputs::Images { .. } => panic!("the examples are texts"),
+        Inputs::Table { .. } | Inputs::Images { .. } | Inputs::StoredImages { .. } => {
+            panic!("the examples are texts")
+        }
     }
 }
 

@@ -178,7 +178,9 @@ impl Table {
                 Ok(Self { width, values, labels })
             }
             Inputs::Table { .. } => failed("the data's rows are not as wide as the run's features"),
-            Inputs::Text(_) | Inputs::Images { .. } => failed("softmax regression reads tables only"),
+            Inputs::Text(_) | Inputs::Images { .. } | Inputs::StoredImages { .. } => {
+                failed("softmax regression reads tables only")
+            }
         }
     }
 
