@@ -818,6 +818,8 @@ fn augmentation_is_read_and_fits_the_task() {
         (image("token_masking = 0.1"), "training.augmentation.token_masking: is for text encoders"),
         (text("rotation = 5.0"), "training.augmentation.rotation: is for images"),
         (text("noise = 0.5"), "training.augmentation.noise: is for images and tables"),
+        (text("mixup = 0.2"), "training.augmentation.mixup: is for images and tables"),
+        (image("mixup = 11.0"), "training.augmentation.mixup: 11 is not in [0, 10]"),
         (
             table("architecture = \"softmax\"", "noise = 0.5"),
             "training.augmentation.noise: is not for softmax",

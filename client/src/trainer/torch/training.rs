@@ -64,7 +64,11 @@ pub(super) fn train_and_tell(
                 let mode = Mode::Training { dropout, adapter_dropout, seed };
                 let of_part = || {
                     let logits = network.logits(data, part, mode)?;
-                    let mean = loss_of.sum(&logits, &data.targets, part)?.f_div_scalar(weight)?;
+                    let sum = match data.augment.as_ref().and_then(|augment| augment.mix(part.len(), seed)) {
+                        Some(mix) => loss_of.sum_of_pairs(&logits, &data.targets, part, &mix)?,
+                        None => loss_of.sum(&logits, &data.targets, part)?,
+                    };
+                    let mean = sum.f_div_scalar(weight)?;
                     Ok((parameters.gradient(&mean)?, mean.f_double_value(&[])?))
                 };
                 let (part_gradient, part_loss) = match of_part() {

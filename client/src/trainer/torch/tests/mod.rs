@@ -9,6 +9,7 @@ mod forward;
 mod images;
 mod language;
 mod minilm;
+mod mixup;
 mod optimizers;
 mod reference;
 mod refusals;
