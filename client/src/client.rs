@@ -11,6 +11,8 @@ use sheaf_common::message::{ServerMessage, SiteMessage, TaskId, Update};
 use sheaf_common::model::{MANIFEST_MAX, Manifest};
 use sheaf_common::secagg::client::{self as secagg, Witness};
 use sheaf_common::status::Phase;
+use sheaf_transport::connection::Connection;
+use sheaf_transport::dial::Dialer;
 use sheaf_transport::tls::{CredentialError, Credentials};
 use sheaf_transport::transfer::{self, TransferError};
 use tokio::sync::mpsc;
@@ -55,7 +57,7 @@ pub struct Client {
     state: SiteState,
     worker: Worker,
     /// The connection, while there is one.
-    connection: Option<quinn::Connection>,
+    connection: Option<Connection>,
     outbox: mpsc::Sender<SiteMessage>,
     results: mpsc::UnboundedSender<Input>,
     transfer: Transfers,
@@ -98,6 +100,7 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
         entropy: Box::new(rand::random),
     };
     info!(identity = %credentials.identity, server = config.server, "starting");
+    let dialer = Dialer::new(config.server.clone(), config.network.clone());
     let mut client = Client {
         globals: BTreeMap::new(),
         session: Session::new(updates, memory, trust),
@@ -109,7 +112,7 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
         results,
         last_progress: None,
     };
-    let link = tokio::spawn(link::keep(config.server.clone(), credentials, link_events, outbox_end));
+    let link = tokio::spawn(link::keep(dialer, credentials, link_events, outbox_end));
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -298,7 +301,7 @@ impl Transfers {
     /// that they are made of.
     async fn fetch_all(
         &self,
-        connection: &quinn::Connection,
+        connection: &Connection,
         task: &Task,
         witness: Option<&Witness>,
     ) -> Result<(), TransferError> {
@@ -321,7 +324,7 @@ impl Transfers {
 
     async fn get(
         &self,
-        connection: &quinn::Connection,
+        connection: &Connection,
         task: &TaskId,
         blob: BlobId,
         max: u64,
@@ -335,12 +338,7 @@ impl Transfers {
     }
 
     /// Sends a masked vector, or the delta of a run that is not encrypted.
-    async fn put(
-        &self,
-        connection: &quinn::Connection,
-        task: &TaskId,
-        blob: BlobId,
-    ) -> Result<u64, TransferError> {
+    async fn put(&self, connection: &Connection, task: &TaskId, blob: BlobId) -> Result<u64, TransferError> {
         let mut progress = self.progress(task, Phase::Uploading);
         let masked = self.state.masked.length(blob).is_some();
         let dir = if masked { &self.state.masked } else { &self.state.deltas };

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sheaf_common::message::{Hello, Open, ServerMessage, SiteMessage};
 use sheaf_common::wire::PROTOCOL_VERSION;
-use sheaf_transport::endpoint::{ConnectError, Link, connect, reason};
+use sheaf_transport::connection::{Connection, Ended as EndedBy};
+use sheaf_transport::dial::{ConnectError, Dialer, Link};
 use sheaf_transport::frames::{self, FrameError};
 use sheaf_transport::tls::Credentials;
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 #[derive(Debug)]
 pub enum Event {
     /// The server welcomed us; blobs move over this connection.
-    Up(quinn::Connection),
+    Up(Connection),
     /// The server said something.
     Message(ServerMessage),
     /// The connection is gone.
@@ -37,25 +38,25 @@ enum Ended {
     #[error("the server said something out of turn")]
     OutOfTurn,
     #[error("{0}")]
-    Closed(String),
+    Closed(#[from] EndedBy),
 }
 
-/// Keeps a connection up until `outbox` is closed. What waits in the outbox while there is none is dropped: the
+/// Keeps a connection to what `dialer` reaches up until `outbox` is closed. What waits in the outbox while there is none is dropped: the
 /// server asks again.
 pub async fn keep(
-    server: String,
+    dialer: Dialer,
     credentials: Arc<Credentials>,
     events: mpsc::Sender<Event>,
     mut outbox: mpsc::Receiver<SiteMessage>,
 ) {
     let mut pause = BACKOFF.0;
     loop {
-        let ended = match connect(&server, &credentials).await {
+        let ended = match dialer.connect(&credentials).await {
             Ok(link) => {
                 let ended = talk(&link, &events, &mut outbox, &mut pause).await;
                 // The connection's own word on why it ended says more than the stream's.
                 let ended = match (ended, link.connection.close_reason()) {
-                    (Err(Ended::Frame(_)), Some(error)) => Err(Ended::Closed(reason(&error))),
+                    (Err(Ended::Frame(_)), Some(why)) => Err(Ended::Closed(why)),
                     (ended, _) => ended,
                 };
                 link.close().await;
@@ -83,14 +84,16 @@ async fn talk(
     outbox: &mut mpsc::Receiver<SiteMessage>,
     pause: &mut Duration,
 ) -> Result<(), Ended> {
-    let (mut send, mut recv) =
-        link.connection.open_bi().await.map_err(|error| Ended::Closed(reason(&error)))?;
+    let (mut send, mut recv) = link.connection.open_bi().await?;
     // Control messages go before bulk.
-    let _ = send.set_priority(10);
+    send.set_priority(10);
     let software = concat!("sheaf-client ", env!("CARGO_PKG_VERSION")).to_owned();
     frames::write(&mut send, &Open::Site(Hello { protocol: PROTOCOL_VERSION, software })).await?;
     match frames::read(&mut recv).await? {
-        ServerMessage::Welcome { federation, software } => info!(%federation, %software, "connected"),
+        ServerMessage::Welcome { federation, software } => {
+            let transport = link.connection.transport();
+            info!(%federation, %software, %transport, "connected");
+        }
         ServerMessage::Refused(why) => return Err(Ended::Refused(why)),
         ServerMessage::Train(_)
         | ServerMessage::Evaluate(_)

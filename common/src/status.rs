@@ -236,9 +236,9 @@ pub struct Participant {
 pub struct SiteStatus {
     /// The site.
     pub site: ClientId,
-    /// Whether it is connected.
-    pub connected: bool,
-    /// Whether it may be.
+    /// Its connection, while there is one.
+    pub connection: Option<SiteConnection>,
+    /// Whether it may connect.
     pub standing: Standing,
     /// Where from.
     pub address: String,
@@ -252,6 +252,34 @@ pub struct SiteStatus {
     pub bytes_down: u64,
     /// Bytes of blobs that it has sent since the server started.
     pub bytes_up: u64,
+}
+
+/// How a site is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteConnection {
+    /// Over what.
+    pub transport: Transport,
+    /// How long ago it was last heard of, in whole seconds. A site that only trains is heard of every few.
+    pub silent_secs: u32,
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// QUIC, over UDP.
+    Quic,
+    /// TLS over TCP.
+    Tcp,
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+        })
+    }
 }
 
 /// Whether a site may take part.

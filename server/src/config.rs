@@ -10,8 +10,10 @@ use sheaf_transport::tls::CredentialPaths;
 /// The server's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// The one UDP port; port 0 takes a free one, which is then written to `DATA_DIR/address`.
+    /// The UDP port; port 0 takes a free one, which is then written to `DATA_DIR/address`.
     pub listen: SocketAddr,
+    /// The TCP port for sites whose network lets no UDP out, if there is to be one; port 0 takes UDP's number.
+    pub listen_tcp: Option<SocketAddr>,
     /// Where everything durable lies; made when it is not there.
     pub data_dir: PathBuf,
     /// Certificate, key and CA.
@@ -22,6 +24,7 @@ pub struct ServerConfig {
 #[serde(deny_unknown_fields)]
 struct Written {
     listen: String,
+    listen_tcp: Option<String>,
     data_dir: PathBuf,
     identity: WrittenIdentity,
 }
@@ -38,15 +41,26 @@ impl TryFrom<Written> for ServerConfig {
     type Error = Invalid;
 
     fn try_from(written: Written) -> Result<Self, Invalid> {
-        let listen = written.listen.parse().map_err(|_| {
-            Invalid::new(
-                "listen",
-                format!("`{}` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\"", written.listen),
-            )
-        })?;
+        let listen = address("listen", &written.listen, "")?;
+        let listen_tcp = match written.listen_tcp.as_deref() {
+            None => Some(listen),
+            Some("off") => None,
+            Some(other) => Some(address("listen_tcp", other, ", or \"off\"")?),
+        };
         let WrittenIdentity { certificate, key, ca } = written.identity;
-        Ok(Self { listen, data_dir: written.data_dir, identity: CredentialPaths { certificate, key, ca } })
+        Ok(Self {
+            listen,
+            listen_tcp,
+            data_dir: written.data_dir,
+            identity: CredentialPaths { certificate, key, ca },
+        })
     }
+}
+
+fn address(key: &str, written: &str, or: &str) -> Result<SocketAddr, Invalid> {
+    written.parse().map_err(|_| {
+        Invalid::new(key, format!("`{written}` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\"{or}"))
+    })
 }
 
 /// The configuration cannot be used.

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use quinn::{Connection, RecvStream, SendStream};
 use sheaf_common::id::{ClientId, Federation, Identity, Role};
 use sheaf_common::message::{Hello, Open, Reply, Request, ServerMessage, SiteMessage};
 use sheaf_common::secagg::message::Answer;
@@ -12,7 +11,9 @@ use sheaf_common::secagg::server::Evidence;
 use sheaf_common::wire::PROTOCOL_VERSION;
 use sheaf_transport::authority::Authority;
 use sheaf_transport::blobs::BlobDir;
+use sheaf_transport::connection::{Connection, RecvStream, SendStream};
 use sheaf_transport::frames::{self, FrameError};
+use sheaf_transport::listener::Incoming;
 use sheaf_transport::tls::peer_identity;
 use sheaf_transport::transfer::{self, TransferError};
 use tokio::sync::{mpsc, oneshot};
@@ -100,9 +101,9 @@ pub struct Context {
 struct Stopping;
 
 /// Serves one connection to its end.
-pub async fn serve(context: Arc<Context>, incoming: quinn::Incoming, peer: PeerId) {
+pub async fn serve(context: Arc<Context>, incoming: Incoming, peer: PeerId) {
     let address = incoming.remote_address();
-    let connection = match incoming.await {
+    let connection = match incoming.accept().await {
         Ok(connection) => connection,
         Err(error) => return debug!(%address, %error, "handshake failed"),
     };
@@ -110,14 +111,14 @@ pub async fn serve(context: Arc<Context>, incoming: quinn::Incoming, peer: PeerI
         Ok(identity) if identity.federation == context.federation => identity,
         Ok(identity) => {
             warn!(%address, %identity, "a party of another federation was refused");
-            return connection.close(2u32.into(), b"your certificate is of another federation");
+            return connection.close(2, "your certificate is of another federation");
         }
         Err(error) => {
             warn!(%address, %error, "a peer without an identity was refused");
-            return connection.close(2u32.into(), b"your certificate names no party of a federation");
+            return connection.close(2, "your certificate names no party of a federation");
         }
     };
-    let span = tracing::info_span!("peer", %identity);
+    let span = tracing::info_span!("peer", %identity, transport = %connection.transport());
     let peer = Connected { context, connection, peer, identity };
     let (events, id) = (peer.context.events.clone(), peer.peer);
     peer.run().instrument(span).await;
@@ -144,9 +145,7 @@ impl Connected {
                     let this = self.clone();
                     tokio::spawn(this.stream(send, recv).in_current_span());
                 }
-                Err(error) => {
-                    return debug!(why = %sheaf_transport::endpoint::reason(&error), "connection ended");
-                }
+                Err(why) => return debug!(%why, "connection ended"),
             }
         }
     }
@@ -200,7 +199,8 @@ impl Connected {
             warn!(%why, "refused");
             return frames::write(&mut send, &ServerMessage::Refused(why)).await;
         }
-        let _ = send.set_priority(10);
+        // Control messages go before bulk.
+        send.set_priority(10);
         let federation = self.context.federation.clone();
         let welcome = ServerMessage::Welcome { federation, software: SOFTWARE.into() };
         frames::write(&mut send, &welcome).await?;
@@ -233,7 +233,7 @@ impl Connected {
         };
         let result = tokio::select! { result = writer => result, result = reader => result };
         // Without its control stream a site's connection is of no use.
-        self.connection.close(0u32.into(), b"the control stream ended");
+        self.connection.close(0, "the control stream ended");
         result
     }
 
@@ -332,7 +332,7 @@ impl Connected {
         }
         let moved = transfer::serve_get(send, &self.context.blobs, blob, offset).await?;
         // Sent is not received: the stream is done when the peer says so.
-        let _ = send.stopped().await;
+        send.stopped().await;
         let _ = self.tell(Event::Moved(self.peer, moved, 0)).await;
         Ok(())
     }

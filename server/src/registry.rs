@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Identity, Role};
 use sheaf_common::message::ServerMessage;
+use sheaf_common::status::SiteConnection;
 use sheaf_common::time::Timestamp;
+use sheaf_transport::connection::Connection;
 use tokio::sync::mpsc;
 
 /// A connection, for as long as it lasts.
@@ -42,7 +44,9 @@ pub struct Site {
     /// Since when.
     pub since: Timestamp,
     outbox: mpsc::Sender<ServerMessage>,
-    connection: quinn::Connection,
+    connection: Connection,
+    /// What [`Connection::heard`] last grew to, and when.
+    heard: (u64, Timestamp),
 }
 
 /// Everybody who is connected.
@@ -62,6 +66,17 @@ pub struct Traffic {
     pub up: u64,
 }
 
+impl Site {
+    /// How it is connected.
+    pub fn status(&self, now: Timestamp) -> SiteConnection {
+        let silent = now.since(self.heard.1).as_secs();
+        SiteConnection {
+            transport: self.connection.transport(),
+            silent_secs: u32::try_from(silent).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 impl Registry {
     /// A connection whose peer proved `identity`.
     pub fn add(&mut self, peer: PeerId, identity: Identity) {
@@ -77,13 +92,13 @@ impl Registry {
         hello: (String, String),
         since: Timestamp,
         outbox: mpsc::Sender<ServerMessage>,
-        connection: quinn::Connection,
+        connection: Connection,
     ) {
         let (address, software) = hello;
-        let new = Site { peer, address, software, since, outbox, connection };
+        let heard = (connection.heard(), since);
+        let new = Site { peer, address, software, since, outbox, connection, heard };
         if let Some(old) = self.sites.insert(site, new) {
-            old.connection
-                .close(1u32.into(), b"another connection with this site's certificate took its place");
+            old.connection.close(1, "another connection with this site's certificate took its place");
         }
     }
 
@@ -99,13 +114,23 @@ impl Registry {
     pub fn cut(&mut self, site: &ClientId, why: &str) -> bool {
         let Some(entry) = self.sites.remove(site) else { return false };
         self.peers.remove(&entry.peer);
-        entry.connection.close(4u32.into(), why.as_bytes());
+        entry.connection.close(4, why);
         true
     }
 
     /// The connected sites.
     pub fn sites(&self) -> &BTreeMap<ClientId, Site> {
         &self.sites
+    }
+
+    /// Notices who was heard of since the last look.
+    pub fn look(&mut self, now: Timestamp) {
+        for site in self.sites.values_mut() {
+            let count = site.connection.heard();
+            if count != site.heard.0 {
+                site.heard = (count, now);
+            }
+        }
     }
 
     /// Whether `site` speaks over `peer` now.
@@ -117,7 +142,7 @@ impl Registry {
     pub fn send(&self, site: &ClientId, message: ServerMessage) {
         let Some(entry) = self.sites.get(site) else { return };
         if entry.outbox.try_send(message).is_err() {
-            entry.connection.close(1u32.into(), b"the site does not read its messages");
+            entry.connection.close(1, "the site does not read its messages");
         }
     }
 

@@ -20,7 +20,7 @@ impl State {
         let answer = match request {
             Request::Runs => Ok(Reply::Runs(self.runs.iter().map(summary).collect())),
             Request::Run(run) => self.status_of(&run, now).map(|status| Reply::Run(Box::new(status))),
-            Request::Sites => self.site_list().map(Reply::Sites).map_err(|e| e.to_string()),
+            Request::Sites => self.site_list(now).map(Reply::Sites).map_err(|e| e.to_string()),
             Request::Models => Ok(Reply::Models(self.models.clone())),
             Request::Export { run, round } => self.export(peer, &run, round, now),
             Request::Submit { .. }
@@ -76,12 +76,13 @@ impl State {
         })
     }
 
-    fn site_list(&self) -> Result<Vec<SiteStatus>, StoreError> {
+    fn site_list(&mut self, now: Timestamp) -> Result<Vec<SiteStatus>, StoreError> {
+        self.registry.look(now);
         let status = |seen: crate::store::SeenSite| {
             let connected = self.registry.sites().get(&seen.site);
             let traffic = self.registry.traffic(&seen.site);
             SiteStatus {
-                connected: connected.is_some(),
+                connection: connected.map(|site| site.status(now)),
                 standing: self.standings.get(&seen.site).copied().unwrap_or_default(),
                 address: seen.address,
                 software: seen.software,

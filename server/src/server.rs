@@ -14,7 +14,8 @@ use sheaf_common::message::{Reply, Request};
 use sheaf_common::run::RunSpec;
 use sheaf_common::time::Timestamp;
 use sheaf_transport::blobs::{BlobDir, BlobError};
-use sheaf_transport::endpoint::{EndpointError, listen};
+use sheaf_transport::endpoint::EndpointError;
+use sheaf_transport::listener::Listener;
 use sheaf_transport::tls::{CredentialError, Credentials};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
@@ -31,6 +32,9 @@ use crate::submit;
 
 /// Events taken at once; their durable writes share one transaction.
 const BATCH: usize = 256;
+
+/// It is noticed so often whether a site is silent.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long connections may take to say good-bye.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -69,7 +73,7 @@ pub enum ServerError {
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    endpoint: quinn::Endpoint,
+    listener: Arc<Listener>,
     credentials: Arc<Credentials>,
     context: Arc<Context>,
     events: mpsc::Receiver<Event>,
@@ -87,7 +91,7 @@ impl Server {
         if credentials.identity.role != sheaf_common::id::Role::Server {
             return Err(ServerError::NotAServer(credentials.identity));
         }
-        let endpoint = listen(config.listen, &credentials)?;
+        let listener = Arc::new(Listener::open(config.listen, config.listen_tcp, &credentials).await?);
         let data = |path: PathBuf| move |source| ServerError::Data { path, source };
         std::fs::create_dir_all(&config.data_dir).map_err(data(config.data_dir.clone()))?;
         let lock = lock(config)?;
@@ -104,19 +108,19 @@ impl Server {
             Arc::new(Context { federation: federation.clone(), authority, blobs, updates, events: sender });
         let credentials = Arc::new(credentials);
         let mut server =
-            Self { endpoint, credentials, context, events, done, done_sender, state, _lock: lock };
+            Self { listener, credentials, context, events, done, done_sender, state, _lock: lock };
         let address = server.address();
         let path = config.data_dir.join("address");
         std::fs::write(&path, format!("{address}\n")).map_err(data(path.clone()))?;
         server.resume()?;
-        info!(%address, %federation, "listening");
+        let tcp = server.listener.tcp_address().map(tracing::field::display);
+        info!(%address, tcp, %federation, "listening");
         Ok(server)
     }
 
-    /// Where the server listens.
+    /// Where the server listens on UDP.
     pub fn address(&self) -> SocketAddr {
-        // A bound socket has an address; the unspecified one only keeps this total.
-        self.endpoint.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+        self.listener.address()
     }
 
     /// Runs that were under way go on.
@@ -134,8 +138,9 @@ impl Server {
     /// start.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
         tokio::pin!(shutdown);
-        let acceptor = tokio::spawn(accept(self.endpoint.clone(), self.context.clone()));
+        let acceptor = tokio::spawn(accept(self.listener.clone(), self.context.clone()));
         let mut batch = Vec::with_capacity(BATCH);
+        let mut look = tokio::time::interval(LOOK);
         loop {
             let timeout = self.state.next_timeout();
             tokio::select! {
@@ -146,15 +151,16 @@ impl Server {
                 }
                 Some(done) = self.done.recv() => self.state.on_done(done),
                 () = sleep_until(timeout) => self.state.on_timeout(),
+                _ = look.tick() => self.state.registry.look(now()),
                 () = &mut shutdown => break,
             }
             self.settle()?;
         }
         info!("stopping");
         acceptor.abort();
-        self.endpoint.close(3u32.into(), b"the server is shutting down");
+        self.listener.close(3, "the server is shutting down");
         // Whoever does not answer in time notices by itself.
-        let _ = tokio::time::timeout(GOODBYE, self.endpoint.wait_idle()).await;
+        let _ = tokio::time::timeout(GOODBYE, self.listener.wait_idle()).await;
         Ok(())
     }
 
@@ -275,9 +281,9 @@ fn spawn_opening(
     });
 }
 
-async fn accept(endpoint: quinn::Endpoint, context: Arc<Context>) {
+async fn accept(listener: Arc<Listener>, context: Arc<Context>) {
     for number in 0.. {
-        let Some(incoming) = endpoint.accept().await else {
+        let Some(incoming) = listener.accept().await else {
             return;
         };
         tokio::spawn(connection::serve(context.clone(), incoming, PeerId(number)));

@@ -159,7 +159,7 @@ impl State {
         let Joined { peer, site, software, outbox, connection } = joined;
         // It may have been sent away since it knocked.
         if let Err(why) = self.welcomes(&site) {
-            return connection.close(4u32.into(), why.as_bytes());
+            return connection.close(4, &why);
         }
         let (address, at) = (connection.remote_address().to_string(), now());
         info!(%site, %address, %software, "site connected");

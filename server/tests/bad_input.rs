@@ -49,6 +49,14 @@ fn each_mistake_gets_its_sentence() -> Result<()> {
             format!("listen = \"192.0.2.1:4433\"\ndata_dir = \"data\"\n{hub}"),
             "sheaf-server: cannot open UDP 192.0.2.1:4433",
         ),
+        (
+            format!("{good}listen_tcp = \"443\"\n{hub}"),
+            "sheaf-server: server.toml:3: listen_tcp: `443` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\", or \"off\"",
+        ),
+        (
+            format!("{good}listen_tcp = \"192.0.2.1:443\"\n{hub}"),
+            "sheaf-server: cannot open TCP 192.0.2.1:443",
+        ),
     ];
     for (config, sentence) in cases {
         let said = complaint(folder, &config)?;

@@ -19,8 +19,10 @@ use sheaf_server::config::ServerConfig;
 use sheaf_server::pki::{self, IssueOptions, Issued};
 use sheaf_server::server::{Server, ServerError};
 use sheaf_transport::blobs::BlobDir;
+use sheaf_transport::dial::Dialer;
+use sheaf_transport::network::Network;
 use sheaf_transport::tls::{CredentialPaths, Credentials};
-use sheaf_transport::{endpoint, frames, transfer};
+use sheaf_transport::{frames, transfer};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -58,6 +60,7 @@ impl Federation {
         let server = party(&pki, Role::Server, "main");
         let config = ServerConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
+            listen_tcp: None,
             data_dir: dir.path().join("data"),
             identity: paths(server),
         };
@@ -161,7 +164,7 @@ fn paths(issued: Issued) -> CredentialPaths {
 }
 
 async fn answer(server: String, credentials: Credentials, blobs: BlobDir) {
-    let link = endpoint::connect(&server, &credentials).await.unwrap();
+    let link = Dialer::new(server, Network::default()).connect(&credentials).await.unwrap();
     let (mut send, mut recv) = link.connection.open_bi().await.unwrap();
     let hello = Hello { protocol: PROTOCOL_VERSION, software: "test".into() };
     frames::write(&mut send, &Open::Site(hello)).await.unwrap();

@@ -1,6 +1,7 @@
 //! A whole federation of real processes for the end-to-end tests: `sheaf-server`, `sheaf-client`s, real
 //! certificates, QUIC on loopback. Processes die with the value that holds them.
 
+pub mod network;
 mod operator;
 pub mod perceptron;
 mod site;
@@ -122,7 +123,19 @@ impl Federation {
 
     /// The same with further lines for the tables of the policy and of the data set.
     pub fn start_site_by(&mut self, policy: &str, name: &str, table: &str, more: &str) -> Result<()> {
-        let address = self.address()?;
+        let address = self.address()?.to_string();
+        self.start_site_at(&address, policy, name, table, more)
+    }
+
+    /// The same for a site that knows the server by another address than its own.
+    pub fn start_site_at(
+        &mut self,
+        address: &str,
+        policy: &str,
+        name: &str,
+        table: &str,
+        more: &str,
+    ) -> Result<()> {
         let identity = self.issue(Role::Site, name)?;
         let (config, data) = (self.path().join(format!("{name}.toml")), format!("{name}.csv"));
         fs::write(self.path().join(&data), table)?;

@@ -5,15 +5,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use quinn::{RecvStream, SendStream};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{Role, RunId};
 use sheaf_common::message::{Hello, Open, Reply, Request};
 use sheaf_common::status::RunStatus;
 use sheaf_common::wire::PROTOCOL_VERSION;
 use sheaf_transport::blobs::BlobDir;
-use sheaf_transport::endpoint::{Link, connect};
+use sheaf_transport::connection::{RecvStream, SendStream};
+use sheaf_transport::dial::{Dialer, Link};
 use sheaf_transport::frames;
+use sheaf_transport::network::Network;
 use sheaf_transport::tls::{CredentialPaths, Credentials};
 use sheaf_transport::transfer;
 
@@ -31,7 +32,7 @@ impl Operator {
     /// Connects and says hello; an error is the server's refusal.
     pub async fn connect(address: SocketAddr, pki: &Path, role: Role, name: &str) -> Result<Self> {
         let credentials = Credentials::load(&credential_paths(pki, role, name))?;
-        let link = connect(&address.to_string(), &credentials).await?;
+        let link = Dialer::new(address.to_string(), Network::default()).connect(&credentials).await?;
         let (mut send, mut recv) = link.connection.open_bi().await?;
         let hello = Hello { protocol: PROTOCOL_VERSION, software: "test".into() };
         frames::write(&mut send, &Open::Operator(hello)).await?;

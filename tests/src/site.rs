@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use quinn::{RecvStream, SendStream};
 use sheaf_client::party::SiteParty;
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::Role;
@@ -16,8 +15,10 @@ use sheaf_common::secagg::mask::Masker;
 use sheaf_common::secagg::message::Ask;
 use sheaf_common::wire::PROTOCOL_VERSION;
 use sheaf_transport::blobs::BlobDir;
-use sheaf_transport::endpoint::{Link, connect};
+use sheaf_transport::connection::{RecvStream, SendStream};
+use sheaf_transport::dial::{Dialer, Link};
 use sheaf_transport::frames;
+use sheaf_transport::network::Network;
 use sheaf_transport::tls::Credentials;
 use sheaf_transport::transfer;
 
@@ -36,7 +37,7 @@ impl ScriptedSite {
     /// Connects and says hello.
     pub async fn connect(address: SocketAddr, pki: &Path, name: &str, state: &Path) -> Result<Self> {
         let credentials = Arc::new(Credentials::load(&credential_paths(pki, Role::Site, name))?);
-        let link = connect(&address.to_string(), &credentials).await?;
+        let link = Dialer::new(address.to_string(), Network::default()).connect(&credentials).await?;
         let (mut send, mut recv) = link.connection.open_bi().await?;
         let hello = Hello { protocol: PROTOCOL_VERSION, software: "scripted".into() };
         frames::write(&mut send, &Open::Site(hello)).await?;
@@ -76,7 +77,7 @@ impl ScriptedSite {
 
     /// Sends bytes that are no frame.
     pub async fn babble(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.send.write_all(bytes).await?)
+        Ok(self.send.write_chunk(bytes.to_vec().into()).await?)
     }
 
     /// Gives values to the server as a blob.

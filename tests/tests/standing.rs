@@ -22,7 +22,7 @@ async fn stand(operator: &mut Operator, site: &str, standing: Standing) -> Resul
 async fn standing_of(operator: &mut Operator, site: &str) -> Result<(Standing, bool)> {
     let Reply::Sites(sites) = operator.ask(&Request::Sites).await? else { anyhow::bail!("no sites") };
     let found = sites.iter().find(|status| status.site.as_str() == site).context("an unknown site")?;
-    Ok((found.standing, found.connected))
+    Ok((found.standing, found.connection.is_some()))
 }
 
 #[tokio::test(flavor = "multi_thread")]

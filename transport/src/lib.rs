@@ -2,7 +2,10 @@
 //!
 //! * [`tls`]: who we are and who the peer is, from certificates; [`key`]: private keys, in files and in memory.
 //! * [`authority`]: whom certificates that come in messages belong to; signing with our own.
-//! * [`endpoint`]: QUIC with settings for long trainings behind firewalls.
+//! * [`endpoint`]: QUIC with settings for long trainings behind firewalls; [`connection`] is one over it, or over TCP
+//!   where UDP is blocked, and the same to everything above.
+//! * [`network`]: what a party says of the network that it is in; [`dial`] reaches the server through it, by a
+//!   [`proxy`] if need be; [`listener`] takes in whoever comes; [`issuer`] tells of TLS that is looked into on the way.
 //! * [`frames`]: control messages on a stream.
 //! * [`blobs`]: files named by their hash, on disk; [`transfer`] moves them, resumable at any offset; [`chunks`] works
 //!   on long ones on all cores.
@@ -14,8 +17,14 @@ pub mod authority;
 pub mod base;
 pub mod blobs;
 pub mod chunks;
+pub mod connection;
+pub mod dial;
 pub mod endpoint;
 pub mod frames;
+pub mod issuer;
 pub mod key;
+pub mod listener;
+pub mod network;
+pub mod proxy;
 pub mod tls;
 pub mod transfer;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -14,6 +15,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authority::{self, Authority, NotOurs};
+use crate::connection::Connection;
+use crate::issuer::Issuers;
 use crate::key::PrivateKey;
 
 /// Protocol name in the TLS handshake.
@@ -116,12 +119,17 @@ impl Credentials {
         Ok(config)
     }
 
-    /// TLS for whoever dials out: shows its certificate and accepts only a server of its own federation.
-    pub fn client_config(&self) -> Result<ClientConfig, CredentialError> {
+    /// TLS for whoever dials out: shows its certificate and accepts only a server of its own federation. Who made a
+    /// certificate that our CA did not make is noted in `strangers`.
+    pub fn client_config(&self, strangers: &Issuers) -> Result<ClientConfig, CredentialError> {
+        let verifier = WebPkiServerVerifier::builder_with_provider(self.roots.clone(), provider())
+            .build()
+            .map_err(|e| self.unusable(e))?;
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| self.unusable(e))?
-            .with_root_certificates(self.roots.clone())
+            .dangerous()
+            .with_custom_certificate_verifier(strangers.noted_by(verifier))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(self.certified.clone())));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
@@ -210,11 +218,9 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, NoIdent
 }
 
 /// Who is at the other end of `connection`, as TLS proved it.
-pub fn peer_identity(connection: &quinn::Connection) -> Result<Identity, NoIdentity> {
-    let chain = connection
-        .peer_identity()
-        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .ok_or_else(|| NoIdentity("the peer showed no certificate".into()))?;
+pub fn peer_identity(connection: &Connection) -> Result<Identity, NoIdentity> {
+    let chain =
+        connection.peer_certificates().ok_or_else(|| NoIdentity("the peer showed no certificate".into()))?;
     let leaf = chain.first().ok_or_else(|| NoIdentity("the peer showed an empty chain".into()))?;
     identity_of(leaf)
 }

@@ -1,4 +1,4 @@
-//! Moving blobs over QUIC streams of their own: both ends of `Open::Get` and `Open::Put`.
+//! Moving blobs over streams of their own: both ends of `Open::Get` and `Open::Put`.
 //!
 //! Either direction resumes at the offset that the receiver has; the receiver verifies the hash before the blob
 //! gets its name.
@@ -6,11 +6,11 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-use quinn::{Connection, RecvStream, SendStream};
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::{BlobReply, Open};
 
 use crate::blobs::{BlobDir, BlobError, BlobWriter, CHUNK};
+use crate::connection::{Connection, RecvStream, SendStream};
 use crate::frames;
 
 /// A transfer did not finish.
@@ -156,7 +156,7 @@ pub async fn serve_put(
 pub async fn refuse(send: &mut SendStream, blob: BlobId, why: String) -> Result<u64, TransferError> {
     frames::write(send, &BlobReply::Refused(why.clone())).await.map_err(|e| lost(blob, e))?;
     // The peer may have gone already, which changes nothing.
-    let _ = send.finish();
+    let _ = send.finish().await;
     Err(refused(blob, why))
 }
 
@@ -219,7 +219,7 @@ async fn send_from(
         done = (done + read as u64).min(length);
         progress(done, length);
     }
-    send.finish().map_err(|e| lost(blob, e))
+    send.finish().await.map_err(|e| lost(blob, e))
 }
 
 fn lost(blob: BlobId, why: impl std::fmt::Display) -> TransferError {

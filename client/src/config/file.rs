@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sheaf_common::config::Invalid;
+use sheaf_transport::network::{self, NetworkFile};
 use sheaf_transport::tls::CredentialPaths;
 
 use super::{DatasetConfig, Format, Header, Policy, SiteConfig};
@@ -17,6 +18,8 @@ pub(super) struct SiteFile {
     state_dir: PathBuf,
     #[serde(default)]
     device: DeviceChoice,
+    #[serde(default)]
+    network: NetworkFile,
     identity: IdentityFile,
     #[serde(default)]
     policy: PolicyFile,
@@ -132,25 +135,14 @@ impl TryFrom<SiteFile> for SiteConfig {
             .map(|(name, written)| dataset(&name, written, &file.state_dir).map(|dataset| (name, dataset)))
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            server: address(file.server)?,
+            server: network::address("server", file.server)?,
+            network: file.network.try_into()?,
             state_dir: file.state_dir,
             device: file.device,
             identity: CredentialPaths { certificate, key, ca },
             policy: file.policy.try_into()?,
             datasets,
         })
-    }
-}
-
-fn address(written: String) -> Result<String, Invalid> {
-    let port =
-        written.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-    match port {
-        Some(Ok(1..)) => Ok(written),
-        _ => Err(Invalid::new(
-            "server",
-            format!("`{written}` is no address; write \"host:port\", such as \"fl.example.org:4433\""),
-        )),
     }
 }
 

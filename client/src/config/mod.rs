@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sheaf_common::config::{self, ConfigError, Invalid};
+use sheaf_transport::network::Network;
 use sheaf_transport::tls::CredentialPaths;
 
 use crate::device::DeviceChoice;
@@ -28,6 +29,8 @@ pub struct SiteConfig {
     pub state_dir: PathBuf,
     /// Where training runs.
     pub device: DeviceChoice,
+    /// How to get there.
+    pub network: Network,
     /// Who the site is: the PEM files that `sheaf pki issue site NAME` made.
     pub identity: CredentialPaths,
     /// What the site agrees to.

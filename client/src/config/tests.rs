@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use sheaf_transport::network::{Choice, WrittenProxy};
+
 use super::*;
 
 const SITE: &str = r#"
@@ -61,6 +63,28 @@ fn a_site_agrees_to_little_unless_it_says_otherwise() {
             surveys: false
         }
     );
+}
+
+#[test]
+fn a_site_says_what_network_it_is_in() {
+    let parse = |written: &str| SiteConfig::parse("site.toml", &format!("{SITE}[network]\n{written}\n"));
+    assert_eq!(parse("").unwrap().network, Network::default());
+    let network = parse("transport = \"tcp\"\ntcp_server = \"hub:443\"\nproxy = \"none\"").unwrap().network;
+    let expected =
+        Network { transport: Choice::Tcp, tcp_server: Some("hub:443".into()), proxy: WrittenProxy::None };
+    assert_eq!(network, expected);
+    for (written, sentence) in [
+        ("transport = \"udp\"", "site.toml:11: unknown variant `udp`, expected one of `auto`, `quic`, `tcp`"),
+        (
+            "tcp_server = \"hub\"",
+            "site.toml:11: network.tcp_server: `hub` is no address; write \"host:port\"",
+        ),
+        ("proxy = \"p:s3cret@q:1\"", "site.toml:11: network.proxy: is no proxy; write \"http://host:port\""),
+    ] {
+        let said = parse(written).unwrap_err().to_string();
+        assert!(said.starts_with(sentence), "{said}");
+        assert!(!said.contains("s3cret"), "{said}");
+    }
 }
 
 #[test]

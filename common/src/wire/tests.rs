@@ -344,7 +344,7 @@ fn short_replies_to_an_operator() {
     golden(&revoked, &["0a", "056e6f727468", "02"]);
     let site = SiteStatus {
         site: "north".parse().unwrap(),
-        connected: true,
+        connection: Some(SiteConnection { transport: Transport::Tcp, silent_secs: 4 }),
         standing: Standing::Suspended,
         address: "[::1]:9".into(),
         software: "0.1.0".into(),
@@ -359,7 +359,7 @@ fn short_replies_to_an_operator() {
             "06",
             "01",
             "056e6f727468",
-            "01",
+            "010104",
             "01",
             "075b3a3a315d3a39",
             "05302e312e30",

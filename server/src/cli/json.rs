@@ -104,7 +104,9 @@ pub(super) fn metrics(report: Option<&Report>) -> Value {
 pub(super) fn site(site: &SiteStatus) -> Value {
     json!({
         "site": site.site,
-        "connected": site.connected,
+        "connected": site.connection.is_some(),
+        "transport": site.connection.map(|connection| connection.transport),
+        "silent_seconds": site.connection.map(|connection| connection.silent_secs),
         "standing": site.standing,
         "address": site.address,
         "software": site.software,

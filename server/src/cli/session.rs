@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use quinn::{ConnectionError, RecvStream, SendStream};
 use serde::Serialize;
 use sheaf_common::id::Federation;
 use sheaf_common::message::{Hello, Open, Reply};
 use sheaf_common::wire::PROTOCOL_VERSION;
-use sheaf_transport::endpoint::{self, ConnectError, Link};
+use sheaf_transport::connection::{Connection, Ended, RecvStream, SendStream};
+use sheaf_transport::dial::{ConnectError, Dialer, Link};
 use sheaf_transport::frames::{self, FrameError};
 use sheaf_transport::transfer::TransferError;
 use tokio::time::timeout;
@@ -83,8 +83,9 @@ pub(super) struct Session {
 impl Session {
     /// Connects, and says hello.
     pub(super) async fn open(settings: &Settings) -> Result<Self, SessionError> {
-        let link = endpoint::connect(&settings.server, &settings.credentials).await.map_err(refused)?;
-        let (send, recv) = link.connection.open_bi().await.map_err(|error| ended(&error))?;
+        let dialer = Dialer::new(settings.server.clone(), settings.network.clone());
+        let link = dialer.connect(&settings.credentials).await.map_err(refused)?;
+        let (send, recv) = link.connection.open_bi().await.map_err(ended)?;
         let federation = settings.credentials.identity.federation.clone();
         let mut session = Self { link, send, recv, federation, patience: PATIENCE };
         let hello = Hello {
@@ -122,7 +123,7 @@ impl Session {
     }
 
     /// The connection, for files.
-    pub(super) fn connection(&self) -> &quinn::Connection {
+    pub(super) fn connection(&self) -> &Connection {
         &self.link.connection
     }
 
@@ -140,7 +141,7 @@ impl Session {
             Err(_) => Err(SessionError::Silent(self.patience)),
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error @ (FrameError::Closed | FrameError::Lost(_)))) => {
-                Err(self.link.connection.close_reason().map_or_else(|| lost(&error), |reason| ended(&reason)))
+                Err(self.link.connection.close_reason().map_or_else(|| lost(&error), ended))
             }
             Ok(Err(FrameError::TooLong(_) | FrameError::Decode(_) | FrameError::Encode(_))) => {
                 Err(SessionError::OutOfTurn)
@@ -163,18 +164,14 @@ fn lost(why: impl std::fmt::Display) -> SessionError {
 
 /// Why the server ended the connection. It looks at our certificate only after our side of the handshake is
 /// done, so that its refusal arrives as the end of a connection that seemed to stand.
-fn ended(error: &ConnectionError) -> SessionError {
-    if let ConnectionError::ConnectionClosed(close) = error
-        && let Some(why) = tls_alert(u64::from(close.error_code))
-    {
-        return SessionError::Certificate(why);
-    }
-    lost(endpoint::reason(error))
+fn ended(why: Ended) -> SessionError {
+    let known = if let Ended::Alert(alert) = why { tls_alert(alert) } else { None };
+    known.map_or_else(|| lost(why), SessionError::Certificate)
 }
 
-/// The TLS alerts about a certificate (RFC 8446, 6.2), which QUIC carries as 0x100 and the alert (RFC 9001, 4.8).
-fn tls_alert(code: u64) -> Option<&'static str> {
-    match code.checked_sub(0x100)? {
+/// The TLS alerts about a certificate (RFC 8446, 6.2).
+fn tls_alert(alert: u8) -> Option<&'static str> {
+    match alert {
         42 | 43 | 46 => Some("it is damaged or was made for something else"),
         44 => Some("it was revoked; ask the federation's authority for a new one"),
         45 => Some("it has expired, or the clock of one of the two machines is wrong; ask for a new one"),

@@ -1,9 +1,11 @@
 //! `sheaf site …`
 
+use std::time::Duration;
+
 use serde_json::json;
 use sheaf_common::id::ClientId;
 use sheaf_common::message::{Reply, Request};
-use sheaf_common::status::{SiteStatus, Standing};
+use sheaf_common::status::{SiteConnection, SiteStatus, Standing};
 use sheaf_common::time::Timestamp;
 
 use super::args::SiteCommand;
@@ -12,6 +14,9 @@ use super::session::Session;
 use super::settings::Settings;
 use super::table::{Align, table};
 use super::{CliError, json, units};
+
+/// A connected site of which nothing came for so many seconds is shown as silent: three signs of life are missing.
+const SILENT: u32 = 15;
 
 pub(super) async fn execute(command: &SiteCommand, settings: &Settings, out: Output) -> Result<(), CliError> {
     match command {
@@ -65,6 +70,7 @@ pub(super) fn list(sites: &[SiteStatus], now: Timestamp) -> String {
     let columns = [
         ("SITE", Align::Left),
         ("STATE", Align::Left),
+        ("TRANSPORT", Align::Left),
         ("SINCE", Align::Right),
         ("RUN", Align::Left),
         ("FETCHED", Align::Right),
@@ -76,10 +82,16 @@ pub(super) fn list(sites: &[SiteStatus], now: Timestamp) -> String {
         [
             site.site.to_string(),
             match site.standing {
-                Standing::Admitted if site.connected => "connected".to_owned(),
-                Standing::Admitted => "away".to_owned(),
+                Standing::Admitted => match site.connection {
+                    Some(SiteConnection { silent_secs: silent @ SILENT.., .. }) => {
+                        format!("silent {}", units::coarse(Duration::from_secs(silent.into())))
+                    }
+                    Some(_) => "connected".to_owned(),
+                    None => "away".to_owned(),
+                },
                 Standing::Suspended | Standing::Revoked => site.standing.to_string(),
             },
+            site.connection.map_or_else(|| "-".to_owned(), |connection| connection.transport.to_string()),
             units::age(site.since, now),
             site.run.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             units::bytes(site.bytes_down),

@@ -11,7 +11,7 @@ use sheaf_common::secagg::record::{Record, SignedRecord};
 use sheaf_common::secagg::transcript::Digest;
 use sheaf_common::status::{
     Answer, MemberStatus, Participant, Phase, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus,
-    RunSummary, SecureSum, SiteStatus, Standing,
+    RunSummary, SecureSum, SiteConnection, SiteStatus, Standing, Transport,
 };
 use sheaf_common::time::Timestamp;
 
@@ -287,7 +287,7 @@ fn lists() {
     );
     let site = SiteStatus {
         site: "tokyo".parse().unwrap(),
-        connected: true,
+        connection: Some(SiteConnection { transport: Transport::Quic, silent_secs: 4 }),
         standing: Standing::Admitted,
         address: "10.0.0.7:5001".into(),
         software: "0.1.0".into(),
@@ -297,10 +297,15 @@ fn lists() {
         bytes_up: 0,
     };
     assert_eq!(
-        sites::list(&[site], Timestamp(7_200_000)),
-        "SITE   STATE      SINCE  RUN  FETCHED  SENT  VERSION  ADDRESS\n\
-         tokyo  connected  2h00m  -    90.9 MB   0 B  0.1.0    10.0.0.7:5001"
+        sites::list(std::slice::from_ref(&site), Timestamp(7_200_000)),
+        "SITE   STATE      TRANSPORT  SINCE  RUN  FETCHED  SENT  VERSION  ADDRESS\n\
+         tokyo  connected  quic       2h00m  -    90.9 MB   0 B  0.1.0    10.0.0.7:5001"
     );
+    let silent = SiteStatus {
+        connection: Some(SiteConnection { transport: Transport::Tcp, silent_secs: 40 }),
+        ..site
+    };
+    assert!(sites::list(&[silent], Timestamp(7_200_000)).contains("\ntokyo  silent 40s  tcp        2h00m  "),);
     assert!(runs::list(&[], Timestamp(0)).starts_with("no runs yet"));
 }
 
