@@ -26,5 +26,7 @@ pub mod key;
 pub mod listener;
 pub mod network;
 pub mod proxy;
+#[cfg(test)]
+mod simulation;
 pub mod tls;
 pub mod transfer;
