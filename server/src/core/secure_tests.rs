@@ -187,6 +187,17 @@ fn a_refusal_is_told_by_its_reason() {
     assert_eq!(bench.stage(), "exchanging keys");
 }
 
+/// Found by the simulation: an answer said twice made its site forget the update that it was still awaited with.
+#[test]
+fn an_answer_that_comes_twice_or_late_costs_its_site_nothing() {
+    let mut bench = Bench::advertising();
+    let answer = Box::new(SecureAnswer::Confirmed([0; 64].into()));
+    let evidence = Evidence::Nothing;
+    bench.feed(Input::Secure { from: site("a"), task: task(1), answer, evidence });
+    assert_eq!(bench.effects, []);
+    assert_eq!(bench.coordinator.round().unwrap().members[0], (site("a"), Answer::Ready));
+}
+
 #[test]
 fn a_snapshot_in_the_middle_of_a_sum_goes_on_where_it_was() {
     let mut bench = Bench::advertising();

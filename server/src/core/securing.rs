@@ -11,7 +11,7 @@ use sheaf_common::secagg::graph::COMPLETE_MAX;
 use sheaf_common::secagg::layout::Layout;
 use sheaf_common::secagg::params::RoundParams;
 use sheaf_common::secagg::quantize::Encoding;
-use sheaf_common::secagg::server::{Next, Server};
+use sheaf_common::secagg::server::{Next, Rejected, Server};
 use sheaf_common::status::RunState;
 use sheaf_common::time::Timestamp;
 
@@ -52,15 +52,19 @@ impl Securing {
             return self.fail(context, "the run does not ask for secure aggregation".into(), now);
         };
         match input {
+            Input::Secure { from, task, .. } if task != self.closed.task(context) => {
+                let reason = format!("it answers {task}, but {} is in progress", self.closed.task(context));
+                context.emit(Effect::Reject { to: from, task, reason });
+            }
             Input::Secure { from, task, answer, evidence } => {
-                let verdict = if task == self.closed.task(context) {
-                    self.protocol.take(&from, *answer, evidence).map_err(|rejected| rejected.to_string())
-                } else {
-                    Err(format!("it answers {task}, but {} is in progress", self.closed.task(context)))
-                };
-                if let Err(reason) = verdict {
-                    self.closed.blame(&from, &reason);
-                    context.emit(Effect::Reject { to: from, task, reason });
+                match self.protocol.take(&from, *answer, evidence) {
+                    // What came late or twice changes nothing: the update that the site holds may serve yet.
+                    Ok(()) | Err(Rejected::NotAwaited) => {}
+                    Err(rejected) => {
+                        let reason = rejected.to_string();
+                        self.closed.blame(&from, &reason);
+                        context.emit(Effect::Reject { to: from, task, reason });
+                    }
                 }
             }
             Input::Declined { from, task, reason } if task == self.closed.task(context) => {
