@@ -1,6 +1,7 @@
 //! The aggregation server, and the operator's command line that talks to it. Never links libtorch.
 //!
 //! * [`core`]: every decision about a run, as a state machine without IO. Read this first.
+//! * [`journal`]: one step of a run: what is durable before anything is done.
 //! * [`server`]: the shell around it, with the one `select!`: events in, effects out.
 //! * `state`: what the shell owns, and what each event does to it.
 //! * [`connection`]: one task per connection, turning streams into events.
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod core;
+pub mod journal;
 pub mod opening;
 pub mod pki;
 pub mod registry;

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::connection::{Event, Finding, Joined};
 use crate::core::queue::{Waiting, startable};
 use crate::core::{Coordinator, Effect, Input, Run, Summed};
+use crate::journal::{Step, step};
 use crate::registry::Registry;
 use crate::server::now;
 use crate::store::{SeenSite, Store, StoreError, Write};
@@ -79,45 +80,24 @@ impl State {
         })
     }
 
-    /// Gives an input to a run: the journal first, then what the coordinator makes of it.
+    /// Gives an input to a run; what it gives rise to waits for the batch to be durable.
     pub(crate) fn feed(&mut self, index: usize, input: Input, at: Timestamp) {
         let coordinator = &mut self.runs[index];
-        let run = coordinator.run().id.clone();
-        self.writes.push(Write::Input { run: run.clone(), at, input: Box::new(input.clone()) });
-        coordinator.handle(input, at);
-        let mut round_over = false;
-        while let Some(effect) = coordinator.poll_effect() {
-            match effect {
-                Effect::Record(record) => {
-                    round_over = true;
-                    crate::report::round(&run, &record);
-                    self.writes.push(Write::Round { run: run.clone(), record });
-                }
-                Effect::FinalMetrics(report) => {
-                    self.writes.push(Write::FinalMetrics { run: run.clone(), report });
-                }
-                Effect::TestMetrics(report) => {
-                    self.writes.push(Write::TestMetrics { run: run.clone(), report });
-                }
-                Effect::Ended(ref state) => {
-                    round_over = true;
-                    self.progress.retain(|(of, _), _| *of != run);
-                    crate::report::ended(&run, state, &coordinator.state().1);
-                }
-                Effect::Train { .. }
-                | Effect::Evaluate { .. }
-                | Effect::Ask { .. }
-                | Effect::Open(_)
-                | Effect::Reject { .. }
-                | Effect::Over { .. }
-                | Effect::Aggregate(_)
-                | Effect::Withdraw(_)
-                | Effect::Forget(_) => self.effects.push_back((index, effect)),
+        let Step { writes, effects } = step(coordinator, input, at);
+        for write in &writes {
+            if let Write::Round { run, record } = write {
+                crate::report::round(run, record);
             }
         }
-        if round_over && coordinator.is_between_rounds() {
-            self.writes.push(Write::Snapshot(Box::new(coordinator.clone())));
+        for effect in &effects {
+            if let Effect::Ended(state) = effect {
+                let run = &coordinator.run().id;
+                self.progress.retain(|(of, _), _| of != run);
+                crate::report::ended(run, state, &coordinator.state().1);
+            }
         }
+        self.writes.extend(writes);
+        self.effects.extend(effects.into_iter().map(|effect| (index, effect)));
     }
 
     /// Gives the same input to every unfinished run that admits `site`.

@@ -18,7 +18,10 @@ use sheaf_common::wire;
 use crate::core::{Coordinator, Input};
 
 /// Version of the tables; a file of another version is refused, never misread.
-const SCHEMA_VERSION: i64 = 5;
+const SCHEMA_VERSION: i64 = 6;
+
+/// Bytes of a record's checksum.
+const CHECKSUM: usize = 32;
 
 const SCHEMA: &str = "
 CREATE TABLE runs (
@@ -26,7 +29,8 @@ CREATE TABLE runs (
     run TEXT NOT NULL UNIQUE,
     snapshot BLOB NOT NULL,
     final_metrics TEXT,
-    test_metrics TEXT
+    test_metrics TEXT,
+    ended INTEGER
 );
 CREATE TABLE journal (
     entry INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -85,7 +89,7 @@ CREATE TABLE standings (
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// SQLite said no.
-    #[error("the server's database failed: {0}")]
+    #[error("the server's database failed: {why}; {way_on}", why = .0, way_on = way_on(.0))]
     Sqlite(#[from] rusqlite::Error),
     /// The file is of another version.
     #[error(
@@ -96,13 +100,31 @@ pub enum StoreError {
         found: i64,
     },
     /// A row does not hold what it should.
-    #[error("the server's database is damaged in {table}: {why}")]
+    #[error("the server's database is damaged in {table}: {why}; {way_on}", way_on = RESTORE)]
     Damaged {
-        /// The table.
+        /// Where.
         table: &'static str,
         /// What is wrong.
         why: String,
     },
+}
+
+/// The way on from a damaged database.
+const RESTORE: &str = "move the data directory away and bring a backup back with `sheaf-server restore DIR`";
+
+/// What the operator can do about it.
+fn way_on(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => RESTORE,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "close whatever else has the file open, then start the server again"
+        }
+        // A disk that is full, gone, or not ours to write; whatever else it may be, nothing was lost.
+        Some(_) | None => {
+            "see that the data directory can be written and has space, then start the server again: every run goes on where it was"
+        }
+    }
 }
 
 /// One thing to remember.
@@ -141,6 +163,13 @@ pub enum Write {
         run: RunId,
         /// The metrics.
         report: Box<Report>,
+    },
+    /// The run is over.
+    Ended {
+        /// The run.
+        run: RunId,
+        /// When.
+        at: Timestamp,
     },
     /// A model under a name.
     Model(ModelInfo),
@@ -199,10 +228,13 @@ impl Store {
             transaction.execute_batch(SCHEMA)?;
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
-        } else if found != SCHEMA_VERSION {
+            return Ok(Self { db });
+        }
+        if found != SCHEMA_VERSION {
             return Err(StoreError::Version { found });
         }
-        Ok(Self { db })
+        let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if verdict == "ok" { Ok(Self { db }) } else { Err(damaged("its pages", verdict)) }
     }
 
     /// Remembers all of `writes` or nothing; on return they survive a crash.
@@ -225,12 +257,13 @@ impl Store {
         let mut coordinators = Vec::new();
         while let Some(row) = rows.next()? {
             let run: String = row.get(0)?;
-            let mut coordinator: Coordinator = decode("runs", row.get_ref(1)?.as_blob().unwrap_or_default())?;
+            let mut coordinator: Coordinator =
+                decode("runs", &run, 0, row.get_ref(1)?.as_blob().unwrap_or_default())?;
             let mut inputs = journal.query([&run])?;
             while let Some(row) = inputs.next()? {
-                let at = Timestamp(row.get::<_, i64>(0)?.unsigned_abs());
-                let input = decode("journal", row.get_ref(1)?.as_blob().unwrap_or_default())?;
-                coordinator.handle(input, at);
+                let at: i64 = row.get(0)?;
+                let input = decode("journal", &run, at, row.get_ref(1)?.as_blob().unwrap_or_default())?;
+                coordinator.handle(input, Timestamp(at.unsigned_abs()));
                 // What these effects did was done before the crash; `Input::Restarted` asks anew for the rest.
                 while coordinator.poll_effect().is_some() {}
             }
@@ -325,15 +358,22 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
     match write {
         Write::Run(coordinator) => {
             let run = coordinator.run().id.as_str();
-            db.execute("INSERT INTO runs (run, snapshot) VALUES (?, ?)", params![run, encode(coordinator)?])?;
+            db.execute(
+                "INSERT INTO runs (run, snapshot) VALUES (?, ?)",
+                params![run, encode(run, 0, coordinator)?],
+            )?;
         }
         Write::Input { run, at, input } => {
             let mut statement = db.prepare_cached("INSERT INTO journal (run, at, input) VALUES (?, ?, ?)")?;
-            statement.execute(params![run.as_str(), millis(*at), encode(input)?])?;
+            let (run, at) = (run.as_str(), millis(*at));
+            statement.execute(params![run, at, encode(run, at, input)?])?;
         }
         Write::Snapshot(coordinator) => {
             let run = coordinator.run().id.as_str();
-            db.execute("UPDATE runs SET snapshot = ? WHERE run = ?", params![encode(coordinator)?, run])?;
+            db.execute(
+                "UPDATE runs SET snapshot = ? WHERE run = ?",
+                params![encode(run, 0, coordinator)?, run],
+            )?;
             db.execute("DELETE FROM journal WHERE run = ?", params![run])?;
         }
         Write::Round { run, record } => apply_round(db, run, record)?,
@@ -344,6 +384,9 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
         Write::TestMetrics { run, report } => {
             let text = to_json(report)?;
             db.execute("UPDATE runs SET test_metrics = ? WHERE run = ?", params![text, run.as_str()])?;
+        }
+        Write::Ended { run, at } => {
+            db.execute("UPDATE runs SET ended = ? WHERE run = ?", params![millis(*at), run.as_str()])?;
         }
         Write::Model(info) => {
             let text = to_json(info)?;
@@ -407,12 +450,31 @@ fn millis(at: Timestamp) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }
 
-fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    wire::encode_record(value).map_err(|e| damaged("journal", e))
+/// A record as it lies in a row, with a checksum: SQLite notices a page that makes no sense, not a value that changed.
+fn encode<T: serde::Serialize>(run: &str, at: i64, value: &T) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = wire::encode_record(value).map_err(|e| damaged("journal", e))?;
+    bytes.extend(checksum(run, at, &bytes));
+    Ok(bytes)
 }
 
-fn decode<T: serde::de::DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
-    wire::decode_record(bytes).map_err(|e| damaged(table, e))
+fn decode<T: serde::de::DeserializeOwned>(
+    table: &'static str,
+    run: &str,
+    at: i64,
+    bytes: &[u8],
+) -> Result<T, StoreError> {
+    match bytes.split_last_chunk::<CHECKSUM>() {
+        Some((record, sum)) if *sum == checksum(run, at, record) => {
+            wire::decode_record(record).map_err(|e| damaged(table, e))
+        }
+        Some(_) | None => Err(damaged(table, format!("a record of run {run} is not what was written"))),
+    }
+}
+
+fn checksum(run: &str, at: i64, record: &[u8]) -> [u8; CHECKSUM] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(record).update(&at.to_le_bytes()).update(run.as_bytes());
+    *hasher.finalize().as_bytes()
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {

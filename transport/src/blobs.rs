@@ -155,6 +155,22 @@ impl BlobDir {
         Ok(BlobWriter { dir: self.clone(), path, file, hasher, length, keep: true })
     }
 
+    /// Every complete blob, in the order of names.
+    pub fn list(&self) -> Result<Vec<BlobId>, BlobError> {
+        let mut blobs = Vec::new();
+        for folder in entries(&self.root)? {
+            // `partial` holds no complete ones; anything else in a folder of ours is not ours.
+            if folder.is_dir() && !folder.ends_with("partial") {
+                let names = entries(&folder)?;
+                blobs.extend(
+                    names.iter().filter_map(|path| path.file_name()?.to_str()?.parse::<BlobId>().ok()),
+                );
+            }
+        }
+        blobs.sort();
+        Ok(blobs)
+    }
+
     /// Removes what never finished arriving since before the program started.
     pub fn remove_unnamed(&self) -> Result<(), BlobError> {
         let partial = self.root.join("partial");
@@ -253,6 +269,11 @@ impl Drop for BlobWriter {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, BlobError> {
+    let listed = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    listed.map_err(|e| io_error("list", folder, e))
 }
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> BlobError {
