@@ -4,6 +4,7 @@
 pub mod network;
 mod operator;
 pub mod perceptron;
+pub mod simulated;
 mod site;
 
 use std::fs::{self, File};
