@@ -82,6 +82,7 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
     let state = SiteState::open(&config.state_dir)?;
     let _lock = state.lock()?;
     let (updates, memory) = (state.updates()?, state.memory()?);
+    state.tidy(&updates, &memory)?;
     let (reports, mut work) = mpsc::unbounded_channel();
     let (results, mut inputs) = mpsc::unbounded_channel();
     let (outbox, outbox_end) = mpsc::channel(64);

@@ -5,7 +5,8 @@
 //!
 //! 1. [`id`], [`blob`], [`params`]: the names of things.
 //! 2. [`run`]: what a data scientist asks for (`run.toml`), checked whole.
-//! 3. [`message`]: what server, sites and operators say to each other; [`wire`]: how it is encoded.
+//! 3. [`message`]: what server, sites and operators say to each other; [`wire`]: how it is encoded; [`checked`]: how a record
+//!    lies on a disk.
 //! 4. [`model`]: pretrained models as folders, and which of their parameters travel.
 //! 5. [`metrics`]: counts that can be added over sites without losing anything.
 //! 6. [`aggregate`]: the exact sum of updates and what the server makes of it.
@@ -14,6 +15,7 @@
 
 pub mod aggregate;
 pub mod blob;
+pub mod checked;
 pub mod config;
 pub mod id;
 pub mod message;

@@ -6,22 +6,19 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use sheaf_common::blob::BlobId;
+use sheaf_common::checked;
 use sheaf_common::id::{ClientId, Name, RunId};
 use sheaf_common::metrics::{Figure, Report};
 use sheaf_common::model::ModelInfo;
 use sheaf_common::status::{Answer, RoundOutcome, RoundRecord, Standing};
 use sheaf_common::time::Timestamp;
-use sheaf_common::wire;
 
 use crate::core::{Coordinator, Input};
 
 /// Version of the tables; a file of another version is refused, never misread.
 const SCHEMA_VERSION: i64 = 6;
-
-/// Bytes of a record's checksum.
-const CHECKSUM: usize = 32;
 
 const SCHEMA: &str = "
 CREATE TABLE runs (
@@ -216,6 +213,12 @@ impl Store {
         Self::prepare(db)
     }
 
+    /// Opens a file that is there, for reading; a server may be writing to it.
+    pub fn existing(path: &Path) -> Result<Self, StoreError> {
+        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        Self { db }.checked()
+    }
+
     /// A database that is gone with the value.
     pub fn in_memory() -> Result<Self, StoreError> {
         Self::prepare(Connection::open_in_memory()?)
@@ -230,11 +233,32 @@ impl Store {
             transaction.commit()?;
             return Ok(Self { db });
         }
+        Self { db }.checked()
+    }
+
+    /// Refuses a database of another version, and one whose pages make no sense.
+    fn checked(self) -> Result<Self, StoreError> {
+        let found: i64 = self.db.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if found != SCHEMA_VERSION {
             return Err(StoreError::Version { found });
         }
-        let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-        if verdict == "ok" { Ok(Self { db }) } else { Err(damaged("its pages", verdict)) }
+        let verdict: String = self.db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if verdict == "ok" { Ok(self) } else { Err(damaged("its pages", verdict)) }
+    }
+
+    /// Writes everything as it is at this moment to a new file in place of `path`.
+    pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        // One that is there is an older copy; were it another's, SQLite would refuse to write over it.
+        let _ = std::fs::remove_file(path);
+        self.db.execute("VACUUM INTO ?", [path.to_string_lossy()])?;
+        Ok(())
+    }
+
+    /// When a run ended; nothing as long as it has not.
+    pub fn ended(&self, run: &RunId) -> Result<Option<Timestamp>, StoreError> {
+        let at: Option<i64> =
+            self.db.query_row("SELECT ended FROM runs WHERE run = ?", [run.as_str()], |row| row.get(0))?;
+        Ok(at.map(|at| Timestamp(at.unsigned_abs())))
     }
 
     /// Remembers all of `writes` or nothing; on return they survive a crash.
@@ -258,11 +282,12 @@ impl Store {
         while let Some(row) = rows.next()? {
             let run: String = row.get(0)?;
             let mut coordinator: Coordinator =
-                decode("runs", &run, 0, row.get_ref(1)?.as_blob().unwrap_or_default())?;
+                decode("runs", &run, row.get_ref(1)?.as_blob().unwrap_or_default())?;
             let mut inputs = journal.query([&run])?;
             while let Some(row) = inputs.next()? {
                 let at: i64 = row.get(0)?;
-                let input = decode("journal", &run, at, row.get_ref(1)?.as_blob().unwrap_or_default())?;
+                let input =
+                    decode("journal", &entry(&run, at), row.get_ref(1)?.as_blob().unwrap_or_default())?;
                 coordinator.handle(input, Timestamp(at.unsigned_abs()));
                 // What these effects did was done before the crash; `Input::Restarted` asks anew for the rest.
                 while coordinator.poll_effect().is_some() {}
@@ -360,19 +385,19 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
             let run = coordinator.run().id.as_str();
             db.execute(
                 "INSERT INTO runs (run, snapshot) VALUES (?, ?)",
-                params![run, encode(run, 0, coordinator)?],
+                params![run, encode(run, coordinator)?],
             )?;
         }
         Write::Input { run, at, input } => {
             let mut statement = db.prepare_cached("INSERT INTO journal (run, at, input) VALUES (?, ?, ?)")?;
             let (run, at) = (run.as_str(), millis(*at));
-            statement.execute(params![run, at, encode(run, at, input)?])?;
+            statement.execute(params![run, at, encode(&entry(run, at), input)?])?;
         }
         Write::Snapshot(coordinator) => {
             let run = coordinator.run().id.as_str();
             db.execute(
                 "UPDATE runs SET snapshot = ? WHERE run = ?",
-                params![encode(run, 0, coordinator)?, run],
+                params![encode(run, coordinator)?, run],
             )?;
             db.execute("DELETE FROM journal WHERE run = ?", params![run])?;
         }
@@ -450,31 +475,22 @@ fn millis(at: Timestamp) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }
 
-/// A record as it lies in a row, with a checksum: SQLite notices a page that makes no sense, not a value that changed.
-fn encode<T: serde::Serialize>(run: &str, at: i64, value: &T) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = wire::encode_record(value).map_err(|e| damaged("journal", e))?;
-    bytes.extend(checksum(run, at, &bytes));
-    Ok(bytes)
+/// The place of a journal's entry, which its checksum covers.
+fn entry(run: &str, at: i64) -> String {
+    format!("{run} {at}")
+}
+
+// SQLite notices a page that makes no sense, not a value that is another one: that takes a checksum.
+fn encode<T: serde::Serialize>(place: &str, value: &T) -> Result<Vec<u8>, StoreError> {
+    checked::encode(place, value).map_err(|e| damaged("journal", e))
 }
 
 fn decode<T: serde::de::DeserializeOwned>(
     table: &'static str,
-    run: &str,
-    at: i64,
+    place: &str,
     bytes: &[u8],
 ) -> Result<T, StoreError> {
-    match bytes.split_last_chunk::<CHECKSUM>() {
-        Some((record, sum)) if *sum == checksum(run, at, record) => {
-            wire::decode_record(record).map_err(|e| damaged(table, e))
-        }
-        Some(_) | None => Err(damaged(table, format!("a record of run {run} is not what was written"))),
-    }
-}
-
-fn checksum(run: &str, at: i64, record: &[u8]) -> [u8; CHECKSUM] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(record).update(&at.to_le_bytes()).update(run.as_bytes());
-    *hasher.finalize().as_bytes()
+    checked::decode(place, bytes).map_err(|e| damaged(table, e))
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
@@ -487,4 +503,37 @@ fn from_json<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) ->
 
 fn damaged(table: &'static str, why: impl std::fmt::Display) -> StoreError {
     StoreError::Damaged { table, why: why.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_of_another_version_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sheaf.db");
+        for version in [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1] {
+            let db = Connection::open(&path).unwrap();
+            db.pragma_update(None, "user_version", version).unwrap();
+            drop(db);
+            for opened in [Store::open(&path), Store::existing(&path)] {
+                let said = opened.unwrap_err().to_string();
+                let expected = format!("the server's database has format {version}, but this program reads");
+                assert!(
+                    said.starts_with(&expected) && said.contains("use the program that wrote it"),
+                    "{said}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused_with_the_way_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sheaf.db");
+        std::fs::write(&path, [0x55; 8192]).unwrap();
+        let said = Store::open(&path).unwrap_err().to_string();
+        assert!(said.contains("sheaf-server restore DIR"), "{said}");
+    }
 }

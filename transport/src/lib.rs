@@ -8,7 +8,7 @@
 //!   [`proxy`] if need be; [`listener`] takes in whoever comes; [`issuer`] tells of TLS that is looked into on the way.
 //! * [`frames`]: control messages on a stream.
 //! * [`blobs`]: files named by their hash, on disk; [`transfer`] moves them, resumable at any offset; [`chunks`] works
-//!   on long ones on all cores.
+//!   on long ones on all cores. [`durable`]: files and folders that survive a loss of power.
 //! * [`base`]: an imported model among blobs, and what it adds to the parameters of a round.
 //!
 //! It decides nothing about rounds: it turns bytes into messages and back.
@@ -19,6 +19,7 @@ pub mod blobs;
 pub mod chunks;
 pub mod connection;
 pub mod dial;
+pub mod durable;
 pub mod endpoint;
 pub mod frames;
 pub mod issuer;

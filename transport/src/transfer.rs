@@ -136,6 +136,7 @@ pub async fn serve_put(
     length: u64,
 ) -> Result<u64, TransferError> {
     if dir.length(blob).is_some() {
+        dir.refresh(blob)?;
         frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
         return Ok(0);
     }

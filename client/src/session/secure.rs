@@ -71,6 +71,11 @@ impl Memory {
         self.released.iter().rev().find(|(released, _)| *released == content).map(|(_, with)| *with)
     }
 
+    /// The masked vector of the attempt in hand.
+    pub(crate) fn masked(&self) -> Option<BlobId> {
+        self.attempt.as_ref()?.masked
+    }
+
     /// Whether these global parameters are needed to check a sum.
     pub(super) fn needs(&self, model: BlobId) -> bool {
         self.histories.values().any(|history| history.needs(model))
