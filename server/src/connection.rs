@@ -17,7 +17,7 @@ use sheaf_transport::listener::Incoming;
 use sheaf_transport::tls::peer_identity;
 use sheaf_transport::transfer::{self, TransferError};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{Instrument, debug, info, warn};
+use tracing::{Instrument, debug, error, info, warn};
 
 use crate::aggregation::inspect;
 use crate::core::Inspection;
@@ -351,7 +351,12 @@ impl Connected {
         let Identity { role, name, .. } = &self.identity;
         let dir = if *role == Role::Site { &self.context.updates } else { &self.context.blobs };
         let sender = format!("{role}.{name}");
-        let moved = transfer::serve_put(send, recv, dir, &sender, blob, length).await?;
+        let moved =
+            transfer::serve_put(send, recv, dir, &sender, blob, length).await.inspect_err(|error| {
+                if let TransferError::Blob(error) = error {
+                    error!(%error, "a blob cannot be stored; whoever sends it tries again");
+                }
+            })?;
         let _ = self.tell(Event::Moved(self.peer, 0, moved)).await;
         Ok(())
     }

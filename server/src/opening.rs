@@ -45,6 +45,13 @@ pub enum OpenError {
     Contradiction,
 }
 
+impl OpenError {
+    /// Whether the disk is to blame, and the sum could be opened if that were put right.
+    pub fn is_of_disk(&self) -> bool {
+        matches!(self, Self::Blob(error) if error.is_of_disk())
+    }
+}
+
 impl From<BlobError> for OpenError {
     fn from(error: BlobError) -> Self {
         Self::Blob(error.into())

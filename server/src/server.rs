@@ -26,7 +26,7 @@ use crate::connection::{self, Context, Event};
 use crate::core::{Aggregate, Effect, Input, Open};
 use crate::opening;
 use crate::registry::PeerId;
-use crate::state::{Done, State};
+use crate::state::{DiskFailed, Done, State};
 use crate::store::{Store, StoreError};
 use crate::submit;
 
@@ -65,6 +65,9 @@ pub enum ServerError {
         /// Why.
         source: std::io::Error,
     },
+    /// A round's result could not be written.
+    #[error(transparent)]
+    Disk(#[from] DiskFailed),
     /// Another server uses the data directory.
     #[error("{0} is in use by another sheaf-server")]
     InUse(PathBuf),
@@ -107,8 +110,16 @@ impl Server {
         let context =
             Arc::new(Context { federation: federation.clone(), authority, blobs, updates, events: sender });
         let credentials = Arc::new(credentials);
-        let mut server =
-            Self { listener, credentials, context, events, done, done_sender, state, _lock: lock };
+        let mut server = Self {
+            listener,
+            credentials,
+            context,
+            events,
+            done,
+            done_sender,
+            state,
+            _lock: lock,
+        };
         let address = server.address();
         let path = config.data_dir.join("address");
         std::fs::write(&path, format!("{address}\n")).map_err(data(path.clone()))?;
@@ -128,6 +139,7 @@ impl Server {
         for index in 0..self.state.runs.len() {
             if !self.state.runs[index].state().0.is_final() {
                 info!(run = %self.state.runs[index].run().id, "resuming");
+                self.state.check_blobs(index)?;
                 self.state.feed(index, Input::Restarted, now());
             }
         }
@@ -149,7 +161,7 @@ impl Server {
                         self.on_event(event);
                     }
                 }
-                Some(done) = self.done.recv() => self.state.on_done(done),
+                Some(done) = self.done.recv() => self.state.on_done(done)?,
                 () = sleep_until(timeout) => self.state.on_timeout(),
                 _ = look.tick() => self.state.registry.look(now()),
                 () = &mut shutdown => break,
@@ -259,9 +271,11 @@ impl Server {
 fn spawn_aggregation(state: &State, index: usize, round: Aggregate, done: mpsc::Sender<Done>) {
     let (blobs, updates, job) = (state.blobs.clone(), state.updates.clone(), state.runs[index].job());
     tokio::task::spawn_blocking(move || {
-        let result = aggregate(&blobs, &updates, &job, &round);
-        let result = result.map(|global| (global, None)).map_err(|e| e.to_string());
-        done.blocking_send(Done::Aggregated(round.task, result))
+        let result = aggregate(&blobs, &updates, &job, &round).map(|global| (global, None));
+        done.blocking_send(match result {
+            Err(error) if error.is_of_disk() => Done::Failed(DiskFailed(error.to_string())),
+            result => Done::Aggregated(round.task, result.map_err(|e| e.to_string())),
+        })
     });
 }
 
@@ -275,9 +289,11 @@ fn spawn_opening(
     let (blobs, updates, job) = (state.blobs.clone(), state.updates.clone(), state.runs[index].job());
     tokio::task::spawn_blocking(move || {
         let result = opening::open(&blobs, &updates, &job, &sum, &credentials);
-        let result =
-            result.map(|(global, summed)| (global, Some(Box::new(summed)))).map_err(|e| e.to_string());
-        done.blocking_send(Done::Aggregated(sum.task, result))
+        let result = result.map(|(global, summed)| (global, Some(Box::new(summed))));
+        done.blocking_send(match result {
+            Err(error) if error.is_of_disk() => Done::Failed(DiskFailed(error.to_string())),
+            result => Done::Aggregated(sum.task, result.map_err(|e| e.to_string())),
+        })
     });
 }
 

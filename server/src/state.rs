@@ -10,9 +10,9 @@ use sheaf_common::run::SecureAggregation;
 use sheaf_common::secagg::record::SignedRecord;
 use sheaf_common::status::{Phase, RunState, Standing};
 use sheaf_common::time::Timestamp;
-use sheaf_transport::blobs::BlobDir;
+use sheaf_transport::blobs::{BlobDir, BlobError};
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::connection::{Event, Finding, Joined};
 use crate::core::queue::{Waiting, startable};
@@ -29,7 +29,13 @@ pub(crate) enum Done {
     Aggregated(TaskId, Result<(BlobId, Option<Box<Summed>>), String>),
     Prepared(Name, oneshot::Sender<Reply>, Result<Box<Prepared>, SubmitError>),
     Described(oneshot::Sender<Reply>, Result<ModelInfo, SubmitError>),
+    Failed(DiskFailed),
 }
+
+/// A round's result cannot be written, which is not the round's fault: the server stops, and the round waits.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; then start the server again: every run goes on where it was")]
+pub struct DiskFailed(pub(crate) String);
 
 /// Everything that the loop owns.
 #[derive(Debug)]
@@ -98,6 +104,19 @@ impl State {
         }
         self.writes.extend(writes);
         self.effects.extend(effects.into_iter().map(|effect| (index, effect)));
+    }
+
+    /// What a run goes on from is what was written, or is not there: an attempt without it is tried again, or fails.
+    pub(crate) fn check_blobs(&self, index: usize) -> Result<(), BlobError> {
+        let run = &self.runs[index];
+        let held = run.held().into_iter().map(|blob| (&self.updates, blob));
+        for (dir, blob) in held.chain([(&self.blobs, run.global())]) {
+            if !dir.is_sound(blob)? {
+                error!(run = %run.run().id, %blob, "a blob is missing or damaged: the run is better brought back from a backup");
+                dir.remove(blob)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives the same input to every unfinished run that admits `site`.
@@ -225,10 +244,10 @@ impl State {
         }
     }
 
-    pub(crate) fn on_done(&mut self, done: Done) {
+    pub(crate) fn on_done(&mut self, done: Done) -> Result<(), DiskFailed> {
         match done {
             Done::Aggregated(task, result) => {
-                let Some(index) = self.find(&task.run) else { return };
+                let Some(index) = self.find(&task.run) else { return Ok(()) };
                 let input = match result {
                     Ok((global, summed)) => Input::Aggregated { task, global, summed },
                     Err(why) => Input::AggregationFailed { task, why },
@@ -245,6 +264,7 @@ impl State {
                 };
                 self.replies.push((reply, answer));
             }
+            Done::Failed(failed) => return Err(failed),
             Done::Described(reply, result) => {
                 let answer = match result {
                     Ok(info) => {
@@ -260,6 +280,7 @@ impl State {
                 self.replies.push((reply, answer));
             }
         }
+        Ok(())
     }
 
     /// Queues a run under a name that is free.

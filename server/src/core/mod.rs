@@ -499,12 +499,17 @@ impl Coordinator {
 
     /// Whether an update of the round in progress lies in `blob`.
     pub fn holds(&self, blob: BlobId) -> bool {
+        self.held().contains(&blob)
+    }
+
+    /// The blobs in which updates of the round in progress lie.
+    pub fn held(&self) -> Vec<BlobId> {
         match &self.state {
-            State::Collecting(state) => state.deltas().any(|delta| delta == blob),
-            State::Aggregating(state) => state.closed.deltas().any(|delta| delta == blob),
-            State::Securing(state) => state.protocol.blobs().contains(&blob),
-            State::Opening(state) => state.unmasking.masked().values().any(|masked| *masked == blob),
-            State::Queued(_) | State::Waiting(_) | State::Evaluating(_) | State::Finished(_) => false,
+            State::Collecting(state) => state.deltas().collect(),
+            State::Aggregating(state) => state.closed.deltas().collect(),
+            State::Securing(state) => state.protocol.blobs(),
+            State::Opening(state) => state.unmasking.masked().values().copied().collect(),
+            State::Queued(_) | State::Waiting(_) | State::Evaluating(_) | State::Finished(_) => Vec::new(),
         }
     }
 }
