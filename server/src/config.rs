@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use sheaf_common::config::{self, ConfigError, Invalid};
 use sheaf_transport::tls::CredentialPaths;
+
+use crate::retention::Retention;
 
 /// The server's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,29 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// Certificate, key and CA.
     pub identity: CredentialPaths,
+    /// How long blobs outlive their run.
+    pub retention: Retention,
+}
+
+/// Where things lie in a data directory.
+#[derive(Clone, Copy, Debug)]
+pub struct DataDir<'a>(pub &'a Path);
+
+impl DataDir<'_> {
+    /// Runs, journal, rounds, models, sites.
+    pub fn database(&self) -> PathBuf {
+        self.0.join("sheaf.db")
+    }
+
+    /// Models and global parameters.
+    pub fn blobs(&self) -> PathBuf {
+        self.0.join("blobs")
+    }
+
+    /// Sites' updates.
+    pub fn updates(&self) -> PathBuf {
+        self.0.join("updates")
+    }
 }
 
 #[derive(Deserialize)]
@@ -27,6 +53,37 @@ struct Written {
     listen_tcp: Option<String>,
     data_dir: PathBuf,
     identity: WrittenIdentity,
+    #[serde(default)]
+    retention: WrittenRetention,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRetention {
+    rounds: Option<String>,
+    results: Option<String>,
+}
+
+impl TryFrom<WrittenRetention> for Retention {
+    type Error = Invalid;
+
+    fn try_from(written: WrittenRetention) -> Result<Self, Invalid> {
+        let default = Self::default();
+        Ok(Self {
+            rounds: limit("retention.rounds", written.rounds, default.rounds)?,
+            results: limit("retention.results", written.results, default.results)?,
+        })
+    }
+}
+
+fn limit(key: &str, written: Option<String>, default: Option<Duration>) -> Result<Option<Duration>, Invalid> {
+    match written.as_deref() {
+        None => Ok(default),
+        Some("forever") => Ok(None),
+        Some(text) => humantime::parse_duration(text).map(Some).map_err(|_| {
+            Invalid::new(key, format!("`{text}` is no duration; write \"30d\", \"12h\" or \"forever\""))
+        }),
+    }
 }
 
 #[derive(Deserialize)]
@@ -53,6 +110,7 @@ impl TryFrom<Written> for ServerConfig {
             listen_tcp,
             data_dir: written.data_dir,
             identity: CredentialPaths { certificate, key, ca },
+            retention: written.retention.try_into()?,
         })
     }
 }

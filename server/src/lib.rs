@@ -9,7 +9,7 @@
 //! * [`submit`]: from `run.toml` to a run whose initial parameters are a blob.
 //! * [`aggregation`]: the mean of a round's updates.
 //! * [`opening`]: the same from a secure sum.
-//! * [`store`]: what survives a crash.
+//! * [`store`]: what survives a crash. [`retention`]: which blobs are let go of.
 //! * [`pki`]: the federation's certificates.
 //! * [`cli`]: the program `sheaf`.
 
@@ -23,6 +23,7 @@ pub mod opening;
 pub mod pki;
 pub mod registry;
 mod report;
+pub mod retention;
 pub mod server;
 mod state;
 pub mod store;

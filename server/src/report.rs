@@ -120,6 +120,11 @@ impl State {
         let global = global.ok_or_else(|| {
             format!("run {run} has no round {round}: {} are completed", coordinator.completed())
         })?;
+        if self.blobs.length(global).is_none() {
+            return Err(format!(
+                "the model of {run} after round {round} is kept no longer: see [retention] in server.toml"
+            ));
+        }
         let mut job = coordinator.job();
         job.global = global;
         job.params = coordinator.run().phases.after(round).clone();

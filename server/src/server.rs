@@ -18,14 +18,15 @@ use sheaf_transport::endpoint::EndpointError;
 use sheaf_transport::listener::Listener;
 use sheaf_transport::tls::{CredentialError, Credentials};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::aggregation::aggregate;
-use crate::config::ServerConfig;
+use crate::config::{DataDir, ServerConfig};
 use crate::connection::{self, Context, Event};
 use crate::core::{Aggregate, Effect, Input, Open};
 use crate::opening;
 use crate::registry::PeerId;
+use crate::retention::{Needed, Retention};
 use crate::state::{DiskFailed, Done, State};
 use crate::store::{Store, StoreError};
 use crate::submit;
@@ -35,6 +36,9 @@ const BATCH: usize = 256;
 
 /// It is noticed so often whether a site is silent.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often blobs that nothing needs are let go of.
+const COLLECT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long connections may take to say good-bye.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -83,6 +87,7 @@ pub struct Server {
     done: mpsc::Receiver<Done>,
     done_sender: mpsc::Sender<Done>,
     state: State,
+    retention: Retention,
     /// Held for as long as the server lives, so that no second one writes to the same directory.
     _lock: std::fs::File,
 }
@@ -98,10 +103,11 @@ impl Server {
         let data = |path: PathBuf| move |source| ServerError::Data { path, source };
         std::fs::create_dir_all(&config.data_dir).map_err(data(config.data_dir.clone()))?;
         let lock = lock(config)?;
-        let blobs = BlobDir::open(config.data_dir.join("blobs"))?;
+        let layout = DataDir(&config.data_dir);
+        let blobs = BlobDir::open(layout.blobs())?;
         blobs.remove_unnamed()?;
-        let updates = BlobDir::open(config.data_dir.join("updates"))?;
-        let store = Store::open(&config.data_dir.join("sheaf.db"))?;
+        let updates = BlobDir::open(layout.updates())?;
+        let store = Store::open(&layout.database())?;
         let federation = credentials.identity.federation.clone();
         let state = State::open(federation.clone(), store, blobs.clone(), updates.clone())?;
         let (sender, events) = mpsc::channel(1024);
@@ -118,6 +124,7 @@ impl Server {
             done,
             done_sender,
             state,
+            retention: config.retention,
             _lock: lock,
         };
         let address = server.address();
@@ -153,6 +160,7 @@ impl Server {
         let acceptor = tokio::spawn(accept(self.listener.clone(), self.context.clone()));
         let mut batch = Vec::with_capacity(BATCH);
         let mut look = tokio::time::interval(LOOK);
+        let mut collect = tokio::time::interval(COLLECT);
         loop {
             let timeout = self.state.next_timeout();
             tokio::select! {
@@ -162,6 +170,7 @@ impl Server {
                     }
                 }
                 Some(done) = self.done.recv() => self.state.on_done(done)?,
+                _ = collect.tick() => self.collect(),
                 () = sleep_until(timeout) => self.state.on_timeout(),
                 _ = look.tick() => self.state.registry.look(now()),
                 () = &mut shutdown => break,
@@ -251,6 +260,21 @@ impl Server {
         }
     }
 
+    /// Lets go of the blobs that nothing needs any more, off the loop.
+    fn collect(&self) {
+        let State { runs, store, blobs, updates, .. } = &self.state;
+        let needed = match Needed::of(runs, store, blobs, self.retention, now()) {
+            Ok(needed) => needed,
+            Err(error) => return warn!(%error, "no blob is let go of: what is needed cannot be told"),
+        };
+        let (blobs, updates) = (blobs.clone(), updates.clone());
+        tokio::task::spawn_blocking(move || match needed.keep_only(&blobs, &updates, now()) {
+            Ok((0, _)) => {}
+            Ok((count, bytes)) => info!(count, bytes, "let go of blobs that nothing needs any more"),
+            Err(error) => warn!(%error, "a blob that nothing needs any more stays on disk"),
+        });
+    }
+
     fn prepare(
         &self,
         parse: submit::Parse,
@@ -323,7 +347,7 @@ fn lock(config: &ServerConfig) -> Result<std::fs::File, ServerError> {
 }
 
 /// The wall clock, which the core is told and never reads.
-pub(crate) fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }

@@ -6,7 +6,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::config::{ConfigError, Invalid};
-use sheaf_common::model::{Distribution, Initial, Manifest, ModelInfo, initial, phases};
+use sheaf_common::model::{BadManifest, Distribution, Initial, Manifest, ModelInfo, initial, phases};
 use sheaf_common::params::{ParamSpec, Phases};
 use sheaf_common::run::{ModelSource, RunSpec};
 use sheaf_common::wire::{self, FRAME_MAX};
@@ -68,6 +68,7 @@ pub fn prepare(
                     format!("there is no model `{name}`; imported are: {known} (see `sheaf model import`)");
                 invalid(Invalid::new("model.name", problem))
             })?;
+            refresh(blobs, info)?;
             Some((info.manifest, base(blobs, info)?))
         }
     };
@@ -115,6 +116,17 @@ pub fn describe(blobs: &BlobDir, name: &str, manifest: BlobId) -> Result<ModelIn
     info.model_type = model.config.model_type().to_owned();
     info.num_params = model.weights.num_params();
     Ok(info)
+}
+
+/// Should another model take its name now, its files are not let go of before the run is there.
+fn refresh(blobs: &BlobDir, info: &ModelInfo) -> Result<(), SubmitError> {
+    let wrong = |bad: BadManifest| SubmitError::Model { name: info.name.clone(), why: bad.to_string() };
+    let manifest = Manifest::parse(&blobs.read(info.manifest)?).map_err(wrong)?;
+    blobs.refresh(info.manifest)?;
+    for file in &manifest.files {
+        blobs.refresh(file.blob)?;
+    }
+    Ok(())
 }
 
 fn base(blobs: &BlobDir, info: &ModelInfo) -> Result<BaseModel, SubmitError> {

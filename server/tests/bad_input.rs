@@ -38,6 +38,10 @@ fn each_mistake_gets_its_sentence() -> Result<()> {
             format!("listen = \"localhost\"\ndata_dir = \"data\"\n{hub}"),
             "sheaf-server: server.toml:1: listen: `localhost` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\"",
         ),
+        (
+            format!("{good}{hub}[retention]\nrounds = \"a month\"\n"),
+            "sheaf-server: server.toml:8: retention.rounds: `a month` is no duration; write \"30d\", \"12h\" or \"forever\"",
+        ),
         (format!("lisen = \"x\"\n{good}{hub}"), "sheaf-server: server.toml:1: unknown field `lisen`"),
         (good.to_owned(), "sheaf-server: server.toml:1: missing field `identity`"),
         (format!("{good}{}", identity("server-nobody")), "sheaf-server: cannot read pki/server-nobody.crt"),

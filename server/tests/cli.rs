@@ -17,6 +17,7 @@ use sheaf_common::run::Pooling;
 use sheaf_common::wire::PROTOCOL_VERSION;
 use sheaf_server::config::ServerConfig;
 use sheaf_server::pki::{self, IssueOptions, Issued};
+use sheaf_server::retention::Retention;
 use sheaf_server::server::{Server, ServerError};
 use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::dial::Dialer;
@@ -63,6 +64,7 @@ impl Federation {
             listen_tcp: None,
             data_dir: dir.path().join("data"),
             identity: paths(server),
+            retention: Retention::default(),
         };
         let mut federation = Self { dir, config, running: None };
         federation.start().await;
