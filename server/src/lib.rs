@@ -9,11 +9,12 @@
 //! * [`submit`]: from `run.toml` to a run whose initial parameters are a blob.
 //! * [`aggregation`]: the mean of a round's updates.
 //! * [`opening`]: the same from a secure sum.
-//! * [`store`]: what survives a crash. [`retention`]: which blobs are let go of.
+//! * [`store`]: what survives a crash. [`retention`]: which blobs are let go of. [`backup`]: a copy of all that.
 //! * [`pki`]: the federation's certificates.
 //! * [`cli`]: the program `sheaf`.
 
 pub mod aggregation;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod connection;

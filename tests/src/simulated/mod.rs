@@ -409,7 +409,9 @@ impl World {
                 return Ok(());
             }
             Effect::Ended(_) => return self.check_replay(),
-            Effect::Record(_) | Effect::FinalMetrics(_) | Effect::TestMetrics(_) => bail!("{effect:?} is a write"),
+            Effect::Record(_) | Effect::FinalMetrics(_) | Effect::TestMetrics(_) => {
+                bail!("{effect:?} is a write")
+            }
         };
         let site = self.sites.iter_mut().find(|site| site.name == *to).context("an unknown site")?;
         if let Some(link) = site.link.as_mut().filter(|_| site.online) {
