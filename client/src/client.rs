@@ -10,7 +10,7 @@ use sheaf_common::id::{ClientId, Identity, Role};
 use sheaf_common::message::{ServerMessage, SiteMessage, TaskId, Update};
 use sheaf_common::model::{MANIFEST_MAX, Manifest};
 use sheaf_common::secagg::client::{self as secagg, Witness};
-use sheaf_common::status::Phase;
+use sheaf_common::status::{Phase, Progress};
 use sheaf_transport::connection::Connection;
 use sheaf_transport::dial::Dialer;
 use sheaf_transport::tls::{CredentialError, Credentials};
@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use crate::config::SiteConfig;
 use crate::link::{self, Event};
 use crate::masking;
+use crate::pace::Pace;
 use crate::party::SiteParty;
 use crate::session::{Effect, FetchFailure, Input, Memory, Session, Task, Trust};
 use crate::state::{SiteState, StateError};
@@ -63,7 +64,7 @@ pub struct Client {
     transfer: Transfers,
     /// The global parameters of each task, which go with it.
     globals: BTreeMap<TaskId, BlobId>,
-    last_progress: Option<(Instant, Phase)>,
+    pace: Pace,
 }
 
 /// Where transfers tell how far they are.
@@ -111,7 +112,7 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
         connection: None,
         outbox,
         results,
-        last_progress: None,
+        pace: Pace::new(PROGRESS_EVERY),
     };
     let link = tokio::spawn(link::keep(dialer, credentials, link_events, outbox_end));
     tokio::pin!(shutdown);
@@ -159,13 +160,10 @@ impl Client {
 
     fn on_report(&mut self, report: Report) {
         match report {
-            Report::Progress(task, phase, done, total) => {
-                let fresh = |(at, last): &(Instant, Phase)| *last == phase && at.elapsed() < PROGRESS_EVERY;
-                if self.last_progress.as_ref().is_some_and(fresh) && done < total {
-                    return;
+            Report::Progress(task, progress) => {
+                if let Some(progress) = self.pace.follow(progress, Instant::now()) {
+                    self.say(SiteMessage::Progress { task, progress });
                 }
-                self.last_progress = Some((Instant::now(), phase));
-                self.say(SiteMessage::Progress { task, phase, done, total });
             }
             Report::Done(task, result) => self.step(Input::Worked(task, result)),
         }
@@ -349,7 +347,7 @@ impl Transfers {
     fn progress(&self, task: &TaskId, phase: Phase) -> impl FnMut(u64, u64) + Send + use<> {
         let (task, reports) = (task.clone(), self.reports.clone());
         move |done, total| {
-            let _ = reports.send(Report::Progress(task.clone(), phase, done, total));
+            let _ = reports.send(Report::Progress(task.clone(), Progress::new(phase, done, total)));
         }
     }
 }

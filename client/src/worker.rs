@@ -18,7 +18,7 @@ use sheaf_common::metrics::{Counts, Kind};
 use sheaf_common::model::phases;
 use sheaf_common::params::{from_bytes, to_bytes};
 use sheaf_common::run::{BatchNorm, SecureAggregation};
-use sheaf_common::status::Phase;
+use sheaf_common::status::{Phase, Progress};
 use sheaf_transport::base::{BadBase, BaseModel};
 use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
 use tokio::sync::mpsc;
@@ -35,7 +35,7 @@ use crate::trainer::{Round, TrainError, Trainer, Watch};
 #[derive(Debug)]
 pub enum Report {
     /// How far a task is.
-    Progress(TaskId, Phase, u64, u64),
+    Progress(TaskId, Progress),
     /// A task came to an end.
     Done(TaskId, Result<Outcome, WorkFailure>),
 }
@@ -190,7 +190,7 @@ impl Thread {
         if let Task::Evaluate(task) = &order.task
             && job.spec.is_survey()
         {
-            watch.progress(Phase::Preparing, 0, 1);
+            watch.progress(Progress::new(Phase::Preparing, 0, 1));
             return finish(&self.site, task, survey(job, &self.site.datasets)?);
         }
         let trainer = trainer(&mut self.open, &self.site, &order.task, &watch)?;
@@ -217,7 +217,7 @@ fn trainer<'a>(
     if !matches!(open_now, Some((open_for, _)) if *open_for == key) {
         // The old one's memory goes before the new one's comes.
         *open_now = None;
-        watch.progress(Phase::Preparing, 0, 1);
+        watch.progress(Progress::new(Phase::Preparing, 0, 1));
         check_params(task, &site.state.blobs)?;
         let model_dir = site.state.model_dir(task.job())?;
         let open = if task.id().is_test() { open_test } else { open };
@@ -340,9 +340,9 @@ struct Watcher<'a> {
 }
 
 impl Watch for Watcher<'_> {
-    fn progress(&self, phase: Phase, done: u64, total: u64) {
+    fn progress(&self, progress: Progress) {
         // A daemon that is stopping no longer listens.
-        let _ = self.reports.send(Report::Progress(self.task.clone(), phase, done, total));
+        let _ = self.reports.send(Report::Progress(self.task.clone(), progress));
     }
 
     fn is_cancelled(&self) -> bool {

@@ -12,7 +12,7 @@ use crate::params::ParamSpec;
 use crate::run::RunSpec;
 use crate::secagg::message::{Answer, Ask};
 use crate::secagg::record::SignedRecord;
-use crate::status::{Phase, RunStatus, RunSummary, SiteStatus, Standing};
+use crate::status::{Progress, RunStatus, RunSummary, SiteStatus, Standing};
 use crate::time::Timestamp;
 use crate::wire;
 
@@ -184,11 +184,7 @@ pub enum SiteMessage {
         /// The task.
         task: TaskId,
         /// What the site is doing.
-        phase: Phase,
-        /// Steps or bytes done.
-        done: u64,
-        /// Steps or bytes in all.
-        total: u64,
+        progress: Progress,
     },
     /// A round's answer.
     Update(Box<Update>),

@@ -1,5 +1,6 @@
 //! What an operator sees of runs and sites.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,35 @@ pub enum Phase {
     Training,
     /// Uploading its update.
     Uploading,
+}
+
+/// How far a site is with what it does for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Steps, examples or bytes done.
+    pub done: u64,
+    /// Steps, examples or bytes in all.
+    pub total: u64,
+    /// Steps of one pass over the training data, where it trains in passes.
+    pub steps_per_epoch: Option<NonZeroU64>,
+    /// Until the phase is over, if it goes on as fast as so far. `None` before that can be said.
+    pub time_left: Option<Duration>,
+}
+
+impl Progress {
+    /// `done` of `total` of a phase of which no more is known.
+    pub fn new(phase: Phase, done: u64, total: u64) -> Self {
+        Self { phase, done, total, steps_per_epoch: None, time_left: None }
+    }
+
+    /// The pass over the training data in hand, from 1, and passes in all, when there are several.
+    pub fn epoch(&self) -> Option<(u64, u64)> {
+        let per_epoch = self.steps_per_epoch?.get();
+        let epochs = self.total.div_ceil(per_epoch);
+        (epochs > 1).then(|| ((self.done / per_epoch).saturating_add(1).min(epochs), epochs))
+    }
 }
 
 /// Where a run stands.
@@ -149,8 +179,8 @@ pub struct MemberStatus {
     pub connected: bool,
     /// What it did or does.
     pub answer: Answer,
-    /// What it is doing, with steps or bytes done and in all.
-    pub progress: Option<(Phase, u64, u64)>,
+    /// What it is doing.
+    pub progress: Option<Progress>,
 }
 
 /// What became of a member's answer.

@@ -8,7 +8,7 @@ use sheaf_common::message::{EvaluateTask, Job, Reply, ServerMessage, SiteMessage
 use sheaf_common::model::{Manifest, ModelInfo};
 use sheaf_common::run::SecureAggregation;
 use sheaf_common::secagg::record::SignedRecord;
-use sheaf_common::status::{Phase, RunState, Standing};
+use sheaf_common::status::{Progress, RunState, Standing};
 use sheaf_common::time::Timestamp;
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use tokio::sync::oneshot;
@@ -53,7 +53,7 @@ pub(crate) struct State {
     /// The sites of which an operator has said whether they may take part.
     pub(crate) standings: BTreeMap<ClientId, Standing>,
     /// What members of rounds in progress are doing.
-    pub(crate) progress: BTreeMap<(RunId, ClientId), (Phase, u64, u64)>,
+    pub(crate) progress: BTreeMap<(RunId, ClientId), Progress>,
     /// Durable writes of the batch in hand.
     pub(crate) writes: Vec<Write>,
     /// Effects of the batch in hand, with the run that each belongs to.
@@ -212,9 +212,9 @@ impl State {
     fn on_message(&mut self, site: &ClientId, message: SiteMessage, finding: Finding) {
         let from = site.clone();
         let (task, input) = match message {
-            SiteMessage::Progress { task, phase, done, total } => {
+            SiteMessage::Progress { task, progress } => {
                 if self.find(&task.run).is_some() {
-                    self.progress.insert((task.run, from), (phase, done, total));
+                    self.progress.insert((task.run, from), progress);
                 }
                 return;
             }

@@ -12,7 +12,7 @@ pub mod torch;
 use std::collections::BTreeMap;
 
 use sheaf_common::metrics::Counts;
-use sheaf_common::status::Phase;
+use sheaf_common::status::Progress;
 
 /// Where a task is within its run: fixes the learning rate and the order of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,8 @@ impl TrainError {
 
 /// Whoever waits for the trainer: is told how far it is and may call it off.
 pub trait Watch {
-    /// `done` of `total` steps of `phase`.
-    fn progress(&self, phase: Phase, done: u64, total: u64);
+    /// So much is done; nobody here knows how long the rest will take.
+    fn progress(&self, progress: Progress);
     /// Whether to give up at the next step.
     fn is_cancelled(&self) -> bool;
 }
@@ -82,7 +82,7 @@ pub trait Watch {
 pub struct Unwatched;
 
 impl Watch for Unwatched {
-    fn progress(&self, _phase: Phase, _done: u64, _total: u64) {}
+    fn progress(&self, _progress: Progress) {}
 
     fn is_cancelled(&self) -> bool {
         false

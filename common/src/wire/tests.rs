@@ -6,6 +6,7 @@
 //! and texts.
 
 use std::fmt::Debug;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -244,12 +245,19 @@ fn the_names_of_tasks() {
 
 #[test]
 fn messages_of_a_site() {
-    let progress = |phase| SiteMessage::Progress { task: task(), phase, done: 7, total: 300 };
-    golden(&progress(Phase::Fetching), &["00", TASK, "00", "07fb2c01"]);
-    golden(&progress(Phase::Preparing), &["00", TASK, "01", "07fb2c01"]);
-    golden(&progress(Phase::Evaluating), &["00", TASK, "02", "07fb2c01"]);
-    golden(&progress(Phase::Training), &["00", TASK, "03", "07fb2c01"]);
-    golden(&progress(Phase::Uploading), &["00", TASK, "04", "07fb2c01"]);
+    let progress = |phase| SiteMessage::Progress { task: task(), progress: Progress::new(phase, 7, 300) };
+    golden(&progress(Phase::Fetching), &["00", TASK, "00", "07fb2c01", "0000"]);
+    golden(&progress(Phase::Preparing), &["00", TASK, "01", "07fb2c01", "0000"]);
+    golden(&progress(Phase::Evaluating), &["00", TASK, "02", "07fb2c01", "0000"]);
+    golden(&progress(Phase::Training), &["00", TASK, "03", "07fb2c01", "0000"]);
+    golden(&progress(Phase::Uploading), &["00", TASK, "04", "07fb2c01", "0000"]);
+    let trained = Progress {
+        steps_per_epoch: NonZeroU64::new(100),
+        time_left: Some(Duration::from_millis(2500)),
+        ..Progress::new(Phase::Training, 7, 300)
+    };
+    let trained = SiteMessage::Progress { task: task(), progress: trained };
+    golden(&trained, &["00", TASK, "03", "07fb2c01", "0164", "0102fc0065cd1d"]);
     let update = Update {
         task: task(),
         delta: blob(),
@@ -386,7 +394,7 @@ fn status() -> RunStatus {
         site: site.parse().unwrap(),
         connected: true,
         answer,
-        progress: Some((Phase::Training, 1, 2)),
+        progress: Some(Progress::new(Phase::Training, 1, 2)),
     };
     let record = |round, outcome| RoundRecord {
         round,
@@ -446,10 +454,10 @@ const STATUS: [&str; 28] = [
     SPEC,
     "fb0003",
     "01 03 01 03 01fc0065cd1d 08747261696e696e67 04",
-    "0161 01 00 01030102",
-    "0162 01 01 01030102",
-    "0163 01 020178 01030102",
-    "0164 01 030179 01030102",
+    "0161 01 00 01030102 0000",
+    "0162 01 01 01030102 0000",
+    "0163 01 020178 01030102 0000",
+    "0164 01 030179 01030102 0000",
     "07",
     "02",
     "01 01 01 02",

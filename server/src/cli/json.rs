@@ -10,8 +10,8 @@ use sheaf_common::model::ModelInfo;
 use sheaf_common::params::VALUE_BYTES;
 use sheaf_common::run::RunSpec;
 use sheaf_common::status::{
-    Answer, MemberStatus, Participant, RoundOutcome, RoundRecord, RoundStatus, RunStatus, RunSummary,
-    SecureSum, SiteStatus,
+    Answer, MemberStatus, Participant, Progress, RoundOutcome, RoundRecord, RoundStatus, RunStatus,
+    RunSummary, SecureSum, SiteStatus,
 };
 
 use super::units::rfc3339;
@@ -151,17 +151,19 @@ fn current(round: &RoundStatus) -> Value {
 
 fn member(member: &MemberStatus) -> Value {
     let (answer, reason) = answer(&member.answer);
-    let (phase, done, total) = member
-        .progress
-        .map_or((None, None, None), |(phase, done, total)| (Some(phase), Some(done), Some(total)));
+    let progress = member.progress.as_ref();
+    let epoch = progress.and_then(Progress::epoch);
     json!({
         "site": member.site,
         "connected": member.connected,
         "answer": answer,
         "reason": reason,
-        "phase": phase,
-        "done": done,
-        "total": total,
+        "phase": progress.map(|progress| progress.phase),
+        "done": progress.map(|progress| progress.done),
+        "total": progress.map(|progress| progress.total),
+        "epoch": epoch.map(|(epoch, _)| epoch),
+        "epochs": epoch.map(|(_, epochs)| epochs),
+        "seconds_left": progress.and_then(|progress| progress.time_left).map(|left| left.as_secs_f64()),
     })
 }
 

@@ -1,7 +1,9 @@
 //! A run in full as text: what was asked for, its rounds, who does what, and what went wrong.
 
 use sheaf_common::message::TaskId;
-use sheaf_common::status::{Answer, MemberStatus, Phase, RoundOutcome, RoundRecord, RoundStatus, RunStatus};
+use sheaf_common::status::{
+    Answer, MemberStatus, Phase, Progress, RoundOutcome, RoundRecord, RoundStatus, RunStatus,
+};
 use sheaf_common::time::Timestamp;
 
 use super::json::answer;
@@ -131,14 +133,15 @@ pub(super) fn doing(member: &MemberStatus) -> String {
         (Answer::Ready, _) => "ready to be summed".to_owned(),
         (Answer::Rejected(reason), _) => format!("its update was refused: {reason}"),
         (Answer::Declined(reason), _) => format!("declined: {reason}"),
-        (Answer::Pending, Some((phase, done, total))) => progress(phase, done, total),
+        (Answer::Pending, Some(progress)) => far(&progress),
         (Answer::Pending, None) if member.connected => "has its task".to_owned(),
         (Answer::Pending, None) => return "away".to_owned(),
     };
     if member.connected { does } else { format!("{does} (away)") }
 }
 
-fn progress(phase: Phase, done: u64, total: u64) -> String {
+fn far(progress: &Progress) -> String {
+    let Progress { phase, done, total, time_left, .. } = *progress;
     let (word, in_bytes) = match phase {
         Phase::Fetching => ("fetching", true),
         Phase::Preparing => ("preparing", false),
@@ -146,11 +149,14 @@ fn progress(phase: Phase, done: u64, total: u64) -> String {
         Phase::Training => ("training", false),
         Phase::Uploading => ("uploading", true),
     };
-    match (total, in_bytes) {
-        (0, _) | (1, false) => word.to_owned(),
+    let steps = match (total, in_bytes) {
+        (0, _) | (1, false) => return word.to_owned(),
         (_, true) => format!("{word} {} of {}", bytes(done), bytes(total)),
         (_, false) => format!("{word} {} of {}", count(done), count(total)),
-    }
+    };
+    let epoch = progress.epoch().map(|(epoch, epochs)| format!(", epoch {epoch} of {epochs}"));
+    let left = time_left.map(|left| format!(", about {} left", coarse(left)));
+    [Some(steps), epoch, left].into_iter().flatten().collect()
 }
 
 fn abandoned(history: &[RoundRecord]) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What an operator reads, from statuses made by hand; the commands themselves are tried in `tests/cli.rs`.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use clap::CommandFactory;
@@ -10,8 +11,8 @@ use sheaf_common::run::RunSpec;
 use sheaf_common::secagg::record::{Record, SignedRecord};
 use sheaf_common::secagg::transcript::Digest;
 use sheaf_common::status::{
-    Answer, MemberStatus, Participant, Phase, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus,
-    RunSummary, SecureSum, SiteConnection, SiteStatus, Standing, Transport,
+    Answer, MemberStatus, Participant, Phase, Progress, RoundOutcome, RoundRecord, RoundStatus, RunState,
+    RunStatus, RunSummary, SecureSum, SiteConnection, SiteStatus, Standing, Transport,
 };
 use sheaf_common::time::Timestamp;
 
@@ -138,7 +139,11 @@ pub(super) fn busy() -> RunStatus {
         [("lima", declined), ("oslo", pending.clone()), ("paris", Answer::Accepted), ("tokyo", pending)];
     let mut current = round(2, 2, &answers);
     current.members[1].connected = false;
-    current.members[3].progress = Some((Phase::Training, 30, 120));
+    current.members[3].progress = Some(Progress {
+        steps_per_epoch: NonZeroU64::new(60),
+        time_left: Some(Duration::from_secs(190)),
+        ..Progress::new(Phase::Training, 30, 120)
+    });
     status.current = Some(current);
     status
 }
@@ -199,7 +204,7 @@ SITE   DOES
 lima   declined: no data set newswire
 oslo   away
 paris  answered
-tokyo  training 30 of 120
+tokyo  training 30 of 120, epoch 1 of 2, about 3m10s left
 
 abandoned attempts
   round 2, attempt 1 (1/2 answered): 1 of 2 updates at the deadline
@@ -344,6 +349,22 @@ fn a_round_is_told_as_it_goes_on() {
 
     let first = with(&[("paris", Answer::Pending), ("tokyo", Answer::Accepted)]);
     assert_eq!(lines(Some(&started), &first), ["round 1/3: tokyo answered (1/2)"]);
+
+    let at = |done| {
+        let mut later = first.clone();
+        let progress = Progress {
+            steps_per_epoch: NonZeroU64::new(40),
+            time_left: (done > 50).then_some(Duration::from_secs(75)),
+            ..Progress::new(Phase::Training, done, 120)
+        };
+        later.current.as_mut().unwrap().members[0].progress = Some(progress);
+        later
+    };
+    assert_eq!(lines(Some(&first), &at(39)), [""; 0]);
+    assert_eq!(lines(Some(&at(39)), &at(40)), ["round 1/3: paris is in epoch 2 of 3"]);
+    assert_eq!(lines(Some(&at(40)), &at(79)), [""; 0]);
+    assert_eq!(lines(Some(&at(79)), &at(119)), ["round 1/3: paris is in epoch 3 of 3, about 1m15s left"]);
+    assert_eq!(lines(Some(&at(119)), &first), [""; 0]);
 
     let mut next = with(&[]);
     next.current = Some(round(2, 1, &[("paris", Answer::Pending)]));

@@ -237,7 +237,7 @@ fn without_a_validation_split_there_are_no_metrics() {
 fn it_stops_when_it_is_called_off() {
     struct CalledOff;
     impl Watch for CalledOff {
-        fn progress(&self, _phase: Phase, _done: u64, _total: u64) {}
+        fn progress(&self, _progress: Progress) {}
         fn is_cancelled(&self) -> bool {
             true
         }

@@ -44,7 +44,7 @@ use sheaf_common::model::{
     CONFIG_FILE, EncoderConfig, Gpt2Config, LlamaConfig, ModelConfig, PlanError, blocks, local,
 };
 use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
-use sheaf_common::status::Phase;
+use sheaf_common::status::{Phase, Progress};
 use tch::{Device, Reduction, TchError, Tensor};
 
 use self::augment::Augment;
@@ -189,7 +189,7 @@ fn evaluate(
     let mut counts = Counts::new(&metrics::Kind::of(spec));
     let mut done = 0;
     for examples in data.features.by_length(ROWS_PER_BATCH) {
-        step(watch, Phase::Evaluating, done, data.len())?;
+        step(watch, Progress::new(Phase::Evaluating, done as u64, data.len() as u64))?;
         if let (Counts::Language(counts), Targets::Tokens(tokens)) = (&mut counts, &data.targets) {
             let rows = network.below_head(data, &examples)?;
             observe_tokens(counts, network, &rows, examples.iter().map(|example| &tokens[*example]))?;
@@ -203,7 +203,7 @@ fn evaluate(
         }
         done += examples.len();
     }
-    step(watch, Phase::Evaluating, done, data.len())?;
+    step(watch, Progress::new(Phase::Evaluating, done as u64, data.len() as u64))?;
     Ok(counts)
 }
 
@@ -254,11 +254,11 @@ fn values(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
 }
 
 /// Reports progress, and stops where the task was called off.
-fn step(watch: &dyn Watch, phase: Phase, done: usize, total: usize) -> Result<(), TrainError> {
+fn step(watch: &dyn Watch, progress: Progress) -> Result<(), TrainError> {
     if watch.is_cancelled() {
         return Err(TrainError::Cancelled);
     }
-    watch.progress(phase, done as u64, total as u64);
+    watch.progress(progress);
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use sheaf_common::status::Phase;
+use sheaf_common::status::{Phase, Progress};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::prepared::Prepared;
@@ -105,7 +105,7 @@ impl Network {
         let mut frozen: Option<Ragged> = None;
         let mut done = 0;
         for examples in data.features.by_length(ROWS_PER_BATCH) {
-            step(watch, Phase::Preparing, done, lengths.len())?;
+            step(watch, Progress::new(Phase::Preparing, done as u64, lengths.len() as u64))?;
             let batch = data.features.batch(&examples, self.device)?;
             let values = self.apply(todo.clone(), &batch, Mode::Inference)?;
             let store = match &mut frozen {
@@ -115,7 +115,7 @@ impl Network {
             store.put(&examples, &values)?;
             done += examples.len();
         }
-        step(watch, Phase::Preparing, done, lengths.len())?;
+        step(watch, Progress::new(Phase::Preparing, done as u64, lengths.len() as u64))?;
         if let Some(frozen) = frozen {
             data.features = frozen;
             data.stage = self.first_trained;

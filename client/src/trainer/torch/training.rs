@@ -1,7 +1,6 @@
 //! A round's steps at a site.
 
 use sheaf_common::seed;
-use sheaf_common::status::Phase;
 use tch::{TchError, Tensor};
 
 use super::fitting::Fitting;
@@ -47,7 +46,7 @@ pub(super) fn train_and_tell(
     let mut fitting = Fitting::new(batches.batch_size);
     let mut batch = 0u64;
     for (done, examples) in (0..).zip(order) {
-        step(watch, Phase::Training, done as usize, batches.steps as usize)?;
+        step(watch, batches.progress(done))?;
         let (mut gradient, mut loss) = (None, 0.0);
         // What all examples of the step count: so their gradients add up to that of one large batch.
         let weight = loss_of.weight(&data.targets, &examples);
@@ -97,7 +96,7 @@ pub(super) fn train_and_tell(
     }
     // The last step can leave the finite numbers, too.
     finite(parameters.sum()?, batches.steps, round)?;
-    step(watch, Phase::Training, batches.steps as usize, batches.steps as usize)?;
+    step(watch, batches.progress(batches.steps))?;
     Ok(Trained { params: parameters.values()?, train_loss: last_epoch.mean() })
 }
 

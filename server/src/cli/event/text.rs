@@ -9,7 +9,7 @@ use sheaf_common::status::{RoundOutcome, RoundRecord};
 
 use super::super::json as as_json;
 use super::super::run_card::answered;
-use super::super::units::{duration, plural};
+use super::super::units::{coarse, duration, plural};
 use super::{At, Event};
 
 impl Event {
@@ -23,6 +23,10 @@ impl Event {
             Self::State { state, detail } => json!({ "event": "state", "state": state, "detail": detail }),
             Self::Started { at, sites } => json!({
                 "event": "round_started", "round": at.round, "attempt": at.attempt, "sites": sites,
+            }),
+            Self::Epoch { at, site, epoch, epochs, time_left } => json!({
+                "event": "epoch", "round": at.round, "attempt": at.attempt, "site": site,
+                "epoch": epoch, "epochs": epochs, "seconds_left": time_left.map(|left| left.as_secs_f64()),
             }),
             Self::Answered { at, site, answered, of } => json!({
                 "event": "answered", "round": at.round, "attempt": at.attempt, "site": site,
@@ -69,6 +73,10 @@ impl fmt::Display for Event {
             Self::Started { at, sites } => {
                 let names: Vec<&str> = sites.iter().map(ClientId::as_str).collect();
                 write!(f, "{at}: started with {}: {}", plural(names.len() as u64, "site"), names.join(", "))
+            }
+            Self::Epoch { at, site, epoch, epochs, time_left } => {
+                write!(f, "{at}: {site} is in epoch {epoch} of {epochs}")?;
+                time_left.map_or(Ok(()), |left| write!(f, ", about {} left", coarse(left)))
             }
             Self::Answered { at, site, answered, of } => write!(f, "{at}: {site} answered ({answered}/{of})"),
             Self::Refused { at, site, answer } => {

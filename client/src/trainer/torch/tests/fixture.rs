@@ -16,7 +16,7 @@ use sheaf_common::model::{ModelConfig, plan};
 use sheaf_common::params::to_bytes;
 use sheaf_common::run::*;
 use sheaf_common::seed;
-use sheaf_common::status::Phase;
+use sheaf_common::status::{Phase, Progress};
 use tempfile::TempDir;
 
 use crate::data::{Dataset, Inputs, Split, Targets};
@@ -264,7 +264,7 @@ pub(super) fn both(data: Dataset) -> Split {
 
 /// Writes down what it is told, and calls the task off after so many reports.
 pub(super) struct Recorder {
-    pub(super) reports: RefCell<Vec<(Phase, u64, u64)>>,
+    pub(super) reports: RefCell<Vec<Progress>>,
     pub(super) patience: Cell<usize>,
 }
 
@@ -276,13 +276,17 @@ impl Recorder {
     /// The reports of one phase.
     pub(super) fn of(&self, phase: Phase) -> Vec<(u64, u64)> {
         let reports = self.reports.borrow();
-        reports.iter().filter(|report| report.0 == phase).map(|report| (report.1, report.2)).collect()
+        reports
+            .iter()
+            .filter(|report| report.phase == phase)
+            .map(|report| (report.done, report.total))
+            .collect()
     }
 }
 
 impl Watch for Recorder {
-    fn progress(&self, phase: Phase, done: u64, total: u64) {
-        self.reports.borrow_mut().push((phase, done, total));
+    fn progress(&self, progress: Progress) {
+        self.reports.borrow_mut().push(progress);
         self.patience.update(|left| left.saturating_sub(1));
     }
     fn is_cancelled(&self) -> bool {
