@@ -76,9 +76,9 @@ def normalised(batch, constants):
     return (batch - mean) / std
 
 
-def logits(net, side, constants):
-    with torch.no_grad():
-        return net(normalised(images(2, side), constants)).tolist()
+def logits(net, side, constants, bf16=False):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        return net(normalised(images(2, side), constants)).float().tolist()
 
 
 def lite0_with_new_head():
@@ -146,6 +146,9 @@ reference = {
     "resnet50": rounded(logits(with_made(torchvision.models.resnet50(num_classes=8)), 64, IMAGENET)),
     "vit": rounded(logits(with_made(timm.create_model("vit_tiny_patch16_224", num_classes=8)), 224, HALF)),
     "efficientnet-lite0": rounded(logits(lite0(), 224, LITE)),
+    "resnet18 in bf16": rounded(logits(with_made(torchvision.models.resnet18(num_classes=8)), 64, IMAGENET, bf16=True)),
+    "vit in bf16": rounded(logits(with_made(timm.create_model("vit_tiny_patch16_224", num_classes=8)), 224, HALF, bf16=True)),
+    "efficientnet-lite0 in bf16": rounded(logits(lite0(), 224, LITE, bf16=True)),
     "training": {
         "batch_size": BATCH_SIZE,
         "side": SIDE,

@@ -180,7 +180,8 @@ pub fn on_split(
         ModelSource::Fresh(Architecture::Constant(_)) => Box::new(ConstantTrainer::new(site_label)),
         ModelSource::Fresh(Architecture::Softmax) => Box::new(SoftmaxTrainer::open(job, site_label, split)?),
         ModelSource::Fresh(Architecture::Mlp(_)) | ModelSource::Imported(_) => {
-            Box::new(TorchTrainer::open(job, model_dir, site_label, split, device::resolve(device)?)?)
+            let device = device::resolve(device::for_run(device, &job.spec.training))?;
+            Box::new(TorchTrainer::open(job, model_dir, site_label, split, device)?)
         }
     })
 }

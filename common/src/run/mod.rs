@@ -24,8 +24,8 @@ pub use augmentation::Augmentation;
 pub use task::{Feature, FeatureKind, NumberTarget, Target, Task, TaskInput};
 pub use trainable::{BadPattern, Trainable};
 pub use training::{
-    AdagradSpec, AdamSpec, ClassWeights, DecayOn, LocalWork, Loss, Optimizer, Per, RmsPropSpec, Sampling,
-    Schedule, ScheduleKind, Training,
+    AdagradSpec, AdamSpec, ClassWeights, DecayOn, LocalWork, Loss, Optimizer, Per, Precision, RmsPropSpec,
+    Sampling, Schedule, ScheduleKind, Training,
 };
 pub use validation::{Best, Fold, HeldOut, Monitor, Validation};
 

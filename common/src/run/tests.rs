@@ -753,6 +753,8 @@ fn wrong_values_of_schedules_and_losses() {
     );
     let decay = wrong_training("weight_decay_on = \"biases\"");
     assert!(decay.starts_with("unknown variant `biases`, expected `weights` or `all`"), "{decay}");
+    let half = wrong_training("precision = \"f16\"");
+    assert!(half.starts_with("unknown variant `f16`, expected `f32` or `bf16`"), "{half}");
     assert_eq!(schedule("schedule = \"exponential\""), "training.gamma: say by which factor the rate falls");
 }
 
@@ -780,6 +782,8 @@ fn every_optimizer_and_loss_is_read() {
     let polynomial = training("schedule = \"polynomial\"").schedule.kind;
     assert_eq!(polynomial, ScheduleKind::Polynomial { power: 1.0 });
     assert_eq!(training("weight_decay_on = \"all\"").weight_decay_on, DecayOn::All);
+    assert_eq!(training("precision = \"bf16\"").precision, Precision::Bf16);
+    assert!(training("deterministic = true").deterministic);
     assert_eq!(training("sampling = \"balanced\"").sampling, Sampling::Balanced);
 }
 

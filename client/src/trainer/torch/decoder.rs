@@ -6,6 +6,7 @@
 use tch::{TchError, Tensor};
 
 use super::network::{Mode, Stage};
+use super::precision::Products;
 use super::source::Source;
 use crate::trainer::TrainError;
 
@@ -28,6 +29,7 @@ pub(super) fn attend(query: &Tensor, key: &Tensor, value: &Tensor, mode: Mode) -
 pub(super) struct Unembedding {
     /// `[vocab_size, hidden]`.
     weight: Tensor,
+    products: Products,
 }
 
 impl Unembedding {
@@ -35,7 +37,7 @@ impl Unembedding {
     pub(super) fn open(source: &mut Source<'_>, embeddings: &Tensor, tied: bool) -> Result<Self, TrainError> {
         let shape: Vec<u64> = embeddings.size().into_iter().map(|size| size as u64).collect();
         let weight = if tied { embeddings.shallow_clone() } else { source.take("lm_head.weight", &shape)? };
-        Ok(Self { weight })
+        Ok(Self { weight, products: source.products() })
     }
 }
 
@@ -45,6 +47,6 @@ impl Stage for Unembedding {
     }
 
     fn apply(&self, states: &Tensor, _real: Option<&Tensor>, _mode: Mode) -> Result<Tensor, TchError> {
-        states.f_linear(&self.weight, None::<&Tensor>)
+        self.products.dense(states, &self.weight, None)
     }
 }

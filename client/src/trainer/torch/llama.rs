@@ -66,13 +66,13 @@ impl Rotary {
         Self { cos: self.cos.shallow_clone(), sin: self.sin.shallow_clone() }
     }
 
-    /// `[batch, heads, length, width]`, turned by each token's position.
+    /// `[batch, heads, length, width]`, turned by each token's position, in the precision that they have.
     fn turn(&self, values: &Tensor) -> Result<Tensor, TchError> {
         let length = values.size4()?.2;
         let halves = values.f_chunk(2, -1)?;
         let swapped = Tensor::f_cat(&[&halves[1].f_neg()?, &halves[0]], -1)?;
         let along = values.f_mul(&self.cos.f_narrow(0, 0, length)?)?;
-        along.f_add(&swapped.f_mul(&self.sin.f_narrow(0, 0, length)?)?)
+        along.f_add(&swapped.f_mul(&self.sin.f_narrow(0, 0, length)?)?)?.f_to_kind(values.f_kind()?)
     }
 }
 

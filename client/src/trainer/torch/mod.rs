@@ -7,7 +7,7 @@
 //! `4 * hidden_size` bytes each. Dropout acts on the trained layers only.
 //!
 //! Read in this order: `network` (a model as a row of stages), `encoder`, `mlp`, `llama` and `gpt2` with `decoder`
-//! (the models), `norm`, `source` and
+//! (the models), `norm`, `precision` (their products), `source` and
 //! `parameters` (where their tensors come from and how the trained ones lie in memory), `tokenize`,
 //! `sequences`, `prepared`, `ragged` and `augment` (data), `loss`, `optimizer`, `fitting` and `training` (a round's steps).
 //!
@@ -25,6 +25,7 @@ mod network;
 mod norm;
 mod optimizer;
 mod parameters;
+mod precision;
 mod prepared;
 mod ragged;
 mod sequences;
@@ -96,7 +97,8 @@ impl TorchTrainer {
         let depths = blocks(&spec, config.as_ref()).map_err(unfit)?.depths(&job.params);
         let own = local(&spec, config.as_ref(), &job.params).map_err(unfit)?;
         let mut parameters = Parameters::zeros(job.params.clone(), own.clone(), device)?;
-        let mut source = Source::open(&parameters, model_dir, spec.model.lora.as_ref(), device)?;
+        let mut source =
+            Source::open(&parameters, model_dir, spec.model.lora.as_ref(), spec.training.precision, device)?;
         let num_labels = spec.task.num_outputs();
         let (stages, tokens) = match Kind::of(&spec, config, model_dir)? {
             Kind::Encoder { config, model_dir, max_length } => {

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use sheaf_common::status::{Phase, Progress};
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::precision::Products;
 use super::prepared::Prepared;
 use super::ragged::{Batch, Ragged};
 use super::source::Source;
@@ -170,10 +171,10 @@ impl Network {
         }
     }
 
-    /// Logits, `[rows, outputs]`, of what goes into the head.
+    /// Logits, `[rows, outputs]` of f32, of what goes into the head.
     pub(super) fn head(&self, rows: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         match self.stages.last() {
-            Some(head) => head.apply(rows, None, mode),
+            Some(head) => head.apply(rows, None, mode)?.f_to_kind(Kind::Float),
             None => Ok(rows.shallow_clone()),
         }
     }
@@ -223,6 +224,7 @@ pub(super) struct Linear {
     /// `[outputs]`.
     bias: Option<Tensor>,
     adapter: Option<Adapter>,
+    products: Products,
 }
 
 /// A low-rank adapter.
@@ -262,7 +264,8 @@ impl Linear {
             Form::Dense | Form::InputsFirst => Some(source.take(&format!("{name}.bias"), &[outputs])?),
             Form::Unbiased => None,
         };
-        Ok(Self { weight, inputs_first, bias, adapter: adapter.map(|(a, b, scale)| Adapter { a, b, scale }) })
+        let adapter = adapter.map(|(a, b, scale)| Adapter { a, b, scale });
+        Ok(Self { weight, inputs_first, bias, adapter, products: source.products() })
     }
 
     pub(super) fn parameters(&self) -> Vec<&Tensor> {
@@ -274,10 +277,10 @@ impl Linear {
     pub(super) fn apply(&self, values: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let transposed = self.inputs_first.then(|| self.weight.f_tr()).transpose()?;
         let weight = transposed.as_ref().unwrap_or(&self.weight);
-        let dense = values.f_linear(weight, self.bias.as_ref())?;
+        let dense = self.products.dense(values, weight, self.bias.as_ref())?;
         let Some(Adapter { a, b, scale }) = &self.adapter else { return Ok(dense) };
         let kept = mode.adapter_input(values)?;
-        let low = kept.f_linear(a, None::<&Tensor>)?.f_linear(b, None::<&Tensor>)?;
+        let low = self.products.dense(&self.products.dense(&kept, a, None)?, b, None)?;
         dense.f_add(&low.f_mul_scalar(*scale)?)
     }
 }

@@ -9,10 +9,11 @@ use std::path::Path;
 use sheaf_common::model::lora::factor_names;
 use sheaf_common::model::{WEIGHTS_FILE, Weights};
 use sheaf_common::params::{ParamSpec, ParamTensor};
-use sheaf_common::run::Lora;
+use sheaf_common::run::{Lora, Precision};
 use tch::{Device, Kind, Tensor};
 
 use super::parameters::Parameters;
+use super::precision::Products;
 use super::values;
 use crate::trainer::{Local, TrainError};
 
@@ -22,6 +23,7 @@ pub(super) struct Source<'a> {
     trained: BTreeMap<&'a str, &'a Tensor>,
     pretrained: Option<Pretrained>,
     lora: Option<Lora>,
+    products: Products,
     device: Device,
 }
 
@@ -34,15 +36,22 @@ impl<'a> Source<'a> {
         parameters: &'a Parameters,
         model_dir: Option<&Path>,
         lora: Option<&Lora>,
+        precision: Precision,
         device: Device,
     ) -> Result<Self, TrainError> {
         let pretrained = model_dir.map(Pretrained::open).transpose()?;
-        Ok(Self { trained: parameters.named().collect(), pretrained, lora: lora.cloned(), device })
+        let (lora, products) = (lora.cloned(), Products::new(precision));
+        Ok(Self { trained: parameters.named().collect(), pretrained, lora, products, device })
     }
 
     /// Where the tensors are.
     pub(super) fn device(&self) -> Device {
         self.device
+    }
+
+    /// How the network multiplies.
+    pub(super) fn products(&self) -> Products {
+        self.products
     }
 
     /// The tensor of this name and shape.

@@ -6,7 +6,8 @@ use super::{augmentation, forbid, positive, within};
 use crate::config::Invalid;
 use crate::run::{
     AdagradSpec, AdamSpec, Architecture, Augmentation, ClassWeights, DecayOn, LocalWork, Loss, ModelSource,
-    ModelSpec, Optimizer, Per, RmsPropSpec, Sampling, Schedule, ScheduleKind, Target, Task, Training,
+    ModelSpec, Optimizer, Per, Precision, RmsPropSpec, Sampling, Schedule, ScheduleKind, Target, Task,
+    Training,
 };
 
 #[derive(Deserialize, Default)]
@@ -45,6 +46,8 @@ pub(super) struct TrainingFile {
     sampling: Option<Sampling>,
     max_examples_per_class: Option<u32>,
     augmentation: Option<Augmentation>,
+    precision: Precision,
+    deterministic: bool,
     /// What is held out is not trained on, but belongs to [`crate::run::Validation`].
     pub(super) validation_split: Option<f64>,
 }
@@ -122,6 +125,8 @@ pub(super) fn training(file: &TrainingFile, labels: usize) -> Result<Training, I
         sampling: file.sampling.unwrap_or(Sampling::Shuffle),
         max_examples_per_class: file.max_examples_per_class,
         augmentation: file.augmentation.filter(|given| *given != Augmentation::default()),
+        precision: file.precision,
+        deterministic: file.deterministic,
     })
 }
 
@@ -153,6 +158,7 @@ pub(super) fn fits(training: &Training, model: &ModelSpec, task: &Task) -> Resul
         ("label_smoothing", training.loss.label_smoothing > 0.0),
         ("focal_gamma", training.loss.focal_gamma > 0.0),
         ("class_weights", training.loss.class_weights != ClassWeights::Equal),
+        ("precision", training.precision != Precision::F32),
     ];
     for (key, given) in keys {
         let why = "is not for softmax regression: use architecture = \"mlp\", hidden = []";

@@ -163,10 +163,11 @@ impl Imported {
     }
 
     /// A network that trains the head or all of it, and its parameters.
-    fn open(&self, labels: u64, head_alone: bool) -> (Network, Parameters) {
+    fn open(&self, labels: u64, head_alone: bool, precision: Precision) -> (Network, Parameters) {
         let blocks = self.image.architecture.tensors(Some(labels));
         let all = if head_alone { blocks.head.clone() } else { blocks.all().cloned().collect() };
-        self.training(labels, all.into_iter().filter(|tensor| !is_statistic(&tensor.name)).collect())
+        let tensors = all.into_iter().filter(|tensor| !is_statistic(&tensor.name)).collect();
+        self.training(labels, tensors, precision)
     }
 
     /// A network that trains all of it and counts.
@@ -175,14 +176,20 @@ impl Imported {
         let (counted, mut tensors): (Vec<_>, Vec<_>) =
             blocks.all().cloned().partition(|tensor| is_statistic(&tensor.name));
         tensors.extend(counted);
-        self.training(labels, tensors)
+        self.training(labels, tensors, Precision::F32)
     }
 
     /// A network of which `tensors` travel, and its parameters.
-    fn training(&self, labels: u64, tensors: Vec<ParamTensor>) -> (Network, Parameters) {
+    fn training(
+        &self,
+        labels: u64,
+        tensors: Vec<ParamTensor>,
+        precision: Precision,
+    ) -> (Network, Parameters) {
         let spec = ParamSpec { tensors };
         let mut parameters = Parameters::zeros(spec.clone(), ParamSpec::default(), Device::Cpu).unwrap();
-        let mut source = Source::open(&parameters, Some(self.folder.path()), None, Device::Cpu).unwrap();
+        let mut source =
+            Source::open(&parameters, Some(self.folder.path()), None, precision, Device::Cpu).unwrap();
         let stages = vision::stages(&mut source, &self.image, labels, Device::Cpu).unwrap();
         parameters.set(&self.start(&spec)).unwrap();
         (Network::new(stages, Device::Cpu), parameters)
@@ -220,15 +227,19 @@ fn furthest(found: &Tensor, expected: &[Vec<f32>]) -> f32 {
 fn assert_logits(name: &str, imported: &Imported, labels: u64, side: usize) {
     let expected = &reference().logits[name];
     for head_alone in [false, true] {
-        let (network, _parameters) = imported.open(labels, head_alone);
-        let mut data = prepared(images(2, side), vec![0; 2]);
-        network.freeze(&mut data, &Unwatched).unwrap();
-        assert_eq!(data.stage > 0, head_alone);
-        let found = network.logits(&data, &[0, 1], Mode::Inference).unwrap();
+        let found = logits(imported, labels, side, head_alone, Precision::F32);
         let off = furthest(&found, expected);
         println!("{name}, head alone {head_alone}: off by {off:.1e}");
         assert!(off < 1e-4, "{name} is off by {off}");
     }
+}
+
+fn logits(imported: &Imported, labels: u64, side: usize, head_alone: bool, precision: Precision) -> Tensor {
+    let (network, _parameters) = imported.open(labels, head_alone, precision);
+    let mut data = prepared(images(2, side), vec![0; 2]);
+    network.freeze(&mut data, &Unwatched).unwrap();
+    assert_eq!(data.stage > 0, head_alone);
+    network.logits(&data, &[0, 1], Mode::Inference).unwrap()
 }
 
 /// A vision transformer's shapes, which its kind reads from its weights.
@@ -270,9 +281,28 @@ fn the_real_efficientnet_lite0_is_that_of_timm() {
 }
 
 #[test]
+fn products_in_bf16_are_those_of_autocast() {
+    let vit: Image = serde_json::from_str(VIT_TINY).unwrap();
+    let resnet18 = Imported::made(Kind::ResNet18, 8, &resnet("basic", [2, 2, 2, 2]));
+    let models = [
+        ("resnet18", resnet18, 8, 64),
+        ("vit", Imported::made(Kind::Vit, 8, &vit), 8, 224),
+        ("efficientnet-lite0", Imported::lite0(), 1000, 224),
+    ];
+    for (name, imported, labels, side) in models {
+        let found = logits(&imported, labels, side, false, Precision::Bf16);
+        let reference = reference().logits;
+        let [off, from_f32] = [&reference[&format!("{name} in bf16")], &reference[name]]
+            .map(|expected| furthest(&found, expected));
+        println!("{name}: off by {off:.1e}, and from f32 by {from_f32:.1e}");
+        assert!(off < 0.2 * from_f32, "{name} is off by {off}, and from f32 by {from_f32}");
+    }
+}
+
+#[test]
 fn grey_bytes_are_three_equal_channels_of_floats() {
     let imported = Imported::made(Kind::ResNet18, 8, &resnet("basic", [2, 2, 2, 2]));
-    let (network, _parameters) = imported.open(8, false);
+    let (network, _parameters) = imported.open(8, false, Precision::F32);
     let grey = (images(2, 64).narrow(1, 0, 1) * 255.0).to_kind(Type::Uint8);
     let colour = (grey.to_kind(Type::Float) / 255.0).repeat([1, 3, 1, 1]);
     let logits = |images| network.logits(&prepared(images, vec![0; 2]), &[0, 1], Mode::Inference).unwrap();
@@ -285,7 +315,7 @@ fn fifty_steps_of_efficientnet_lite0_have_the_losses_of_pytorch() {
     let Steps { batch_size, side, learning_rate, momentum, weight_decay, losses: expected } =
         reference().training;
     let imported = Imported::lite0_with_new_head();
-    let (network, parameters) = imported.open(2, false);
+    let (network, parameters) = imported.open(2, false, Precision::F32);
     let mut spec = text_spec(Trainable::All, Pooling::Mean);
     spec.model.dropout = 0.0;
     let labels = ["even", "odd"].map(str::to_owned).into();

@@ -11,6 +11,7 @@ use sheaf_common::model::vision::{Architecture, CHANNELS, Image};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::network::{Linear, Mode, Stage, drop_some};
+use super::precision::Products;
 use super::source::Source;
 use crate::trainer::TrainError;
 
@@ -86,6 +87,7 @@ struct Convolution {
     stride: i64,
     padding: Padding,
     groups: i64,
+    products: Products,
 }
 
 /// A convolution's place in the model and its shape.
@@ -110,7 +112,8 @@ impl Convolution {
         let Shape { names: [conv, norm], outputs, inputs, groups, kernel, stride } = shape;
         let weight = source.take(&format!("{conv}.weight"), &[*outputs, *inputs, *kernel, *kernel])?;
         let norm = BatchNorm::open(source, norm, *outputs, epsilon)?;
-        Ok(Self { weight, norm, stride: *stride as i64, padding, groups: *groups as i64 })
+        let (stride, groups, products) = (*stride as i64, *groups as i64, source.products());
+        Ok(Self { weight, norm, stride, padding, groups, products })
     }
 
     fn parameters(&self) -> Vec<&Tensor> {
@@ -124,8 +127,7 @@ impl Convolution {
         let [before_h, after_h] = self.padding(height, kernel);
         let [before_w, after_w] = self.padding(width, kernel);
         let convolve = |maps: &Tensor, padding: [i64; 2]| {
-            let stride = [self.stride, self.stride];
-            maps.f_conv2d(&self.weight, None::<&Tensor>, stride, padding, [1, 1], self.groups)
+            self.products.convolve(maps, &self.weight, None, self.stride, padding, self.groups)
         };
         let maps = if before_h == after_h && before_w == after_w {
             convolve(maps, [before_h, before_w])?

@@ -10,6 +10,7 @@ use super::{Head, Pixels, batch_of, rows_of};
 use crate::trainer::TrainError;
 use crate::trainer::torch::network::{Linear, Mode, Stage, drop_some};
 use crate::trainer::torch::norm::LayerNorm;
+use crate::trainer::torch::precision::Products;
 use crate::trainer::torch::source::Source;
 
 pub(super) fn stages(
@@ -38,6 +39,7 @@ struct Patches {
     class: Tensor,
     /// `[1, tokens, hidden]`.
     positions: Tensor,
+    products: Products,
 }
 
 impl Patches {
@@ -49,6 +51,7 @@ impl Patches {
             bias: source.take("patch_embed.proj.bias", &[hidden])?,
             class: source.take("cls_token", &[1, 1, hidden])?,
             positions: source.take("pos_embed", &[1, net.num_tokens, hidden])?,
+            products: source.products(),
         })
     }
 }
@@ -61,7 +64,7 @@ impl Stage for Patches {
     fn apply(&self, images: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let images = self.pixels.apply(images)?;
         let (_, _, side, _) = self.weight.size4()?;
-        let patches = images.f_conv2d(&self.weight, Some(&self.bias), [side, side], [0, 0], [1, 1], 1)?;
+        let patches = self.products.convolve(&images, &self.weight, Some(&self.bias), side, [0, 0], 1)?;
         let patches = patches.f_flatten(2, 3)?.f_transpose(1, 2)?;
         let (batch, _, hidden) = patches.size3()?;
         let class = self.class.f_expand([batch, 1, hidden], false)?;
