@@ -194,7 +194,7 @@ fn version(folder: &Path) -> io::Result<String> {
     Ok(fs::read_to_string(folder.join("build-version"))?.trim().to_owned())
 }
 
-/// The crate's one piece of unsafe code.
+/// Besides `memory`, the crate's one piece of unsafe code.
 #[allow(unsafe_code, reason = "to load a library is to run its initialisers")]
 mod loader {
     use std::path::Path;

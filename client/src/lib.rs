@@ -3,7 +3,7 @@
 //! * [`session`]: the site's side of the protocol, as a state machine without IO. Read this first.
 //! * [`client`]: the shell around it: messages and results in, effects out.
 //! * [`link`]: the connection, kept up. [`worker`]: the thread that trains. [`state`]: what survives a restart.
-//! * [`pace`]: how long what is under way still takes.
+//! * [`pace`]: how long what is under way still takes. [`memory`]: what is freed is kept for the next step.
 //! * [`party`], [`masking`], [`verification`]: the site in a secure sum: its signature, its masked vector, and seeing for
 //!   itself that the sum and the model made of it are right.
 //! * [`trainer`]: the seam to whatever trains, and behind it libtorch. [`data`]: the site's own files.
@@ -16,6 +16,7 @@ pub mod data;
 pub mod device;
 pub mod link;
 pub mod masking;
+pub mod memory;
 pub mod offline;
 pub mod pace;
 pub mod party;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sheaf_client::config::SiteConfig;
+use sheaf_client::memory;
 use sheaf_client::offline::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -22,6 +23,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    memory::keep();
     let arguments = Arguments::parse();
     // The commands print what they found; the daemon has only its log.
     let default = if arguments.command.is_some() { "warn" } else { "info" };

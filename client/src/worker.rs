@@ -26,6 +26,7 @@ use tracing::{info, warn};
 
 use crate::config::{DatasetConfig, Policy};
 use crate::device::DeviceChoice;
+use crate::memory;
 use crate::session::{Outcome, Task, WorkFailure};
 use crate::state::{SiteState, StateError};
 use crate::trainer::open::{OpenError, open, open_test, survey};
@@ -178,6 +179,8 @@ impl Thread {
                 self.open = None;
                 WorkFailure::Declined(failure.for_operator())
             });
+            // Until the next task others may need it.
+            memory::release();
             if self.reports.send(Report::Done(id, result)).is_err() {
                 return;
             }
