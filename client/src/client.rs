@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Identity, Role};
-use sheaf_common::message::{ServerMessage, SiteMessage, TaskId, Update};
+use sheaf_common::message::{Job, ServerMessage, SiteMessage, TaskId, Update};
 use sheaf_common::model::{MANIFEST_MAX, Manifest};
 use sheaf_common::secagg::client::{self as secagg, Witness};
 use sheaf_common::status::{Phase, Progress};
+use sheaf_common::wire;
+use sheaf_transport::audit::AuditError;
+use sheaf_transport::authority::Authority;
 use sheaf_transport::connection::Connection;
 use sheaf_transport::dial::Dialer;
 use sheaf_transport::tls::{CredentialError, Credentials};
@@ -18,7 +21,10 @@ use sheaf_transport::transfer::{self, TransferError};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use crate::approval::Approvals;
+use crate::audit::{Audit, Event as Audited};
 use crate::config::SiteConfig;
+use crate::gate::{self, SiteGate};
 use crate::link::{self, Event};
 use crate::masking;
 use crate::pace::Pace;
@@ -30,6 +36,9 @@ use crate::worker::{Report, Site, Worker};
 
 /// The operator is told of progress at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(300);
+
+/// How often the hour and the answers of the site's people are looked at.
+const RECONSIDER: Duration = Duration::from_secs(1);
 
 /// A broken transfer over a connection that still stands is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -46,6 +55,9 @@ pub enum ClientError {
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Nothing can be written down for the auditor.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The trainer's thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -61,6 +73,8 @@ pub struct Client {
     connection: Option<Connection>,
     outbox: mpsc::Sender<SiteMessage>,
     results: mpsc::UnboundedSender<Input>,
+    audit: Audit,
+    authority: Authority,
     transfer: Transfers,
     /// The global parameters of each task, which go with it.
     globals: BTreeMap<TaskId, BlobId>,
@@ -71,6 +85,7 @@ pub struct Client {
 #[derive(Clone, Debug)]
 struct Transfers {
     state: SiteState,
+    audit: Audit,
     reports: mpsc::UnboundedSender<Report>,
 }
 
@@ -82,6 +97,7 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
     }
     let state = SiteState::open(&config.state_dir)?;
     let _lock = state.lock()?;
+    let audit = Audit::open(&config.state_dir, credentials.clone())?;
     let (updates, memory) = (state.updates()?, state.memory()?);
     state.tidy(&updates, &memory)?;
     let (reports, mut work) = mpsc::unbounded_channel();
@@ -92,12 +108,17 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
         name: ClientId(credentials.identity.name.clone()),
         datasets: config.datasets.clone(),
         device: config.device,
-        policy: config.policy,
+        policy: config.policy.clone(),
         state: state.clone(),
     };
     let trust = Trust {
         party: Box::new(SiteParty::new(credentials.clone())?),
         federation: credentials.identity.federation.clone(),
+        gate: Box::new(SiteGate {
+            authority: credentials.authority()?,
+            policy: config.policy.clone(),
+            approvals: Approvals::of(&config.state_dir),
+        }),
         policy: config.policy,
         entropy: Box::new(rand::random),
     };
@@ -107,7 +128,9 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
         globals: BTreeMap::new(),
         session: Session::new(updates, memory, trust),
         worker: Worker::start(site, reports.clone())?,
-        transfer: Transfers { state: state.clone(), reports },
+        transfer: Transfers { state: state.clone(), audit: audit.clone(), reports },
+        audit,
+        authority: credentials.authority()?,
         state,
         connection: None,
         outbox,
@@ -116,11 +139,13 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
     };
     let link = tokio::spawn(link::keep(dialer, credentials, link_events, outbox_end));
     tokio::pin!(shutdown);
+    let mut reconsider = tokio::time::interval(RECONSIDER);
     loop {
         tokio::select! {
             Some(event) = events.recv() => client.on_link(event),
             Some(report) = work.recv() => client.on_report(report),
             Some(input) = inputs.recv() => client.step(input),
+            _ = reconsider.tick() => client.step(Input::Reconsider),
             () = &mut shutdown => break,
         }
     }
@@ -144,15 +169,18 @@ impl Client {
     fn on_link(&mut self, event: Event) {
         match event {
             Event::Up(connection) => {
+                let _ = self.audit.record(&Audited::Connected);
                 self.connection = Some(connection);
                 self.step(Input::Connected);
             }
             Event::Down => {
+                let _ = self.audit.record(&Audited::Disconnected);
                 self.connection = None;
                 self.step(Input::Disconnected);
             }
             Event::Message(message) => {
                 log(&message);
+                self.note(&message);
                 self.step(Input::Message(message));
             }
         }
@@ -169,7 +197,33 @@ impl Client {
         }
     }
 
+    /// Writes down what the server wants.
+    fn note(&self, message: &ServerMessage) {
+        let asked = |task: &TaskId, work, job: &Job| {
+            let author = gate::author(&self.authority, job).ok();
+            let (origin, model, global) = (job.origin(), job.model, job.global);
+            self.audit.record(&Audited::Asked { task: task.into(), work, author, origin, model, global })
+        };
+        // What cannot be written down is not done: nothing leaves without an entry of its own.
+        let _ = match message {
+            ServerMessage::Train(task) => asked(&task.id, "train", &task.job),
+            ServerMessage::Evaluate(task) => asked(&task.id, "evaluate", &task.job),
+            ServerMessage::Rejected { task, reason } => {
+                self.audit.record(&Audited::Rejected { task: task.into(), reason })
+            }
+            ServerMessage::Over(task) => self.audit.record(&Audited::Over { task: task.into() }),
+            ServerMessage::Welcome { .. }
+            | ServerMessage::Refused(_)
+            | ServerMessage::Secure { .. }
+            | ServerMessage::Announce { .. } => true,
+        };
+    }
+
     fn say(&self, message: SiteMessage) {
+        let bytes = wire::encode(&message).map_or(0, |bytes| bytes.len() as u64);
+        if Audited::saying(&message, bytes).is_some_and(|event| !self.audit.record(&event)) {
+            return;
+        }
         if let SiteMessage::Declined { task, reason } = &message {
             warn!(%task, %reason, "declined");
         }
@@ -332,6 +386,7 @@ impl Transfers {
         let bytes = transfer::fetch(connection, &self.state.blobs, blob, max, &mut progress).await?;
         if bytes > 0 {
             info!(%task, blob = %blob.short(), bytes, "fetched");
+            let _ = self.audit.record(&Audited::Fetched { task: task.into(), blob, bytes });
         }
         Ok(())
     }
@@ -341,6 +396,14 @@ impl Transfers {
         let mut progress = self.progress(task, Phase::Uploading);
         let masked = self.state.masked.length(blob).is_some();
         let dir = if masked { &self.state.masked } else { &self.state.deltas };
+        let event =
+            Audited::Sending { task: task.into(), blob, masked, bytes: dir.length(blob).unwrap_or(0) };
+        if !self.audit.record(&event) {
+            return Err(TransferError::Refused {
+                blob,
+                why: "the site's audit log cannot be written".into(),
+            });
+        }
         transfer::put(connection, dir, blob, &mut progress).await
     }
 
@@ -388,6 +451,7 @@ fn log(message: &ServerMessage) {
         ServerMessage::Rejected { task, reason } => warn!(%task, %reason, "the update was refused"),
         ServerMessage::Over(task) => info!(%task, "over"),
         ServerMessage::Secure { task, ask } => debug!(%task, stage = ask.name(), "secure aggregation"),
+        ServerMessage::Announce { run, .. } => debug!(%run, "announced"),
         ServerMessage::Welcome { .. } | ServerMessage::Refused(_) => {}
     }
 }

@@ -4,16 +4,21 @@
 //! * [`client`]: the shell around it: messages and results in, effects out.
 //! * [`link`]: the connection, kept up. [`worker`]: the thread that trains. [`state`]: what survives a restart.
 //! * [`pace`]: how long what is under way still takes. [`memory`]: what is freed is kept for the next step.
+//! * [`gate`], [`approval`]: whether the site takes part in a run: its people, its clock, and who asked for it.
 //! * [`party`], [`masking`], [`verification`]: the site in a secure sum: its signature, its masked vector, and seeing for
 //!   itself that the sum and the model made of it are right.
 //! * [`trainer`]: the seam to whatever trains, and behind it libtorch. [`data`]: the site's own files.
+//! * [`audit`]: what the site writes down for its auditor.
 //! * [`config`]: `site.toml`. [`device`]: CPU or GPU.
 //! * [`offline`]: what a site engineer does without a server: check, train alone, evaluate.
 
+pub mod approval;
+pub mod audit;
 pub mod client;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod gate;
 pub mod link;
 pub mod masking;
 pub mod memory;

@@ -99,6 +99,7 @@ async fn talk(
         | ServerMessage::Evaluate(_)
         | ServerMessage::Secure { .. }
         | ServerMessage::Rejected { .. }
+        | ServerMessage::Announce { .. }
         | ServerMessage::Over(_) => return Err(Ended::OutOfTurn),
     }
     *pause = BACKOFF.0;

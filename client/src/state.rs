@@ -279,10 +279,14 @@ impl SiteState {
     }
 }
 
-/// Writes a record that only its owner may read, whole or not at all.
 fn write_record(path: &Path, record: &impl serde::Serialize) -> Result<(), StateError> {
     let content = checked::encode(&place(path), record)?;
-    durable::write(path, &content, 0o600).map_err(|e| io_error("write", path, e))
+    write_private(path, &content)
+}
+
+/// Writes what only its owner may read, whole or not at all.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    durable::write(path, content, 0o600).map_err(|e| io_error("write", path, e))
 }
 
 /// The update in a file; none when it is not whole, or not of this task.
@@ -296,7 +300,7 @@ fn place(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn io_error(what: &'static str, path: &Path, source: io::Error) -> StateError {
+pub(crate) fn io_error(what: &'static str, path: &Path, source: io::Error) -> StateError {
     StateError::Io { what, path: path.to_owned(), source }
 }
 
@@ -314,7 +318,7 @@ mod tests {
     fn job(submitted_at: u64) -> Job {
         let spec = RunSpec::parse("run.toml", RUN).unwrap();
         let (params, global) = (ParamSpec::default(), BlobId::of(&[]));
-        Job { spec, model: None, params, global, submitted_at: Timestamp(submitted_at) }
+        Job { spec, model: None, params, global, submitted_at: Timestamp(submitted_at), author: None }
     }
 
     fn kept(value: f32) -> Local {

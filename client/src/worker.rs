@@ -404,6 +404,7 @@ features = [{ column = "age", type = "numeric" }]
                 params,
                 global: model,
                 submitted_at: Timestamp(0),
+                author: None,
             };
             let id = TaskId { run: "hearts".parse().unwrap(), round, attempt: 1 };
             Task::Train(Box::new(TrainTask { id, job, record: None, time_left_ms: 0 }))

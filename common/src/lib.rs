@@ -6,7 +6,7 @@
 //! 1. [`id`], [`blob`], [`params`]: the names of things.
 //! 2. [`run`]: what a data scientist asks for (`run.toml`), checked whole.
 //! 3. [`message`]: what server, sites and operators say to each other; [`wire`]: how it is encoded; [`checked`]: how a record
-//!    lies on a disk.
+//!    lies on a disk; [`author`]: whose word a run is.
 //! 4. [`model`]: pretrained models as folders, and which of their parameters travel.
 //! 5. [`metrics`]: counts that can be added over sites without losing anything.
 //! 6. [`aggregate`]: the exact sum of updates and what the server makes of it.
@@ -14,6 +14,7 @@
 //! 8. [`status`]: what an operator sees.
 
 pub mod aggregate;
+pub mod author;
 pub mod blob;
 pub mod checked;
 pub mod config;

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::author::Author;
 use crate::blob::BlobId;
 use crate::id::{ClientId, Federation, RunId};
 use crate::metrics::Counts;
@@ -147,13 +148,15 @@ pub struct Job {
     pub global: BlobId,
     /// When the run was submitted: tells two runs of one name apart.
     pub submitted_at: Timestamp,
+    /// Who asked for it; nobody, where a site trains without a server.
+    pub author: Option<Author>,
 }
 
 impl Job {
     /// Hash of all that is fixed for the run's whole life. Sites that were told different runs have different
     /// ones, and so no masks in common. What travels in which round follows from the run and its model.
     pub fn origin(&self) -> BlobId {
-        let fixed = (&self.spec, self.model, self.submitted_at);
+        let fixed = (&self.spec, self.model, self.submitted_at, &self.author);
         // It came in a message, so it is short enough to be encoded.
         BlobId::of(&wire::encode_record(&fixed).unwrap_or_default())
     }
@@ -211,6 +214,13 @@ pub enum SiteMessage {
         /// The answer.
         answer: Answer,
     },
+    /// The answer to [`ServerMessage::Announce`], and again whenever it changes: whether the run's tasks may be sent.
+    Standby {
+        /// The run.
+        run: RunId,
+        /// Why the site does none of them now: a person there is to approve of it first, or it is not the hour.
+        held: Option<String>,
+    },
 }
 
 /// From the server to a site.
@@ -245,6 +255,13 @@ pub enum ServerMessage {
         /// What is asked.
         ask: Ask,
     },
+    /// A run that the site may take part in. Nothing is asked of it before it has said that it may be.
+    Announce {
+        /// The run.
+        run: RunId,
+        /// What will be asked.
+        job: Box<Job>,
+    },
 }
 
 /// From an operator to the server.
@@ -256,6 +273,8 @@ pub enum Request {
         file: String,
         /// Content.
         text: String,
+        /// The operator's word for it.
+        author: Author,
     },
     /// All runs.
     Runs,
@@ -296,6 +315,8 @@ pub enum Request {
         file: String,
         /// Content.
         text: String,
+        /// The operator's word for it.
+        author: Author,
     },
 }
 

@@ -126,6 +126,8 @@ pub struct RunStatus {
     pub spec: RunSpec,
     /// Values that travel in each direction per site and round.
     pub num_params: u64,
+    /// Connected sites that do not stand by for the run now, and why: nothing is asked of them.
+    pub held: Vec<(ClientId, String)>,
     /// The round in progress.
     pub current: Option<RoundStatus>,
     /// Records older than those in `history`, which holds as many as fit one message. The server has them all.

@@ -366,6 +366,9 @@ impl Connected {
 fn plain(message: SiteMessage) -> SiteMessage {
     match message {
         SiteMessage::Declined { task, reason } => SiteMessage::Declined { task, reason: plain_text(&reason) },
+        SiteMessage::Standby { run, held } => {
+            SiteMessage::Standby { run, held: held.as_deref().map(plain_text) }
+        }
         SiteMessage::Progress { .. }
         | SiteMessage::Update(_)
         | SiteMessage::Ready(_)

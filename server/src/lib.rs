@@ -9,11 +9,13 @@
 //! * [`submit`]: from `run.toml` to a run whose initial parameters are a blob.
 //! * [`aggregation`]: the mean of a round's updates.
 //! * [`opening`]: the same from a secure sum.
-//! * [`store`]: what survives a crash. [`retention`]: which blobs are let go of. [`backup`]: a copy of all that.
+//! * [`store`]: what survives a crash; `audit`: what is written down of it for an auditor. [`retention`]: which blobs are
+//!   let go of. [`backup`]: a copy of all that.
 //! * [`pki`]: the federation's certificates.
 //! * [`cli`]: the program `sheaf`.
 
 pub mod aggregation;
+mod audit;
 pub mod backup;
 pub mod cli;
 pub mod config;

@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use sheaf_common::author::Author;
 use sheaf_common::id::Identity;
 use sheaf_common::message::{Reply, Request};
 use sheaf_common::run::RunSpec;
 use sheaf_common::time::Timestamp;
+use sheaf_transport::audit::{AuditError, AuditLog};
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::endpoint::EndpointError;
 use sheaf_transport::listener::Listener;
@@ -21,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::aggregation::aggregate;
+use crate::audit;
 use crate::config::{DataDir, ServerConfig};
 use crate::connection::{self, Context, Event};
 use crate::core::{Aggregate, Effect, Input, Open};
@@ -29,7 +32,7 @@ use crate::registry::PeerId;
 use crate::retention::{Needed, Retention};
 use crate::state::{DiskFailed, Done, State};
 use crate::store::{Store, StoreError};
-use crate::submit;
+use crate::submit::{self, Submission};
 
 /// Events taken at once; their durable writes share one transaction.
 const BATCH: usize = 256;
@@ -61,6 +64,9 @@ pub enum ServerError {
     /// The blobs failed.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// Nothing can be written down for the auditor.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A file in the data directory cannot be written.
     #[error("cannot write {path}: {source}")]
     Data {
@@ -87,6 +93,7 @@ pub struct Server {
     done: mpsc::Receiver<Done>,
     done_sender: mpsc::Sender<Done>,
     state: State,
+    audit: AuditLog,
     retention: Retention,
     /// Held for as long as the server lives, so that no second one writes to the same directory.
     _lock: std::fs::File,
@@ -116,6 +123,8 @@ impl Server {
         let context =
             Arc::new(Context { federation: federation.clone(), authority, blobs, updates, events: sender });
         let credentials = Arc::new(credentials);
+        let software = concat!("sheaf-server ", env!("CARGO_PKG_VERSION"));
+        let audit = AuditLog::open(&config.data_dir.join("audit.log"), credentials.clone(), software)?;
         let mut server = Self {
             listener,
             credentials,
@@ -124,6 +133,7 @@ impl Server {
             done,
             done_sender,
             state,
+            audit,
             retention: config.retention,
             _lock: lock,
         };
@@ -209,6 +219,10 @@ impl Server {
             error!(%error, "nothing can be remembered any more: stopping");
             return Err(error.into());
         }
+        for event in writes.iter().filter_map(audit::Event::of) {
+            self.audit.append(&event)?;
+        }
+        self.audit.sync()?;
         while let Some((index, effect)) = state.effects.pop_front() {
             // The two kinds of long work; everything else is done at once.
             if let Effect::Aggregate(round) = effect {
@@ -235,9 +249,11 @@ impl Server {
     ) {
         let (blobs, done) = (self.state.blobs.clone(), self.done_sender.clone());
         match request {
-            Request::Submit { file, text } => self.prepare(RunSpec::parse, file, text, identity, reply),
-            Request::Survey { file, text } => {
-                self.prepare(RunSpec::parse_survey, file, text, identity, reply)
+            Request::Submit { file, text, author } => {
+                self.prepare(RunSpec::parse, file, text, author, identity, reply);
+            }
+            Request::Survey { file, text, author } => {
+                self.prepare(RunSpec::parse_survey, file, text, author, identity, reply);
             }
             Request::ImportModel { name, manifest } => {
                 tokio::task::spawn_blocking(move || {
@@ -280,13 +296,24 @@ impl Server {
         parse: submit::Parse,
         file: String,
         text: String,
+        author: Author,
         by: &Identity,
         reply: oneshot::Sender<Reply>,
     ) {
+        let key = match self.context.authority.verify(&author.certificate, SystemTime::now()) {
+            Ok((identity, key)) if identity == *by => key,
+            Ok(_) | Err(_) => {
+                let why = "the run is not signed with the certificate of this connection";
+                // An operator who went away needs no reply.
+                let _ = reply.send(Reply::Refused(why.into()));
+                return;
+            }
+        };
+        let submission = Submission { parse, file, text, author, key };
         let (blobs, done) = (self.state.blobs.clone(), self.done_sender.clone());
         let (models, by) = (self.state.models.clone(), by.name.clone());
         tokio::task::spawn_blocking(move || {
-            let result = submit::prepare(&blobs, &models, parse, &file, &text).map(Box::new);
+            let result = submit::prepare(&blobs, &models, submission).map(Box::new);
             done.blocking_send(Done::Prepared(by, reply, result))
         });
     }

@@ -23,6 +23,9 @@ use crate::server::now;
 use crate::store::{SeenSite, Store, StoreError, Write};
 use crate::submit::{Prepared, SubmitError};
 
+/// Runs that a site is told of as soon as it comes; fewer than messages may wait for it.
+const ANNOUNCED: usize = 32;
+
 /// What a background job came to.
 #[derive(Debug)]
 pub(crate) enum Done {
@@ -54,6 +57,8 @@ pub(crate) struct State {
     pub(crate) standings: BTreeMap<ClientId, Standing>,
     /// What members of rounds in progress are doing.
     pub(crate) progress: BTreeMap<(RunId, ClientId), Progress>,
+    /// What connected sites have said of a run that was announced: why they do not stand by for it, if they do not.
+    pub(crate) standby: BTreeMap<(RunId, ClientId), Option<String>>,
     /// Durable writes of the batch in hand.
     pub(crate) writes: Vec<Write>,
     /// Effects of the batch in hand, with the run that each belongs to.
@@ -80,6 +85,7 @@ impl State {
             updates,
             registry: Registry::default(),
             progress: BTreeMap::new(),
+            standby: BTreeMap::new(),
             writes: Vec::new(),
             effects: VecDeque::new(),
             replies: Vec::new(),
@@ -99,6 +105,7 @@ impl State {
             if let Effect::Ended(state) = effect {
                 let run = &coordinator.run().id;
                 self.progress.retain(|(of, _), _| of != run);
+                self.standby.retain(|(of, _), _| of != run);
                 crate::report::ended(run, state, &coordinator.state().1);
             }
         }
@@ -147,6 +154,7 @@ impl State {
             Event::Closed(peer) => {
                 if let Some(site) = self.registry.remove(peer) {
                     info!(%site, "site disconnected");
+                    self.standby.retain(|(_, of), _| *of != site);
                     self.feed_admitting(&site, &Input::Disconnected(site.clone()));
                 }
             }
@@ -169,7 +177,9 @@ impl State {
             seen: at,
         }));
         self.registry.join(site.clone(), peer, (address, software), at, outbox, connection);
-        self.feed_admitting(&site, &Input::Connected(site.clone()));
+        // The others are announced when they start.
+        let unfinished = (0..self.runs.len()).filter(|index| !self.runs[*index].state().0.is_final());
+        unfinished.take(ANNOUNCED).for_each(|index| self.announce_to(&site, index));
     }
 
     fn welcomes(&self, site: &ClientId) -> Result<(), String> {
@@ -218,6 +228,7 @@ impl State {
                 }
                 return;
             }
+            SiteMessage::Standby { run, held } => return self.on_standby(site, run, held),
             SiteMessage::Update(update) => {
                 let inspection = finding.inspection;
                 (update.task.clone(), Input::Update { from, update, inspection })
@@ -285,7 +296,7 @@ impl State {
 
     /// Queues a run under a name that is free.
     fn queue(&mut self, prepared: Prepared, by: Name) -> RunId {
-        let Prepared { spec, model, phases, initial } = prepared;
+        let Prepared { spec, author, model, phases, initial } = prepared;
         let id = self.free_name(&spec.name);
         info!(run = %id, %by, "run submitted");
         let run = Run {
@@ -293,6 +304,7 @@ impl State {
             federation: self.federation.clone(),
             spec,
             submitted_by: by,
+            author: Some(author),
             submitted_at: now(),
             model,
             phases,
@@ -302,11 +314,42 @@ impl State {
         self.writes.push(Write::Run(Box::new(coordinator.clone())));
         self.runs.push(coordinator);
         let index = self.runs.len() - 1;
-        let sites: Vec<ClientId> = self.registry.sites().keys().cloned().collect();
-        for site in sites.into_iter().filter(|site| self.runs[index].admits(site)).collect::<Vec<_>>() {
-            self.feed(index, Input::Connected(site), now());
-        }
+        self.announce(index);
         id
+    }
+
+    /// Tells the connected sites that have not yet said whether they stand by for a run that there is one. The run
+    /// knows of a site once it does.
+    fn announce(&self, index: usize) {
+        for site in self.registry.sites().keys() {
+            self.announce_to(site, index);
+        }
+    }
+
+    fn announce_to(&self, site: &ClientId, index: usize) {
+        let run = &self.runs[index];
+        let key = (run.run().id.clone(), site.clone());
+        if run.admits(site) && !run.state().0.is_final() && !self.standby.contains_key(&key) {
+            let (run, job) = (key.0, Box::new(run.job()));
+            self.registry.send(site, ServerMessage::Announce { run, job });
+        }
+    }
+
+    /// A site says whether it may be sent a run's tasks now.
+    fn on_standby(&mut self, site: &ClientId, run: RunId, held: Option<String>) {
+        let Some(index) = self.find(&run).filter(|index| self.runs[*index].admits(site)) else { return };
+        if self.runs[index].state().0.is_final() {
+            return;
+        }
+        let input = match &held {
+            None => Input::Connected(site.clone()),
+            Some(why) => {
+                info!(%site, %run, %why, "site does not stand by");
+                Input::Disconnected(site.clone())
+            }
+        };
+        self.standby.insert((run, site.clone()), held);
+        self.feed(index, input, now());
     }
 
     /// `name`, or `name-2`, `name-3` … when it is taken.
@@ -355,6 +398,7 @@ impl State {
         for index in startable(&waiting).into_iter().map(|at| indices[at]).collect::<Vec<_>>() {
             info!(run = %self.runs[index].run().id, "run starts");
             self.feed(index, Input::Start, now());
+            self.announce(index);
         }
     }
 

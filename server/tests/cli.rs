@@ -185,6 +185,7 @@ async fn answer(server: String, credentials: Credentials, blobs: BlobDir) {
                     local_metrics: None,
                 }))
             }
+            ServerMessage::Announce { run, .. } => SiteMessage::Standby { run, held: None },
             ServerMessage::Evaluate(task) => SiteMessage::Evaluated { task: task.id, metrics: None },
             ServerMessage::Refused(why) => panic!("{why}"),
             ServerMessage::Secure { .. } => panic!("the run is not encrypted"),

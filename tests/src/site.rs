@@ -21,6 +21,7 @@ use sheaf_transport::frames;
 use sheaf_transport::network::Network;
 use sheaf_transport::tls::Credentials;
 use sheaf_transport::transfer;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::operator::credential_paths;
 
@@ -28,8 +29,8 @@ use crate::operator::credential_paths;
 pub struct ScriptedSite {
     credentials: Arc<Credentials>,
     link: Link,
-    send: SendStream,
-    recv: RecvStream,
+    send: Arc<Mutex<SendStream>>,
+    heard: mpsc::UnboundedReceiver<ServerMessage>,
     blobs: BlobDir,
 }
 
@@ -43,7 +44,9 @@ impl ScriptedSite {
         frames::write(&mut send, &Open::Site(hello)).await?;
         let message = frames::read(&mut recv).await?;
         let ServerMessage::Welcome { .. } = message else { bail!("{message:?}") };
-        Ok(Self { credentials, link, send, recv, blobs: BlobDir::open(state)? })
+        let send = Arc::new(Mutex::new(send));
+        let heard = listen(recv, send.clone());
+        Ok(Self { credentials, link, send, heard, blobs: BlobDir::open(state)? })
     }
 
     /// Waits for a round's task.
@@ -66,18 +69,18 @@ impl ScriptedSite {
 
     /// Waits for the server's next word.
     pub async fn hear(&mut self) -> Result<ServerMessage> {
-        let message = tokio::time::timeout(crate::PATIENCE, frames::read(&mut self.recv)).await;
+        let message = tokio::time::timeout(crate::PATIENCE, self.heard.recv()).await;
         message.context("the server stays silent")?.context("the connection ended")
     }
 
     /// Says anything.
     pub async fn say(&mut self, message: &SiteMessage) -> Result<()> {
-        Ok(frames::write(&mut self.send, message).await?)
+        Ok(frames::write(&mut *self.send.lock().await, message).await?)
     }
 
     /// Sends bytes that are no frame.
     pub async fn babble(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.send.write_chunk(bytes.to_vec().into()).await?)
+        Ok(self.send.lock().await.write_chunk(bytes.to_vec().into()).await?)
     }
 
     /// Gives values to the server as a blob.
@@ -143,6 +146,25 @@ impl ScriptedSite {
             }
         }
     }
+}
+
+/// Passes on what the server says. The site stands by for every run that is announced, also when nobody listens.
+fn listen(mut recv: RecvStream, send: Arc<Mutex<SendStream>>) -> mpsc::UnboundedReceiver<ServerMessage> {
+    let (sender, heard) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok(message) = frames::read(&mut recv).await {
+            let done = if let ServerMessage::Announce { run, .. } = message {
+                let standby = SiteMessage::Standby { run, held: None };
+                frames::write(&mut *send.lock().await, &standby).await.is_err()
+            } else {
+                sender.send(message).is_err()
+            };
+            if done {
+                return;
+            }
+        }
+    });
+    heard
 }
 
 /// An update that would be accepted if `delta` is at the server and sound.

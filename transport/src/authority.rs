@@ -108,4 +108,4 @@ pub(crate) fn sign(key: &PrivateKey, message: &[u8]) -> Result<[u8; 64], NotOurs
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

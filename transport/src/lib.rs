@@ -2,6 +2,7 @@
 //!
 //! * [`tls`]: who we are and who the peer is, from certificates; [`key`]: private keys, in files and in memory.
 //! * [`authority`]: whom certificates that come in messages belong to; signing with our own.
+//! * [`audit`]: what a program did, signed and chained.
 //! * [`endpoint`]: QUIC with settings for long trainings behind firewalls; [`connection`] is one over it, or over TCP
 //!   where UDP is blocked, and the same to everything above.
 //! * [`network`]: what a party says of the network that it is in; [`dial`] reaches the server through it, by a
@@ -13,6 +14,7 @@
 //!
 //! It decides nothing about rounds: it turns bytes into messages and back.
 
+pub mod audit;
 pub mod authority;
 pub mod base;
 pub mod blobs;

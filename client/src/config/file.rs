@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sheaf_common::config::Invalid;
+use sheaf_common::id::Name;
 use sheaf_transport::network::{self, NetworkFile};
 use sheaf_transport::tls::CredentialPaths;
 
-use super::{DatasetConfig, Format, Header, Policy, SiteConfig};
+use super::hours::BadHours;
+use super::{DatasetConfig, Format, Header, Models, Policy, SiteConfig};
 use crate::device::DeviceChoice;
 
 #[derive(Deserialize)]
@@ -41,8 +43,16 @@ struct PolicyFile {
     secure_aggregation: Option<String>,
     min_updates: Option<u32>,
     min_metric_count: Option<u64>,
+    metrics: Option<bool>,
     own_metrics: bool,
     surveys: Option<bool>,
+    authors: Option<BTreeSet<Name>>,
+    models: Option<Vec<String>>,
+    purposes: Option<BTreeSet<String>>,
+    max_rounds: Option<u32>,
+    max_bytes: Option<u64>,
+    hours: Option<String>,
+    approve: Option<String>,
 }
 
 impl TryFrom<PolicyFile> for Policy {
@@ -75,10 +85,53 @@ impl TryFrom<PolicyFile> for Policy {
                 "must be at least 1: a metric of no examples does not exist",
             ));
         }
-        let surveys = file.surveys.unwrap_or(Self::default().surveys);
-        let own_metrics = file.own_metrics;
-        Ok(Self { require_secure_aggregation, min_updates, min_metric_count, own_metrics, surveys })
+        let ask = match file.approve.as_deref() {
+            None | Some("all") => false,
+            Some("ask") => true,
+            Some(other) => {
+                return Err(Invalid::new(
+                    "policy.approve",
+                    format!(
+                        "`{other}` is unknown; write \"ask\", or \"all\" to take part in all runs that the policy allows"
+                    ),
+                ));
+            }
+        };
+        let hours = file.hours.map(|hours| hours.parse()).transpose();
+        Ok(Self {
+            require_secure_aggregation,
+            min_updates,
+            min_metric_count,
+            metrics: file.metrics.unwrap_or(Self::default().metrics),
+            own_metrics: file.own_metrics,
+            surveys: file.surveys.unwrap_or(Self::default().surveys),
+            authors: file.authors,
+            models: file.models.map(models).transpose()?,
+            purposes: file.purposes,
+            max_rounds: file.max_rounds,
+            max_bytes: file.max_bytes,
+            hours: hours.map_err(|e: BadHours| Invalid::new("policy.hours", e.to_string()))?,
+            ask,
+        })
     }
+}
+
+fn models(written: Vec<String>) -> Result<Models, Invalid> {
+    let mut models = Models { imported: BTreeSet::new(), fresh: false };
+    for model in written {
+        if model == "fresh" {
+            models.fresh = true;
+        } else {
+            let id = model.parse().map_err(|_| {
+                let problem = format!(
+                    "`{model}` is neither \"fresh\" nor a model's id, which `sheaf model import` and `sheaf model list --json` show"
+                );
+                Invalid::new("policy.models", problem)
+            })?;
+            models.imported.insert(id);
+        }
+    }
+    Ok(models)
 }
 
 #[derive(Deserialize)]

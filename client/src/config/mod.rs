@@ -4,6 +4,7 @@
 //! configuration's own folder, so that the daemon may be started from anywhere.
 
 mod file;
+mod hours;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,8 @@ use sheaf_transport::tls::CredentialPaths;
 
 use crate::device::DeviceChoice;
 
-pub use policy::Policy;
+pub use hours::Hours;
+pub use policy::{Models, Policy};
 
 /// Everything that a site's `site.toml` says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -44,14 +44,24 @@ fn a_site_agrees_to_little_unless_it_says_otherwise() {
         require_secure_aggregation: true,
         min_updates: 3,
         min_metric_count: 10,
+        metrics: true,
         own_metrics: false,
         surveys: true,
+        authors: None,
+        models: None,
+        purposes: None,
+        max_rounds: None,
+        max_bytes: None,
+        hours: None,
+        ask: false,
     };
     for written in ["", "[policy]\n", "[policy]\nsecure_aggregation = \"required\"\nmin_updates = 3\n"] {
         assert_eq!(policy(written), strict, "{written}");
     }
     let open = policy(
-        "[policy]\nsecure_aggregation = \"optional\"\nmin_updates = 2\nmin_metric_count = 25\nown_metrics = true\nsurveys = false\n",
+        "[policy]\nsecure_aggregation = \"optional\"\nmin_updates = 2\nmin_metric_count = 25\nmetrics = false\nown_metrics = true\n\
+        surveys = false\nauthors = [\"ada\"]\nmodels = [\"fresh\", \"0909090909090909090909090909090909090909090909090909090909090909\"]\n\
+        purposes = [\"sepsis\"]\nmax_rounds = 50\nmax_bytes = 1000\nhours = \"20:00-06:00\"\napprove = \"ask\"\n",
     );
     assert_eq!(
         open,
@@ -59,8 +69,16 @@ fn a_site_agrees_to_little_unless_it_says_otherwise() {
             require_secure_aggregation: false,
             min_updates: 2,
             min_metric_count: 25,
+            metrics: false,
             own_metrics: true,
-            surveys: false
+            surveys: false,
+            authors: Some(["ada".parse().unwrap()].into()),
+            models: Some(Models { imported: ["09".repeat(32).parse().unwrap()].into(), fresh: true }),
+            purposes: Some(["sepsis".to_owned()].into()),
+            max_rounds: Some(50),
+            max_bytes: Some(1000),
+            hours: Some("20:00-06:00".parse().unwrap()),
+            ask: true,
         }
     );
 }
@@ -84,6 +102,19 @@ fn a_site_says_what_network_it_is_in() {
         let said = parse(written).unwrap_err().to_string();
         assert!(said.starts_with(sentence), "{said}");
         assert!(!said.contains("s3cret"), "{said}");
+    }
+}
+
+#[test]
+fn a_policy_that_means_nothing_is_refused() {
+    for (written, expected) in [
+        ("approve = \"maybe\"", "policy.approve: `maybe` is unknown; write \"ask\""),
+        ("hours = \"at night\"", "policy.hours: \"at night\" is not two different times of day"),
+        ("models = [\"minilm\"]", "policy.models: `minilm` is neither \"fresh\" nor a model's id"),
+        ("authors = [\"Ada!\"]", "Ada!"),
+    ] {
+        let said = refusal(&format!("{SITE}[policy]\n{written}\n"));
+        assert!(said.contains(expected), "{said}");
     }
 }
 

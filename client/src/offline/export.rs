@@ -115,6 +115,7 @@ fn export_plan(run: &LocalRun, params: &[f32]) -> ExportPlan {
         },
         spec: spec.clone(),
         num_params: run.job.params.numel(),
+        held: Vec::new(),
         current: None,
         earlier_records: 0,
         history: Vec::new(),

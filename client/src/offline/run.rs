@@ -76,7 +76,14 @@ impl LocalRun {
         let params = phases.after(0).clone();
         // Neither the manifest nor the global parameters are blobs here; both names are only the protocol's.
         Ok(Self {
-            job: Job { spec, model: None, params, global: BlobId::of(&[]), submitted_at: Timestamp(0) },
+            job: Job {
+                spec,
+                model: None,
+                params,
+                global: BlobId::of(&[]),
+                submitted_at: Timestamp(0),
+                author: None,
+            },
             phases,
             model,
         })

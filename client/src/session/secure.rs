@@ -19,6 +19,7 @@ use sheaf_common::secagg::record::{BadRecord, History};
 use sheaf_common::secagg::transcript::Digest;
 use sheaf_common::wire;
 
+use super::standby::Gate;
 use super::{Context, Effect, State, Task, Uploading};
 use crate::config::Policy;
 
@@ -33,6 +34,8 @@ pub struct Trust {
     pub federation: Federation,
     /// Its own rules.
     pub policy: Policy,
+    /// What its people, its clock and its trust in certificates say of a run.
+    pub gate: Box<dyn Gate + Send>,
     /// Fresh random bytes for each attempt.
     pub entropy: Box<dyn FnMut() -> [u8; 32] + Send>,
 }

@@ -34,6 +34,8 @@ pub use validation::{Best, Fold, HeldOut, Monitor, Validation};
 pub struct RunSpec {
     /// Name, from which the `RunId` is made.
     pub name: Name,
+    /// What it is for, in the words that sites know it by.
+    pub purpose: Option<String>,
     /// Rounds to complete; none is a [survey](Self::parse_survey).
     pub rounds: u32,
     /// Seed of everything random in the run.

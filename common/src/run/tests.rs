@@ -107,6 +107,7 @@ fn check_ends(text: &str, cases: &[(&str, &str, &str)]) {
 fn a_whole_file_is_read() {
     let expected = RunSpec {
         name: "newswire".parse().unwrap(),
+        purpose: None,
         rounds: 5,
         seed: 42,
         secure_aggregation: SecureAggregation::Off,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::author::Author;
 use crate::blob::BlobId;
 use crate::id::Name;
 use crate::message::*;
@@ -34,7 +35,7 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: &T, byte
     assert_eq!(decode::<T>(&hex::decode(&bytes).unwrap()).unwrap(), *message);
 }
 
-const SPEC: &str = "027238 05 2a 00 00066d696e696c6d 0102 00 00 00 9a9999999999b93f 00 046e657773 00 0004626f647980 \
+const SPEC: &str = "027238 00 05 2a 00 00066d696e696c6d 0102 00 00 00 9a9999999999b93f 00 046e657773 00 0004626f647980 \
     00 05746f706963 0201610162 02cdccccccccccec3f2b8716d9cef7ef3f3a8c30e28e79453e fca9f1d24d62503f \
     7b14ae47e17a843f 00 10 01 0001 000000 000000000000f03f 00 01000000000000f03f \
     0000000000000000 0000000000000000 00 0000000000000000 00 00 00 00 00 01 00 0000000000000000 0000 00 9a9999999999b93f 0000000000000000 00 0102056e6f72746805736f757468 \
@@ -145,11 +146,27 @@ fn task() -> TaskId {
 }
 
 fn job() -> Job {
-    Job { spec: spec(), model: Some(blob()), params: params(), global: blob(), submitted_at: Timestamp(7) }
+    Job {
+        spec: spec(),
+        model: Some(blob()),
+        params: params(),
+        global: blob(),
+        submitted_at: Timestamp(7),
+        author: Some(author()),
+    }
 }
 
+fn author() -> Author {
+    Author { certificate: vec![7, 8], signature: [9; 64].into() }
+}
+
+/// The bytes of [`author`].
+const AUTHOR: &str = "020708 \
+    0909090909090909090909090909090909090909090909090909090909090909 \
+    0909090909090909090909090909090909090909090909090909090909090909";
+
 /// The bytes of [`job`], in pieces.
-const JOB: [&str; 6] = [SPEC, "01", BLOB, PARAMS, BLOB, "07"];
+const JOB: [&str; 8] = [SPEC, "01", BLOB, PARAMS, BLOB, "07", "01", AUTHOR];
 
 fn counts() -> Counts {
     let mut counts = Classification::new(2);
@@ -182,7 +199,7 @@ fn what_messages_are_made_of() {
     golden(&spec(), &[SPEC]);
     golden(
         &table_spec(),
-        &["056865617274 01 00 00 01 00 020804 02 00 00 00 0000000000000000 00 06686561727473 00 \
+        &["056865617274 00 01 00 00 01 00 020804 02 00 00 00 0000000000000000 00 06686561727473 00 \
                 01 02 03616765 00 0000000000004b40 0000000000002240 00 03736578 01 \
                 020166016d 00 01013f 00 03696c6c 02026e6f03796573 00 0000000000000000 00 7b14ae47e17a843f 0000000000000000 00 10 01 011e \
                 02 00 fb2c01 000000000000f03f 00 00 0000000000000000 0000000000000000 00 0000000000000000 00 00 00 00 00 01 00 0000000000000000 0000 00 9a9999999999b93f 0000000000000000 00 00 01 000000000000e03f 01 01 fb100e00 03 fc80969800 \
@@ -272,6 +289,9 @@ fn messages_of_a_site() {
     );
     golden(&SiteMessage::Evaluated { task: task(), metrics: Some(counts()) }, &["02", TASK, "01", COUNTS]);
     golden(&SiteMessage::Declined { task: task(), reason: "no".into() }, &["03", TASK, "026e6f"]);
+    let standby = |held| SiteMessage::Standby { run: "r8".parse().unwrap(), held };
+    golden(&standby(None), &["06", "027238", "00"]);
+    golden(&standby(Some("no".into())), &["06", "027238", "01026e6f"]);
 }
 
 #[test]
@@ -288,17 +308,19 @@ fn messages_of_the_server_to_a_site() {
     golden(&ServerMessage::Evaluate(Box::new(evaluate)), &[&["03", TASK], &JOB[..], &["00"]].concat());
     golden(&ServerMessage::Rejected { task: task(), reason: "no".into() }, &["04", TASK, "026e6f"]);
     golden(&ServerMessage::Over(task()), &["05", TASK]);
+    let announce = ServerMessage::Announce { run: "r8".parse().unwrap(), job: Box::new(job()) };
+    golden(&announce, &[&["07", "027238"], &JOB[..]].concat());
 }
 
 #[test]
 fn requests_of_an_operator() {
     golden(
-        &Request::Submit { file: "run.toml".into(), text: "x".into() },
-        &["00", "0872756e2e746f6d6c", "0178"],
+        &Request::Submit { file: "run.toml".into(), text: "x".into(), author: author() },
+        &["00", "0872756e2e746f6d6c", "0178", AUTHOR],
     );
     golden(
-        &Request::Survey { file: "run.toml".into(), text: "x".into() },
-        &["09", "0872756e2e746f6d6c", "0178"],
+        &Request::Survey { file: "run.toml".into(), text: "x".into(), author: author() },
+        &["09", "0872756e2e746f6d6c", "0178", AUTHOR],
     );
     golden(&Request::Runs, &["01"]);
     golden(&Request::Run("r8".parse().unwrap()), &["02", "027238"]);
@@ -422,6 +444,7 @@ fn status() -> RunStatus {
         summary: summary(),
         spec: spec(),
         num_params: 768,
+        held: vec![("e".parse().unwrap(), "w".into())],
         current: Some(RoundStatus {
             round: 3,
             attempt: 1,
@@ -452,7 +475,7 @@ fn status() -> RunStatus {
 const STATUS: [&str; 28] = [
     SUMMARY,
     SPEC,
-    "fb0003",
+    "fb0003 01 01650177",
     "01 03 01 03 01fc0065cd1d 08747261696e696e67 04",
     "0161 01 00 01030102 0000",
     "0162 01 01 01030102 0000",

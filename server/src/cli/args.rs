@@ -67,6 +67,9 @@ pub enum Command {
     /// Models: import pretrained ones, export trained ones.
     #[command(subcommand)]
     Model(ModelCommand),
+    /// The audit log of a server or a site: check a copy of it. Needs no server.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Certificates: make a federation and its parties. Needs no server.
     #[command(subcommand)]
     Pki(PkiCommand),
@@ -80,6 +83,16 @@ pub enum Command {
         /// Folder for them.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+    },
+}
+
+/// Commands on an audit log.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check that no entry was changed, taken out or moved.
+    Verify {
+        /// The log, such as DATA_DIR/audit.log.
+        file: PathBuf,
     },
 }
 

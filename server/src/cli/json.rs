@@ -38,6 +38,7 @@ pub(super) fn status(status: &RunStatus) -> Value {
         "num_params": status.num_params,
         "bytes_per_transfer": status.num_params.saturating_mul(VALUE_BYTES),
         "global": status.global.to_string(),
+        "held": status.held.iter().map(|(site, why)| json!({ "site": site, "why": why })).collect::<Value>(),
         "current": status.current.as_ref().map(current),
         "history": status.history.iter().map(record).collect::<Value>(),
         "final_metrics": metrics(status.final_metrics.as_ref()),

@@ -22,6 +22,10 @@ pub(super) fn run_card(status: &RunStatus, now: Timestamp) -> String {
         metrics::test(status),
         records(&status.history),
         status.current.as_ref().map(members),
+        troubles(
+            "sites that hold the run",
+            status.held.iter().map(|(site, why)| format!("{site}: {why}")).collect(),
+        ),
         (status.earlier_records > 0)
             .then(|| format!("{} older rounds and attempts are not shown", status.earlier_records)),
         troubles("abandoned attempts", abandoned(&status.history)),

@@ -6,6 +6,7 @@ use serde::Serialize;
 use sheaf_common::id::Federation;
 use sheaf_common::message::{Hello, Open, Reply};
 use sheaf_common::wire::PROTOCOL_VERSION;
+use sheaf_transport::authority::NotOurs;
 use sheaf_transport::connection::{Connection, Ended, RecvStream, SendStream};
 use sheaf_transport::dial::{ConnectError, Dialer, Link};
 use sheaf_transport::frames::{self, FrameError};
@@ -31,6 +32,9 @@ pub enum SessionError {
     /// The server does not accept our certificate.
     #[error("the server does not accept your certificate: {0}")]
     Certificate(&'static str),
+    /// Our key cannot sign.
+    #[error("the run cannot be signed with your certificate's key: {0}")]
+    Key(NotOurs),
     /// The server does not want to talk.
     #[error("the server refused the connection: {0}")]
     Unwelcome(String),
@@ -64,6 +68,7 @@ impl SessionError {
             Self::Transfer(error) => matches!(error, TransferError::Lost { .. }),
             Self::Distrust(_)
             | Self::Certificate(_)
+            | Self::Key(_)
             | Self::Unwelcome(_)
             | Self::Refused(_)
             | Self::OutOfTurn => false,

@@ -67,6 +67,7 @@ fn status(state: RunState) -> RunStatus {
         },
         spec: RunSpec::parse("run.toml", SPEC).unwrap(),
         num_params: 3_550_000,
+        held: Vec::new(),
         current: None,
         earlier_records: 0,
         history: Vec::new(),

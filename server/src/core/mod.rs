@@ -31,6 +31,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::aggregate::Finding;
+use sheaf_common::author::Author;
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Federation, Name, RunId};
 use sheaf_common::message::{Job, TaskId, Update};
@@ -63,6 +64,8 @@ pub struct Run {
     pub spec: RunSpec,
     /// Operator who submitted it.
     pub submitted_by: Name,
+    /// The operator's word for it.
+    pub author: Option<Author>,
     /// When.
     pub submitted_at: Timestamp,
     /// Manifest of the imported model, if there is one.
@@ -548,6 +551,7 @@ impl Context {
             params: self.params().clone(),
             global: self.global,
             submitted_at: self.run.submitted_at,
+            author: self.run.author.clone(),
         }
     }
 

@@ -52,6 +52,7 @@ impl Bench {
             federation: "test".parse().unwrap(),
             spec: RunSpec::parse("run.toml", RUN).unwrap(),
             submitted_by: "op".parse().unwrap(),
+            author: None,
             submitted_at: Timestamp(0),
             model: None,
             phases: ParamSpec { tensors: vec![ParamTensor { name: "weight".into(), shape: vec![2, 2] }] }

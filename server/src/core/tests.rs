@@ -48,6 +48,7 @@ fn run() -> Run {
         federation: "test".parse().unwrap(),
         spec: RunSpec::parse("run.toml", RUN).unwrap(),
         submitted_by: "op".parse().unwrap(),
+        author: None,
         submitted_at: Timestamp(0),
         model: None,
         phases: params(&["weight"]).into(),

@@ -35,7 +35,14 @@ fn job(training: &str) -> Job {
     );
     let spec = RunSpec::parse("run.toml", &text).unwrap();
     let params = Model { inputs: 2, labels: 3 }.param_spec();
-    Job { spec, model: None, params, global: BlobId::of(b""), submitted_at: sheaf_common::time::Timestamp(0) }
+    Job {
+        spec,
+        model: None,
+        params,
+        global: BlobId::of(b""),
+        submitted_at: sheaf_common::time::Timestamp(0),
+        author: None,
+    }
 }
 
 fn plane(examples: usize) -> Dataset {

@@ -292,6 +292,8 @@ pub(super) fn drop_some(values: Tensor, mode: Mode) -> Result<Tensor, TchError> 
 
 #[cfg(test)]
 mod tests {
+    use sheaf_common::run::Precision;
+
     use super::*;
 
     /// As in PEFT: what the layer itself makes of its input is whole, and its adapter sees some of it dropped and the
@@ -300,7 +302,9 @@ mod tests {
     fn an_adapter_sees_some_of_its_input_dropped_in_training_alone() {
         let eye = || Tensor::eye(64, (Kind::Float, Device::Cpu));
         let adapter = Adapter { a: eye(), b: eye(), scale: 3.0 };
-        let layer = Linear { weight: eye(), inputs_first: false, bias: None, adapter: Some(adapter) };
+        let products = Products::new(Precision::F32);
+        let layer =
+            Linear { weight: eye(), inputs_first: false, bias: None, products, adapter: Some(adapter) };
         let ones = Tensor::ones([8, 64], (Kind::Float, Device::Cpu));
         let mode = Mode::Training { dropout: 0.0, adapter_dropout: 0.25, seed: 5 };
         let apply = |mode| -> Vec<f32> {

@@ -128,6 +128,7 @@ fn export_plan(spec: &RunSpec, params: ParamSpec) -> ExportPlan {
         summary,
         spec: spec.clone(),
         num_params: params.numel(),
+        held: Vec::new(),
         current: None,
         earlier_records: 0,
         history: Vec::new(),
@@ -140,6 +141,13 @@ fn export_plan(spec: &RunSpec, params: ParamSpec) -> ExportPlan {
     ExportPlan {
         status,
         round: 3,
-        job: Job { spec: spec.clone(), model: None, params, global, submitted_at: Timestamp(0) },
+        job: Job {
+            spec: spec.clone(),
+            model: None,
+            params,
+            global,
+            submitted_at: Timestamp(0),
+            author: None,
+        },
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
+use sheaf_common::author::Author;
 use sheaf_common::config::ConfigError;
 use sheaf_common::id::RunId;
 use sheaf_common::message::Request;
@@ -72,8 +73,9 @@ pub(super) async fn execute(args: &SurveyArgs, settings: &Settings, out: Output)
     let file = args.file.display().to_string();
     let text = fs::read_to_string(&args.file).map_err(|e| CliError::RunFile(file.clone(), e))?;
     // A typing error is found without a server.
-    RunSpec::parse_survey(&file, &text)?;
-    let status = conduct(settings, &Request::Survey { file, text: text.clone() }).await?;
+    let spec = RunSpec::parse_survey(&file, &text)?;
+    let request = |author| Request::Survey { file, text: text.clone(), author };
+    let status = conduct(settings, &spec, request).await?;
     let (run, report) = (&status.summary.run, found(&status)?);
     out.print(
         self::text(report),
@@ -102,8 +104,9 @@ pub(super) async fn balanced(
     let Some((survey, without)) = fill::without_balanced(text) else { return Ok(None) };
     // A typing error is found without a server.
     RunSpec::parse(file, &without)?;
-    let request = Request::Survey { file: file.to_owned(), text: survey };
-    let status = conduct(settings, &request).await?;
+    let spec = RunSpec::parse_survey(file, &survey)?;
+    let request = |author| Request::Survey { file: file.to_owned(), text: survey, author };
+    let status = conduct(settings, &spec, request).await?;
     let wanted = Wanted { numbers: false, class_weights: true, min_count: None };
     let (text, _) = fill(&without, found(&status)?, wanted).map_err(SurveyError::from)?;
     output::notice(format_args!("class_weights are balanced over the sites, by {}", status.summary.run));
@@ -111,8 +114,12 @@ pub(super) async fn balanced(
 }
 
 /// Queues the survey, and waits for its end. An operator who has enough of it leaves it to the server.
-async fn conduct(settings: &Settings, request: &Request) -> Result<Box<RunStatus>, SessionError> {
-    let (run, warnings) = runs::submit(settings, request).await?;
+async fn conduct(
+    settings: &Settings,
+    spec: &RunSpec,
+    request: impl FnOnce(Author) -> Request,
+) -> Result<Box<RunStatus>, SessionError> {
+    let (run, warnings) = runs::submit(settings, spec, request).await?;
     for warning in warnings {
         output::notice(format_args!("warning: {warning}"));
     }

@@ -194,6 +194,7 @@ fn label(column: &str, labels: [&str; 3]) -> Target {
 pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
     RunSpec {
         name: "tiny".parse().unwrap(),
+        purpose: None,
         rounds: 4,
         seed: 11,
         secure_aggregation: SecureAggregation::Off,
@@ -239,7 +240,14 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
 /// The job of `spec` on a model with this `config`.
 pub(super) fn job(spec: RunSpec, config: Option<&ModelConfig>) -> Job {
     let params = plan(&spec, config).unwrap();
-    Job { spec, model: None, params, global: BlobId::of(b""), submitted_at: sheaf_common::time::Timestamp(0) }
+    Job {
+        spec,
+        model: None,
+        params,
+        global: BlobId::of(b""),
+        submitted_at: sheaf_common::time::Timestamp(0),
+        author: None,
+    }
 }
 
 /// Texts of four different lengths, one of them too long for the run, one with a word that the model lacks.
