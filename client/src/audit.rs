@@ -11,6 +11,7 @@ use sheaf_common::id::{Name, RunId};
 use sheaf_common::message::{SiteMessage, TaskId};
 use sheaf_common::secagg::message::Answer;
 use sheaf_transport::audit::{self, AuditError, AuditLog, Broken};
+use sheaf_transport::reload::Current;
 use sheaf_transport::tls::{CredentialError, Credentials};
 use tracing::error;
 
@@ -49,6 +50,11 @@ pub enum Event<'a> {
         run: &'a RunId,
         /// Why not.
         held: Option<&'a str>,
+    },
+    /// A certificate for a new key is asked for.
+    Renewing {
+        /// Length of the message.
+        bytes: u64,
     },
     /// Something came in.
     Fetched {
@@ -134,6 +140,7 @@ impl<'a> Event<'a> {
                 },
             ),
             SiteMessage::Declined { task, reason } => Self::Declined { task: task.into(), reason },
+            SiteMessage::Renew(_) => Self::Renewing { bytes },
             SiteMessage::Standby { run, held } => Self::Standby { run, held: held.as_deref() },
         })
     }
@@ -151,9 +158,9 @@ pub struct Audit(Arc<Mutex<AuditLog>>);
 
 impl Audit {
     /// Opens the log in a state folder.
-    pub fn open(state_dir: &Path, credentials: Arc<Credentials>) -> Result<Self, AuditError> {
+    pub fn open(state_dir: &Path, current: Current) -> Result<Self, AuditError> {
         let software = concat!("sheaf-client ", env!("CARGO_PKG_VERSION"));
-        Ok(Self(Arc::new(Mutex::new(AuditLog::open(&state_dir.join(FILE), credentials, software)?))))
+        Ok(Self(Arc::new(Mutex::new(AuditLog::open(&state_dir.join(FILE), current, software)?))))
     }
 
     /// Writes an event. Whether it is written: what is not may not be done.
@@ -209,10 +216,10 @@ impl AuditCommand {
     pub fn execute(&self, site_toml: &Path, out: &mut dyn Write) -> Result<(), VerifyError> {
         let Self::Verify { file } = self;
         let config = SiteConfig::load(site_toml)?;
-        let authority = Credentials::load(&config.identity)?.authority()?;
+        let credentials = Credentials::load(&config.identity)?;
         let path = file.clone().unwrap_or_else(|| config.state_dir.join(FILE));
         let log = File::open(&path).map_err(|source| VerifyError::Read { path: path.clone(), source })?;
-        let verified = audit::verify(log, &authority).map_err(|why| VerifyError::Broken { path, why })?;
+        let verified = audit::verify(log, credentials.authority()).map_err(|why| VerifyError::Broken { path, why })?;
         Ok(writeln!(out, "{verified}")?)
     }
 }

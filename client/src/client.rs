@@ -2,7 +2,6 @@
 //! is here.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sheaf_common::blob::BlobId;
@@ -13,9 +12,10 @@ use sheaf_common::secagg::client::{self as secagg, Witness};
 use sheaf_common::status::{Phase, Progress};
 use sheaf_common::wire;
 use sheaf_transport::audit::AuditError;
-use sheaf_transport::authority::Authority;
 use sheaf_transport::connection::Connection;
 use sheaf_transport::dial::Dialer;
+use sheaf_transport::files::WriteError;
+use sheaf_transport::reload::{self, Current};
 use sheaf_transport::tls::{CredentialError, Credentials};
 use sheaf_transport::transfer::{self, TransferError};
 use tokio::sync::mpsc;
@@ -25,6 +25,8 @@ use crate::approval::Approvals;
 use crate::audit::{Audit, Event as Audited};
 use crate::config::SiteConfig;
 use crate::gate::{self, SiteGate};
+use crate::identity::keeper::Keeper;
+use crate::identity::renewal;
 use crate::link::{self, Event};
 use crate::masking;
 use crate::pace::Pace;
@@ -52,6 +54,9 @@ pub enum ClientError {
     /// The certificate is not a site's.
     #[error("the certificate is {0}; `sheaf-client` needs one issued with `sheaf pki issue site`")]
     NotASite(Identity),
+    /// A new certificate is half in place.
+    #[error(transparent)]
+    Renewal(#[from] WriteError),
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
@@ -74,11 +79,13 @@ pub struct Client {
     outbox: mpsc::Sender<SiteMessage>,
     results: mpsc::UnboundedSender<Input>,
     audit: Audit,
-    authority: Authority,
+    credentials: Current,
     transfer: Transfers,
     /// The global parameters of each task, which go with it.
     globals: BTreeMap<TaskId, BlobId>,
     pace: Pace,
+    /// Sees to it that the certificate is renewed.
+    keeper: Keeper,
 }
 
 /// Where transfers tell how far they are.
@@ -91,13 +98,16 @@ struct Transfers {
 
 /// Runs the daemon until `shutdown` is ready. What was under way goes on at the next start.
 pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Result<(), ClientError> {
-    let credentials = Arc::new(Credentials::load(&config.identity)?);
+    renewal::recover(&config.identity)?;
+    let credentials = Credentials::load(&config.identity)?;
     if credentials.identity.role != Role::Site {
-        return Err(ClientError::NotASite(credentials.identity.clone()));
+        return Err(ClientError::NotASite(credentials.identity));
     }
+    let identity = credentials.identity.clone();
+    let current = reload::follow(config.identity.clone(), credentials);
     let state = SiteState::open(&config.state_dir)?;
     let _lock = state.lock()?;
-    let audit = Audit::open(&config.state_dir, credentials.clone())?;
+    let audit = Audit::open(&config.state_dir, current.clone())?;
     let (updates, memory) = (state.updates()?, state.memory()?);
     state.tidy(&updates, &memory)?;
     let (reports, mut work) = mpsc::unbounded_channel();
@@ -105,24 +115,24 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
     let (outbox, outbox_end) = mpsc::channel(64);
     let (link_events, mut events) = mpsc::channel(64);
     let site = Site {
-        name: ClientId(credentials.identity.name.clone()),
+        name: ClientId(identity.name.clone()),
         datasets: config.datasets.clone(),
         device: config.device,
         policy: config.policy.clone(),
         state: state.clone(),
     };
     let trust = Trust {
-        party: Box::new(SiteParty::new(credentials.clone())?),
-        federation: credentials.identity.federation.clone(),
+        party: Box::new(SiteParty::new(current.clone())),
+        federation: identity.federation.clone(),
         gate: Box::new(SiteGate {
-            authority: credentials.authority()?,
+            credentials: current.clone(),
             policy: config.policy.clone(),
             approvals: Approvals::of(&config.state_dir),
         }),
         policy: config.policy,
         entropy: Box::new(rand::random),
     };
-    info!(identity = %credentials.identity, server = config.server, "starting");
+    info!(%identity, server = config.server, "starting");
     let dialer = Dialer::new(config.server.clone(), config.network.clone());
     let mut client = Client {
         globals: BTreeMap::new(),
@@ -130,14 +140,15 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
         worker: Worker::start(site, reports.clone())?,
         transfer: Transfers { state: state.clone(), audit: audit.clone(), reports },
         audit,
-        authority: credentials.authority()?,
+        credentials: current.clone(),
         state,
         connection: None,
         outbox,
         results,
         pace: Pace::new(PROGRESS_EVERY),
+        keeper: Keeper::new(config.identity, current.clone()),
     };
-    let link = tokio::spawn(link::keep(dialer, credentials, link_events, outbox_end));
+    let link = tokio::spawn(link::keep(dialer, current, link_events, outbox_end));
     tokio::pin!(shutdown);
     let mut reconsider = tokio::time::interval(RECONSIDER);
     loop {
@@ -146,6 +157,7 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
             Some(report) = work.recv() => client.on_report(report),
             Some(input) = inputs.recv() => client.step(input),
             _ = reconsider.tick() => client.step(Input::Reconsider),
+            request = client.keeper.request(client.connection.is_some()) => client.say(SiteMessage::Renew(request)),
             () = &mut shutdown => break,
         }
     }
@@ -181,6 +193,9 @@ impl Client {
             Event::Message(message) => {
                 log(&message);
                 self.note(&message);
+                if let ServerMessage::Certificate(reply) = message {
+                    return self.keeper.answered(reply);
+                }
                 self.step(Input::Message(message));
             }
         }
@@ -200,7 +215,7 @@ impl Client {
     /// Writes down what the server wants.
     fn note(&self, message: &ServerMessage) {
         let asked = |task: &TaskId, work, job: &Job| {
-            let author = gate::author(&self.authority, job).ok();
+            let author = gate::author(self.credentials.borrow().authority(), job).ok();
             let (origin, model, global) = (job.origin(), job.model, job.global);
             self.audit.record(&Audited::Asked { task: task.into(), work, author, origin, model, global })
         };
@@ -215,6 +230,7 @@ impl Client {
             ServerMessage::Welcome { .. }
             | ServerMessage::Refused(_)
             | ServerMessage::Secure { .. }
+            | ServerMessage::Certificate(_)
             | ServerMessage::Announce { .. } => true,
         };
     }
@@ -452,6 +468,6 @@ fn log(message: &ServerMessage) {
         ServerMessage::Over(task) => info!(%task, "over"),
         ServerMessage::Secure { task, ask } => debug!(%task, stage = ask.name(), "secure aggregation"),
         ServerMessage::Announce { run, .. } => debug!(%run, "announced"),
-        ServerMessage::Welcome { .. } | ServerMessage::Refused(_) => {}
+        ServerMessage::Welcome { .. } | ServerMessage::Refused(_) | ServerMessage::Certificate(_) => {}
     }
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use sheaf_common::id::{Name, Role, RunId};
 use sheaf_common::message::Job;
 use sheaf_transport::authority::Authority;
+use sheaf_transport::reload::Current;
 use tracing::warn;
 
 use crate::approval::{Approvals, Question};
@@ -14,8 +15,8 @@ use crate::session::Gate;
 /// The gate of a real site.
 #[derive(Debug)]
 pub struct SiteGate {
-    /// The federation's CA, which says who is an operator.
-    pub authority: Authority,
+    /// The federation's CA is among them, which says who is an operator.
+    pub credentials: Current,
     /// The hours, and whether a person is asked.
     pub policy: Policy,
     /// The answers.
@@ -38,7 +39,7 @@ pub fn author(authority: &Authority, job: &Job) -> Result<Name, String> {
 
 impl Gate for SiteGate {
     fn author(&self, job: &Job) -> Result<Name, String> {
-        author(&self.authority, job)
+        author(self.credentials.borrow().authority(), job)
     }
 
     fn hold(&self, run: &RunId, job: &Job, author: &Name) -> Option<String> {

@@ -8,7 +8,7 @@
 //! * [`party`], [`masking`], [`verification`]: the site in a secure sum: its signature, its masked vector, and seeing for
 //!   itself that the sum and the model made of it are right.
 //! * [`trainer`]: the seam to whatever trains, and behind it libtorch. [`data`]: the site's own files.
-//! * [`audit`]: what the site writes down for its auditor.
+//! * [`audit`]: what the site writes down for its auditor. [`identity`]: its key and certificate: how they are made.
 //! * [`config`]: `site.toml`. [`device`]: CPU or GPU.
 //! * [`offline`]: what a site engineer does without a server: check, train alone, evaluate.
 
@@ -19,6 +19,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod gate;
+pub mod identity;
 pub mod link;
 pub mod masking;
 pub mod memory;

@@ -1,6 +1,5 @@
 //! The connection to the server: dials out, says hello, and dials again with growing, jittered pauses.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sheaf_common::message::{Hello, Open, ServerMessage, SiteMessage};
@@ -8,7 +7,7 @@ use sheaf_common::wire::PROTOCOL_VERSION;
 use sheaf_transport::connection::{Connection, Ended as EndedBy};
 use sheaf_transport::dial::{ConnectError, Dialer, Link};
 use sheaf_transport::frames::{self, FrameError};
-use sheaf_transport::tls::Credentials;
+use sheaf_transport::reload::Current;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
@@ -37,6 +36,8 @@ enum Ended {
     Refused(String),
     #[error("the server said something out of turn")]
     OutOfTurn,
+    #[error("certificate, key or authorities are new")]
+    Renewed,
     #[error("{0}")]
     Closed(#[from] EndedBy),
 }
@@ -45,15 +46,19 @@ enum Ended {
 /// server asks again.
 pub async fn keep(
     dialer: Dialer,
-    credentials: Arc<Credentials>,
+    mut credentials: Current,
     events: mpsc::Sender<Event>,
     mut outbox: mpsc::Receiver<SiteMessage>,
 ) {
     let mut pause = BACKOFF.0;
     loop {
-        let ended = match dialer.connect(&credentials).await {
+        let ours = credentials.borrow_and_update().clone();
+        let ended = match dialer.connect(&ours).await {
             Ok(link) => {
-                let ended = talk(&link, &events, &mut outbox, &mut pause).await;
+                let ended = tokio::select! {
+                    ended = talk(&link, &events, &mut outbox, &mut pause) => ended,
+                    Ok(()) = credentials.changed() => Err(Ended::Renewed),
+                };
                 // The connection's own word on why it ended says more than the stream's.
                 let ended = match (ended, link.connection.close_reason()) {
                     (Err(Ended::Frame(_)), Some(why)) => Err(Ended::Closed(why)),
@@ -70,8 +75,10 @@ pub async fn keep(
         let Err(why) = ended else { return };
         let wait = jittered(pause);
         warn!(%why, "not connected; trying again in {}", humantime::format_duration(wait));
-        if sleep_unless_closed(wait, &mut outbox).await {
-            return;
+        tokio::select! {
+            closed = sleep_unless_closed(wait, &mut outbox) => if closed { return },
+            // What was refused may not be with another certificate.
+            Ok(()) = credentials.changed() => {}
         }
         pause = (pause * 2).min(BACKOFF.1);
     }
@@ -100,6 +107,7 @@ async fn talk(
         | ServerMessage::Secure { .. }
         | ServerMessage::Rejected { .. }
         | ServerMessage::Announce { .. }
+        | ServerMessage::Certificate(_)
         | ServerMessage::Over(_) => return Err(Ended::OutOfTurn),
     }
     *pause = BACKOFF.0;

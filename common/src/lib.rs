@@ -11,13 +11,14 @@
 //! 5. [`metrics`]: counts that can be added over sites without losing anything.
 //! 6. [`aggregate`]: the exact sum of updates and what the server makes of it.
 //! 7. [`secagg`]: the same sum without anybody seeing one site's update.
-//! 8. [`status`]: what an operator sees.
+//! 8. [`status`]: what an operator sees; [`enrolment`]: how a site gets its certificate.
 
 pub mod aggregate;
 pub mod author;
 pub mod blob;
 pub mod checked;
 pub mod config;
+pub mod enrolment;
 pub mod id;
 pub mod message;
 pub mod metrics;

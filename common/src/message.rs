@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::author::Author;
 use crate::blob::BlobId;
+use crate::enrolment::{Chain, EnrollReply, Pin, Waiting};
 use crate::id::{ClientId, Federation, RunId};
 use crate::metrics::Counts;
 use crate::model::ModelInfo;
@@ -13,6 +14,7 @@ use crate::params::ParamSpec;
 use crate::run::RunSpec;
 use crate::secagg::message::{Answer, Ask};
 use crate::secagg::record::SignedRecord;
+use crate::secagg::secret::Secret;
 use crate::status::{Progress, RunStatus, RunSummary, SiteStatus, Standing};
 use crate::time::Timestamp;
 use crate::wire;
@@ -221,6 +223,8 @@ pub enum SiteMessage {
         /// Why the site does none of them now: a person there is to approve of it first, or it is not the hour.
         held: Option<String>,
     },
+    /// The site's certificate ends: another, please, for the key of this certificate signing request (DER).
+    Renew(Vec<u8>),
 }
 
 /// From the server to a site.
@@ -262,6 +266,8 @@ pub enum ServerMessage {
         /// What will be asked.
         job: Box<Job>,
     },
+    /// To [`SiteMessage::Renew`], at once or when an operator has approved it.
+    Certificate(EnrollReply),
 }
 
 /// From an operator to the server.
@@ -318,6 +324,24 @@ pub enum Request {
         /// The operator's word for it.
         author: Author,
     },
+    /// Make a token with which a site gets a certificate.
+    Invite {
+        /// The site.
+        site: ClientId,
+        /// Milliseconds that the token is good for.
+        valid_ms: u64,
+        /// The authorities that the operator trusts, which must be the server's.
+        pin: Pin,
+    },
+    /// Everybody who waits for a certificate.
+    Waiting,
+    /// Give a site the certificate that it waits for.
+    Approve {
+        /// The site.
+        site: ClientId,
+        /// Its certificate.
+        chain: Chain,
+    },
 }
 
 /// From the server to an operator.
@@ -355,6 +379,21 @@ pub enum Reply {
     Export(Box<ExportPlan>),
     /// To [`Request::Stand`].
     Stands(ClientId, Standing),
+    /// To [`Request::Invite`].
+    Invited {
+        /// The site.
+        site: ClientId,
+        /// The token's secret, which the server forgets.
+        secret: Secret,
+        /// When the token ends.
+        expires: Timestamp,
+        /// Whether the server signs by itself; without it an operator must approve the site's request.
+        at_once: bool,
+    },
+    /// To [`Request::Waiting`].
+    Waiting(Vec<Waiting>),
+    /// To [`Request::Approve`].
+    Approved(ClientId),
 }
 
 /// What an operator needs to put a trained model together from blobs.

@@ -284,6 +284,8 @@ pub struct SiteStatus {
     pub bytes_down: u64,
     /// Bytes of blobs that it has sent since the server started.
     pub bytes_up: u64,
+    /// When the certificate ends with which it was last connected.
+    pub expires: Timestamp,
 }
 
 /// How a site is connected.

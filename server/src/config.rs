@@ -23,6 +23,8 @@ pub struct ServerConfig {
     pub identity: CredentialPaths,
     /// How long blobs outlive their run.
     pub retention: Retention,
+    /// How sites without a certificate get one; nobody without a certificate is let in when it is not given.
+    pub enrolment: Option<EnrolmentConfig>,
 }
 
 /// Where things lie in a data directory.
@@ -46,6 +48,15 @@ impl DataDir<'_> {
     }
 }
 
+/// The table `[enrolment]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnrolmentConfig {
+    /// Folder of the authority that signs at once; without it requests wait for an operator.
+    pub authority: Option<PathBuf>,
+    /// How long the certificates are valid that it signs.
+    pub lifetime: time::Duration,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -55,6 +66,7 @@ struct Written {
     identity: WrittenIdentity,
     #[serde(default)]
     retention: WrittenRetention,
+    enrolment: Option<WrittenEnrolment>,
 }
 
 #[derive(Default, Deserialize)]
@@ -88,6 +100,33 @@ fn limit(key: &str, written: Option<String>, default: Option<Duration>) -> Resul
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct WrittenEnrolment {
+    authority: Option<PathBuf>,
+    certificate_lifetime: Option<String>,
+}
+
+/// How long a certificate is valid when nothing is said, and at most.
+const LIFETIME: (&str, u64) = ("365d", 3652 * 24 * 3600);
+
+impl TryFrom<WrittenEnrolment> for EnrolmentConfig {
+    type Error = Invalid;
+
+    fn try_from(written: WrittenEnrolment) -> Result<Self, Invalid> {
+        let text = written.certificate_lifetime.as_deref().unwrap_or(LIFETIME.0);
+        let lifetime = humantime::parse_duration(text).ok().map(|lifetime| lifetime.as_secs());
+        let lifetime = lifetime.filter(|seconds| (1..=LIFETIME.1).contains(seconds)).ok_or_else(|| {
+            Invalid::new(
+                "enrolment.certificate_lifetime",
+                format!("`{text}` is no lifetime of a certificate; write \"365d\", or what suits you up to ten years"),
+            )
+        })?;
+        let lifetime = time::Duration::seconds(i64::try_from(lifetime).unwrap_or(i64::MAX));
+        Ok(Self { authority: written.authority, lifetime })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct WrittenIdentity {
     certificate: PathBuf,
     key: PathBuf,
@@ -105,13 +144,10 @@ impl TryFrom<Written> for ServerConfig {
             Some(other) => Some(address("listen_tcp", other, ", or \"off\"")?),
         };
         let WrittenIdentity { certificate, key, ca } = written.identity;
-        Ok(Self {
-            listen,
-            listen_tcp,
-            data_dir: written.data_dir,
-            identity: CredentialPaths { certificate, key, ca },
-            retention: written.retention.try_into()?,
-        })
+        let identity = CredentialPaths { certificate, key, ca };
+        let enrolment = written.enrolment.map(TryInto::try_into).transpose()?;
+        let (data_dir, retention) = (written.data_dir, written.retention.try_into()?);
+        Ok(Self { listen, listen_tcp, data_dir, identity, retention, enrolment })
     }
 }
 
@@ -145,8 +181,9 @@ impl ServerConfig {
         let mut config: Self = config::read::<Written, Self>(&path.display().to_string(), &text)?;
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let identity = &mut config.identity;
-        for relative in [&mut config.data_dir, &mut identity.certificate, &mut identity.key, &mut identity.ca]
-        {
+        let authority = config.enrolment.iter_mut().flat_map(|enrolment| &mut enrolment.authority);
+        let paths = [&mut config.data_dir, &mut identity.certificate, &mut identity.key, &mut identity.ca];
+        for relative in paths.into_iter().chain(authority) {
             *relative = base.join(&*relative);
         }
         Ok(config)

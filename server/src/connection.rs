@@ -1,27 +1,34 @@
 //! One connection: who it is, its control stream, and its blob streams. Turns streams into [`Event`]s for
 //! the server's loop and messages back into frames; decides nothing.
 
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use sheaf_common::enrolment::EnrollReply;
 use sheaf_common::id::{ClientId, Federation, Identity, Role};
 use sheaf_common::message::{Hello, Open, Reply, Request, ServerMessage, SiteMessage};
 use sheaf_common::secagg::message::Answer;
 use sheaf_common::secagg::server::Evidence;
+use sheaf_common::time::Timestamp;
 use sheaf_common::wire::PROTOCOL_VERSION;
-use sheaf_transport::authority::Authority;
+use sheaf_transport::authority::NotOurs;
 use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::connection::{Connection, RecvStream, SendStream};
 use sheaf_transport::frames::{self, FrameError};
 use sheaf_transport::listener::Incoming;
-use sheaf_transport::tls::peer_identity;
+use sheaf_transport::reload::Current;
+use sheaf_transport::tls::{self, Credentials, is_enrolment, peer_identity};
 use sheaf_transport::transfer::{self, TransferError};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument, debug, error, info, warn};
 
 use crate::aggregation::inspect;
 use crate::core::Inspection;
+use crate::enrolment::desk::{self, Shown};
+use crate::enrolment::limit::Limiter;
 use crate::registry::{Access, PeerId};
+use crate::server::now;
 
 /// Version of the programs, said in every welcome.
 pub const SOFTWARE: &str = concat!("sheaf ", env!("CARGO_PKG_VERSION"));
@@ -31,6 +38,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Characters of a peer's own words that are kept.
 const WORDS: usize = 500;
+
+/// How long the clock is trusted to run at its pace.
+const EXPIRY_PIECE: Duration = Duration::from_secs(3600);
 
 /// Messages that may wait for a slow site before it is cut off.
 const OUTBOX: usize = 64;
@@ -50,6 +60,8 @@ pub enum Event {
     Request(PeerId, Identity, Request, oneshot::Sender<Reply>),
     /// A peer wants to move a blob.
     Access(PeerId, Access, oneshot::Sender<Result<(), String>>),
+    /// Somebody without a certificate shows a token.
+    Enroll(Shown, oneshot::Sender<EnrollReply>),
     /// Blob bytes that a peer fetched and sent.
     Moved(PeerId, u64, u64),
     /// The connection is gone.
@@ -78,6 +90,8 @@ pub struct Joined {
     pub outbox: mpsc::Sender<ServerMessage>,
     /// The connection, to close it.
     pub connection: Connection,
+    /// When its certificate ends.
+    pub expires: Timestamp,
 }
 
 /// What every connection needs.
@@ -85,14 +99,28 @@ pub struct Joined {
 pub struct Context {
     /// Our federation.
     pub federation: Federation,
-    /// Whose certificates are good.
-    pub authority: Authority,
+    /// Who we are, and whom we trust.
+    pub credentials: Current,
     /// Models and global parameters.
     pub blobs: BlobDir,
     /// Sites' updates, apart from everything else: nobody can fetch one, and letting one go touches nothing else.
     pub updates: BlobDir,
     /// The server's loop.
     pub events: mpsc::Sender<Event>,
+    /// How often strangers may knock.
+    pub(crate) limiter: Mutex<Limiter>,
+}
+
+impl Context {
+    /// Who we are, and whom we trust.
+    pub(crate) fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.borrow().clone()
+    }
+
+    /// Counts an attempt of a stranger. Whether it may go on.
+    pub(crate) fn admits(&self, address: IpAddr, at: Timestamp) -> bool {
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(address, at)
+    }
 }
 
 /// The server's loop is gone: the program is stopping.
@@ -107,6 +135,9 @@ pub async fn serve(context: Arc<Context>, incoming: Incoming, peer: PeerId) {
         Ok(connection) => connection,
         Err(error) => return debug!(%address, %error, "handshake failed"),
     };
+    if is_enrolment(&connection) {
+        return desk::serve(&context, connection).await;
+    }
     let identity = match peer_identity(&connection) {
         Ok(identity) if identity.federation == context.federation => identity,
         Ok(identity) => {
@@ -139,15 +170,34 @@ impl Connected {
         if self.tell(Event::Opened(self.peer, self.identity.clone())).await.is_err() {
             return;
         }
+        let mut credentials = self.context.credentials.clone();
+        let chain = self.connection.peer_certificates().unwrap_or_default();
+        let end = chain.first().and_then(|leaf| tls::ends(leaf)).unwrap_or_default();
         loop {
-            match self.connection.accept_bi().await {
-                Ok((send, recv)) => {
-                    let this = self.clone();
-                    tokio::spawn(this.stream(send, recv).in_current_span());
+            tokio::select! {
+                accepted = self.connection.accept_bi() => match accepted {
+                    Ok((send, recv)) => {
+                        let this = self.clone();
+                        tokio::spawn(this.stream(send, recv).in_current_span());
+                    }
+                    Err(why) => return debug!(%why, "connection ended"),
+                },
+                // What TLS would no longer let in does not stay in either.
+                () = expiry(end) => return self.distrust("your certificate has expired"),
+                Ok(()) = credentials.changed() => {
+                    let chain: Vec<u8> = chain.iter().flat_map(|der| der.iter().copied()).collect();
+                    let judged = credentials.borrow().authority().verify(&chain, SystemTime::now());
+                    if let Err(NotOurs::Untrusted(_)) = judged {
+                        return self.distrust("your certificate is of an authority that the server no longer trusts");
+                    }
                 }
-                Err(why) => return debug!(%why, "connection ended"),
             }
         }
+    }
+
+    fn distrust(&self, why: &str) {
+        warn!(%why, "a connection is cut");
+        self.connection.close(6, why);
     }
 
     async fn tell(&self, event: Event) -> Result<(), Stopping> {
@@ -211,6 +261,11 @@ impl Connected {
             software: plain_text(&hello.software),
             outbox,
             connection: self.connection.clone(),
+            expires: self
+                .connection
+                .peer_certificates()
+                .and_then(|chain| tls::ends(chain.first()?))
+                .map_or(Timestamp(0), |end| Timestamp(u64::try_from(end).unwrap_or(0).saturating_mul(1000))),
         };
         if self.tell(Event::Joined(joined)).await.is_err() {
             return Ok(());
@@ -261,7 +316,12 @@ impl Connected {
         };
         match answer {
             Answer::Advertisement(entry) => {
-                match self.context.authority.verify(&entry.body.certificate, SystemTime::now()) {
+                match self
+                    .context
+                    .credentials()
+                    .authority()
+                    .verify(&entry.body.certificate, SystemTime::now())
+                {
                     Ok((identity, key)) if identity == self.identity => Evidence::Key(key),
                     Ok(_) | Err(_) => Evidence::Nothing,
                 }
@@ -362,6 +422,15 @@ impl Connected {
     }
 }
 
+/// Waits until a certificate has ended (seconds since the Unix epoch).
+async fn expiry(end: i64) {
+    let end = Timestamp(u64::try_from(end).unwrap_or(0).saturating_add(1).saturating_mul(1000));
+    while now() < end {
+        // In pieces, so that a clock that is set is noticed.
+        tokio::time::sleep(end.since(now()).min(EXPIRY_PIECE)).await;
+    }
+}
+
 /// A site's message as it may be shown: its own words end up on operators' terminals.
 fn plain(message: SiteMessage) -> SiteMessage {
     match message {
@@ -373,6 +442,7 @@ fn plain(message: SiteMessage) -> SiteMessage {
         | SiteMessage::Update(_)
         | SiteMessage::Ready(_)
         | SiteMessage::Secure { .. }
+        | SiteMessage::Renew(_)
         | SiteMessage::Evaluated { .. } => message,
     }
 }
@@ -385,11 +455,18 @@ fn plain_text(text: &str) -> String {
 /// Whether a request changes nothing.
 fn is_reading(request: &Request) -> bool {
     match request {
-        Request::Runs | Request::Run(_) | Request::Sites | Request::Models | Request::Export { .. } => true,
+        Request::Runs
+        | Request::Run(_)
+        | Request::Sites
+        | Request::Models
+        | Request::Waiting
+        | Request::Export { .. } => true,
         Request::Submit { .. }
         | Request::Survey { .. }
         | Request::Stop(_)
         | Request::Stand { .. }
+        | Request::Invite { .. }
+        | Request::Approve { .. }
         | Request::ImportModel { .. } => false,
     }
 }

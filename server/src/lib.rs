@@ -6,6 +6,7 @@
 //! * `state`: what the shell owns, and what each event does to it.
 //! * [`connection`]: one task per connection, turning streams into events.
 //! * [`registry`]: who is connected and what they may fetch.
+//! * [`enrolment`]: certificates for sites that have none yet, or whose own ends.
 //! * [`submit`]: from `run.toml` to a run whose initial parameters are a blob.
 //! * [`aggregation`]: the mean of a round's updates.
 //! * [`opening`]: the same from a secure sum.
@@ -21,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod core;
+pub mod enrolment;
 pub mod journal;
 pub mod opening;
 pub mod pki;

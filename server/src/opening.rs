@@ -120,7 +120,7 @@ fn record(open: &Open, applied: &Applied, credentials: &Credentials) -> Result<S
         previous: open.unmasking.params().previous,
     };
     let signature = credentials.sign(&body.signable())?.into();
-    Ok(SignedRecord { body, certificate: credentials.certificate().to_vec(), signature })
+    Ok(SignedRecord { body, certificate: credentials.certificate(), signature })
 }
 
 /// Both sets of pooled metrics; one that is not sound is left out.

@@ -21,12 +21,15 @@ impl State {
             Request::Runs => Ok(Reply::Runs(self.runs.iter().map(|run| self.summary(run)).collect())),
             Request::Run(run) => self.status_of(&run, now).map(|status| Reply::Run(Box::new(status))),
             Request::Sites => self.site_list(now).map(Reply::Sites).map_err(|e| e.to_string()),
+            Request::Waiting => Ok(Reply::Waiting(self.waiting())),
             Request::Models => Ok(Reply::Models(self.models.clone())),
             Request::Export { run, round } => self.export(peer, &run, round, now),
             Request::Submit { .. }
             | Request::Survey { .. }
             | Request::Stop(_)
             | Request::Stand { .. }
+            | Request::Invite { .. }
+            | Request::Approve { .. }
             | Request::ImportModel { .. } => Err("that request is not a question".into()),
         };
         answer.unwrap_or_else(Reply::Refused)
@@ -114,6 +117,7 @@ impl State {
                 run: self.works_for(&seen.site),
                 bytes_down: traffic.down,
                 bytes_up: traffic.up,
+                expires: seen.expires,
                 site: seen.site,
             }
         };

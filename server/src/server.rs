@@ -6,11 +6,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sheaf_common::author::Author;
-use sheaf_common::id::Identity;
+use sheaf_common::id::{ClientId, Federation, Identity, Role};
 use sheaf_common::message::{Reply, Request};
 use sheaf_common::run::RunSpec;
 use sheaf_common::time::Timestamp;
@@ -18,7 +18,8 @@ use sheaf_transport::audit::{AuditError, AuditLog};
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::endpoint::EndpointError;
 use sheaf_transport::listener::Listener;
-use sheaf_transport::tls::{CredentialError, Credentials};
+use sheaf_transport::reload::{self, Current};
+use sheaf_transport::tls::{self, CredentialError, Credentials};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
@@ -27,7 +28,9 @@ use crate::audit;
 use crate::config::{DataDir, ServerConfig};
 use crate::connection::{self, Context, Event};
 use crate::core::{Aggregate, Effect, Input, Open};
+use crate::enrolment::state::Registrar;
 use crate::opening;
+use crate::pki::{Authority, PkiError};
 use crate::registry::PeerId;
 use crate::retention::{Needed, Retention};
 use crate::state::{DiskFailed, Done, State};
@@ -39,6 +42,9 @@ const BATCH: usize = 256;
 
 /// It is noticed so often whether a site is silent.
 const LOOK: Duration = Duration::from_secs(1);
+/// Whoever runs the server is warned that a certificate ends, so often and so long before.
+const DAY: Duration = Duration::from_secs(86_400);
+const WARN_DAYS: i64 = 30;
 
 /// How often blobs that nothing needs are let go of.
 const COLLECT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -52,6 +58,12 @@ pub enum ServerError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
+    /// The authority that signs for sites cannot be used.
+    #[error("[enrolment] authority: {0}")]
+    Authority(#[from] PkiError),
+    /// It belongs to somebody else.
+    #[error("[enrolment] authority in {0} is of federation {1}, but the server is of {2}")]
+    ForeignAuthority(PathBuf, Federation, Federation),
     /// The certificate is not a server's.
     #[error("the certificate is {0}; `sheaf-server` needs one issued with `sheaf pki issue server`")]
     NotAServer(Identity),
@@ -87,7 +99,7 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Server {
     listener: Arc<Listener>,
-    credentials: Arc<Credentials>,
+    credentials: Current,
     context: Arc<Context>,
     events: mpsc::Receiver<Event>,
     done: mpsc::Receiver<Done>,
@@ -103,10 +115,12 @@ impl Server {
     /// Opens the port, brings back every run, and is ready to [`run`](Self::run).
     pub async fn start(config: &ServerConfig) -> Result<Self, ServerError> {
         let credentials = Credentials::load(&config.identity)?;
-        if credentials.identity.role != sheaf_common::id::Role::Server {
+        if credentials.identity.role != Role::Server {
             return Err(ServerError::NotAServer(credentials.identity));
         }
-        let listener = Arc::new(Listener::open(config.listen, config.listen_tcp, &credentials).await?);
+        let registrar = registrar(config, &credentials)?;
+        let (udp, tcp) = (config.listen, config.listen_tcp);
+        let listener = Arc::new(Listener::open(udp, tcp, &credentials, registrar.open).await?);
         let data = |path: PathBuf| move |source| ServerError::Data { path, source };
         std::fs::create_dir_all(&config.data_dir).map_err(data(config.data_dir.clone()))?;
         let lock = lock(config)?;
@@ -116,15 +130,20 @@ impl Server {
         let updates = BlobDir::open(layout.updates())?;
         let store = Store::open(&layout.database())?;
         let federation = credentials.identity.federation.clone();
-        let state = State::open(federation.clone(), store, blobs.clone(), updates.clone())?;
+        let state = State::open(federation.clone(), store, blobs.clone(), updates.clone(), registrar)?;
         let (sender, events) = mpsc::channel(1024);
         let (done_sender, done) = mpsc::channel(64);
-        let authority = credentials.authority()?;
-        let context =
-            Arc::new(Context { federation: federation.clone(), authority, blobs, updates, events: sender });
-        let credentials = Arc::new(credentials);
+        let credentials = reload::follow(config.identity.clone(), credentials);
         let software = concat!("sheaf-server ", env!("CARGO_PKG_VERSION"));
         let audit = AuditLog::open(&config.data_dir.join("audit.log"), credentials.clone(), software)?;
+        let context = Arc::new(Context {
+            federation: federation.clone(),
+            credentials: credentials.clone(),
+            blobs,
+            updates,
+            events: sender,
+            limiter: Mutex::default(),
+        });
         let mut server = Self {
             listener,
             credentials,
@@ -171,6 +190,7 @@ impl Server {
         let mut batch = Vec::with_capacity(BATCH);
         let mut look = tokio::time::interval(LOOK);
         let mut collect = tokio::time::interval(COLLECT);
+        let mut daily = tokio::time::interval(DAY);
         loop {
             let timeout = self.state.next_timeout();
             tokio::select! {
@@ -183,6 +203,8 @@ impl Server {
                 _ = collect.tick() => self.collect(),
                 () = sleep_until(timeout) => self.state.on_timeout(),
                 _ = look.tick() => self.state.registry.look(now()),
+                Ok(()) = self.credentials.changed() => self.exchange_credentials(),
+                _ = daily.tick() => warn_of_end(&self.credentials.borrow(), self.state.registrar.authority.as_ref()),
                 () = &mut shutdown => break,
             }
             self.settle()?;
@@ -193,6 +215,14 @@ impl Server {
         // Whoever does not answer in time notices by itself.
         let _ = tokio::time::timeout(GOODBYE, self.listener.wait_idle()).await;
         Ok(())
+    }
+
+    /// Who connects from now on meets the certificate that is now in the file.
+    fn exchange_credentials(&mut self) {
+        let credentials = self.credentials.borrow_and_update().clone();
+        if let Err(error) = self.listener.exchange(&credentials, self.state.registrar.open) {
+            error!(%error, "the changed certificate cannot be used; going on with the former");
+        }
     }
 
     fn on_event(&mut self, event: Event) {
@@ -206,6 +236,7 @@ impl Server {
             | Event::Message(..)
             | Event::Access(..)
             | Event::Moved(..)
+            | Event::Enroll(..)
             | Event::Closed(_) => self.state.on_event(event),
         }
     }
@@ -228,13 +259,17 @@ impl Server {
             if let Effect::Aggregate(round) = effect {
                 spawn_aggregation(state, index, round, self.done_sender.clone());
             } else if let Effect::Open(sum) = effect {
-                spawn_opening(state, index, *sum, self.credentials.clone(), self.done_sender.clone());
+                let credentials = self.credentials.borrow().clone();
+                spawn_opening(state, index, *sum, credentials, self.done_sender.clone());
             } else {
                 state.perform(index, effect);
             }
         }
         for (sender, reply) in state.replies.drain(..) {
             // An operator who went away needs no reply.
+            let _ = sender.send(reply);
+        }
+        for (sender, reply) in state.registrar.replies.drain(..) {
             let _ = sender.send(reply);
         }
         Ok(())
@@ -269,7 +304,22 @@ impl Server {
                 let answer = self.state.stand(site, standing, keep_updates, &identity.name);
                 self.state.replies.push((reply, answer));
             }
-            Request::Runs | Request::Run(_) | Request::Sites | Request::Models | Request::Export { .. } => {
+            Request::Invite { site, valid_ms, pin } => {
+                let answer =
+                    self.state.invite(site, valid_ms, pin, &identity.name, &self.context.credentials());
+                self.state.replies.push((reply, answer));
+            }
+            Request::Approve { site, chain } => {
+                let vouched = self.vouched(&chain);
+                let answer = self.state.approve(site, chain, vouched, &identity.name);
+                self.state.replies.push((reply, answer));
+            }
+            Request::Runs
+            | Request::Run(_)
+            | Request::Sites
+            | Request::Models
+            | Request::Waiting
+            | Request::Export { .. } => {
                 let answer = self.state.answer(peer, request, now());
                 self.state.replies.push((reply, answer));
             }
@@ -291,6 +341,19 @@ impl Server {
         });
     }
 
+    /// The site that a chain is of, and its key, if our authorities vouch for it.
+    fn vouched(&self, chain: &[Vec<u8>]) -> Result<(ClientId, [u8; 32]), String> {
+        let credentials = self.context.credentials();
+        let judged = credentials.authority().verify(&chain.concat(), SystemTime::now());
+        let (identity, key) =
+            judged.map_err(|e| format!("the server's authorities do not vouch for the certificate: {e}"))?;
+        if identity.role == Role::Site {
+            Ok((ClientId(identity.name), key))
+        } else {
+            Err(format!("the certificate is of {identity}, not of a site"))
+        }
+    }
+
     fn prepare(
         &self,
         parse: submit::Parse,
@@ -300,7 +363,8 @@ impl Server {
         by: &Identity,
         reply: oneshot::Sender<Reply>,
     ) {
-        let key = match self.context.authority.verify(&author.certificate, SystemTime::now()) {
+        let judged = self.context.credentials().authority().verify(&author.certificate, SystemTime::now());
+        let key = match judged {
             Ok((identity, key)) if identity == *by => key,
             Ok(_) | Err(_) => {
                 let why = "the run is not signed with the certificate of this connection";
@@ -346,6 +410,49 @@ fn spawn_opening(
             result => Done::Aggregated(sum.task, result.map_err(|e| e.to_string())),
         })
     });
+}
+
+/// Whoever runs the server is to have time for a new certificate.
+fn warn_of_end(credentials: &Credentials, issuing: Option<&Authority>) {
+    let now = i64::try_from(now().0 / 1000).unwrap_or(i64::MAX);
+    let left = |end: i64| (end.saturating_sub(now)).div_euclid(86_400);
+    let days = left(credentials.not_after);
+    if days < WARN_DAYS {
+        warn!(
+            days,
+            "the server's certificate ends soon: put a new one, with its key, in the files' place; no restart is needed"
+        );
+    }
+    let left_of_issuing = issuing.map(|issuing| issuing.left(time::OffsetDateTime::now_utc()).whole_days());
+    if let Some(days) = left_of_issuing.filter(|days| *days < WARN_DAYS) {
+        warn!(days, "the authority that signs for sites ends soon: make another with `sheaf pki issuing`");
+    }
+    for authority in credentials.authorities() {
+        let days = tls::ends(&authority).map_or(0, left);
+        if days < WARN_DAYS {
+            warn!(
+                days,
+                "an authority that the server trusts ends soon: docs/operations.md says how to change over"
+            );
+        }
+    }
+}
+
+/// What the configuration says of handing out certificates.
+fn registrar(config: &ServerConfig, credentials: &Credentials) -> Result<Registrar, ServerError> {
+    let Some(enrolment) = &config.enrolment else { return Ok(Registrar::default()) };
+    let authority = match &enrolment.authority {
+        None => None,
+        Some(dir) => {
+            let (authority, ours) = (Authority::open(dir)?, &credentials.identity.federation);
+            if authority.federation() != ours {
+                let theirs = authority.federation().clone();
+                return Err(ServerError::ForeignAuthority(dir.clone(), theirs, ours.clone()));
+            }
+            Some(authority)
+        }
+    };
+    Ok(Registrar { open: true, authority, lifetime: Some(enrolment.lifetime), ..Registrar::default() })
 }
 
 async fn accept(listener: Arc<Listener>, context: Arc<Context>) {

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::connection::{Event, Finding, Joined};
 use crate::core::queue::{Waiting, startable};
 use crate::core::{Coordinator, Effect, Input, Run, Summed};
+use crate::enrolment::state::Registrar;
 use crate::journal::{Step, step};
 use crate::registry::Registry;
 use crate::server::now;
@@ -65,6 +66,8 @@ pub(crate) struct State {
     pub(crate) effects: VecDeque<(usize, Effect)>,
     /// Replies to operators that must wait until the batch is durable.
     pub(crate) replies: Vec<(oneshot::Sender<Reply>, Reply)>,
+    /// Who gets a certificate.
+    pub(crate) registrar: Registrar,
 }
 
 impl State {
@@ -74,8 +77,10 @@ impl State {
         store: Store,
         blobs: BlobDir,
         updates: BlobDir,
+        registrar: Registrar,
     ) -> Result<Self, StoreError> {
         Ok(Self {
+            registrar: Registrar { invitations: store.invitations()?, ..registrar },
             federation,
             runs: store.runs()?,
             models: store.models()?,
@@ -155,15 +160,17 @@ impl State {
                 if let Some(site) = self.registry.remove(peer) {
                     info!(%site, "site disconnected");
                     self.standby.retain(|(_, of), _| *of != site);
+                    self.registrar.renewals.remove(&site);
                     self.feed_admitting(&site, &Input::Disconnected(site.clone()));
                 }
             }
+            Event::Enroll(shown, reply) => self.on_enroll(shown, reply),
             Event::Message(..) | Event::Request(..) => {}
         }
     }
 
     fn on_joined(&mut self, joined: Joined) {
-        let Joined { peer, site, software, outbox, connection } = joined;
+        let Joined { peer, site, software, outbox, connection, expires } = joined;
         // It may have been sent away since it knocked.
         if let Err(why) = self.welcomes(&site) {
             return connection.close(4, &why);
@@ -175,6 +182,7 @@ impl State {
             address: address.clone(),
             software: software.clone(),
             seen: at,
+            expires,
         }));
         self.registry.join(site.clone(), peer, (address, software), at, outbox, connection);
         // The others are announced when they start.
@@ -182,8 +190,12 @@ impl State {
         unfinished.take(ANNOUNCED).for_each(|index| self.announce_to(&site, index));
     }
 
-    fn welcomes(&self, site: &ClientId) -> Result<(), String> {
-        match self.standings.get(site).copied().unwrap_or_default() {
+    pub(crate) fn standing(&self, site: &ClientId) -> Standing {
+        self.standings.get(site).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn welcomes(&self, site: &ClientId) -> Result<(), String> {
+        match self.standing(site) {
             Standing::Admitted => Ok(()),
             Standing::Suspended => Err(format!("site {site} is suspended: ask the operator to resume it")),
             Standing::Revoked => Err(format!(
@@ -200,8 +212,7 @@ impl State {
         keep_updates: bool,
         by: &Name,
     ) -> Reply {
-        let before = self.standings.get(&site).copied().unwrap_or_default();
-        if before == Standing::Revoked && standing != Standing::Revoked {
+        if self.standing(&site) == Standing::Revoked && standing != Standing::Revoked {
             return Reply::Refused(format!(
                 "site {site} is revoked for good: issue a certificate with a new name"
             ));
@@ -241,6 +252,7 @@ impl State {
             SiteMessage::Evaluated { task, metrics } => {
                 (task.clone(), Input::Evaluated { from, task, metrics })
             }
+            SiteMessage::Renew(request) => return self.renew(site, request),
             SiteMessage::Declined { task, reason } => {
                 warn!(%site, %task, %reason, "site declined");
                 (task.clone(), Input::Declined { from, task, reason })

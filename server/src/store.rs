@@ -16,6 +16,7 @@ use sheaf_common::status::{Answer, RoundOutcome, RoundRecord, Standing};
 use sheaf_common::time::Timestamp;
 
 use crate::core::{Coordinator, Input};
+use crate::enrolment::Invitation;
 
 /// Version of the tables; a file of another version is refused, never misread.
 const SCHEMA_VERSION: i64 = 6;
@@ -72,13 +73,18 @@ CREATE TABLE sites (
     site TEXT PRIMARY KEY,
     address TEXT NOT NULL,
     software TEXT NOT NULL,
-    seen INTEGER NOT NULL
+    seen INTEGER NOT NULL,
+    expires INTEGER NOT NULL
 );
 CREATE TABLE standings (
     site TEXT PRIMARY KEY,
     standing TEXT NOT NULL,
     changed_by TEXT NOT NULL,
     at INTEGER NOT NULL
+);
+CREATE TABLE invitations (
+    site TEXT PRIMARY KEY,
+    invitation BLOB NOT NULL
 );
 ";
 
@@ -183,6 +189,8 @@ pub enum Write {
         /// When.
         at: Timestamp,
     },
+    /// An invitation, as it stands.
+    Invitation(ClientId, Box<Invitation>),
 }
 
 /// A site as it was last seen.
@@ -196,6 +204,8 @@ pub struct SeenSite {
     pub software: String,
     /// When.
     pub seen: Timestamp,
+    /// When its certificate ends.
+    pub expires: Timestamp,
 }
 
 /// The server's database.
@@ -335,7 +345,7 @@ impl Store {
     /// All sites ever seen, by name.
     pub fn sites(&self) -> Result<Vec<SeenSite>, StoreError> {
         let mut statement =
-            self.db.prepare("SELECT site, address, software, seen FROM sites ORDER BY site")?;
+            self.db.prepare("SELECT site, address, software, seen, expires FROM sites ORDER BY site")?;
         let mut rows = statement.query([])?;
         let mut sites = Vec::new();
         while let Some(row) = rows.next()? {
@@ -345,6 +355,7 @@ impl Store {
                 address: row.get(1)?,
                 software: row.get(2)?,
                 seen: Timestamp(row.get::<_, i64>(3)?.unsigned_abs()),
+                expires: Timestamp(row.get::<_, i64>(4)?.unsigned_abs()),
             });
         }
         Ok(sites)
@@ -361,6 +372,19 @@ impl Store {
             standings.insert(site.parse().map_err(|e| damaged("standings", e))?, standing);
         }
         Ok(standings)
+    }
+
+    /// The invitations of all sites.
+    pub fn invitations(&self) -> Result<BTreeMap<ClientId, Invitation>, StoreError> {
+        let mut statement = self.db.prepare("SELECT site, invitation FROM invitations")?;
+        let mut rows = statement.query([])?;
+        let mut invitations = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let site: String = row.get(0)?;
+            let invitation = decode("invitations", row.get_ref(1)?.as_blob().unwrap_or_default())?;
+            invitations.insert(site.parse().map_err(|e| damaged("invitations", e))?, invitation);
+        }
+        Ok(invitations)
     }
 
     fn texts<T: serde::de::DeserializeOwned>(
@@ -423,10 +447,22 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
                 params![site.as_str(), to_json(standing)?, by.as_str(), millis(*at)],
             )?;
         }
+        Write::Invitation(site, invitation) => {
+            db.execute(
+                "INSERT OR REPLACE INTO invitations (site, invitation) VALUES (?, ?)",
+                params![site.as_str(), encode(invitation)?],
+            )?;
+        }
         Write::Site(seen) => {
             db.execute(
-                "INSERT OR REPLACE INTO sites (site, address, software, seen) VALUES (?, ?, ?, ?)",
-                params![seen.site.as_str(), seen.address, seen.software, millis(seen.seen)],
+                "INSERT OR REPLACE INTO sites (site, address, software, seen, expires) VALUES (?, ?, ?, ?, ?)",
+                params![
+                    seen.site.as_str(),
+                    seen.address,
+                    seen.software,
+                    millis(seen.seen),
+                    millis(seen.expires)
+                ],
             )?;
         }
     }

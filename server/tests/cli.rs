@@ -65,6 +65,7 @@ impl Federation {
             data_dir: dir.path().join("data"),
             identity: paths(server),
             retention: Retention::default(),
+            enrolment: None,
         };
         let mut federation = Self { dir, config, running: None };
         federation.start().await;
@@ -189,7 +190,10 @@ async fn answer(server: String, credentials: Credentials, blobs: BlobDir) {
             ServerMessage::Evaluate(task) => SiteMessage::Evaluated { task: task.id, metrics: None },
             ServerMessage::Refused(why) => panic!("{why}"),
             ServerMessage::Secure { .. } => panic!("the run is not encrypted"),
-            ServerMessage::Welcome { .. } | ServerMessage::Rejected { .. } | ServerMessage::Over(_) => {
+            ServerMessage::Welcome { .. }
+            | ServerMessage::Rejected { .. }
+            | ServerMessage::Certificate(_)
+            | ServerMessage::Over(_) => {
                 continue;
             }
         };

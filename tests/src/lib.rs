@@ -32,6 +32,8 @@ pub struct Federation {
     address: Option<SocketAddr>,
     /// How much the programs log.
     log_level: &'static str,
+    /// Further tables of server.toml.
+    server_toml: String,
 }
 
 /// A process that is killed when the value goes.
@@ -45,7 +47,14 @@ impl Federation {
     pub fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         pki::init(&dir.path().join("pki"), &"test".parse()?)?;
-        let this = Self { dir, server: None, sites: Vec::new(), address: None, log_level: "info" };
+        let this = Self {
+            dir,
+            server: None,
+            sites: Vec::new(),
+            address: None,
+            log_level: "info",
+            server_toml: String::new(),
+        };
         this.issue(Role::Server, "hub")?;
         this.issue(Role::Operator, "op")?;
         this.issue(Role::Viewer, "eye")?;
@@ -55,6 +64,11 @@ impl Federation {
     /// Has programs that are started from now on log everything.
     pub fn log_everything(&mut self) {
         self.log_level = "trace";
+    }
+
+    /// Gives a server that is started from now on further tables of configuration.
+    pub fn configure_server(&mut self, tables: &str) {
+        self.server_toml = tables.to_owned();
     }
 
     /// The folder of everything.
@@ -79,7 +93,13 @@ impl Federation {
         let listen = self.address.map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
         let identity = self.issue(Role::Server, "hub")?;
         let config = self.path().join("server.toml");
-        fs::write(&config, format!("listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}"))?;
+        fs::write(
+            &config,
+            format!(
+                "listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}{more}",
+                more = self.server_toml
+            ),
+        )?;
         let data = self.path().join("server");
         // What a killed server left would be taken for the new one's.
         let address_file = data.join("address");
@@ -201,6 +221,26 @@ impl Federation {
             .output()?)
     }
 
+    /// Runs `sheaf-client` in a folder of its own, and returns what became of it.
+    pub fn client_output(&self, folder: &str, arguments: &[&str]) -> Result<Output> {
+        Ok(self.client_command(folder, arguments)?.output()?)
+    }
+
+    /// Starts `sheaf-client` in a folder of its own; its log is called as the folder is.
+    pub fn start_client(&mut self, folder: &str, arguments: &[&str]) -> Result<()> {
+        let mut command = self.client_command(folder, arguments)?;
+        self.sites.push((folder.to_owned(), self.run(&mut command, &format!("{folder}.log"))?));
+        Ok(())
+    }
+
+    fn client_command(&self, folder: &str, arguments: &[&str]) -> Result<Command> {
+        let folder = self.path().join(folder);
+        fs::create_dir_all(&folder)?;
+        let mut command = Command::new(binary("sheaf-client")?);
+        command.current_dir(folder).args(arguments);
+        Ok(command)
+    }
+
     /// Connects as a site that does what the test says.
     pub async fn connect_site(&self, name: &str) -> Result<ScriptedSite> {
         self.issue(Role::Site, name)?;
@@ -214,11 +254,14 @@ impl Federation {
     }
 
     fn spawn(&self, program: &str, config: &Path, log: &str) -> Result<Process> {
+        let mut command = Command::new(binary(program)?);
+        self.run(command.arg("--config").arg(config), log)
+    }
+
+    fn run(&self, command: &mut Command, log: &str) -> Result<Process> {
         let log = self.path().join(log);
         let output = File::options().create(true).append(true).open(&log)?;
-        let child = Command::new(binary(program)?)
-            .arg("--config")
-            .arg(config)
+        let child = command
             // Several trainers on few cores get in each other's way with libtorch's default of a thread per core.
             .env("OMP_NUM_THREADS", "1")
             .env("SHEAF_LOG", self.log_level)

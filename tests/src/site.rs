@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use sheaf_client::party::SiteParty;
@@ -19,6 +18,7 @@ use sheaf_transport::connection::{RecvStream, SendStream};
 use sheaf_transport::dial::{Dialer, Link};
 use sheaf_transport::frames;
 use sheaf_transport::network::Network;
+use sheaf_transport::reload::{self, Current};
 use sheaf_transport::tls::Credentials;
 use sheaf_transport::transfer;
 use tokio::sync::{Mutex, mpsc};
@@ -27,7 +27,7 @@ use crate::operator::credential_paths;
 
 /// A connection with a site's certificate.
 pub struct ScriptedSite {
-    credentials: Arc<Credentials>,
+    credentials: Current,
     link: Link,
     send: Arc<Mutex<SendStream>>,
     heard: mpsc::UnboundedReceiver<ServerMessage>,
@@ -37,8 +37,10 @@ pub struct ScriptedSite {
 impl ScriptedSite {
     /// Connects and says hello.
     pub async fn connect(address: SocketAddr, pki: &Path, name: &str, state: &Path) -> Result<Self> {
-        let credentials = Arc::new(Credentials::load(&credential_paths(pki, Role::Site, name))?);
+        let paths = credential_paths(pki, Role::Site, name);
+        let credentials = Credentials::load(&paths)?;
         let link = Dialer::new(address.to_string(), Network::default()).connect(&credentials).await?;
+        let credentials = reload::follow(paths, credentials);
         let (mut send, mut recv) = link.connection.open_bi().await?;
         let hello = Hello { protocol: PROTOCOL_VERSION, software: "scripted".into() };
         frames::write(&mut send, &Open::Site(hello)).await?;
@@ -103,7 +105,7 @@ impl ScriptedSite {
     /// Adds `values` to a round's secure sum as an honest site does, up to the last stage: its shares are given only
     /// when `shares` says so.
     pub async fn take_part(&mut self, task: &TaskId, values: &[f32], shares: bool) -> Result<()> {
-        let party = SiteParty::new(self.credentials.clone())?;
+        let party = SiteParty::new(self.credentials.clone());
         self.say(&SiteMessage::Ready(task.clone())).await?;
         let mut client = None;
         loop {

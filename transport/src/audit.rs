@@ -1,8 +1,8 @@
 //! The audit log: what a program did, an entry a line, each signed with the program's key and chained to the one before.
 //!
 //! A line is the entry in JSON, a tab, and an Ed25519 signature over the entry in hexadecimal. An entry has a number,
-//! the time, the hash of the line before, and the event's own fields. The first entry of each start holds the
-//! certificate that the signatures are by, so that whoever has the federation's CA can check a copy of the file. Whoever
+//! the time, the hash of the line before, and the event's own fields. The first entry of each start, and one after
+//! each renewal, holds the certificate that the signatures are by, so that whoever has the federation's CA can check a copy of the file. Whoever
 //! changes, takes out or moves an entry is found, unless he has the key; that the newest entries were cut off is seen only
 //! by comparing with a number and hash that were noted elsewhere, which [`verify`] gives.
 
@@ -18,6 +18,7 @@ use sheaf_common::id::Identity;
 use sheaf_common::secagg::message::Signature;
 
 use crate::authority::{Authority, NotOurs};
+use crate::reload::Current;
 use crate::tls::Credentials;
 
 /// Longest line.
@@ -26,15 +27,18 @@ const LINE_MAX: usize = 1 << 20;
 /// What a signature is over, in front of the entry.
 const DOMAIN: &[u8] = b"sheaf-audit-v1/";
 
-/// The event of a program's start.
+/// The events that show a certificate: a program's start, and another certificate in the place of the one before.
 const STARTED: &str = "started";
+const RENEWED: &str = "certificate-renewed";
 
 /// An open log.
 #[derive(Debug)]
 pub struct AuditLog {
     path: PathBuf,
     file: File,
-    credentials: Arc<Credentials>,
+    /// As they are now, and as the log last said them.
+    current: Current,
+    shown: Arc<Credentials>,
     last: Last,
     unsynced: bool,
 }
@@ -84,17 +88,18 @@ struct Entry {
 }
 
 #[derive(Serialize)]
-struct Started<'a> {
+struct Shown<'a> {
     event: &'a str,
     identity: String,
-    software: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    software: Option<&'a str>,
     certificate: String,
 }
 
 impl AuditLog {
-    /// Opens the log of whom `credentials` name, or begins it, and writes that the program `software` started. An entry
-    /// that a crash cut short was never acted on, and goes.
-    pub fn open(path: &Path, credentials: Arc<Credentials>, software: &str) -> Result<Self, AuditError> {
+    /// Opens the log of whom `current` names, or begins it, and writes that the program `software` started. An entry that
+    /// a crash cut short was never acted on, and goes.
+    pub fn open(path: &Path, current: Current, software: &str) -> Result<Self, AuditError> {
         let error = |source| AuditError::Io { path: path.to_owned(), source };
         let mut options = File::options();
         let mut file = options
@@ -108,15 +113,19 @@ impl AuditLog {
         let (end, last) =
             tail(&mut file).map_err(error)?.ok_or_else(|| AuditError::Damaged(path.to_owned()))?;
         file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(error)?;
-        let started = Started {
-            event: STARTED,
-            identity: credentials.identity.to_string(),
-            software,
-            certificate: hex::encode(credentials.certificate()),
-        };
-        let mut log = Self { path: path.to_owned(), file, credentials, last, unsynced: false };
-        log.record(&started)?;
+        let shown = current.borrow().clone();
+        let mut log = Self { path: path.to_owned(), file, current, shown, last, unsynced: false };
+        log.show(STARTED, Some(software))?;
+        log.sync()?;
         Ok(log)
+    }
+
+    /// Says by whose key the entries are from here on.
+    fn show(&mut self, event: &str, software: Option<&str>) -> Result<(), AuditError> {
+        self.shown = self.current.borrow().clone();
+        let identity = self.shown.identity.to_string();
+        let certificate = hex::encode(self.shown.certificate());
+        self.write(&Shown { event, identity, software, certificate })
     }
 
     /// Writes an event, an object with the field `event`, and waits until it is on the disk.
@@ -127,11 +136,18 @@ impl AuditLog {
 
     /// Writes an event. It may be lost in a crash until [`sync`](Self::sync) returns.
     pub fn append(&mut self, event: &impl Serialize) -> Result<(), AuditError> {
+        if !Arc::ptr_eq(&self.shown, &*self.current.borrow()) {
+            self.show(RENEWED, None)?;
+        }
+        self.write(event)
+    }
+
+    fn write(&mut self, event: &impl Serialize) -> Result<(), AuditError> {
         let number = self.last.number + 1;
         let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         let entry = Written { number, at, previous: &self.last.hash, event };
         let entry = serde_json::to_string(&entry).map_err(|e| self.error(e.into()))?;
-        let signature = Signature::from(self.credentials.sign(&signed(&entry))?);
+        let signature = Signature::from(self.shown.sign(&signed(&entry))?);
         let line = format!("{entry}\t{signature}\n");
         self.file.write_all(line.as_bytes()).map_err(|e| self.error(e))?;
         self.unsynced = true;
@@ -242,7 +258,7 @@ pub fn verify(log: impl Read, authority: &Authority) -> Result<Verified, Broken>
             text.split_once('\t').ok_or_else(|| broken("it has no signature".into()))?;
         let entry: Entry =
             serde_json::from_str(written).map_err(|e| broken(format!("it is no entry: {e}")))?;
-        if entry.event == STARTED {
+        if [STARTED, RENEWED].contains(&entry.event.as_str()) {
             let started = certificate(&entry, authority).map_err(&broken)?;
             if owner.as_ref().is_some_and(|(identity, _)| *identity != started.0) {
                 return Err(broken(format!("it is by {}, not by whom the entries before are", started.0)));

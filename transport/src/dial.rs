@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use quinn::Endpoint;
 use rustls::pki_types::ServerName;
-use sheaf_common::id::{Identity, Role};
+use sheaf_common::id::{Federation, Identity, Role};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -137,14 +137,29 @@ impl Dialer {
 
     /// Connects to the server, which must prove to be a server of our federation.
     pub async fn connect(&self, credentials: &Credentials) -> Result<Link, ConnectError> {
-        let attempt = Attempt { dialer: self, credentials, strangers: Issuers::default() };
-        let link = match self.network.transport {
-            Choice::Quic => attempt.quic().await?,
-            Choice::Tcp => attempt.tcp().await?,
-            Choice::Auto => self.either(&attempt).await?,
-        };
+        let strangers = Issuers::default();
+        let (tls, federation) = (credentials.client_config(&strangers)?, &credentials.identity.federation);
+        let attempt = Attempt { dialer: self, tls, federation, strangers };
+        let link = self.attempt(&attempt).await?;
         attempt.check(&link)?;
         Ok(link)
+    }
+
+    /// Connects to what passes for a server of `federation`, as `tls` alone judges it.
+    pub(crate) async fn connect_by(
+        &self,
+        tls: rustls::ClientConfig,
+        federation: &Federation,
+    ) -> Result<Link, ConnectError> {
+        self.attempt(&Attempt { dialer: self, tls, federation, strangers: Issuers::default() }).await
+    }
+
+    async fn attempt(&self, attempt: &Attempt<'_>) -> Result<Link, ConnectError> {
+        match self.network.transport {
+            Choice::Quic => attempt.quic().await,
+            Choice::Tcp => attempt.tcp().await,
+            Choice::Auto => self.either(attempt).await,
+        }
     }
 
     async fn either(&self, attempt: &Attempt<'_>) -> Result<Link, ConnectError> {
@@ -213,7 +228,8 @@ fn neither(over_udp: ConnectError, over_tcp: ConnectError) -> ConnectError {
 /// One attempt to connect.
 struct Attempt<'a> {
     dialer: &'a Dialer,
-    credentials: &'a Credentials,
+    tls: rustls::ClientConfig,
+    federation: &'a Federation,
     strangers: Issuers,
 }
 
@@ -226,7 +242,7 @@ impl Attempt<'_> {
             .map_err(|e| resolve(e.to_string()))?
             .next()
             .ok_or_else(|| resolve("it has no address".into()))?;
-        let endpoint = endpoint::dial(address, self.credentials.client_config(&self.strangers)?)?;
+        let endpoint = endpoint::dial(address, self.tls.clone())?;
         let connecting = endpoint.connect(address, &self.name()).map_err(|e| self.refused(e.to_string()))?;
         match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => {
@@ -250,7 +266,7 @@ impl Attempt<'_> {
         tune(&stream).map_err(setup)?;
         let address = stream.peer_addr().map_err(setup)?;
         let name = ServerName::try_from(self.name()).map_err(|e| self.refused(e.to_string()))?;
-        let connector = TlsConnector::from(Arc::new(self.credentials.client_config(&self.strangers)?));
+        let connector = TlsConnector::from(Arc::new(self.tls.clone()));
         let tls = connector
             .connect(name, stream)
             .await
@@ -282,13 +298,13 @@ impl Attempt<'_> {
 
     /// The name that the server's certificate must hold.
     fn name(&self) -> String {
-        Identity::server_dns_name(&self.credentials.identity.federation)
+        Identity::server_dns_name(self.federation)
     }
 
     /// Whether the peer is a server of our federation.
     fn check(&self, link: &Link) -> Result<(), ConnectError> {
         let peer = peer_identity(&link.connection).map_err(|e| self.refused(e.to_string()))?;
-        let federation = &self.credentials.identity.federation;
+        let federation = self.federation;
         if peer.role != Role::Server || peer.federation != *federation {
             return Err(self.refused(format!("it is {peer}, not a server of {federation}")));
         }

@@ -53,14 +53,22 @@ pub enum EndpointError {
     Tls(String),
 }
 
-/// Opens the server's UDP port.
-pub(crate) fn listen(address: SocketAddr, credentials: &Credentials) -> Result<Endpoint, EndpointError> {
-    endpoint(address, restartable(&credentials.reset_secret()), Some(server_config(credentials)?))
+/// Opens the server's UDP port; `strangers` without a certificate may ask for one ([`crate::enrolment`]).
+pub(crate) fn listen(
+    address: SocketAddr,
+    credentials: &Credentials,
+    strangers: bool,
+) -> Result<Endpoint, EndpointError> {
+    let config = server_config(credentials, strangers)?;
+    endpoint(address, restartable(&credentials.reset_secret()), Some(config))
 }
 
 /// What the server makes of a connection.
-pub(crate) fn server_config(credentials: &Credentials) -> Result<quinn::ServerConfig, EndpointError> {
-    let tls = QuicServerConfig::try_from(credentials.server_config()?);
+pub(crate) fn server_config(
+    credentials: &Credentials,
+    strangers: bool,
+) -> Result<quinn::ServerConfig, EndpointError> {
+    let tls = QuicServerConfig::try_from(credentials.server_config(strangers)?);
     let tls = tls.map_err(|e| EndpointError::Tls(e.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(Arc::new(transport()));

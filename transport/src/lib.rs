@@ -2,7 +2,8 @@
 //!
 //! * [`tls`]: who we are and who the peer is, from certificates; [`key`]: private keys, in files and in memory.
 //! * [`authority`]: whom certificates that come in messages belong to; signing with our own.
-//! * [`audit`]: what a program did, signed and chained.
+//! * [`enrolment`]: how a site without a certificate asks for one; [`files`]: keys and certificates as files;
+//!   [`reload`]: their changing while a program runs; [`audit`]: what a program did, signed and chained.
 //! * [`endpoint`]: QUIC with settings for long trainings behind firewalls; [`connection`] is one over it, or over TCP
 //!   where UDP is blocked, and the same to everything above.
 //! * [`network`]: what a party says of the network that it is in; [`dial`] reaches the server through it, by a
@@ -23,12 +24,15 @@ pub mod connection;
 pub mod dial;
 pub mod durable;
 pub mod endpoint;
+pub mod enrolment;
+pub mod files;
 pub mod frames;
 pub mod issuer;
 pub mod key;
 pub mod listener;
 pub mod network;
 pub mod proxy;
+pub mod reload;
 #[cfg(test)]
 mod simulation;
 pub mod tls;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use quinn::{Endpoint, VarInt};
@@ -43,7 +43,7 @@ struct Tcp {
 /// What a connection over TCP needs of the port that it came by.
 #[derive(Clone)]
 struct Port {
-    tls: TlsAcceptor,
+    tls: Arc<RwLock<TlsAcceptor>>,
     /// The work of every connection.
     tasks: TaskTracker,
     live: Arc<Mutex<Vec<Closer>>>,
@@ -66,29 +66,41 @@ enum Knock {
 }
 
 impl Listener {
-    /// Opens the ports. `tcp` may be none; where its port is 0 it takes the same number as UDP's.
+    /// Opens the ports. `tcp` may be none; where its port is 0 it takes the same number as UDP's. `strangers` without a
+    /// certificate may ask for one ([`crate::enrolment`]).
     pub async fn open(
         udp: SocketAddr,
         tcp: Option<SocketAddr>,
         credentials: &Credentials,
+        strangers: bool,
     ) -> Result<Self, EndpointError> {
         let Some(tcp) = tcp else {
-            return Ok(Self { quic: endpoint::listen(udp, credentials)?, tcp: None });
+            return Ok(Self { quic: endpoint::listen(udp, credentials, strangers)?, tcp: None });
         };
         let mut attempts = 0;
         loop {
-            let quic = endpoint::listen(udp, credentials)?;
+            let quic = endpoint::listen(udp, credentials, strangers)?;
             let mut address = tcp;
             if address.port() == 0 {
                 address.set_port(quic.local_addr().map_or(0, |udp| udp.port()));
             }
             attempts += 1;
-            match Tcp::open(address, credentials).await {
+            match Tcp::open(address, credentials, strangers).await {
                 // A number that is free for UDP may be taken for TCP.
                 Err(_) if udp.port() == 0 && tcp.port() == 0 && attempts < ATTEMPTS => {}
                 tcp => return Ok(Self { quic, tcp: Some(tcp?) }),
             }
         }
+    }
+
+    /// Whoever comes from now on meets other credentials; who is connected stays.
+    pub fn exchange(&self, credentials: &Credentials, strangers: bool) -> Result<(), EndpointError> {
+        let quic = endpoint::server_config(credentials, strangers)?;
+        if let Some(Tcp { port, .. }) = &self.tcp {
+            *port.tls.write().unwrap_or_else(PoisonError::into_inner) = acceptor(credentials, strangers)?;
+        }
+        self.quic.set_server_config(Some(quic));
+        Ok(())
     }
 
     /// Where UDP is listened on.
@@ -137,8 +149,12 @@ impl Listener {
 }
 
 impl Tcp {
-    async fn open(address: SocketAddr, credentials: &Credentials) -> Result<Self, EndpointError> {
-        let tls = TlsAcceptor::from(Arc::new(credentials.server_config()?));
+    async fn open(
+        address: SocketAddr,
+        credentials: &Credentials,
+        strangers: bool,
+    ) -> Result<Self, EndpointError> {
+        let tls = Arc::new(RwLock::new(acceptor(credentials, strangers)?));
         let bind = |source| EndpointError::Bind { transport: "TCP", address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         Ok(Self { listener, port: Port { tls, tasks: TaskTracker::new(), live: Arc::default() } })
@@ -164,7 +180,8 @@ impl Port {
 
     async fn handshake(self, stream: TcpStream, address: SocketAddr) -> io::Result<Connection> {
         tune(&stream)?;
-        let tls = self.tls.accept(stream).await?;
+        let acceptor = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let tls = acceptor.accept(stream).await?;
         let (connection, work) = TcpConnection::at_server(tls, address).await.map_err(io::Error::other)?;
         self.tasks.spawn(work);
         let mut live = self.live();
@@ -173,6 +190,10 @@ impl Port {
         drop(live);
         Ok(Connection::Tcp(connection))
     }
+}
+
+fn acceptor(credentials: &Credentials, strangers: bool) -> Result<TlsAcceptor, EndpointError> {
+    Ok(TlsAcceptor::from(Arc::new(credentials.server_config(strangers)?)))
 }
 
 impl Incoming {

@@ -16,6 +16,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authority::{self, Authority, NotOurs};
 use crate::connection::Connection;
+use crate::enrolment;
 use crate::issuer::Issuers;
 use crate::key::PrivateKey;
 
@@ -38,9 +39,14 @@ pub struct Credentials {
     /// The chain, leaf first, and the key as TLS holds it.
     certified: Arc<CertifiedKey>,
     key: PrivateKey,
+    authorities: Vec<CertificateDer<'static>>,
     pub(crate) roots: Arc<RootCertStore>,
     /// Who the certificate says that we are.
     pub identity: Identity,
+    /// Whom we believe.
+    authority: Authority,
+    /// Start of the certificate's validity, seconds since the Unix epoch.
+    pub not_before: i64,
     /// End of the certificate's validity, seconds since the Unix epoch.
     pub not_after: i64,
 }
@@ -89,30 +95,40 @@ impl Credentials {
         let chain = certificates(&paths.certificate)?;
         let key = PrivateKey::read(&paths.key)?;
         let mut roots = RootCertStore::empty();
-        for certificate in certificates(&paths.ca)? {
-            roots.add(certificate).map_err(|e| unreadable(&paths.ca, e))?;
+        let authorities = certificates(&paths.ca)?;
+        for certificate in &authorities {
+            roots.add(certificate.clone()).map_err(|e| unreadable(&paths.ca, e))?;
         }
         let no_identity = |why: String| CredentialError::NoIdentity { path: paths.certificate.clone(), why };
         let leaf = chain.first().ok_or_else(|| no_identity("it holds no certificate".into()))?;
-        let identity = identity_of(leaf).map_err(|e| no_identity(e.to_string()))?;
+        let identity = identity_of_chain(&chain).map_err(|e| no_identity(e.to_string()))?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| no_identity(e.to_string()))?;
-        let not_after = parsed.validity().not_after.timestamp();
-        let certified = certified(chain, &key)
-            .map_err(|why| CredentialError::Unusable { identity: identity.to_string(), why })?;
-        Ok(Self { certified: Arc::new(certified), key, roots: Arc::new(roots), identity, not_after })
+        let validity = parsed.validity();
+        let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+        let unusable = |why| CredentialError::Unusable { identity: identity.to_string(), why };
+        let certified = certified(chain, &key).map_err(unusable)?;
+        let authority = Authority::of(Arc::new(roots.clone()), identity.federation.clone())
+            .map_err(|e| unusable(e.to_string()))?;
+        let (certified, roots) = (Arc::new(certified), Arc::new(roots));
+        Ok(Self { certified, key, authorities, roots, identity, authority, not_before, not_after })
     }
 
-    /// TLS for the server: every client must show a certificate of the federation.
-    pub fn server_config(&self) -> Result<ServerConfig, CredentialError> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider())
-            .build()
-            .map_err(|e| self.unusable(e))?;
+    /// TLS for the server: every client must show a certificate of the federation. `strangers` may show none and
+    /// ask for one, under [`enrolment::ALPN`]; TLS cannot tell them from others that show none, which is up to whoever
+    /// takes the connection.
+    pub fn server_config(&self, strangers: bool) -> Result<ServerConfig, CredentialError> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider());
+        let verifier = if strangers { verifier.allow_unauthenticated() } else { verifier };
+        let verifier = verifier.build().map_err(|e| self.unusable(e))?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| self.unusable(e))?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(self.certified.clone())));
         config.alpn_protocols = vec![ALPN.to_vec()];
+        if strangers {
+            config.alpn_protocols.push(enrolment::ALPN.to_vec());
+        }
         // A resumed session would skip the look at the client's certificate.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
@@ -136,10 +152,14 @@ impl Credentials {
         Ok(config)
     }
 
-    /// Our certificate, DER.
-    pub fn certificate(&self) -> &[u8] {
-        // A chain without a leaf does not load.
-        self.certified.cert.first().map_or(&[], |leaf| leaf.as_ref())
+    /// Our certificate and what links it to the authority, DER, one after the other.
+    pub fn certificate(&self) -> Vec<u8> {
+        self.certified.cert.iter().flat_map(|der| der.iter().copied()).collect()
+    }
+
+    /// The authorities that we trust, DER.
+    pub fn authorities(&self) -> Vec<Vec<u8>> {
+        self.authorities.iter().map(|der| der.to_vec()).collect()
     }
 
     /// Our Ed25519 signature over `message`.
@@ -147,9 +167,9 @@ impl Credentials {
         authority::sign(&self.key, message)
     }
 
-    /// The federation's CA as a judge of certificates that come in messages.
-    pub fn authority(&self) -> Result<Authority, CredentialError> {
-        Authority::new(self)
+    /// The federation's authorities as a judge of certificates that come in messages.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// A secret that a restarted endpoint has again, for its stateless resets.
@@ -157,7 +177,7 @@ impl Credentials {
         blake3::derive_key("sheaf 2026 stateless reset v1", self.key.der())
     }
 
-    pub(crate) fn unusable(&self, why: impl std::fmt::Display) -> CredentialError {
+    fn unusable(&self, why: impl std::fmt::Display) -> CredentialError {
         CredentialError::Unusable { identity: self.identity.to_string(), why: why.to_string() }
     }
 }
@@ -217,10 +237,41 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, NoIdent
     }
 }
 
+/// Who a chain (leaf first) speaks for, if what stands between it and the authority lets it.
+///
+/// An issuing authority names the one federation and role that it may make certificates of in a URI of its own,
+/// `sheaf://<federation>/<role>`.
+pub fn identity_of_chain(chain: &[CertificateDer<'_>]) -> Result<Identity, NoIdentity> {
+    let (leaf, between) = chain.split_first().ok_or_else(|| NoIdentity("the chain is empty".into()))?;
+    let identity = identity_of(leaf)?;
+    for certificate in between {
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| NoIdentity(e.to_string()))?;
+        let names = parsed.subject_alternative_name().map_err(|e| NoIdentity(e.to_string()))?;
+        for name in names.iter().flat_map(|names| &names.value.general_names) {
+            let GeneralName::URI(uri) = name else { continue };
+            let Some(limit) = uri.strip_prefix("sheaf://") else { continue };
+            if limit != format!("{}/{}", identity.federation, identity.role) {
+                return Err(NoIdentity(format!(
+                    "it is {identity}, but who issued it may make {limit} alone"
+                )));
+            }
+        }
+    }
+    Ok(identity)
+}
+
 /// Who is at the other end of `connection`, as TLS proved it.
 pub fn peer_identity(connection: &Connection) -> Result<Identity, NoIdentity> {
-    let chain =
-        connection.peer_certificates().ok_or_else(|| NoIdentity("the peer showed no certificate".into()))?;
-    let leaf = chain.first().ok_or_else(|| NoIdentity("the peer showed an empty chain".into()))?;
-    identity_of(leaf)
+    let shown = connection.peer_certificates().filter(|chain| !chain.is_empty());
+    identity_of_chain(&shown.ok_or_else(|| NoIdentity("the peer showed no certificate".into()))?)
+}
+
+/// When a certificate (DER) ends, in seconds since the Unix epoch.
+pub fn ends(certificate: &[u8]) -> Option<i64> {
+    X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed.validity().not_after.timestamp())
+}
+
+/// Whether a connection is for enrolment, and so for nothing else.
+pub fn is_enrolment(connection: &Connection) -> bool {
+    connection.protocol().is_some_and(|protocol| protocol == enrolment::ALPN)
 }

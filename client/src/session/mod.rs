@@ -297,7 +297,9 @@ impl Context {
                 self.announced(run, *job);
                 state
             }
-            ServerMessage::Welcome { .. } | ServerMessage::Refused(_) => state,
+            ServerMessage::Welcome { .. } | ServerMessage::Refused(_) | ServerMessage::Certificate(_) => {
+                state
+            }
         }
     }
 

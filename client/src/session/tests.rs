@@ -23,8 +23,8 @@ impl Party for Loner {
         &self.0
     }
 
-    fn certificate(&self) -> &[u8] {
-        b"certificate"
+    fn certificate(&self) -> Vec<u8> {
+        b"certificate".to_vec()
     }
 
     fn sign(&self, _message: &[u8]) -> Result<Signature, String> {

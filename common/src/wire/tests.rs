@@ -14,7 +14,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::author::Author;
 use crate::blob::BlobId;
-use crate::id::Name;
+use crate::enrolment::{Enroll, EnrollReply, Pin, Waiting};
+use crate::id::{ClientId, Name};
 use crate::message::*;
 use crate::metrics::{
     Asked, Asks, Classification, Counts, Kind, Language, MultiLabel, Occurs, Regression, Report, Scale,
@@ -24,6 +25,7 @@ use crate::model::ModelInfo;
 use crate::params::{ParamSpec, ParamTensor};
 use crate::run::{Best, RunSpec};
 use crate::secagg::record::{Record, SignedRecord};
+use crate::secagg::secret::Secret;
 use crate::status::*;
 use crate::time::Timestamp;
 
@@ -73,6 +75,7 @@ const REPORT: &str = "00 02 \
     0162 0000000000000000 0000000000000000 0000000000000000 01 \
     01000000000000e03f 01000000000000e03f 01000000000000e03f 01000000000000e03f \
     02020100020100";
+const SEVENS: &str = "0707070707070707070707070707070707070707070707070707070707070707";
 const SUMMARY: &str = "0472382d32 02 02 05 03616461 fd0068e5cf8b010000 00";
 
 fn spec() -> RunSpec {
@@ -289,6 +292,7 @@ fn messages_of_a_site() {
     );
     golden(&SiteMessage::Evaluated { task: task(), metrics: Some(counts()) }, &["02", TASK, "01", COUNTS]);
     golden(&SiteMessage::Declined { task: task(), reason: "no".into() }, &["03", TASK, "026e6f"]);
+    golden(&SiteMessage::Renew(vec![1, 2]), &["07", "020102"]);
     let standby = |held| SiteMessage::Standby { run: "r8".parse().unwrap(), held };
     golden(&standby(None), &["06", "027238", "00"]);
     golden(&standby(Some("no".into())), &["06", "027238", "01026e6f"]);
@@ -310,6 +314,7 @@ fn messages_of_the_server_to_a_site() {
     golden(&ServerMessage::Over(task()), &["05", TASK]);
     let announce = ServerMessage::Announce { run: "r8".parse().unwrap(), job: Box::new(job()) };
     golden(&announce, &[&["07", "027238"], &JOB[..]].concat());
+    golden(&ServerMessage::Certificate(EnrollReply::Pending), &["08", "02"]);
 }
 
 #[test]
@@ -331,8 +336,29 @@ fn requests_of_an_operator() {
     golden(&stand, &["08", "056e6f727468", "01", "01"]);
     golden(&Request::ImportModel { name: "m".into(), manifest: blob() }, &["05", "016d", BLOB]);
     golden(&Request::Models, &["06"]);
+    let pin = Pin([7; 32]);
+    let invite = Request::Invite { site: "north".parse().unwrap(), valid_ms: 250, pin };
+    golden(&invite, &["0a", "056e6f727468", "fa", SEVENS]);
+    golden(&Request::Waiting, &["0b"]);
+    let chain = vec![vec![1, 2], vec![3]];
+    golden(
+        &Request::Approve { site: "north".parse().unwrap(), chain },
+        &["0c", "056e6f727468", "02", "020102", "0103"],
+    );
     golden(&Request::Export { run: "r8".parse().unwrap(), round: None }, &["07", "027238", "00"]);
     golden(&Request::Export { run: "r8".parse().unwrap(), round: Some(2) }, &["07", "027238", "0102"]);
+}
+
+#[test]
+fn enrolment() {
+    let hello = Hello { protocol: 1, software: "0.1.0".into() };
+    golden(&Enroll::Hello(hello), &["00", "01", "05302e312e30"]);
+    let (site, secret) = ("north".parse().unwrap(), Secret::new([7; 32]));
+    golden(&Enroll::Present { site, secret, request: vec![1, 2] }, &["01", "056e6f727468", SEVENS, "020102"]);
+    golden(&EnrollReply::Welcome(vec![vec![1], vec![2]]), &["00", "02", "0101", "0102"]);
+    golden(&EnrollReply::Issued(vec![vec![1], vec![2]]), &["01", "02", "0101", "0102"]);
+    golden(&EnrollReply::Pending, &["02"]);
+    golden(&EnrollReply::Refused("no".into()), &["03", "026e6f"]);
 }
 
 #[test]
@@ -372,6 +398,19 @@ fn short_replies_to_an_operator() {
     golden(&Reply::Stopping("r8".parse().unwrap()), &["05", "027238"]);
     let revoked = Reply::Stands("north".parse().unwrap(), Standing::Revoked);
     golden(&revoked, &["0a", "056e6f727468", "02"]);
+    let north: ClientId = "north".parse().unwrap();
+    let (site, secret) = (north.clone(), Secret::new([7; 32]));
+    let invited = Reply::Invited { site, secret, expires: Timestamp(1000), at_once: true };
+    golden(&invited, &["0b", "056e6f727468", SEVENS, "fbe803", "01"]);
+    let waiting = Waiting {
+        site: north.clone(),
+        request: vec![1, 2],
+        address: "a".into(),
+        since: Timestamp(1000),
+        renewal: false,
+    };
+    golden(&Reply::Waiting(vec![waiting]), &["0c", "01", "056e6f727468", "020102", "0161", "fbe803", "00"]);
+    golden(&Reply::Approved(north), &["0d", "056e6f727468"]);
     let site = SiteStatus {
         site: "north".parse().unwrap(),
         connection: Some(SiteConnection { transport: Transport::Tcp, silent_secs: 4 }),
@@ -382,6 +421,7 @@ fn short_replies_to_an_operator() {
         run: Some("r8".parse().unwrap()),
         bytes_down: 2,
         bytes_up: 3,
+        expires: Timestamp(4),
     };
     golden(
         &Reply::Sites(vec![site]),
@@ -397,6 +437,7 @@ fn short_replies_to_an_operator() {
             "01027238",
             "02",
             "03",
+            "04",
         ],
     );
     let model = ModelInfo {

@@ -61,7 +61,7 @@ pub enum Command {
     /// Train a run once for each of several folds, or for each site that is left out, and print what the models score.
     /// Ctrl-C ends the waiting, not the runs.
     CrossValidate(CrossArgs),
-    /// Sites: who is connected.
+    /// Sites: who is connected, who may be, and who waits for a certificate.
     #[command(subcommand)]
     Site(SiteCommand),
     /// Models: import pretrained ones, export trained ones.
@@ -185,6 +185,28 @@ pub enum SiteCommand {
         /// The site.
         site: ClientId,
     },
+    /// Make a token that works once, with which a site gets its certificate (`sheaf-client enroll`). Its key is made at
+    /// the site and stays there.
+    Invite {
+        /// The site.
+        site: ClientId,
+        /// How long the token is good for.
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+        expires: std::time::Duration,
+    },
+    /// List the sites that wait for a certificate.
+    Requests,
+    /// Sign the certificate that a site waits for, on this machine, and send it to the server.
+    Approve {
+        /// The site.
+        site: ClientId,
+        /// Folder of the authority, made by `sheaf pki init`.
+        #[arg(long, value_name = "DIR")]
+        pki: PathBuf,
+        /// Days that it is valid [default: 365]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        days: Option<u32>,
+    },
 }
 
 /// Commands on models.
@@ -248,6 +270,39 @@ pub enum PkiCommand {
         #[arg(long, value_name = "N")]
         days: Option<u32>,
         /// Folder for the key, the certificate and a copy of ca.crt [default: the authority's]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Make an authority below the federation's own that issues certificates of sites alone, for a server that signs
+    /// by itself ([enrolment] in server.toml).
+    Issuing {
+        /// Folder of the authority, made by `sheaf pki init`.
+        #[arg(long, value_name = "DIR")]
+        pki: PathBuf,
+        /// Days that it is valid [default: 365]
+        #[arg(long, value_name = "N")]
+        days: Option<u32>,
+        /// Folder for its certificate and key.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Sign a request whose key was made elsewhere (`sheaf-client csr`).
+    Sign {
+        /// The certificate signing request, in PEM form.
+        file: PathBuf,
+        /// Folder of the authority, made by `sheaf pki init`.
+        #[arg(long, value_name = "DIR")]
+        pki: PathBuf,
+        /// What its holder may do: server, site, operator or viewer.
+        #[arg(long, default_value = "site")]
+        role: Role,
+        /// Its holder's name [default: the one in the request]
+        #[arg(long)]
+        name: Option<Name>,
+        /// Days that it is valid [default: 365]
+        #[arg(long, value_name = "N")]
+        days: Option<u32>,
+        /// Folder for the certificate and a copy of ca.crt [default: the authority's]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },

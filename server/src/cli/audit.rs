@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use sheaf_transport::audit::{self, Broken};
-use sheaf_transport::tls::CredentialError;
 
 use super::CliError;
 use super::output::Output;
@@ -14,9 +13,6 @@ use super::settings::Settings;
 /// The log could not be checked, or does not hold.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// Our CA cannot be used.
-    #[error(transparent)]
-    Credentials(#[from] CredentialError),
     /// It cannot be opened.
     #[error("cannot read {path}: {1}", path = .0.display())]
     Read(PathBuf, std::io::Error),
@@ -27,8 +23,7 @@ pub enum AuditError {
 
 /// Checks a log from its first line to its last.
 pub(super) fn verify(path: &Path, settings: &Settings, out: Output) -> Result<(), CliError> {
-    let authority = settings.credentials.authority().map_err(AuditError::from)?;
     let log = File::open(path).map_err(|e| AuditError::Read(path.to_owned(), e))?;
-    let verified = audit::verify(log, &authority).map_err(|why| AuditError::Broken(path.to_owned(), why))?;
+    let verified = audit::verify(log, settings.credentials.authority()).map_err(|why| AuditError::Broken(path.to_owned(), why))?;
     Ok(out.print(verified.to_string(), &json!(verified))?)
 }

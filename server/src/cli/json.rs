@@ -3,8 +3,10 @@
 //! Blobs are 64 hexadecimal digits, points in time RFC 3339 in UTC, durations seconds, metrics the fields of
 //! [`sheaf_common::metrics::Report`].
 
+use aws_lc_rs::digest;
 use serde::Serialize;
 use serde_json::{Value, json};
+use sheaf_common::enrolment::Waiting;
 use sheaf_common::metrics::Report;
 use sheaf_common::model::ModelInfo;
 use sheaf_common::params::VALUE_BYTES;
@@ -15,6 +17,7 @@ use sheaf_common::status::{
 };
 
 use super::units::rfc3339;
+use crate::pki::SigningRequest;
 
 /// A run in a list.
 pub(super) fn summary(run: &RunSummary) -> Value {
@@ -115,7 +118,25 @@ pub(super) fn site(site: &SiteStatus) -> Value {
         "run": site.run,
         "bytes_down": site.bytes_down,
         "bytes_up": site.bytes_up,
+        "certificate_expires": rfc3339(site.expires),
     })
+}
+
+/// A request for a certificate.
+pub(super) fn waiting(waiting: &Waiting) -> Value {
+    json!({
+        "site": waiting.site,
+        "renewal": waiting.renewal,
+        "since": rfc3339(waiting.since),
+        "address": waiting.address,
+        "key": key(waiting),
+    })
+}
+
+/// SHA-256 of a request's public key, by which two people can compare what they see; empty of a request that is none.
+pub(super) fn key(waiting: &Waiting) -> String {
+    let key = SigningRequest::parse(&waiting.request).map(|request| request.public_key());
+    key.map_or_else(|_| String::new(), |key| hex::encode(digest::digest(&digest::SHA256, &key)))
 }
 
 /// A model in a list.

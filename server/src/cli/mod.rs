@@ -67,6 +67,12 @@ pub enum CliError {
     /// No certificate was read.
     #[error(transparent)]
     Certificate(#[from] crate::pki::ReadError),
+    /// The request names nobody.
+    #[error("{0} does not say who it is for (its CN is no name of Sheaf's): give --name")]
+    Nameless(std::path::PathBuf),
+    /// The server trusts other authorities than the one that is to sign.
+    #[error(transparent)]
+    Approve(#[from] sites::ApproveError),
     /// The run's description was not read.
     #[error("cannot read {0}: {1}")]
     RunFile(String, std::io::Error),

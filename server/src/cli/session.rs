@@ -167,23 +167,7 @@ fn lost(why: impl std::fmt::Display) -> SessionError {
     SessionError::Lost(why.to_string())
 }
 
-/// Why the server ended the connection. It looks at our certificate only after our side of the handshake is
-/// done, so that its refusal arrives as the end of a connection that seemed to stand.
+/// Why the server ended the connection.
 fn ended(why: Ended) -> SessionError {
-    let known = if let Ended::Alert(alert) = why { tls_alert(alert) } else { None };
-    known.map_or_else(|| lost(why), SessionError::Certificate)
-}
-
-/// The TLS alerts about a certificate (RFC 8446, 6.2).
-fn tls_alert(alert: u8) -> Option<&'static str> {
-    match alert {
-        42 | 43 | 46 => Some("it is damaged or was made for something else"),
-        44 => Some("it was revoked; ask the federation's authority for a new one"),
-        45 => Some("it has expired, or the clock of one of the two machines is wrong; ask for a new one"),
-        48 | 51 => {
-            Some("another authority than the server's made it; ask whoever runs the federation for one")
-        }
-        116 => Some("it was not shown"),
-        _ => None,
-    }
+    why.about_our_certificate().map_or_else(|| lost(&why), SessionError::Certificate)
 }

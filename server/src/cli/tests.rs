@@ -301,12 +301,16 @@ fn lists() {
         run: None,
         bytes_down: 90_900_000,
         bytes_up: 0,
+        expires: Timestamp(7_200_000 + 45 * 86_400_000),
     };
     assert_eq!(
         sites::list(std::slice::from_ref(&site), Timestamp(7_200_000)),
-        "SITE   STATE      TRANSPORT  SINCE  RUN  FETCHED  SENT  VERSION  ADDRESS\n\
-         tokyo  connected  quic       2h00m  -    90.9 MB   0 B  0.1.0    10.0.0.7:5001"
+        "SITE   STATE      TRANSPORT  SINCE  RUN  FETCHED  SENT  CERTIFICATE   VERSION  ADDRESS\n\
+         tokyo  connected  quic       2h00m  -    90.9 MB   0 B  45 days left  0.1.0    10.0.0.7:5001"
     );
+    let days = |days: u64| sites::days_left(&site, Timestamp(site.expires.0 - days * 86_400_000));
+    assert_eq!((days(31), days(30), days(1)), (None, Some(30), Some(1)));
+    assert_eq!(sites::days_left(&site, site.expires), Some(0));
     let silent = SiteStatus {
         connection: Some(SiteConnection { transport: Transport::Tcp, silent_secs: 40 }),
         ..site

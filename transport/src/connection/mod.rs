@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use quinn::VarInt;
+use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use sheaf_common::status::Transport;
 
@@ -34,7 +35,7 @@ pub enum Ended {
         reason: String,
     },
     /// The peer's TLS did not like ours; the alert's number (RFC 8446, 6).
-    #[error("the peer refused the TLS handshake (alert {0})")]
+    #[error("{}", refused_handshake(*.0))]
     Alert(u8),
     /// Our TLS did not like the peer's.
     #[error("{0}")]
@@ -122,6 +123,14 @@ impl Connection {
         }
     }
 
+    /// The protocol that both sides agreed to speak.
+    pub fn protocol(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Quic(quic) => quic.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol,
+            Self::Tcp(tcp) => tcp.protocol().map(<[u8]>::to_vec),
+        }
+    }
+
     /// Where the peer is now; over QUIC it may move.
     pub fn remote_address(&self) -> SocketAddr {
         match self {
@@ -172,10 +181,37 @@ impl From<quinn::ConnectionError> for Ended {
 }
 
 impl Ended {
+    /// What the peer has against our certificate, if that is why it ended the connection. It looks at it only after our
+    /// side of the handshake is done, so that its refusal arrives as the end of a connection that seemed to stand.
+    pub fn about_our_certificate(&self) -> Option<&'static str> {
+        if let Self::Alert(alert) = self { about_certificate(*alert) } else { None }
+    }
+
     fn by_peer(code: u32, reason: &[u8]) -> Self {
         let reason = String::from_utf8_lossy(reason);
         let reason = if reason.is_empty() { "the peer closed the connection".into() } else { reason.into() };
         Self::ByPeer { code, reason }
+    }
+}
+
+fn refused_handshake(alert: u8) -> String {
+    match about_certificate(alert) {
+        Some(why) => format!("the peer does not accept our certificate: {why}"),
+        None => format!("the peer refused the TLS handshake (alert {alert})"),
+    }
+}
+
+/// The TLS alerts about a certificate (RFC 8446, 6.2).
+fn about_certificate(alert: u8) -> Option<&'static str> {
+    match alert {
+        42 | 43 | 46 => Some("it is damaged or was made for something else"),
+        44 => Some("it was revoked; ask the federation's authority for a new one"),
+        45 => Some("it has expired, or the clock of one of the two machines is wrong; ask for a new one"),
+        48 | 51 => {
+            Some("another authority than the server's made it; ask whoever runs the federation for one")
+        }
+        116 => Some("it was not shown"),
+        _ => None,
     }
 }
 

@@ -50,7 +50,7 @@ pub struct TcpConnection(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    peer: Vec<CertificateDer<'static>>,
+    peer: Peer,
     address: SocketAddr,
     heard: Arc<AtomicU64>,
     opens: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
@@ -136,7 +136,7 @@ impl TcpConnection {
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         mode: Mode,
         address: SocketAddr,
-        peer: Vec<CertificateDer<'static>>,
+        peer: Peer,
     ) -> Result<(Self, impl Future<Output = ()> + Send), Ended> {
         let heard = Arc::new(AtomicU64::new(0));
         let mut config = yamux::Config::default();
@@ -196,7 +196,11 @@ impl TcpConnection {
     }
 
     pub(super) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
-        &self.0.peer
+        &self.0.peer.certificates
+    }
+
+    pub(super) fn protocol(&self) -> Option<&[u8]> {
+        self.0.peer.protocol.as_deref()
     }
 
     pub(super) fn remote_address(&self) -> SocketAddr {
@@ -224,11 +228,21 @@ impl Drop for Shared {
     }
 }
 
-/// Lets little wait in TLS, where no message can overtake it, and takes the certificates that the peer showed.
-fn prepare<T>(session: &mut rustls::ConnectionCommon<T>) -> Vec<CertificateDer<'static>> {
+/// What TLS knows of the peer.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    certificates: Vec<CertificateDer<'static>>,
+    protocol: Option<Vec<u8>>,
+}
+
+/// Lets little wait in TLS, where no message can overtake it, and takes what the peer showed.
+fn prepare<T>(session: &mut rustls::ConnectionCommon<T>) -> Peer {
     session.set_buffer_limit(Some(UNSENT as usize));
     let shown = session.peer_certificates().unwrap_or_default();
-    shown.iter().map(|certificate| certificate.clone().into_owned()).collect()
+    Peer {
+        certificates: shown.iter().map(|certificate| certificate.clone().into_owned()).collect(),
+        protocol: session.alpn_protocol().map(<[u8]>::to_vec),
+    }
 }
 
 /// Moves all bytes of all streams until the lifeline says that it is over.

@@ -172,7 +172,7 @@ impl Site {
 /// The server, which serves whoever comes.
 async fn hub(net: &Net, seed: u64, credentials: &Credentials, blobs: BlobDir) {
     let config = seeded(endpoint::restartable(&credentials.reset_secret()), seed, 0);
-    let server = endpoint::server_config(credentials).unwrap();
+    let server = endpoint::server_config(credentials, false).unwrap();
     let endpoint =
         Endpoint::new_with_abstract_socket(config, Some(server), net.socket(SERVER), Arc::new(TokioRuntime));
     let endpoint = endpoint.unwrap();

@@ -18,7 +18,7 @@ use super::party::Authority;
 use super::pipe::pipe;
 use super::work::{Blobs, Load, serve, work};
 use super::{Random, simulate};
-use crate::connection::tcp::TcpConnection;
+use crate::connection::tcp::{Peer, TcpConnection};
 use crate::connection::{Connection, Ended};
 use crate::endpoint::IDLE_TIMEOUT;
 use crate::issuer::Issuers;
@@ -27,7 +27,7 @@ use crate::tls::Credentials;
 const SOMEWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 async fn at_server(io: DuplexStream, credentials: &Credentials) -> io::Result<Connection> {
-    let acceptor = TlsAcceptor::from(Arc::new(credentials.server_config().unwrap()));
+    let acceptor = TlsAcceptor::from(Arc::new(credentials.server_config(false).unwrap()));
     let tls = acceptor.accept(io).await?;
     let established = TcpConnection::at_server(tls, SOMEWHERE).await;
     let (connection, work) = established.map_err(io::Error::other)?;
@@ -173,7 +173,7 @@ async fn bare() -> (impl Future<Output = Result<Connection, Ended>>, DuplexStrea
     let (ours, theirs) = pipe(1e6, Box::leak(Box::new(watch::Sender::new(true))));
     let server = async {
         let (connection, work) =
-            TcpConnection::establish(theirs, Mode::Server, SOMEWHERE, Vec::new()).await?;
+            TcpConnection::establish(theirs, Mode::Server, SOMEWHERE, Peer::default()).await?;
         tokio::spawn(work);
         Ok(Connection::Tcp(connection))
     };

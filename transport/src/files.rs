@@ -1,6 +1,6 @@
-//! A key and its certificate as files: written whole, once, and never over anything.
+//! Keys and certificates as files: written whole, and never over anything but by [`replace`].
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -22,12 +22,15 @@ pub enum WriteError {
 }
 
 /// Makes a folder that only its owner can look into; one that exists stays as it is.
-pub(super) fn make_private_dir(dir: &Path) -> Result<(), WriteError> {
+pub fn make_private_dir(dir: &Path) -> Result<(), WriteError> {
+    if dir.as_os_str().is_empty() {
+        return Ok(());
+    }
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| WriteError::Io(dir.to_owned(), e))
 }
 
 /// Writes a key and its certificate, or neither of them.
-pub(super) fn write_pair(key: (&Path, &str), certificate: (&Path, &str)) -> Result<(), WriteError> {
+pub fn write_pair(key: (&Path, &str), certificate: (&Path, &str)) -> Result<(), WriteError> {
     let key = Fresh::create(key.0, key.1, PRIVATE)?;
     let certificate = Fresh::create(certificate.0, certificate.1, PUBLIC)?;
     key.keep();
@@ -35,18 +38,45 @@ pub(super) fn write_pair(key: (&Path, &str), certificate: (&Path, &str)) -> Resu
     Ok(())
 }
 
+/// Writes a key that was not there before.
+pub fn write_key(path: &Path, pem: &str) -> Result<(), WriteError> {
+    Fresh::create(path, pem, PRIVATE).map(Fresh::keep)
+}
+
+/// Writes a public file that was not there before.
+pub fn write_new(path: &Path, content: &str) -> Result<(), WriteError> {
+    Fresh::create(path, content, PUBLIC).map(Fresh::keep)
+}
+
 /// Makes sure that a public file with this content is there.
-pub(super) fn ensure(path: &Path, content: &str) -> Result<(), WriteError> {
-    match Fresh::create(path, content, PUBLIC) {
-        Ok(fresh) => {
-            fresh.keep();
-            Ok(())
-        }
+pub fn ensure(path: &Path, content: &str) -> Result<(), WriteError> {
+    match write_new(path, content) {
         Err(WriteError::AlreadyThere(_)) if fs::read(path).is_ok_and(|there| there == content.as_bytes()) => {
             Ok(())
         }
-        Err(error) => Err(error),
+        result => result,
     }
+}
+
+/// Writes a public file in the place of what is there, whole or not at all.
+pub fn replace(path: &Path, content: &str) -> Result<(), WriteError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let write = || -> io::Result<()> {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(PUBLIC).open(&temporary)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_folder(path)
+    };
+    write().map_err(|e| WriteError::Io(path.to_owned(), e))
+}
+
+/// Certificates (DER) as they are written to a file, in PEM form.
+pub fn pem<T: AsRef<[u8]>>(certificates: impl IntoIterator<Item = T>) -> String {
+    let block = |der: T| pem::encode(&pem::Pem::new("CERTIFICATE", der.as_ref()));
+    certificates.into_iter().map(block).collect()
 }
 
 /// A file that was not there before, and is gone again when it is dropped without [`Fresh::keep`].
@@ -68,6 +98,7 @@ impl<'a> Fresh<'a> {
             OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
         let fresh = Self { path, kept: false };
         file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        sync_folder(path).map_err(failed)?;
         Ok(fresh)
     }
 
@@ -83,4 +114,10 @@ impl Drop for Fresh<'_> {
             let _ = fs::remove_file(self.path);
         }
     }
+}
+
+/// Makes durable that a file is in its folder.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
