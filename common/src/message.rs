@@ -378,7 +378,15 @@ pub enum Reply {
     /// To [`Request::Export`].
     Export(Box<ExportPlan>),
     /// To [`Request::Stand`].
-    Stands(ClientId, Standing),
+    Stands {
+        /// The site.
+        site: ClientId,
+        /// Whether it may take part now.
+        standing: Standing,
+        /// Runs in whose round in progress its update counts although it should not: it is in a masked sum that
+        /// cannot be formed again.
+        counted: Vec<RunId>,
+    },
     /// To [`Request::Invite`].
     Invited {
         /// The site.

@@ -221,13 +221,18 @@ impl State {
         info!(%site, %standing, %by, "the operator changed who may take part");
         self.writes.push(Write::Standing { site: site.clone(), standing, by: by.clone(), at });
         self.standings.insert(site.clone(), standing);
+        let mut counted = Vec::new();
         if standing != Standing::Admitted {
+            if !keep_updates {
+                let bound = self.runs.iter().filter(|run| run.sums_with(&site));
+                counted.extend(bound.map(|run| run.run().id.clone()));
+            }
             let why = format!("it was {standing} by operator {by}");
             let excluded = Input::Excluded { site: site.clone(), keep_updates, why: why.clone() };
             self.feed_admitting(&site, &excluded);
             self.registry.cut(&site, &why);
         }
-        Reply::Stands(site, standing)
+        Reply::Stands { site, standing, counted }
     }
 
     fn on_message(&mut self, site: &ClientId, message: SiteMessage, finding: Finding) {

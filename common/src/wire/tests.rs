@@ -396,9 +396,10 @@ fn short_replies_to_an_operator() {
     golden(&submitted, &["02", "027238", "010177"]);
     golden(&Reply::Runs(vec![summary()]), &["03", "01", SUMMARY]);
     golden(&Reply::Stopping("r8".parse().unwrap()), &["05", "027238"]);
-    let revoked = Reply::Stands("north".parse().unwrap(), Standing::Revoked);
-    golden(&revoked, &["0a", "056e6f727468", "02"]);
     let north: ClientId = "north".parse().unwrap();
+    let (site, counted) = (north.clone(), vec!["r8".parse().unwrap()]);
+    let revoked = Reply::Stands { site, standing: Standing::Revoked, counted };
+    golden(&revoked, &["0a", "056e6f727468", "02", "01", "027238"]);
     let (site, secret) = (north.clone(), Secret::new([7; 32]));
     let invited = Reply::Invited { site, secret, expires: Timestamp(1000), at_once: true };
     golden(&invited, &["0b", "056e6f727468", SEVENS, "fbe803", "01"]);

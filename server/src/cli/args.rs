@@ -168,17 +168,23 @@ pub enum SiteCommand {
     Revoke {
         /// The site.
         site: ClientId,
-        /// What it gave to a round in progress still counts [default: it does not].
+        /// What it gave to a round in progress still counts.
         #[arg(long)]
         keep_updates: bool,
+        /// What it gave to a round in progress does not count, where that can still be [default].
+        #[arg(long, conflicts_with = "keep_updates")]
+        drop_updates: bool,
     },
     /// Send a site away until it is resumed.
     Suspend {
         /// The site.
         site: ClientId,
-        /// What it gave to a round in progress still counts [default: it does not].
+        /// What it gave to a round in progress still counts.
         #[arg(long)]
         keep_updates: bool,
+        /// What it gave to a round in progress does not count, where that can still be [default].
+        #[arg(long, conflicts_with = "keep_updates")]
+        drop_updates: bool,
     },
     /// Let a suspended site come back.
     Resume {

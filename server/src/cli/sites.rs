@@ -32,10 +32,10 @@ pub(super) async fn execute(command: &SiteCommand, settings: &Settings, out: Out
             session.close().await;
             out.print(list(&sites, units::now()), &sites.iter().map(json::site).collect())?;
         }
-        SiteCommand::Revoke { site, keep_updates } => {
+        SiteCommand::Revoke { site, keep_updates, .. } => {
             stand(site, Standing::Revoked, *keep_updates, settings, out).await?;
         }
-        SiteCommand::Suspend { site, keep_updates } => {
+        SiteCommand::Suspend { site, keep_updates, .. } => {
             stand(site, Standing::Suspended, *keep_updates, settings, out).await?;
         }
         SiteCommand::Resume { site } => stand(site, Standing::Admitted, false, settings, out).await?,
@@ -156,17 +156,26 @@ async fn stand(
 ) -> Result<(), CliError> {
     let mut session = Session::open(settings).await?;
     let expect = |reply| {
-        if let Reply::Stands(site, standing) = reply { Some((site, standing)) } else { None }
+        if let Reply::Stands { site, standing, counted } = reply {
+            Some((site, standing, counted))
+        } else {
+            None
+        }
     };
     let request = Request::Stand { site: site.clone(), standing, keep_updates };
-    let (site, standing) = session.ask(&request, expect).await?;
+    let (site, standing, counted) = session.ask(&request, expect).await?;
     session.close().await;
-    let text = match standing {
+    let mut text = match standing {
         Standing::Admitted => format!("{site} may take part again"),
         Standing::Suspended => format!("{site} is suspended: `sheaf site resume {site}` lets it come back"),
         Standing::Revoked => format!("{site} is revoked for good"),
     };
-    Ok(out.print(text, &json!({ "site": site, "standing": standing }))?)
+    for run in &counted {
+        text.push_str(&format!(
+            "\nits update in the round of {run} in progress counts: masks were asked for, and the sum cannot be formed again without it"
+        ));
+    }
+    Ok(out.print(text, &json!({ "site": site, "standing": standing, "counted_in": counted }))?)
 }
 
 const DAY: u64 = 86_400;

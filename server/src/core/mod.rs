@@ -500,6 +500,20 @@ impl Coordinator {
         }
     }
 
+    /// Whether the update of `site` is in a masked sum that can no longer be formed without it.
+    pub fn sums_with(&self, site: &ClientId) -> bool {
+        match &self.state {
+            State::Securing(state) => state.protocol.is_unmasking() && state.protocol.holds(site),
+            State::Opening(state) => state.unmasking.masked().contains_key(site),
+            State::Queued(_)
+            | State::Waiting(_)
+            | State::Collecting(_)
+            | State::Aggregating(_)
+            | State::Evaluating(_)
+            | State::Finished(_) => false,
+        }
+    }
+
     /// Whether an update of the round in progress lies in `blob`.
     pub fn holds(&self, blob: BlobId) -> bool {
         self.held().contains(&blob)
