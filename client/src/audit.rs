@@ -219,7 +219,8 @@ impl AuditCommand {
         let credentials = Credentials::load(&config.identity)?;
         let path = file.clone().unwrap_or_else(|| config.state_dir.join(FILE));
         let log = File::open(&path).map_err(|source| VerifyError::Read { path: path.clone(), source })?;
-        let verified = audit::verify(log, credentials.authority()).map_err(|why| VerifyError::Broken { path, why })?;
+        let verified =
+            audit::verify(log, credentials.authority()).map_err(|why| VerifyError::Broken { path, why })?;
         Ok(writeln!(out, "{verified}")?)
     }
 }

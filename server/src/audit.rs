@@ -55,6 +55,16 @@ pub(crate) enum Event<'a> {
         /// The global parameters before round 1.
         global: BlobId,
     },
+    /// A run is over.
+    RunEnded {
+        /// The run.
+        run: &'a RunId,
+    },
+    /// A site was invited, or an invitation was used.
+    Invitation {
+        /// The site.
+        site: &'a ClientId,
+    },
     /// A run was stopped.
     RunStopped {
         /// The run.
@@ -154,6 +164,8 @@ impl<'a> Event<'a> {
                 Self::SiteConnected { site: &seen.site, address: &seen.address, software: &seen.software }
             }
             Write::Standing { site, standing, by, .. } => Self::Standing { site, standing: *standing, by },
+            Write::Ended { run, .. } => Self::RunEnded { run },
+            Write::Invitation(site, _) => Self::Invitation { site },
             Write::Snapshot(_) | Write::FinalMetrics { .. } | Write::TestMetrics { .. } => return None,
         })
     }

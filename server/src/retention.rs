@@ -129,7 +129,9 @@ impl Needed {
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::{Signer, SigningKey};
     use sheaf_common::aggregate::Finding;
+    use sheaf_common::author::{self, Author};
     use sheaf_common::message::{TaskId, Update};
     use sheaf_common::model::{ManifestFile, ModelInfo};
     use sheaf_common::run::RunSpec;
@@ -138,6 +140,7 @@ mod tests {
     use crate::core::{Input, Inspection, Run};
     use crate::journal::step;
     use crate::store::Write;
+    use crate::submit::Submission;
 
     const DAY: u64 = 24 * 60 * 60 * 1000;
 
@@ -176,12 +179,23 @@ cohort = { sites = ["a"] }
                 num_params: 1,
                 bytes: 7,
             };
-            let run = crate::submit::prepare(&blobs, &[], RunSpec::parse, "run.toml", RUN).unwrap();
+            let spec = RunSpec::parse("run.toml", RUN).unwrap();
+            let key = SigningKey::from_bytes(&[7; 32]);
+            let signature = key.sign(&author::statement(&spec, None)).to_bytes().into();
+            let submission = Submission {
+                parse: RunSpec::parse,
+                file: "run.toml".into(),
+                text: RUN.into(),
+                author: Author { certificate: Vec::new(), signature },
+                key: key.verifying_key().to_bytes(),
+            };
+            let run = crate::submit::prepare(&blobs, &[], submission).unwrap();
             let run = Coordinator::new(Run {
                 id: "toy".parse().unwrap(),
                 federation: "test".parse().unwrap(),
                 spec: run.spec,
                 submitted_by: "op".parse().unwrap(),
+                author: Some(run.author),
                 submitted_at: Timestamp(0),
                 model: None,
                 phases: run.phases,

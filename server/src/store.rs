@@ -381,7 +381,7 @@ impl Store {
         let mut invitations = BTreeMap::new();
         while let Some(row) = rows.next()? {
             let site: String = row.get(0)?;
-            let invitation = decode("invitations", row.get_ref(1)?.as_blob().unwrap_or_default())?;
+            let invitation = decode("invitations", &site, row.get_ref(1)?.as_blob().unwrap_or_default())?;
             invitations.insert(site.parse().map_err(|e| damaged("invitations", e))?, invitation);
         }
         Ok(invitations)
@@ -450,7 +450,7 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
         Write::Invitation(site, invitation) => {
             db.execute(
                 "INSERT OR REPLACE INTO invitations (site, invitation) VALUES (?, ?)",
-                params![site.as_str(), encode(invitation)?],
+                params![site.as_str(), encode(site.as_str(), invitation)?],
             )?;
         }
         Write::Site(seen) => {

@@ -65,7 +65,7 @@ impl Operator {
             Err(_) => Vec::new(),
         };
         let author = Author {
-            certificate: self.credentials.certificate().to_vec(),
+            certificate: self.credentials.certificate(),
             signature: self.credentials.sign(&statement)?.into(),
         };
         self.ask(&Request::Submit { file, text, author }).await

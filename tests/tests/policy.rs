@@ -121,7 +121,7 @@ async fn a_run_needs_the_word_of_the_operator_who_submits_it() -> Result<()> {
             Credentials::load(&credential_paths(&federation.path().join("pki"), Role::Operator, name))?;
         let statement = author::statement(&RunSpec::parse("run.toml", text)?, None);
         Ok(Author {
-            certificate: credentials.certificate().to_vec(),
+            certificate: credentials.certificate(),
             signature: credentials.sign(&statement).context("no signature")?.into(),
         })
     };

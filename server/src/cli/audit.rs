@@ -24,6 +24,7 @@ pub enum AuditError {
 /// Checks a log from its first line to its last.
 pub(super) fn verify(path: &Path, settings: &Settings, out: Output) -> Result<(), CliError> {
     let log = File::open(path).map_err(|e| AuditError::Read(path.to_owned(), e))?;
-    let verified = audit::verify(log, settings.credentials.authority()).map_err(|why| AuditError::Broken(path.to_owned(), why))?;
+    let verified = audit::verify(log, settings.credentials.authority())
+        .map_err(|why| AuditError::Broken(path.to_owned(), why))?;
     Ok(out.print(verified.to_string(), &json!(verified))?)
 }

@@ -102,7 +102,7 @@ pub(super) async fn submit(
     };
     let credentials = &settings.credentials;
     let signature = credentials.sign(&author::statement(spec, model)).map_err(SessionError::Key)?;
-    let author = Author { certificate: credentials.certificate().to_vec(), signature: signature.into() };
+    let author = Author { certificate: credentials.certificate(), signature: signature.into() };
     let expect = |reply| {
         if let Reply::Submitted { run, warnings } = reply { Some((run, warnings)) } else { None }
     };

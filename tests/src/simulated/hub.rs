@@ -17,7 +17,7 @@ use sheaf_server::core::{Coordinator, Effect, Input, Run};
 use sheaf_server::journal::{Step, step};
 use sheaf_server::opening;
 use sheaf_server::store::{Store, Write};
-use sheaf_server::submit;
+use sheaf_server::submit::{self, Submission};
 use sheaf_transport::authority::Authority;
 use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::tls::Credentials;
@@ -60,19 +60,30 @@ impl Hub {
             Some(path) => Store::open(path)?,
             None => Store::in_memory()?,
         };
-        let prepared = submit::prepare(&blobs, &[], RunSpec::parse, "run.toml", run)?;
+        let statement = author::statement(&RunSpec::parse("run.toml", run)?, None);
+        let (certificate, signature) = (credentials.certificate(), credentials.sign(&statement)?.into());
+        let (_, key) = credentials.authority().verify_server(&certificate, SystemTime::now())?;
+        let submission = Submission {
+            parse: RunSpec::parse,
+            file: "run.toml".into(),
+            text: run.into(),
+            author: Author { certificate, signature },
+            key,
+        };
+        let prepared = submit::prepare(&blobs, &[], submission)?;
         let run = Coordinator::new(Run {
             id: prepared.spec.name.to_string().parse()?,
             federation: credentials.identity.federation.clone(),
             spec: prepared.spec,
             submitted_by: "op".parse()?,
+            author: Some(prepared.author),
             submitted_at: Timestamp(0),
             model: prepared.model,
             phases: prepared.phases,
             initial: prepared.initial,
         });
         store.commit(&[Write::Run(Box::new(run.clone()))])?;
-        let authority = credentials.authority()?;
+        let authority = credentials.authority().clone();
         let (fuse, jobs) = (Fuse::default(), VecDeque::new());
         Ok(Self { blobs, updates, run, fuse, store, file, jobs, credentials, authority })
     }
@@ -148,7 +159,9 @@ impl Hub {
     pub fn understand(&self, site: &ClientId, message: SiteMessage) -> Result<Option<Input>> {
         let from = site.clone();
         Ok(Some(match message {
-            SiteMessage::Progress { .. } => return Ok(None),
+            SiteMessage::Progress { .. } | SiteMessage::Standby { .. } | SiteMessage::Renew(_) => {
+                return Ok(None);
+            }
             SiteMessage::Update(update) => {
                 let inspection = inspect(&self.updates, update.delta)?;
                 Input::Update { from, update, inspection }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::authority::tests::{Asked, Ca, SITE, judge, load};
 
@@ -14,13 +16,13 @@ struct Event {
 struct Bench {
     ca: Ca,
     dir: tempfile::TempDir,
-    credentials: Arc<Credentials>,
+    credentials: watch::Sender<Arc<Credentials>>,
 }
 
 impl Bench {
     fn new() -> Self {
         let ca = Ca::new();
-        let credentials = Arc::new(load(&ca, &ca.issue(&SITE)));
+        let (credentials, _) = watch::channel(Arc::new(load(&ca, &ca.issue(&SITE))));
         Self { ca, dir: tempfile::tempdir().unwrap(), credentials }
     }
 
@@ -29,7 +31,7 @@ impl Bench {
     }
 
     fn open(&self) -> AuditLog {
-        AuditLog::open(&self.path(), self.credentials.clone(), "test 1").unwrap()
+        AuditLog::open(&self.path(), self.credentials.subscribe(), "test 1").unwrap()
     }
 
     /// A log of two starts with six entries.
@@ -57,6 +59,18 @@ fn a_log_goes_on_over_restarts_and_holds() {
     assert_eq!(verified.hash, hash(lines[5].trim_end()));
     assert!(lines[1].contains("\"event\":\"sent\",\"bytes\":7"), "{}", lines[1]);
     assert!(bench.verify(&lines[..4]).is_ok(), "that the newest are gone is not seen in the file");
+}
+
+#[test]
+fn a_log_goes_on_with_another_certificate_of_the_same_party() {
+    let bench = Bench::new();
+    let mut log = bench.open();
+    log.record(&Event { event: "sent", bytes: 7 }).unwrap();
+    bench.credentials.send_replace(Arc::new(load(&bench.ca, &bench.ca.issue(&SITE))));
+    log.record(&Event { event: "sent", bytes: 8 }).unwrap();
+    let text = fs::read_to_string(bench.path()).unwrap();
+    assert_eq!(verify(text.as_bytes(), &judge(&bench.ca)).unwrap().entries, 4);
+    assert!(text.lines().nth(2).unwrap().contains("\"event\":\"certificate-renewed\""), "{text}");
 }
 
 #[test]
@@ -109,7 +123,8 @@ fn a_log_of_another_history_or_by_another_party_does_not_fit_in() {
         "line 3: entry 3 follows another entry 2 than the one here"
     );
     let south = bench.ca.issue(&Asked { uris: &["sheaf://hearts/site/south"], ..SITE });
-    drop(AuditLog::open(&bench.path(), Arc::new(load(&bench.ca, &south)), "test 1").unwrap());
+    bench.credentials.send_replace(Arc::new(load(&bench.ca, &south)));
+    drop(bench.open());
     let text = fs::read_to_string(bench.path()).unwrap();
     let said = verify(text.as_bytes(), &judge(&bench.ca)).unwrap_err().to_string();
     assert_eq!(said, "line 7: it is by sheaf://hearts/site/south, not by whom the entries before are");
@@ -134,6 +149,7 @@ fn what_a_crash_cut_short_goes_and_the_log_goes_on() {
         assert_eq!(verified.entries, 6, "five whole ones and the start, cut at {cut}");
     }
     fs::write(bench.path(), "this is no log\n").unwrap();
-    let error = AuditLog::open(&bench.path(), bench.credentials.clone(), "test 1").unwrap_err().to_string();
+    let error =
+        AuditLog::open(&bench.path(), bench.credentials.subscribe(), "test 1").unwrap_err().to_string();
     assert!(error.contains("does not end with an entry: move it away"), "{error}");
 }
