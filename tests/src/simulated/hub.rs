@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use sheaf_common::author::{self, Author};
 use sheaf_common::id::{ClientId, Role};
 use sheaf_common::message::{Job, SiteMessage};
 use sheaf_common::run::RunSpec;
