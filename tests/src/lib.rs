@@ -31,6 +31,8 @@ pub struct Federation {
     address: Option<SocketAddr>,
     /// How much the programs log.
     log_level: &'static str,
+    /// The table `[limits]` of the server, if there is one.
+    limits: String,
 }
 
 /// A process that is killed when the value goes.
@@ -44,7 +46,14 @@ impl Federation {
     pub fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         pki::init(&dir.path().join("pki"), &"test".parse()?)?;
-        let this = Self { dir, server: None, sites: Vec::new(), address: None, log_level: "info" };
+        let this = Self {
+            dir,
+            server: None,
+            sites: Vec::new(),
+            address: None,
+            log_level: "info",
+            limits: String::new(),
+        };
         this.issue(Role::Server, "hub")?;
         this.issue(Role::Operator, "op")?;
         this.issue(Role::Viewer, "eye")?;
@@ -73,12 +82,17 @@ impl Federation {
         ))
     }
 
+    /// Lines for the table `[limits]` of a server that is still to start.
+    pub fn limit(&mut self, lines: &str) {
+        self.limits = format!("[limits]\n{lines}\n");
+    }
+
     /// Starts the server, at the address that it had before if it ran already, and waits until it listens.
     pub fn start_server(&mut self) -> Result<SocketAddr> {
         let listen = self.address.map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
-        let identity = self.issue(Role::Server, "hub")?;
+        let (identity, limits) = (self.issue(Role::Server, "hub")?, &self.limits);
         let config = self.path().join("server.toml");
-        fs::write(&config, format!("listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}"))?;
+        fs::write(&config, format!("listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}{limits}"))?;
         let data = self.path().join("server");
         // What a killed server left would be taken for the new one's.
         let address_file = data.join("address");
@@ -145,6 +159,15 @@ impl Federation {
         fs::write(&config, text)?;
         let process = self.spawn("sheaf-client", &config, &format!("{name}.log"))?;
         self.sites.push((name.to_owned(), process));
+        Ok(())
+    }
+
+    /// Stops a site in its tracks, or lets it go on: it is as silent as one whose network is gone.
+    pub fn freeze_site(&self, name: &str, frozen: bool) -> Result<()> {
+        let (_, site) = self.sites.iter().find(|(site, _)| site == name).context("no such site")?;
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let status = Command::new("kill").args([signal, &site.child.id().to_string()]).status()?;
+        anyhow::ensure!(status.success(), "kill failed");
         Ok(())
     }
 
