@@ -22,6 +22,7 @@ use crate::connection::{Connection, Ended};
 use crate::endpoint::{self, EndpointError, IDLE_TIMEOUT};
 use crate::issuer::Issuers;
 use crate::network::{Choice, Network};
+use crate::pace::Pace;
 use crate::tls::{CredentialError, Credentials, peer_identity};
 
 /// How long a client waits for a handshake.
@@ -125,6 +126,8 @@ pub struct Dialer {
     /// `host:port`.
     server: String,
     network: Network,
+    /// Of all transfers, over whichever connection.
+    pace: Arc<Pace>,
     /// Until when UDP is taken to be blocked.
     blocked: Mutex<Option<Instant>>,
 }
@@ -132,7 +135,7 @@ pub struct Dialer {
 impl Dialer {
     /// Reaches `server` (`host:port`) out of `network`.
     pub fn new(server: String, network: Network) -> Self {
-        Self { server, network, blocked: Mutex::new(None) }
+        Self { server, pace: Arc::new(Pace::new(network.limits)), network, blocked: Mutex::new(None) }
     }
 
     /// Connects to the server, which must prove to be a server of our federation.
@@ -144,7 +147,7 @@ impl Dialer {
             Choice::Auto => self.either(&attempt).await?,
         };
         attempt.check(&link)?;
-        Ok(link)
+        Ok(Link { connection: link.connection.at(self.pace.clone()), ..link })
     }
 
     async fn either(&self, attempt: &Attempt<'_>) -> Result<Link, ConnectError> {
@@ -226,12 +229,11 @@ impl Attempt<'_> {
             .map_err(|e| resolve(e.to_string()))?
             .next()
             .ok_or_else(|| resolve("it has no address".into()))?;
-        let endpoint = endpoint::dial(address, self.credentials.client_config(&self.strangers)?)?;
+        let endpoint =
+            endpoint::dial(address, self.credentials.client_config(&self.strangers)?, &self.dialer.network)?;
         let connecting = endpoint.connect(address, &self.name()).map_err(|e| self.refused(e.to_string()))?;
         match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => {
-                Ok(Link { endpoint: Some(endpoint), connection: Connection::Quic(connection) })
-            }
+            Ok(Ok(connection)) => Ok(Link { endpoint: Some(endpoint), connection: connection.into() }),
             Ok(Err(error)) => Err(self.failed(error.into(), |_| self.no_quic())),
             Err(_) => Err(self.no_quic()),
         }
@@ -259,7 +261,7 @@ impl Attempt<'_> {
             .await
             .map_err(|ended| self.failed(ended, |why| self.no_tcp(why)))?;
         tokio::spawn(work);
-        Ok(Link { endpoint: None, connection: Connection::Tcp(connection) })
+        Ok(Link { endpoint: None, connection: connection.into() })
     }
 
     /// The bare TCP connection, straight or through a proxy.

@@ -6,7 +6,7 @@
 //!   where UDP is blocked, and the same to everything above.
 //! * [`network`]: what a party says of the network that it is in; [`dial`] reaches the server through it, by a
 //!   [`proxy`] if need be; [`listener`] takes in whoever comes; [`issuer`] tells of TLS that is looked into on the way.
-//! * [`frames`]: control messages on a stream.
+//! * [`frames`]: control messages on a stream; [`pace`]: how fast bulk may go, and when.
 //! * [`blobs`]: files named by their hash, on disk; [`transfer`] moves them, resumable at any offset; [`chunks`] works
 //!   on long ones on all cores.
 //! * [`base`]: an imported model among blobs, and what it adds to the parameters of a round.
@@ -25,6 +25,7 @@ pub mod issuer;
 pub mod key;
 pub mod listener;
 pub mod network;
+pub mod pace;
 pub mod proxy;
 #[cfg(test)]
 mod simulation;

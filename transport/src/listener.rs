@@ -171,7 +171,7 @@ impl Port {
         live.retain(Closer::is_live);
         live.push(connection.closer());
         drop(live);
-        Ok(Connection::Tcp(connection))
+        Ok(connection.into())
     }
 }
 
@@ -187,7 +187,7 @@ impl Incoming {
     /// Lets the peer prove who it is.
     pub async fn accept(self) -> Result<Connection, Ended> {
         match self.0 {
-            Knock::Quic(incoming) => Ok(Connection::Quic((*incoming).await?)),
+            Knock::Quic(incoming) => Ok((*incoming).await?.into()),
             Knock::Tcp(stream, address, port) => {
                 match timeout(HANDSHAKE, port.handshake(stream, address)).await {
                     Ok(result) => result.map_err(|error| Ended::Broken(error.to_string())),

@@ -17,6 +17,7 @@ use crate::blobs::BlobDir;
 use crate::connection::{Connection, Ended};
 use crate::endpoint;
 use crate::issuer::Issuers;
+use crate::network::Network;
 use crate::tls::Credentials;
 use crate::transfer::TransferError;
 
@@ -122,13 +123,13 @@ impl Site {
         let mut endpoint =
             Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime)).unwrap();
         let tls = credentials.client_config(&Issuers::default()).unwrap();
-        endpoint.set_default_client_config(endpoint::client_config(tls).unwrap());
+        endpoint.set_default_client_config(endpoint::client_config(tls, &Network::default()).unwrap());
         Self { net: net.clone(), number, endpoint, blobs: Blobs::new() }
     }
 
     async fn connect(&self) -> Result<Connection, Ended> {
         let name = Identity::server_dns_name(&"hearts".parse().unwrap());
-        Ok(Connection::Quic(self.endpoint.connect(SERVER, &name).unwrap().await?))
+        Ok(self.endpoint.connect(SERVER, &name).unwrap().await?.into())
     }
 
     /// Works until everything has moved, over as many connections as it takes.
@@ -180,7 +181,7 @@ async fn hub(net: &Net, seed: u64, credentials: &Credentials, blobs: BlobDir) {
         let blobs = blobs.clone();
         tokio::spawn(async move {
             if let Ok(connection) = incoming.await {
-                serve(Connection::Quic(connection), blobs).await;
+                serve(connection.into(), blobs).await;
             }
         });
     }

@@ -32,7 +32,7 @@ async fn at_server(io: DuplexStream, credentials: &Credentials) -> io::Result<Co
     let established = TcpConnection::at_server(tls, SOMEWHERE).await;
     let (connection, work) = established.map_err(io::Error::other)?;
     tokio::spawn(work);
-    Ok(Connection::Tcp(connection))
+    Ok(connection.into())
 }
 
 async fn at_site(io: DuplexStream, credentials: &Credentials) -> io::Result<Connection> {
@@ -42,7 +42,7 @@ async fn at_site(io: DuplexStream, credentials: &Credentials) -> io::Result<Conn
     let established = TcpConnection::at_client(tls, SOMEWHERE).await;
     let (connection, work) = established.map_err(io::Error::other)?;
     tokio::spawn(work);
-    Ok(Connection::Tcp(connection))
+    Ok(connection.into())
 }
 
 /// A site and its server, `rate` bytes per second apart.
@@ -182,7 +182,7 @@ async fn bare() -> (impl Future<Output = Result<Connection, Ended>>, DuplexStrea
         let (connection, work) =
             TcpConnection::establish(theirs, Mode::Server, SOMEWHERE, Vec::new()).await?;
         tokio::spawn(work);
-        Ok(Connection::Tcp(connection))
+        Ok(connection.into())
     };
     (server, ours)
 }
