@@ -25,3 +25,4 @@ pub mod server;
 mod state;
 pub mod store;
 pub mod submit;
+mod throttle;

@@ -91,7 +91,8 @@ impl Server {
         if credentials.identity.role != sheaf_common::id::Role::Server {
             return Err(ServerError::NotAServer(credentials.identity));
         }
-        let listener = Arc::new(Listener::open(config.listen, config.listen_tcp, &credentials).await?);
+        let listener =
+            Arc::new(Listener::open(config.listen, config.listen_tcp, config.limits, &credentials).await?);
         let data = |path: PathBuf| move |source| ServerError::Data { path, source };
         std::fs::create_dir_all(&config.data_dir).map_err(data(config.data_dir.clone()))?;
         let lock = lock(config)?;

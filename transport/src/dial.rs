@@ -11,8 +11,10 @@ use std::time::Duration;
 use quinn::Endpoint;
 use rustls::pki_types::ServerName;
 use sheaf_common::id::{Identity, Role};
+use sheaf_common::status::Transport;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{debug, info};
@@ -100,22 +102,29 @@ impl ConnectError {
     }
 }
 
-/// A connection to a server of our own federation, and the endpoint that carries it.
+/// A connection to a server of our own federation, and what carries it.
 #[derive(Debug)]
 pub struct Link {
-    /// Carries a connection over UDP; dropping it ends it.
-    endpoint: Option<Endpoint>,
+    carrier: Carrier,
     /// The connection.
     pub connection: Connection,
+}
+
+/// What goes on after the last word, until it has arrived.
+#[derive(Debug)]
+enum Carrier {
+    Quic(Endpoint),
+    Tcp(JoinHandle<()>),
 }
 
 impl Link {
     /// Says good-bye and waits until it is said.
     pub async fn close(self) {
         self.connection.close(0, "bye");
-        match self.endpoint {
-            Some(endpoint) => endpoint.wait_idle().await,
-            None => drop(self.connection.closed().await),
+        match self.carrier {
+            Carrier::Quic(endpoint) => endpoint.wait_idle().await,
+            // A panic there has been printed already.
+            Carrier::Tcp(work) => drop(work.await),
         }
     }
 }
@@ -158,7 +167,7 @@ impl Dialer {
             }
         }
         let link = race(attempt.quic(), attempt.tcp()).await?;
-        let over_tcp = link.endpoint.is_none();
+        let over_tcp = link.connection.transport() == Transport::Tcp;
         if over_tcp {
             info!(server = self.server, "no answer over UDP: connected over TCP");
         }
@@ -233,7 +242,9 @@ impl Attempt<'_> {
             endpoint::dial(address, self.credentials.client_config(&self.strangers)?, &self.dialer.network)?;
         let connecting = endpoint.connect(address, &self.name()).map_err(|e| self.refused(e.to_string()))?;
         match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => Ok(Link { endpoint: Some(endpoint), connection: connection.into() }),
+            Ok(Ok(connection)) => {
+                Ok(Link { carrier: Carrier::Quic(endpoint), connection: connection.into() })
+            }
             Ok(Err(error)) => Err(self.failed(error.into(), |_| self.no_quic())),
             Err(_) => Err(self.no_quic()),
         }
@@ -260,8 +271,8 @@ impl Attempt<'_> {
         let (connection, work) = TcpConnection::at_client(tls, address)
             .await
             .map_err(|ended| self.failed(ended, |why| self.no_tcp(why)))?;
-        tokio::spawn(work);
-        Ok(Link { endpoint: None, connection: connection.into() })
+        let carrier = Carrier::Tcp(tokio::spawn(work));
+        Ok(Link { carrier, connection: connection.into() })
     }
 
     /// The bare TCP connection, straight or through a proxy.

@@ -183,3 +183,16 @@ fn mtu() -> MtuDiscoveryConfig {
     config.upper_bound(MTU_MAX);
     config
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_shrink_as_connections_become_many() {
+        let window = |connections| window_among(connections).into_inner();
+        assert_eq!((window(1), window(200)), (32 << 20, 32 << 20));
+        assert_eq!(window(400), 16 << 20);
+        assert_eq!(window(1_000_000), 1 << 20);
+    }
+}

@@ -5,7 +5,8 @@
 //! * [`endpoint`]: QUIC with settings for long trainings behind firewalls; [`connection`] is one over it, or over TCP
 //!   where UDP is blocked, and the same to everything above.
 //! * [`network`]: what a party says of the network that it is in; [`dial`] reaches the server through it, by a
-//!   [`proxy`] if need be; [`listener`] takes in whoever comes; [`issuer`] tells of TLS that is looked into on the way.
+//!   [`proxy`] if need be; [`listener`] takes in whoever comes, as many as
+//!   [`gate`] lets in; [`issuer`] tells of TLS that is looked into on the way.
 //! * [`frames`]: control messages on a stream; [`pace`]: how fast bulk may go, and when.
 //! * [`blobs`]: files named by their hash, on disk; [`transfer`] moves them, resumable at any offset; [`chunks`] works
 //!   on long ones on all cores.
@@ -21,6 +22,7 @@ pub mod connection;
 pub mod dial;
 pub mod endpoint;
 pub mod frames;
+pub mod gate;
 pub mod issuer;
 pub mod key;
 pub mod listener;

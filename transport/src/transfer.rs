@@ -5,14 +5,19 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::{BlobReply, Open};
+use tokio::time::timeout;
 
 use crate::blobs::{BlobDir, BlobError, BlobWriter, CHUNK};
-use crate::connection::{Connection, RecvStream, SendStream};
+use crate::connection::{Connection, Lost, RecvStream, SendStream};
 use crate::frames;
 use crate::pace::{Pace, Way};
+
+/// A transfer of which nothing comes for so long is given up: it holds a file open.
+const STALL: Duration = Duration::from_secs(60);
 
 /// A transfer did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +181,8 @@ async fn receive(
     let mut buffer = vec![0; pace.piece(Way::Down, CHUNK)];
     let mut filled = 0;
     loop {
-        let read = recv.read(&mut buffer[filled..]).await;
+        let read = timeout(STALL, recv.read(&mut buffer[filled..])).await;
+        let read = read.unwrap_or_else(|_| Err(Lost("nothing came for a minute".into())));
         filled += read.as_ref().ok().and_then(|read| *read).unwrap_or(0);
         let more = matches!(read, Ok(Some(_)));
         if filled == buffer.len() || !more {

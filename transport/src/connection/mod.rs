@@ -12,6 +12,7 @@ use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 use sheaf_common::status::Transport;
 
+use crate::gate::Pass;
 use crate::pace::Pace;
 use tcp::TcpConnection;
 
@@ -20,6 +21,8 @@ use tcp::TcpConnection;
 pub struct Connection {
     carrier: Carrier,
     pace: Arc<Pace>,
+    /// At a server: its place among the connections.
+    _pass: Option<Arc<Pass>>,
 }
 
 #[derive(Clone, Debug)]
@@ -30,13 +33,13 @@ enum Carrier {
 
 impl From<quinn::Connection> for Connection {
     fn from(quic: quinn::Connection) -> Self {
-        Self { carrier: Carrier::Quic(quic), pace: Arc::default() }
+        Self { carrier: Carrier::Quic(quic), pace: Arc::default(), _pass: None }
     }
 }
 
 impl From<TcpConnection> for Connection {
     fn from(tcp: TcpConnection) -> Self {
-        Self { carrier: Carrier::Tcp(tcp), pace: Arc::default() }
+        Self { carrier: Carrier::Tcp(tcp), pace: Arc::default(), _pass: None }
     }
 }
 
@@ -83,6 +86,11 @@ impl Connection {
     /// Moves what `transfer` moves over it at this pace, together with all others that have the same.
     pub fn at(self, pace: Arc<Pace>) -> Self {
         Self { pace, ..self }
+    }
+
+    /// Holds its place until its last clone is dropped.
+    pub(crate) fn holding(self, pass: Option<Pass>) -> Self {
+        Self { _pass: pass.map(Arc::new), ..self }
     }
 
     pub(crate) fn pace(&self) -> &Pace {
