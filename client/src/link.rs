@@ -15,6 +15,9 @@ use tracing::{debug, info, warn};
 /// Shortest and longest pause between two attempts.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
+/// How long the reason for an end may be behind the end.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// What the connection tells the daemon.
 #[derive(Debug)]
 pub enum Event {
@@ -54,10 +57,9 @@ pub async fn keep(
         let ended = match dialer.connect(&credentials).await {
             Ok(link) => {
                 let ended = talk(&link, &events, &mut outbox, &mut pause).await;
-                // The connection's own word on why it ended says more than the stream's.
-                let ended = match (ended, link.connection.close_reason()) {
-                    (Err(Ended::Frame(_)), Some(why)) => Err(Ended::Closed(why)),
-                    (ended, _) => ended,
+                let ended = match ended {
+                    Err(Ended::Frame(error)) => Err(explained(error, &link).await),
+                    ended => ended,
                 };
                 link.close().await;
                 if events.send(Event::Down).await.is_err() {
@@ -74,6 +76,14 @@ pub async fn keep(
             return;
         }
         pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+/// The connection's own word on why it ended says more than the stream's, and may be a moment behind it.
+async fn explained(error: FrameError, link: &Link) -> Ended {
+    match tokio::time::timeout(LAST_WORD, link.connection.closed()).await {
+        Ok(why) => Ended::Closed(why),
+        Err(_) => Ended::Frame(error),
     }
 }
 
