@@ -43,8 +43,8 @@ impl Gate for SiteGate {
     }
 
     fn hold(&self, run: &RunId, job: &Job, author: &Name) -> Option<String> {
-        if let Some(hours) = self.policy.hours.filter(|hours| !hours.contains(minute_of_the_day())) {
-            return Some(format!("this site begins nothing but at {hours}, its local time"));
+        if let Some(hours) = self.policy.hours.filter(|hours| !hours.are_now()) {
+            return Some(format!("this site begins nothing but at {hours}, by its own clock"));
         }
         if !self.policy.ask {
             return None;
@@ -62,10 +62,4 @@ impl Gate for SiteGate {
             }
         }
     }
-}
-
-/// On the clock on the wall.
-fn minute_of_the_day() -> u16 {
-    let time = jiff::Zoned::now().time();
-    u16::from(time.hour().unsigned_abs()) * 60 + u16::from(time.minute().unsigned_abs())
 }

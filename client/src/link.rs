@@ -14,6 +14,9 @@ use tracing::{debug, info, warn};
 /// Shortest and longest pause between two attempts.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
+/// How long the reason for an end may be behind the end.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// What the connection tells the daemon.
 #[derive(Debug)]
 pub enum Event {
@@ -59,10 +62,9 @@ pub async fn keep(
                     ended = talk(&link, &events, &mut outbox, &mut pause) => ended,
                     Ok(()) = credentials.changed() => Err(Ended::Renewed),
                 };
-                // The connection's own word on why it ended says more than the stream's.
-                let ended = match (ended, link.connection.close_reason()) {
-                    (Err(Ended::Frame(_)), Some(why)) => Err(Ended::Closed(why)),
-                    (ended, _) => ended,
+                let ended = match ended {
+                    Err(Ended::Frame(error)) => Err(explained(error, &link).await),
+                    ended => ended,
                 };
                 link.close().await;
                 if events.send(Event::Down).await.is_err() {
@@ -81,6 +83,14 @@ pub async fn keep(
             Ok(()) = credentials.changed() => {}
         }
         pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+/// The connection's own word on why it ended says more than the stream's, and may be a moment behind it.
+async fn explained(error: FrameError, link: &Link) -> Ended {
+    match tokio::time::timeout(LAST_WORD, link.connection.closed()).await {
+        Ok(why) => Ended::Closed(why),
+        Err(_) => Ended::Frame(error),
     }
 }
 

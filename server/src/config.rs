@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use sheaf_common::config::{self, ConfigError, Invalid};
+use sheaf_transport::gate::Limits;
 use sheaf_transport::tls::CredentialPaths;
 
 use crate::retention::Retention;
@@ -17,6 +18,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// The TCP port for sites whose network lets no UDP out, if there is to be one; port 0 takes UDP's number.
     pub listen_tcp: Option<SocketAddr>,
+    /// How many may be connected.
+    pub limits: Limits,
     /// Where everything durable lies; made when it is not there.
     pub data_dir: PathBuf,
     /// Certificate, key and CA.
@@ -63,6 +66,8 @@ struct Written {
     listen: String,
     listen_tcp: Option<String>,
     data_dir: PathBuf,
+    #[serde(default)]
+    limits: WrittenLimits,
     identity: WrittenIdentity,
     #[serde(default)]
     retention: WrittenRetention,
@@ -125,6 +130,36 @@ impl TryFrom<WrittenEnrolment> for EnrolmentConfig {
     }
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenLimits {
+    connections: Option<usize>,
+    connections_per_address: Option<usize>,
+    handshakes: Option<usize>,
+}
+
+impl TryFrom<WrittenLimits> for Limits {
+    type Error = Invalid;
+
+    fn try_from(written: WrittenLimits) -> Result<Self, Invalid> {
+        let WrittenLimits { connections, connections_per_address, handshakes } = written;
+        let positive = |key: &str, written: Option<usize>, default: usize| match written {
+            Some(0) => Err(Invalid::new(format!("limits.{key}"), "0 lets nobody in; write 1 or more")),
+            written => Ok(written.unwrap_or(default)),
+        };
+        let default = Self::default();
+        Ok(Self {
+            connections: positive("connections", connections, default.connections)?,
+            connections_per_address: positive(
+                "connections_per_address",
+                connections_per_address,
+                default.connections_per_address,
+            )?,
+            handshakes: positive("handshakes", handshakes, default.handshakes)?,
+        })
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenIdentity {
@@ -145,9 +180,9 @@ impl TryFrom<Written> for ServerConfig {
         };
         let WrittenIdentity { certificate, key, ca } = written.identity;
         let identity = CredentialPaths { certificate, key, ca };
+        let (limits, retention) = (written.limits.try_into()?, written.retention.try_into()?);
         let enrolment = written.enrolment.map(TryInto::try_into).transpose()?;
-        let (data_dir, retention) = (written.data_dir, written.retention.try_into()?);
-        Ok(Self { listen, listen_tcp, data_dir, identity, retention, enrolment })
+        Ok(Self { listen, listen_tcp, limits, data_dir: written.data_dir, identity, retention, enrolment })
     }
 }
 

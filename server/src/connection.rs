@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sheaf_common::enrolment::EnrollReply;
-use sheaf_common::id::{ClientId, Federation, Identity, Role};
+use sheaf_common::id::{ClientId, Federation, Identity, Name, Role};
 use sheaf_common::message::{Hello, Open, Reply, Request, ServerMessage, SiteMessage};
 use sheaf_common::secagg::message::Answer;
 use sheaf_common::secagg::server::Evidence;
@@ -20,7 +20,7 @@ use sheaf_transport::listener::Incoming;
 use sheaf_transport::reload::Current;
 use sheaf_transport::tls::{self, Credentials, is_enrolment, peer_identity};
 use sheaf_transport::transfer::{self, TransferError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::{Instrument, debug, error, info, warn};
 
 use crate::aggregation::inspect;
@@ -29,12 +29,16 @@ use crate::enrolment::desk::{self, Shown};
 use crate::enrolment::limit::Limiter;
 use crate::registry::{Access, PeerId};
 use crate::server::now;
+use crate::throttle::Throttle;
 
 /// Version of the programs, said in every welcome.
 pub const SOFTWARE: &str = concat!("sheaf ", env!("CARGO_PKG_VERSION"));
 
 /// A stranger must say what it wants within this time.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Blobs that a peer may be sending at once; each takes a file and a buffer.
+const UPLOADS: usize = 4;
 
 /// Characters of a peer's own words that are kept.
 const WORDS: usize = 500;
@@ -150,7 +154,8 @@ pub async fn serve(context: Arc<Context>, incoming: Incoming, peer: PeerId) {
         }
     };
     let span = tracing::info_span!("peer", %identity, transport = %connection.transport());
-    let peer = Connected { context, connection, peer, identity };
+    let uploads = Arc::new(Semaphore::new(UPLOADS));
+    let peer = Connected { context, connection, peer, identity, uploads };
     let (events, id) = (peer.context.events.clone(), peer.peer);
     peer.run().instrument(span).await;
     // The loop may be gone already, which is fine.
@@ -163,6 +168,8 @@ struct Connected {
     connection: Connection,
     peer: PeerId,
     identity: Identity,
+    /// A place for each blob that it may be sending.
+    uploads: Arc<Semaphore>,
 }
 
 impl Connected {
@@ -277,7 +284,9 @@ impl Connected {
             Ok(())
         };
         let reader = async {
+            let mut throttle = Throttle::new();
             loop {
+                throttle.next().await;
                 let message = plain(frames::read::<SiteMessage>(&mut recv).await?);
                 let finding =
                     Finding { inspection: self.inspect(&message).await, evidence: self.evidence(&message) };
@@ -345,7 +354,9 @@ impl Connected {
         }
         let federation = self.context.federation.clone();
         frames::write(&mut send, &Reply::Welcome { federation, software: SOFTWARE.into() }).await?;
+        let mut throttle = Throttle::new();
         loop {
+            throttle.next().await;
             let request = match frames::read::<Request>(&mut recv).await {
                 Err(FrameError::Closed) => return Ok(()),
                 other => other?,
@@ -404,13 +415,17 @@ impl Connected {
         blob: sheaf_common::blob::BlobId,
         length: u64,
     ) -> Result<(), TransferError> {
-        if let Err(why) = self.permission(Access::Put(length)).await {
+        if let Err(why) = self.permission(Access::Put(blob, length)).await {
             info!(%why, "a blob was refused");
             return transfer::refuse(send, blob, why).await.map(drop);
         }
+        let Ok(_place) = self.uploads.try_acquire() else {
+            let why = format!("{UPLOADS} of your blobs are under way already");
+            return transfer::refuse(send, blob, why).await.map(drop);
+        };
         let Identity { role, name, .. } = &self.identity;
         let dir = if *role == Role::Site { &self.context.updates } else { &self.context.blobs };
-        let sender = format!("{role}.{name}");
+        let sender = sender(*role, name);
         let moved =
             transfer::serve_put(send, recv, dir, &sender, blob, length).await.inspect_err(|error| {
                 if let TransferError::Blob(error) = error {
@@ -429,6 +444,11 @@ async fn expiry(end: i64) {
         // In pieces, so that a clock that is set is noticed.
         tokio::time::sleep(end.since(now()).min(EXPIRY_PIECE)).await;
     }
+}
+
+/// Under which name the unfinished blobs of a party lie.
+pub(crate) fn sender(role: Role, name: &Name) -> String {
+    format!("{role}.{name}")
 }
 
 /// A site's message as it may be shown: its own words end up on operators' terminals.

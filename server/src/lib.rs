@@ -33,3 +33,4 @@ pub mod server;
 mod state;
 pub mod store;
 pub mod submit;
+mod throttle;

@@ -1,6 +1,6 @@
 //! Who is connected, how to reach them, and which blobs each may move.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Identity, Role};
@@ -20,7 +20,7 @@ pub enum Access {
     /// To fetch a blob.
     Get(BlobId),
     /// To send a blob of so many bytes.
-    Put(u64),
+    Put(BlobId, u64),
 }
 
 /// One connection.
@@ -55,7 +55,13 @@ pub struct Registry {
     peers: BTreeMap<PeerId, Peer>,
     sites: BTreeMap<ClientId, Site>,
     traffic: BTreeMap<ClientId, Traffic>,
+    /// The last blobs that each site began to send.
+    begun: BTreeMap<ClientId, VecDeque<BlobId>>,
 }
+
+/// Blobs of a site that may be on disk without being named in an update: its quota is so many times what an update
+/// has.
+const BEGUN: usize = 4;
 
 /// Bytes of blobs that a site moved since the server started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,14 +175,26 @@ impl Registry {
         match (access, peer.identity.role) {
             (Access::Get(blob), _) if peer.may_get.contains(&blob) => Ok(()),
             (Access::Get(_), _) => Err("nothing that you were sent names it".into()),
-            (Access::Put(_), Role::Operator) => Ok(()),
-            (Access::Put(length), Role::Site) => match peer.may_put {
+            (Access::Put(..), Role::Operator) => Ok(()),
+            (Access::Put(_, length), Role::Site) => match peer.may_put {
                 Some(expected) if expected == length => Ok(()),
                 Some(expected) => Err(format!("an update of this run has {expected} bytes, not {length}")),
                 None => Err("no task of yours asks for an update".into()),
             },
-            (Access::Put(_), Role::Viewer | Role::Server) => Err("your role may not send blobs".into()),
+            (Access::Put(..), Role::Viewer | Role::Server) => Err("your role may not send blobs".into()),
         }
+    }
+
+    /// A peer begins to send a blob that it may send. Returns the one that a site must give up for it: an honest site
+    /// sends one at a time.
+    pub fn begin(&mut self, peer: PeerId, blob: BlobId) -> Option<(ClientId, BlobId)> {
+        let peer = self.peers.get(&peer).filter(|peer| peer.identity.role == Role::Site)?;
+        let site = ClientId(peer.identity.name.clone());
+        let begun = self.begun.entry(site.clone()).or_default();
+        begun.retain(|earlier| *earlier != blob);
+        begun.push_back(blob);
+        let given_up = if begun.len() > BEGUN { begun.pop_front() } else { None };
+        given_up.map(|blob| (site, blob))
     }
 
     /// Counts blob bytes of a site.

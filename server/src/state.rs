@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sheaf_common::blob::BlobId;
-use sheaf_common::id::{ClientId, Federation, Name, RunId};
+use sheaf_common::id::{ClientId, Federation, Name, Role, RunId};
 use sheaf_common::message::{EvaluateTask, Job, Reply, ServerMessage, SiteMessage, TaskId, TrainTask};
 use sheaf_common::model::{Manifest, ModelInfo};
 use sheaf_common::run::SecureAggregation;
@@ -14,12 +14,12 @@ use sheaf_transport::blobs::{BlobDir, BlobError};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use crate::connection::{Event, Finding, Joined};
+use crate::connection::{Event, Finding, Joined, sender};
 use crate::core::queue::{Waiting, startable};
 use crate::core::{Coordinator, Effect, Input, Run, Summed};
 use crate::enrolment::state::Registrar;
 use crate::journal::{Step, step};
-use crate::registry::Registry;
+use crate::registry::{Access, PeerId, Registry};
 use crate::server::now;
 use crate::store::{SeenSite, Store, StoreError, Write};
 use crate::submit::{Prepared, SubmitError};
@@ -154,7 +154,7 @@ impl State {
             Event::Message(peer, site, message, finding) if self.registry.is_current(&site, peer) => {
                 self.on_message(&site, message, finding);
             }
-            Event::Access(peer, access, reply) => _ = reply.send(self.registry.permits(peer, access)),
+            Event::Access(peer, access, reply) => _ = reply.send(self.permit(peer, access)),
             Event::Moved(peer, down, up) => self.registry.count(peer, down, up),
             Event::Closed(peer) => {
                 if let Some(site) = self.registry.remove(peer) {
@@ -167,6 +167,21 @@ impl State {
             Event::Enroll(shown, reply) => self.on_enroll(shown, reply),
             Event::Message(..) | Event::Request(..) => {}
         }
+    }
+
+    fn permit(&mut self, peer: PeerId, access: Access) -> Result<(), String> {
+        self.registry.permits(peer, access)?;
+        if let Access::Put(blob, _) = access
+            && let Some((site, old)) = self.registry.begin(peer, blob)
+            && !self.runs.iter().any(|run| run.holds(old))
+        {
+            let from = sender(Role::Site, &site.0);
+            let removed = self.updates.remove(old).and_then(|()| self.updates.remove_partial(old, &from));
+            if let Err(error) = removed {
+                warn!(%site, %error, "a blob that nothing names stays on disk");
+            }
+        }
+        Ok(())
     }
 
     fn on_joined(&mut self, joined: Joined) {

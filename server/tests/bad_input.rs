@@ -54,6 +54,10 @@ fn each_mistake_gets_its_sentence() -> Result<()> {
             "sheaf-server: cannot open UDP 192.0.2.1:4433",
         ),
         (
+            format!("{good}{hub}[limits]\nhandshakes = 0\n"),
+            "sheaf-server: server.toml:8: limits.handshakes: 0 lets nobody in; write 1 or more",
+        ),
+        (
             format!("{good}listen_tcp = \"443\"\n{hub}"),
             "sheaf-server: server.toml:3: listen_tcp: `443` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\", or \"off\"",
         ),

@@ -88,18 +88,17 @@ impl Federation {
         ))
     }
 
+    /// Lines for the table `[limits]` of a server that is still to start.
+    pub fn limit(&mut self, lines: &str) {
+        self.configure_server(&format!("[limits]\n{lines}\n"));
+    }
+
     /// Starts the server, at the address that it had before if it ran already, and waits until it listens.
     pub fn start_server(&mut self) -> Result<SocketAddr> {
         let listen = self.address.map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
-        let identity = self.issue(Role::Server, "hub")?;
+        let (identity, tables) = (self.issue(Role::Server, "hub")?, &self.server_toml);
         let config = self.path().join("server.toml");
-        fs::write(
-            &config,
-            format!(
-                "listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}{more}",
-                more = self.server_toml
-            ),
-        )?;
+        fs::write(&config, format!("listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}{tables}"))?;
         let data = self.path().join("server");
         // What a killed server left would be taken for the new one's.
         let address_file = data.join("address");
@@ -166,6 +165,15 @@ impl Federation {
         fs::write(&config, text)?;
         let process = self.spawn("sheaf-client", &config, &format!("{name}.log"))?;
         self.sites.push((name.to_owned(), process));
+        Ok(())
+    }
+
+    /// Stops a site in its tracks, or lets it go on: it is as silent as one whose network is gone.
+    pub fn freeze_site(&self, name: &str, frozen: bool) -> Result<()> {
+        let (_, site) = self.sites.iter().find(|(site, _)| site == name).context("no such site")?;
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let status = Command::new("kill").args([signal, &site.child.id().to_string()]).status()?;
+        anyhow::ensure!(status.success(), "kill failed");
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Who may do what, over the real protocol: every request there is, with the certificate of every role.
 
 use anyhow::{Context, Result, bail};
+use sheaf_common::author::Author;
 use sheaf_common::blob::BlobId;
 use sheaf_common::enrolment::Pin;
 use sheaf_common::id::Role;
@@ -13,8 +14,9 @@ use sheaf_transport::transfer;
 /// One of each. A new request is added here before this compiles again, and to [`place`].
 fn every_request() -> Result<Vec<Request>> {
     let (file, text) = ("run.toml".to_owned(), String::new());
+    let author = Author { certificate: Vec::new(), signature: [0; 64].into() };
     Ok(vec![
-        Request::Submit { file: file.clone(), text: text.clone() },
+        Request::Submit { file: file.clone(), text: text.clone(), author: author.clone() },
         Request::Runs,
         Request::Run("toy".parse()?),
         Request::Stop("toy".parse()?),
@@ -23,7 +25,7 @@ fn every_request() -> Result<Vec<Request>> {
         Request::Models,
         Request::Export { run: "toy".parse()?, round: None },
         Request::Stand { site: "a".parse()?, standing: Standing::Revoked, keep_updates: false },
-        Request::Survey { file, text },
+        Request::Survey { file, text, author },
         Request::Invite { site: "a".parse()?, valid_ms: 1000, pin: Pin([0; 32]) },
         Request::Waiting,
         Request::Approve { site: "a".parse()?, chain: Vec::new() },

@@ -217,7 +217,7 @@ impl BlobDir {
     /// Goes on with (or starts) the arrival of `blob` from `sender`: what came before is kept, and counted in
     /// [`BlobWriter::length`].
     pub fn resume(&self, blob: BlobId, sender: &str) -> Result<BlobWriter, BlobError> {
-        let path = self.root.join("partial").join(format!("{blob}.{sender}"));
+        let path = self.partial(blob, sender);
         let mut file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -253,6 +253,19 @@ impl BlobDir {
         }
         blobs.sort();
         Ok(blobs)
+    }
+
+    /// Removes what has arrived of `blob` from `sender`; nothing is fine.
+    pub fn remove_partial(&self, blob: BlobId, sender: &str) -> Result<(), BlobError> {
+        let path = self.partial(blob, sender);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path, error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn partial(&self, blob: BlobId, sender: &str) -> PathBuf {
+        self.root.join("partial").join(format!("{blob}.{sender}"))
     }
 
     /// Removes what never finished arriving since before the program started.

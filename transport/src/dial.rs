@@ -11,8 +11,10 @@ use std::time::Duration;
 use quinn::Endpoint;
 use rustls::pki_types::ServerName;
 use sheaf_common::id::{Federation, Identity, Role};
+use sheaf_common::status::Transport;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{debug, info};
@@ -22,6 +24,7 @@ use crate::connection::{Connection, Ended};
 use crate::endpoint::{self, EndpointError, IDLE_TIMEOUT};
 use crate::issuer::Issuers;
 use crate::network::{Choice, Network};
+use crate::pace::Pace;
 use crate::tls::{CredentialError, Credentials, peer_identity};
 
 /// How long a client waits for a handshake.
@@ -99,22 +102,29 @@ impl ConnectError {
     }
 }
 
-/// A connection to a server of our own federation, and the endpoint that carries it.
+/// A connection to a server of our own federation, and what carries it.
 #[derive(Debug)]
 pub struct Link {
-    /// Carries a connection over UDP; dropping it ends it.
-    endpoint: Option<Endpoint>,
+    carrier: Carrier,
     /// The connection.
     pub connection: Connection,
+}
+
+/// What goes on after the last word, until it has arrived.
+#[derive(Debug)]
+enum Carrier {
+    Quic(Endpoint),
+    Tcp(JoinHandle<()>),
 }
 
 impl Link {
     /// Says good-bye and waits until it is said.
     pub async fn close(self) {
         self.connection.close(0, "bye");
-        match self.endpoint {
-            Some(endpoint) => endpoint.wait_idle().await,
-            None => drop(self.connection.closed().await),
+        match self.carrier {
+            Carrier::Quic(endpoint) => endpoint.wait_idle().await,
+            // A panic there has been printed already.
+            Carrier::Tcp(work) => drop(work.await),
         }
     }
 }
@@ -125,6 +135,8 @@ pub struct Dialer {
     /// `host:port`.
     server: String,
     network: Network,
+    /// Of all transfers, over whichever connection.
+    pace: Arc<Pace>,
     /// Until when UDP is taken to be blocked.
     blocked: Mutex<Option<Instant>>,
 }
@@ -132,7 +144,7 @@ pub struct Dialer {
 impl Dialer {
     /// Reaches `server` (`host:port`) out of `network`.
     pub fn new(server: String, network: Network) -> Self {
-        Self { server, network, blocked: Mutex::new(None) }
+        Self { server, pace: Arc::new(Pace::new(network.limits)), network, blocked: Mutex::new(None) }
     }
 
     /// Connects to the server, which must prove to be a server of our federation.
@@ -142,7 +154,7 @@ impl Dialer {
         let attempt = Attempt { dialer: self, tls, federation, strangers };
         let link = self.attempt(&attempt).await?;
         attempt.check(&link)?;
-        Ok(link)
+        Ok(Link { connection: link.connection.at(self.pace.clone()), ..link })
     }
 
     /// Connects to what passes for a server of `federation`, as `tls` alone judges it.
@@ -170,7 +182,7 @@ impl Dialer {
             }
         }
         let link = race(attempt.quic(), attempt.tcp()).await?;
-        let over_tcp = link.endpoint.is_none();
+        let over_tcp = link.connection.transport() == Transport::Tcp;
         if over_tcp {
             info!(server = self.server, "no answer over UDP: connected over TCP");
         }
@@ -242,11 +254,11 @@ impl Attempt<'_> {
             .map_err(|e| resolve(e.to_string()))?
             .next()
             .ok_or_else(|| resolve("it has no address".into()))?;
-        let endpoint = endpoint::dial(address, self.tls.clone())?;
+        let endpoint = endpoint::dial(address, self.tls.clone(), &self.dialer.network)?;
         let connecting = endpoint.connect(address, &self.name()).map_err(|e| self.refused(e.to_string()))?;
         match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => {
-                Ok(Link { endpoint: Some(endpoint), connection: Connection::Quic(connection) })
+                Ok(Link { carrier: Carrier::Quic(endpoint), connection: connection.into() })
             }
             Ok(Err(error)) => Err(self.failed(error.into(), |_| self.no_quic())),
             Err(_) => Err(self.no_quic()),
@@ -274,8 +286,8 @@ impl Attempt<'_> {
         let (connection, work) = TcpConnection::at_client(tls, address)
             .await
             .map_err(|ended| self.failed(ended, |why| self.no_tcp(why)))?;
-        tokio::spawn(work);
-        Ok(Link { endpoint: None, connection: Connection::Tcp(connection) })
+        let carrier = Carrier::Tcp(tokio::spawn(work));
+        Ok(Link { carrier, connection: connection.into() })
     }
 
     /// The bare TCP connection, straight or through a proxy.

@@ -6,15 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::network::{Congestion, Network};
+use crate::pace::Rate;
 use crate::tls::{CredentialError, Credentials};
 
 /// Bytes that one stream may have in flight: 1 Gbit/s over 128 ms.
 const STREAM_WINDOW: u32 = 16 << 20;
+
+/// The same at least, with a limit on fetching.
+const STREAM_WINDOW_MIN: u32 = 64 << 10;
 
 /// Bytes that one connection may have in flight, in either direction.
 const CONNECTION_WINDOW: u32 = 32 << 20;
@@ -28,6 +34,19 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// A connection is given up after so much silence.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest UDP payload that is tried: what Ethernet carries over IPv6. quinn hands the kernel ten datagrams at once,
+/// which together must stay below 64 KiB: with segmentation offload, beyond 6500 bytes each every one would be lost
+/// without a word.
+const MTU_MAX: u16 = 1452;
+
+const _: () = assert!(MTU_MAX <= 6500);
+
+/// Connections with whole windows. What all may have in flight together is bounded by what these may.
+const WHOLE_WINDOWS: usize = 200;
+
+/// No connection's window is smaller: 100 Mbit/s over 80 ms.
+const WINDOW_MIN: u32 = 1 << 20;
 
 /// Kernel buffers of the UDP socket; the usual 208 KiB lose packets at speed.
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -71,8 +90,14 @@ pub(crate) fn server_config(
     let tls = QuicServerConfig::try_from(credentials.server_config(strangers)?);
     let tls = tls.map_err(|e| EndpointError::Tls(e.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(Arc::new(transport()));
+    config.transport_config(Arc::new(transport(Congestion::Cubic, STREAM_WINDOW)));
     Ok(config)
+}
+
+/// The window of one of so many connections: the server's memory is bounded by their sum.
+pub(crate) fn window_among(connections: usize) -> VarInt {
+    let share = u64::from(CONNECTION_WINDOW) * WHOLE_WINDOWS as u64 / connections.max(WHOLE_WINDOWS) as u64;
+    VarInt::from_u32(u32::try_from(share).unwrap_or(CONNECTION_WINDOW).max(WINDOW_MIN))
 }
 
 /// Lets a restarted server tell the peers of its former self at once that their connections are gone: it must
@@ -86,21 +111,31 @@ pub(crate) fn restartable(secret: &[u8; 32]) -> EndpointConfig {
 }
 
 /// A client's endpoint; the `server`'s address decides the family.
-pub(crate) fn dial(server: SocketAddr, tls: rustls::ClientConfig) -> Result<Endpoint, EndpointError> {
+pub(crate) fn dial(
+    server: SocketAddr,
+    tls: rustls::ClientConfig,
+    network: &Network,
+) -> Result<Endpoint, EndpointError> {
     let any = match server {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let mut endpoint = endpoint(any, EndpointConfig::default(), None)?;
-    endpoint.set_default_client_config(client_config(tls)?);
+    endpoint.set_default_client_config(client_config(tls, network)?);
     Ok(endpoint)
 }
 
 /// What a client makes of a connection.
-pub(crate) fn client_config(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, EndpointError> {
+pub(crate) fn client_config(
+    tls: rustls::ClientConfig,
+    network: &Network,
+) -> Result<quinn::ClientConfig, EndpointError> {
     let tls = QuicClientConfig::try_from(tls).map_err(|e| EndpointError::Tls(e.to_string()))?;
+    // What is in flight is not held back by a limit on fetching: no more than a second's worth may be.
+    let limit = network.limits.download.map_or(u64::MAX, Rate::bytes_per_second);
+    let window = STREAM_WINDOW.min(u32::try_from(limit).unwrap_or(u32::MAX)).max(STREAM_WINDOW_MIN);
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(Arc::new(transport()));
+    config.transport_config(Arc::new(transport(network.congestion, window)));
     Ok(config)
 }
 
@@ -127,16 +162,45 @@ fn endpoint(
     Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime)).map_err(bind)
 }
 
-fn transport() -> TransportConfig {
+/// The settings that both sides share. `window` bounds what a stream may have in flight towards us.
+fn transport(congestion: Congestion, window: u32) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .stream_receive_window(VarInt::from_u32(window))
+        // Without a limit of its own a connection could make us hold a window for each of its streams.
+        .receive_window(VarInt::from_u32(window.saturating_mul(2)))
         .send_window(u64::from(CONNECTION_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
-        .datagram_receive_buffer_size(None);
+        // Nothing here travels in datagrams of its own.
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(mtu()));
+    match congestion {
+        Congestion::Cubic => config.congestion_controller_factory(Arc::new(CubicConfig::default())),
+        Congestion::Bbr => config.congestion_controller_factory(Arc::new(BbrConfig::default())),
+    };
     config
+}
+
+/// Larger datagrams cost less work, and Ethernet carries [`MTU_MAX`] bytes. A path that stops carrying them (a black
+/// hole) is noticed, and tried again later.
+fn mtu() -> MtuDiscoveryConfig {
+    let mut config = MtuDiscoveryConfig::default();
+    config.upper_bound(MTU_MAX);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_shrink_as_connections_become_many() {
+        let window = |connections| window_among(connections).into_inner();
+        assert_eq!((window(1), window(200)), (32 << 20, 32 << 20));
+        assert_eq!(window(400), 16 << 20);
+        assert_eq!(window(1_000_000), 1 << 20);
+    }
 }

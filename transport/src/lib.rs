@@ -7,8 +7,9 @@
 //! * [`endpoint`]: QUIC with settings for long trainings behind firewalls; [`connection`] is one over it, or over TCP
 //!   where UDP is blocked, and the same to everything above.
 //! * [`network`]: what a party says of the network that it is in; [`dial`] reaches the server through it, by a
-//!   [`proxy`] if need be; [`listener`] takes in whoever comes; [`issuer`] tells of TLS that is looked into on the way.
-//! * [`frames`]: control messages on a stream.
+//!   [`proxy`] if need be; [`listener`] takes in whoever comes, as many as
+//!   [`gate`] lets in; [`issuer`] tells of TLS that is looked into on the way.
+//! * [`frames`]: control messages on a stream; [`pace`]: how fast bulk may go, and when.
 //! * [`blobs`]: files named by their hash, on disk; [`transfer`] moves them, resumable at any offset; [`chunks`] works
 //!   on long ones on all cores. [`durable`]: files and folders that survive a loss of power.
 //! * [`base`]: an imported model among blobs, and what it adds to the parameters of a round.
@@ -27,10 +28,12 @@ pub mod endpoint;
 pub mod enrolment;
 pub mod files;
 pub mod frames;
+pub mod gate;
 pub mod issuer;
 pub mod key;
 pub mod listener;
 pub mod network;
+pub mod pace;
 pub mod proxy;
 pub mod reload;
 #[cfg(test)]

@@ -16,9 +16,10 @@ use crate::connection::tcp::{Closer, TcpConnection};
 use crate::connection::{Connection, Ended};
 use crate::dial::tune;
 use crate::endpoint::{self, EndpointError};
+use crate::gate::{Gate, Handshake, Limits, Verdict};
 use crate::tls::Credentials;
 
-/// Whoever knocks over TCP must have proved who it is within this time; QUIC has its own limit.
+/// Whoever knocks must have proved who it is within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How often a number is looked for that is free for both ports.
@@ -32,6 +33,7 @@ const BREATH: Duration = Duration::from_millis(100);
 pub struct Listener {
     quic: Endpoint,
     tcp: Option<Tcp>,
+    gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,11 @@ impl std::fmt::Debug for Port {
 
 /// Somebody who has not proved anything yet.
 #[derive(Debug)]
-pub struct Incoming(Knock);
+pub struct Incoming {
+    knock: Knock,
+    handshake: Handshake,
+    gate: Arc<Gate>,
+}
 
 #[derive(Debug)]
 enum Knock {
@@ -71,11 +77,13 @@ impl Listener {
     pub async fn open(
         udp: SocketAddr,
         tcp: Option<SocketAddr>,
+        limits: Limits,
         credentials: &Credentials,
         strangers: bool,
     ) -> Result<Self, EndpointError> {
+        let gate = Gate::new(limits);
         let Some(tcp) = tcp else {
-            return Ok(Self { quic: endpoint::listen(udp, credentials, strangers)?, tcp: None });
+            return Ok(Self { quic: endpoint::listen(udp, credentials, strangers)?, tcp: None, gate });
         };
         let mut attempts = 0;
         loop {
@@ -88,7 +96,7 @@ impl Listener {
             match Tcp::open(address, credentials, strangers).await {
                 // A number that is free for UDP may be taken for TCP.
                 Err(_) if udp.port() == 0 && tcp.port() == 0 && attempts < ATTEMPTS => {}
-                tcp => return Ok(Self { quic, tcp: Some(tcp?) }),
+                tcp => return Ok(Self { quic, tcp: Some(tcp?), gate }),
             }
         }
     }
@@ -114,8 +122,21 @@ impl Listener {
         self.tcp.as_ref().and_then(|tcp| tcp.listener.local_addr().ok())
     }
 
-    /// The next who knocks; `None` when the ports are closed.
+    /// The next who may prove who it is; `None` when the ports are closed.
     pub async fn accept(&self) -> Option<Incoming> {
+        loop {
+            let knock = self.knock().await?;
+            match self.gate.knock(knock.address().ip(), knock.is_proved()) {
+                Verdict::Admitted(handshake) => {
+                    return Some(Incoming { knock, handshake, gate: self.gate.clone() });
+                }
+                Verdict::ProveAddress => knock.prove_address(),
+                Verdict::TurnedAway => knock.turn_away(),
+            }
+        }
+    }
+
+    async fn knock(&self) -> Option<Knock> {
         let tcp = async {
             match &self.tcp {
                 Some(tcp) => tcp.accept().await,
@@ -123,8 +144,8 @@ impl Listener {
             }
         };
         tokio::select! {
-            incoming = self.quic.accept() => incoming.map(|incoming| Incoming(Knock::Quic(Box::new(incoming)))),
-            incoming = tcp => Some(incoming),
+            incoming = self.quic.accept() => incoming.map(|incoming| Knock::Quic(Box::new(incoming))),
+            knock = tcp => Some(knock),
         }
     }
 
@@ -160,10 +181,10 @@ impl Tcp {
         Ok(Self { listener, port: Port { tls, tasks: TaskTracker::new(), live: Arc::default() } })
     }
 
-    async fn accept(&self) -> Incoming {
+    async fn accept(&self) -> Knock {
         loop {
             match self.listener.accept().await {
-                Ok((stream, address)) => return Incoming(Knock::Tcp(stream, address, self.port.clone())),
+                Ok((stream, address)) => return Knock::Tcp(stream, address, self.port.clone()),
                 Err(error) => {
                     debug!(%error, "a TCP connection was lost before it was taken");
                     tokio::time::sleep(BREATH).await;
@@ -188,7 +209,51 @@ impl Port {
         live.retain(Closer::is_live);
         live.push(connection.closer());
         drop(live);
-        Ok(Connection::Tcp(connection))
+        Ok(connection.into())
+    }
+}
+
+impl Knock {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Quic(incoming) => incoming.remote_address(),
+            Self::Tcp(_, address, _) => *address,
+        }
+    }
+
+    /// Whether somebody receives at the address.
+    fn is_proved(&self) -> bool {
+        match self {
+            Self::Quic(incoming) => incoming.remote_address_validated() || !incoming.may_retry(),
+            Self::Tcp(..) => true,
+        }
+    }
+
+    fn prove_address(self) {
+        if let Self::Quic(incoming) = self {
+            // It may be retried: this is the first packet of somebody who has not shown a token.
+            let _ = incoming.retry();
+        }
+    }
+
+    fn turn_away(self) {
+        match self {
+            Self::Quic(incoming) => incoming.refuse(),
+            Self::Tcp(stream, ..) => drop(stream),
+        }
+    }
+
+    async fn handshake(self, gate: &Gate) -> Result<Connection, Ended> {
+        match self {
+            Self::Quic(incoming) => {
+                let connection = (*incoming).await?;
+                connection.set_receive_window(endpoint::window_among(gate.connections()));
+                Ok(connection.into())
+            }
+            Self::Tcp(stream, address, port) => {
+                port.handshake(stream, address).await.map_err(|error| Ended::Broken(error.to_string()))
+            }
+        }
     }
 }
 
@@ -199,22 +264,13 @@ fn acceptor(credentials: &Credentials, strangers: bool) -> Result<TlsAcceptor, E
 impl Incoming {
     /// Where from.
     pub fn remote_address(&self) -> SocketAddr {
-        match &self.0 {
-            Knock::Quic(incoming) => incoming.remote_address(),
-            Knock::Tcp(_, address, _) => *address,
-        }
+        self.knock.address()
     }
 
     /// Lets the peer prove who it is.
     pub async fn accept(self) -> Result<Connection, Ended> {
-        match self.0 {
-            Knock::Quic(incoming) => Ok(Connection::Quic((*incoming).await?)),
-            Knock::Tcp(stream, address, port) => {
-                match timeout(HANDSHAKE, port.handshake(stream, address)).await {
-                    Ok(result) => result.map_err(|error| Ended::Broken(error.to_string())),
-                    Err(_) => Err(Ended::Silent),
-                }
-            }
-        }
+        let Self { knock, handshake, gate } = self;
+        let connection = timeout(HANDSHAKE, knock.handshake(&gate)).await.map_err(|_| Ended::Silent)??;
+        Ok(connection.holding(handshake.done()))
     }
 }

@@ -1,8 +1,12 @@
 //! The table `[network]` of `site.toml` and `operator.toml`: how a party gets out of the network that it is in.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 use serde::Deserialize;
 use sheaf_common::config::Invalid;
 
+use crate::pace::Limits;
 use crate::proxy::{self, Proxy};
 
 /// Which way to the server.
@@ -18,6 +22,17 @@ pub enum Choice {
     Tcp,
 }
 
+/// How QUIC finds out how fast it may send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    /// As most of the Internet does: what is lost is taken for a sign of congestion.
+    #[default]
+    Cubic,
+    /// By measuring rate and delay: for long lines that lose datagrams for other reasons. It is unfair to others.
+    Bbr,
+}
+
 /// How to get out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
@@ -27,6 +42,10 @@ pub struct Network {
     pub tcp_server: Option<String>,
     /// What TCP has to go through; what the environment says when it is not written.
     pub proxy: WrittenProxy,
+    /// How what we send over QUIC is held back.
+    pub congestion: Congestion,
+    /// How much bulk may move, and when.
+    pub limits: Limits,
 }
 
 /// What is said of a proxy.
@@ -59,6 +78,10 @@ pub struct NetworkFile {
     transport: Choice,
     tcp_server: Option<String>,
     proxy: Option<String>,
+    congestion: Congestion,
+    upload_limit: Option<String>,
+    download_limit: Option<String>,
+    bulk_hours: Option<String>,
 }
 
 impl TryFrom<NetworkFile> for Network {
@@ -73,8 +96,17 @@ impl TryFrom<NetworkFile> for Network {
             ),
         };
         let tcp_server = file.tcp_server.map(|server| address("network.tcp_server", server)).transpose()?;
-        Ok(Self { transport: file.transport, tcp_server, proxy })
+        let limits = Limits {
+            upload: read("network.upload_limit", file.upload_limit)?,
+            download: read("network.download_limit", file.download_limit)?,
+            hours: read("network.bulk_hours", file.bulk_hours)?,
+        };
+        Ok(Self { transport: file.transport, tcp_server, proxy, congestion: file.congestion, limits })
     }
+}
+
+fn read<T: FromStr<Err: Display>>(key: &str, written: Option<String>) -> Result<Option<T>, Invalid> {
+    written.map(|text| text.parse().map_err(|e: T::Err| Invalid::new(key, e.to_string()))).transpose()
 }
 
 /// `host:port`, or a sentence about `key`.

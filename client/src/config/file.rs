@@ -7,9 +7,9 @@ use serde::Deserialize;
 use sheaf_common::config::Invalid;
 use sheaf_common::id::Name;
 use sheaf_transport::network::{self, NetworkFile};
+use sheaf_transport::pace::BadHours;
 use sheaf_transport::tls::CredentialPaths;
 
-use super::hours::BadHours;
 use super::{DatasetConfig, Format, Header, Models, Policy, SiteConfig};
 use crate::device::DeviceChoice;
 

@@ -4,7 +4,6 @@
 //! configuration's own folder, so that the daemon may be started from anywhere.
 
 mod file;
-mod hours;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -19,7 +18,6 @@ use sheaf_transport::tls::CredentialPaths;
 
 use crate::device::DeviceChoice;
 
-pub use hours::Hours;
 pub use policy::{Models, Policy};
 
 /// Everything that a site's `site.toml` says.

@@ -6,8 +6,7 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::Name;
 use sheaf_common::message::Job;
 use sheaf_common::run::SecureAggregation;
-
-use super::hours::Hours;
+use sheaf_transport::pace::Hours;
 
 /// The site's own rules. A server that lies can only ask for less than them, and is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]

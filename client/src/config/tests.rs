@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use sheaf_transport::network::{Choice, WrittenProxy};
+use sheaf_transport::network::{Choice, Congestion, WrittenProxy};
+use sheaf_transport::pace::Rate;
 
 use super::*;
 
@@ -88,11 +89,22 @@ fn a_site_says_what_network_it_is_in() {
     let parse = |written: &str| SiteConfig::parse("site.toml", &format!("{SITE}[network]\n{written}\n"));
     assert_eq!(parse("").unwrap().network, Network::default());
     let network = parse("transport = \"tcp\"\ntcp_server = \"hub:443\"\nproxy = \"none\"").unwrap().network;
-    let expected =
-        Network { transport: Choice::Tcp, tcp_server: Some("hub:443".into()), proxy: WrittenProxy::None };
+    let expected = Network {
+        transport: Choice::Tcp,
+        tcp_server: Some("hub:443".into()),
+        proxy: WrittenProxy::None,
+        ..Network::default()
+    };
     assert_eq!(network, expected);
+    let written = "congestion = \"bbr\"\nupload_limit = \"2MB/s\"\nbulk_hours = \"20:00-06:00 UTC\"";
+    let network = parse(written).unwrap().network;
+    assert_eq!(network.congestion, Congestion::Bbr);
+    assert_eq!(network.limits.upload.map(Rate::bytes_per_second), Some(2_000_000));
+    assert_eq!(network.limits.hours.unwrap().to_string(), "20:00-06:00 UTC");
     for (written, sentence) in [
         ("transport = \"udp\"", "site.toml:11: unknown variant `udp`, expected one of `auto`, `quic`, `tcp`"),
+        ("upload_limit = \"2MB\"", "site.toml:11: network.upload_limit: `2MB` is no rate; write \"2MB/s\""),
+        ("bulk_hours = \"night\"", "site.toml:11: network.bulk_hours: `night` are no hours; write"),
         (
             "tcp_server = \"hub\"",
             "site.toml:11: network.tcp_server: `hub` is no address; write \"host:port\"",
@@ -109,7 +121,7 @@ fn a_site_says_what_network_it_is_in() {
 fn a_policy_that_means_nothing_is_refused() {
     for (written, expected) in [
         ("approve = \"maybe\"", "policy.approve: `maybe` is unknown; write \"ask\""),
-        ("hours = \"at night\"", "policy.hours: \"at night\" is not two different times of day"),
+        ("hours = \"at night\"", "policy.hours: `at night` are no hours"),
         ("models = [\"minilm\"]", "policy.models: `minilm` is neither \"fresh\" nor a model's id"),
         ("authors = [\"Ada!\"]", "Ada!"),
     ] {

@@ -1,7 +1,8 @@
-//! Networks of the tests' own making, in user space: a firewall that lets only TCP through and an HTTP
-//! proxy. Each runs on a thread with a runtime of its own, so that a test may block, and ends with its value.
+//! Networks of the tests' own making, in user space: a firewall that lets only TCP through, an HTTP proxy, and a bad
+//! line for UDP. Each runs on a thread with a runtime of its own, so that a test may block, and ends with its value.
 
 mod tcp;
+mod udp;
 
 use std::future::Future;
 use std::io;
@@ -11,6 +12,7 @@ use anyhow::Result;
 use tokio::sync::oneshot;
 
 pub use tcp::{Firewall, Proxy};
+pub use udp::{Line, Relay};
 
 /// Work on a thread of its own, until the value is dropped.
 struct Worker {

@@ -5,6 +5,7 @@
 pub(crate) mod tcp;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::VarInt;
@@ -12,15 +13,35 @@ use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use sheaf_common::status::Transport;
 
+use crate::gate::Pass;
+use crate::pace::Pace;
 use tcp::TcpConnection;
 
 /// A connection. Clones are the same connection, which ends with the last of them.
 #[derive(Clone, Debug)]
-pub enum Connection {
-    /// Over UDP.
+pub struct Connection {
+    carrier: Carrier,
+    pace: Arc<Pace>,
+    /// At a server: its place among the connections.
+    _pass: Option<Arc<Pass>>,
+}
+
+#[derive(Clone, Debug)]
+enum Carrier {
     Quic(quinn::Connection),
-    /// Where UDP is blocked.
     Tcp(TcpConnection),
+}
+
+impl From<quinn::Connection> for Connection {
+    fn from(quic: quinn::Connection) -> Self {
+        Self { carrier: Carrier::Quic(quic), pace: Arc::default(), _pass: None }
+    }
+}
+
+impl From<TcpConnection> for Connection {
+    fn from(tcp: TcpConnection) -> Self {
+        Self { carrier: Carrier::Tcp(tcp), pace: Arc::default(), _pass: None }
+    }
 }
 
 /// Why a connection ended.
@@ -63,14 +84,28 @@ impl Lost {
 }
 
 impl Connection {
+    /// Moves what `transfer` moves over it at this pace, together with all others that have the same.
+    pub fn at(self, pace: Arc<Pace>) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// Holds its place until its last clone is dropped.
+    pub(crate) fn holding(self, pass: Option<Pass>) -> Self {
+        Self { _pass: pass.map(Arc::new), ..self }
+    }
+
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
     /// Opens a stream; the peer hears of it with the first bytes.
     pub async fn open_bi(&self) -> Result<(SendStream, RecvStream), Ended> {
-        match self {
-            Self::Quic(quic) => {
+        match &self.carrier {
+            Carrier::Quic(quic) => {
                 let (send, recv) = quic.open_bi().await?;
                 Ok((SendStream::Quic(send), RecvStream::Quic(recv)))
             }
-            Self::Tcp(tcp) => {
+            Carrier::Tcp(tcp) => {
                 let (send, recv) = tcp.open_bi().await?;
                 Ok((SendStream::Tcp(send), RecvStream::Tcp(recv)))
             }
@@ -79,12 +114,12 @@ impl Connection {
 
     /// Waits for a stream that the peer opens.
     pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), Ended> {
-        match self {
-            Self::Quic(quic) => {
+        match &self.carrier {
+            Carrier::Quic(quic) => {
                 let (send, recv) = quic.accept_bi().await?;
                 Ok((SendStream::Quic(send), RecvStream::Quic(recv)))
             }
-            Self::Tcp(tcp) => {
+            Carrier::Tcp(tcp) => {
                 let (send, recv) = tcp.accept_bi().await?;
                 Ok((SendStream::Tcp(send), RecvStream::Tcp(recv)))
             }
@@ -93,65 +128,65 @@ impl Connection {
 
     /// Ends the connection and tells the peer why. Bytes that are under way may be lost.
     pub fn close(&self, code: u32, reason: &str) {
-        match self {
-            Self::Quic(quic) => quic.close(VarInt::from_u32(code), reason.as_bytes()),
-            Self::Tcp(tcp) => tcp.close(code, reason),
+        match &self.carrier {
+            Carrier::Quic(quic) => quic.close(VarInt::from_u32(code), reason.as_bytes()),
+            Carrier::Tcp(tcp) => tcp.close(code, reason),
         }
     }
 
     /// Waits for the end.
     pub async fn closed(&self) -> Ended {
-        match self {
-            Self::Quic(quic) => quic.closed().await.into(),
-            Self::Tcp(tcp) => tcp.closed().await,
+        match &self.carrier {
+            Carrier::Quic(quic) => quic.closed().await.into(),
+            Carrier::Tcp(tcp) => tcp.closed().await,
         }
     }
 
     /// Why it ended, if it has.
     pub fn close_reason(&self) -> Option<Ended> {
-        match self {
-            Self::Quic(quic) => quic.close_reason().map(Ended::from),
-            Self::Tcp(tcp) => tcp.close_reason(),
+        match &self.carrier {
+            Carrier::Quic(quic) => quic.close_reason().map(Ended::from),
+            Carrier::Tcp(tcp) => tcp.close_reason(),
         }
     }
 
     /// What the peer proved to be, its own certificate first.
     pub fn peer_certificates(&self) -> Option<Vec<CertificateDer<'static>>> {
-        match self {
-            Self::Quic(quic) => quic.peer_identity()?.downcast().ok().map(|chain| *chain),
-            Self::Tcp(tcp) => Some(tcp.peer_certificates().to_vec()),
+        match &self.carrier {
+            Carrier::Quic(quic) => quic.peer_identity()?.downcast().ok().map(|chain| *chain),
+            Carrier::Tcp(tcp) => Some(tcp.peer_certificates().to_vec()),
         }
     }
 
     /// The protocol that both sides agreed to speak.
     pub fn protocol(&self) -> Option<Vec<u8>> {
-        match self {
-            Self::Quic(quic) => quic.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol,
-            Self::Tcp(tcp) => tcp.protocol().map(<[u8]>::to_vec),
+        match &self.carrier {
+            Carrier::Quic(quic) => quic.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol,
+            Carrier::Tcp(tcp) => tcp.protocol().map(<[u8]>::to_vec),
         }
     }
 
     /// Where the peer is now; over QUIC it may move.
     pub fn remote_address(&self) -> SocketAddr {
-        match self {
-            Self::Quic(quic) => quic.remote_address(),
-            Self::Tcp(tcp) => tcp.remote_address(),
+        match &self.carrier {
+            Carrier::Quic(quic) => quic.remote_address(),
+            Carrier::Tcp(tcp) => tcp.remote_address(),
         }
     }
 
     /// What carries it.
     pub fn transport(&self) -> Transport {
-        match self {
-            Self::Quic(_) => Transport::Quic,
-            Self::Tcp(_) => Transport::Tcp,
+        match &self.carrier {
+            Carrier::Quic(_) => Transport::Quic,
+            Carrier::Tcp(_) => Transport::Tcp,
         }
     }
 
     /// A count that grows whenever anything comes from the peer, if only a sign of life.
     pub fn heard(&self) -> u64 {
-        match self {
-            Self::Quic(quic) => quic.stats().udp_rx.datagrams,
-            Self::Tcp(tcp) => tcp.heard(),
+        match &self.carrier {
+            Carrier::Quic(quic) => quic.stats().udp_rx.datagrams,
+            Carrier::Tcp(tcp) => tcp.heard(),
         }
     }
 }

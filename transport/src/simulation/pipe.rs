@@ -6,16 +6,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, 
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::connection::tcp::UNSENT;
+
 /// Bytes carried at a time.
 const SEGMENT: usize = 1460;
 
-/// Bytes that a kernel holds before they are sent (`UNSENT` in `dial.rs`).
-const UNSENT: usize = 32 << 10;
-
-/// Both ends of a way that carries `rate` bytes per second in each direction, for as long as `works` is true.
+/// Both ends of a way that carries `rate` bytes per second in each direction for as long as `works` is true. Before
+/// each end a kernel holds a little.
 pub(super) fn pipe(rate: f64, works: &watch::Sender<bool>) -> (DuplexStream, DuplexStream) {
-    let (ours, a) = duplex(UNSENT);
-    let (theirs, b) = duplex(UNSENT);
+    let (ours, a) = duplex(UNSENT as usize);
+    let (theirs, b) = duplex(UNSENT as usize);
     let ((from_a, to_a), (from_b, to_b)) = (split(a), split(b));
     tokio::spawn(carry(from_a, to_b, rate, works.subscribe()));
     tokio::spawn(carry(from_b, to_a, rate, works.subscribe()));

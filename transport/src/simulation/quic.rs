@@ -17,6 +17,8 @@ use crate::blobs::BlobDir;
 use crate::connection::{Connection, Ended};
 use crate::endpoint;
 use crate::issuer::Issuers;
+use crate::network::Network;
+use crate::pace::{Limits, Pace};
 use crate::tls::Credentials;
 use crate::transfer::TransferError;
 
@@ -52,6 +54,8 @@ struct Scenario {
     sites: u8,
     /// Bytes of each blob.
     length: usize,
+    /// Of every site.
+    limits: Limits,
 }
 
 impl Scenario {
@@ -81,8 +85,14 @@ impl Scenario {
             mishap,
             sites: 1 + random.below(3) as u8,
             length: 50_000 + random.below(200_000) as usize,
+            limits: Limits::default(),
         }
     }
+}
+
+/// One site on a line on which nothing happens.
+fn quiet(road: Road) -> Scenario {
+    Scenario { road, mishap: Mishap::None, sites: 1, length: 0, limits: Limits::default() }
 }
 
 /// What came of it.
@@ -102,6 +112,7 @@ struct Site {
     number: u8,
     endpoint: Endpoint,
     blobs: Blobs,
+    pace: Arc<Pace>,
 }
 
 fn machine(number: u8) -> IpAddr {
@@ -116,19 +127,21 @@ fn seeded(mut config: EndpointConfig, seed: u64, number: u8) -> EndpointConfig {
 }
 
 impl Site {
-    fn new(net: &Net, number: u8, seed: u64, credentials: &Credentials) -> Self {
+    fn new(net: &Net, number: u8, seed: u64, credentials: &Credentials, limits: Limits) -> Self {
         let socket = net.socket((machine(number), 5000).into());
         let config = seeded(EndpointConfig::default(), seed, number);
         let mut endpoint =
             Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime)).unwrap();
+        let network = Network { limits, ..Network::default() };
         let tls = credentials.client_config(&Issuers::default()).unwrap();
-        endpoint.set_default_client_config(endpoint::client_config(tls).unwrap());
-        Self { net: net.clone(), number, endpoint, blobs: Blobs::new() }
+        endpoint.set_default_client_config(endpoint::client_config(tls, &network).unwrap());
+        Self { net: net.clone(), number, endpoint, blobs: Blobs::new(), pace: Arc::new(Pace::new(limits)) }
     }
 
     async fn connect(&self) -> Result<Connection, Ended> {
         let name = Identity::server_dns_name(&"hearts".parse().unwrap());
-        Ok(Connection::Quic(self.endpoint.connect(SERVER, &name).unwrap().await?))
+        let connection = self.endpoint.connect(SERVER, &name).unwrap().await?;
+        Ok(Connection::from(connection).at(self.pace.clone()))
     }
 
     /// Works until everything has moved, over as many connections as it takes.
@@ -180,7 +193,7 @@ async fn hub(net: &Net, seed: u64, credentials: &Credentials, blobs: BlobDir) {
         let blobs = blobs.clone();
         tokio::spawn(async move {
             if let Ok(connection) = incoming.await {
-                serve(Connection::Quic(connection), blobs).await;
+                serve(connection.into(), blobs).await;
             }
         });
     }
@@ -208,7 +221,7 @@ fn play(scenario: &Scenario, seed: u64, parties: &Parties) -> Outcome {
         let fetch = server.dir.insert(&random.bytes(scenario.length)).unwrap();
         let sites: Vec<(Site, Load)> = (1..=scenario.sites)
             .map(|number| {
-                let site = Site::new(&net, number, seed, &parties.site);
+                let site = Site::new(&net, number, seed, &parties.site, scenario.limits);
                 let put = site.blobs.dir.insert(&random.bytes(scenario.length)).unwrap();
                 (site, Load { fetch, put })
             })
@@ -274,7 +287,7 @@ fn the_same_seed_does_the_same_again() {
 fn a_word_does_not_wait_for_bulk_on_a_slow_line() {
     // 1 Mbit/s: two megabytes take a quarter of a minute each way.
     let road = Road { rate: 125e3, ..GOOD };
-    let scenario = Scenario { road, mishap: Mishap::None, sites: 1, length: 2_000_000 };
+    let scenario = Scenario { length: 2_000_000, ..quiet(road) };
     let outcome = play(&scenario, 1, &Parties::new());
     assert!(outcome.took > Duration::from_secs(16), "the line was full: {outcome:?}");
     assert!(outcome.waits[0] < Duration::from_millis(500), "{outcome:?}");
@@ -284,7 +297,7 @@ fn a_word_does_not_wait_for_bulk_on_a_slow_line() {
 fn a_change_of_address_keeps_the_connection() {
     let road = Road { rate: 125e3, ..GOOD };
     let mishap = Mishap::Move(Duration::from_secs(2));
-    let scenario = Scenario { road, mishap, sites: 1, length: 500_000 };
+    let scenario = Scenario { mishap, length: 500_000, ..quiet(road) };
     let outcome = play(&scenario, 1, &Parties::new());
     assert_eq!(outcome.connections, 1, "{outcome:?}");
 }
@@ -292,8 +305,7 @@ fn a_change_of_address_keeps_the_connection() {
 #[test]
 fn a_path_that_grows_narrow_is_noticed() {
     let mishap = Mishap::Narrow(Duration::from_secs(2));
-    let scenario =
-        Scenario { road: Road { rate: 125e3, mtu: 1500, ..GOOD }, mishap, sites: 1, length: 500_000 };
+    let scenario = Scenario { mishap, length: 500_000, ..quiet(Road { rate: 125e3, ..GOOD }) };
     let outcome = play(&scenario, 1, &Parties::new());
     assert_eq!(outcome.connections, 1, "{outcome:?}");
     assert!(outcome.took < Duration::from_secs(20), "{outcome:?}");
@@ -303,9 +315,23 @@ fn a_path_that_grows_narrow_is_noticed() {
 fn a_site_that_was_cut_off_for_a_minute_resumes_where_it_was() {
     let road = Road { rate: 125e3, ..GOOD };
     let mishap = Mishap::Cut(Duration::from_secs(14), Duration::from_secs(65));
-    let scenario = Scenario { road, mishap, sites: 1, length: 2_000_000 };
+    let scenario = Scenario { mishap, length: 2_000_000, ..quiet(road) };
     let outcome = play(&scenario, 1, &Parties::new());
     assert_eq!(outcome.connections, 2, "{outcome:?}");
     // Everything takes 16 seconds: from the start again it would be so many more.
     assert!(outcome.took < Duration::from_secs(14 + 65 + 12), "{outcome:?}");
+}
+
+#[test]
+fn bulk_keeps_to_its_limits_and_words_do_not_wait() {
+    let limits = Limits {
+        upload: Some("100kB/s".parse().unwrap()),
+        download: Some("200kB/s".parse().unwrap()),
+        hours: None,
+    };
+    let scenario = Scenario { length: 2_000_000, limits, ..quiet(GOOD) };
+    let outcome = play(&scenario, 1, &Parties::new());
+    let took = outcome.took.as_secs_f64();
+    assert!((20.0..21.0).contains(&took), "two megabytes at 100 kB/s: {outcome:?}");
+    assert!(outcome.waits[0] < Duration::from_millis(300), "{outcome:?}");
 }
