@@ -90,7 +90,7 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
         name: ClientId(credentials.identity.name.clone()),
         datasets: config.datasets.clone(),
         device: config.device,
-        policy: config.policy,
+        policy: config.policy.clone(),
         state: state.clone(),
     };
     let trust = Trust {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use sheaf_common::blob::BlobId;
 use sheaf_common::config::Invalid;
 use sheaf_transport::network::{self, NetworkFile};
 use sheaf_transport::tls::CredentialPaths;
@@ -43,6 +44,7 @@ struct PolicyFile {
     min_metric_count: Option<u64>,
     own_metrics: bool,
     surveys: Option<bool>,
+    torchscript: Vec<String>,
 }
 
 impl TryFrom<PolicyFile> for Policy {
@@ -77,8 +79,25 @@ impl TryFrom<PolicyFile> for Policy {
         }
         let surveys = file.surveys.unwrap_or(Self::default().surveys);
         let own_metrics = file.own_metrics;
-        Ok(Self { require_secure_aggregation, min_updates, min_metric_count, own_metrics, surveys })
+        let torchscript = file.torchscript.iter().enumerate().map(module).collect::<Result<_, _>>()?;
+        Ok(Self {
+            require_secure_aggregation,
+            min_updates,
+            min_metric_count,
+            own_metrics,
+            surveys,
+            torchscript,
+        })
     }
+}
+
+fn module((number, written): (usize, &String)) -> Result<BlobId, Invalid> {
+    written.parse().map_err(|_| {
+        Invalid::new(
+            format!("policy.torchscript.{number}"),
+            format!("`{written}` is no BLAKE3 hash; write the 64 hexadecimal digits that `b3sum` gives of the module's file"),
+        )
+    })
 }
 
 #[derive(Deserialize)]

@@ -1,9 +1,12 @@
 //! What a site agrees to, whatever a run asks for: the table `[policy]` of `site.toml`.
 
+use std::collections::BTreeSet;
+
+use sheaf_common::blob::BlobId;
 use sheaf_common::run::{RunSpec, SecureAggregation};
 
 /// The site's own rules. A server that lies can only ask for less than them, and is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// No update leaves the site but in sums over several sites.
     pub require_secure_aggregation: bool,
@@ -15,6 +18,8 @@ pub struct Policy {
     pub own_metrics: bool,
     /// Counts of what the site holds are given to surveys.
     pub surveys: bool,
+    /// The TorchScript modules that may run here, by the hash of their file: each is a program.
+    pub torchscript: BTreeSet<BlobId>,
 }
 
 impl Default for Policy {
@@ -25,6 +30,7 @@ impl Default for Policy {
             min_metric_count: 10,
             own_metrics: false,
             surveys: true,
+            torchscript: BTreeSet::new(),
         }
     }
 }

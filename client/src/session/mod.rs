@@ -316,7 +316,7 @@ impl Context {
 
     /// Why the site does not do a task, if it does not: one sentence for the operator.
     fn objection(&self, task: &Task) -> Option<String> {
-        let (spec, policy) = (&task.job().spec, self.trust.policy);
+        let (spec, policy) = (&task.job().spec, &self.trust.policy);
         let left_out = spec.validation.leaves_out(self.trust.party.name().as_str());
         match task {
             Task::Train(_) if left_out => {

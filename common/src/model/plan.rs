@@ -404,6 +404,9 @@ fn script_blocks(spec: &RunSpec, script: &ScriptConfig) -> Result<Blocks, PlanEr
     if spec.model.dropout > 0.0 {
         return wrong("model.dropout", "has its own dropout: leave `dropout` out".into());
     }
+    if spec.model.batch_norm != BatchNorm::Frozen {
+        return wrong("model.batch_norm", "keeps what it has counted: leave `batch_norm` out".into());
+    }
     if spec.training.layer_decay < 1.0 {
         return wrong("training.layer_decay", "is not parted into layers: leave `layer_decay` out".into());
     }

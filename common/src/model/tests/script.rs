@@ -49,7 +49,7 @@ fn what_a_module_does_not_have_or_take_has_a_sentence() {
         ),
         ("trainable = \"last:2\"", "model.trainable: the TorchScript module is not parted"),
         (
-            "unfreeze = [{ round = 1, trainable = \"head\" }]",
+            "unfreeze = [{ round = 1, trainable = [\"beta\"] }, { round = 2, trainable = \"head\" }]",
             "model.unfreeze: the TorchScript module is not parted",
         ),
         ("dropout = 0.1", "model.dropout: the TorchScript module has its own dropout"),
@@ -57,6 +57,12 @@ fn what_a_module_does_not_have_or_take_has_a_sentence() {
         let found = refusal(&table(model), TABLE);
         assert!(found.starts_with(said), "{found}");
     }
+    let mut counting = image("");
+    counting.model.batch_norm = crate::run::BatchNorm::Averaged;
+    assert!(
+        refusal(&counting, IMAGE)
+            .starts_with("model.batch_norm: the TorchScript module keeps what it has counted")
+    );
     let mut decaying = table("");
     decaying.training.layer_decay = 0.5;
     assert!(refusal(&decaying, TABLE).starts_with("training.layer_decay: "));
