@@ -224,8 +224,14 @@ fn trainer<'a>(
         check_params(task, &site.state.blobs)?;
         let model_dir = site.state.model_dir(task.job())?;
         let open = if task.id().is_test() { open_test } else { open };
-        let trainer =
-            open(task.job(), model_dir.as_deref(), &site.datasets, site.name.as_str(), site.device)?;
+        let trainer = open(
+            task.job(),
+            model_dir.as_deref(),
+            &site.datasets,
+            site.name.as_str(),
+            site.device,
+            &site.policy,
+        )?;
         *open_now = Some((key, trainer));
     }
     match open_now {

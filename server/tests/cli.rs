@@ -294,6 +294,14 @@ async fn what_is_wrong_is_one_sentence() {
         ),
         ("model import run.toml --kind resnet18 --name m", "run.toml is neither GGUF"),
         ("model import pki --kind vit --name m", "pki says itself what it is"),
+        (
+            "model import run.toml --kind torchscript --name m",
+            "run.toml cannot be imported: it is no whole zip archive",
+        ),
+        (
+            "model import run.toml --kind vit --inputs 3 --name m",
+            "--inputs, --image-size, --mean, --std and --outputs describe",
+        ),
         ("model import pki --name m", "config.json is missing from pki"),
         ("run list --server 127.0.0.1", "`127.0.0.1` is not a server: write host:port"),
         ("run list --config none.toml", "cannot read none.toml"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use sheaf_common::id::Role;
 use sheaf_common::message::SiteMessage;
-use sheaf_common::status::{Phase, RunState};
+use sheaf_common::status::{Phase, Progress, RunState};
 use sheaf_tests::{Federation, Operator, credential_paths};
 use sheaf_transport::dial::Dialer;
 use sheaf_transport::network::{Choice, Network, WrittenProxy};
@@ -119,9 +119,7 @@ async fn a_site_that_floods_is_read_slowly_and_stops_nobody() -> Result<()> {
     let task = "toy".parse()?;
     let noise = SiteMessage::Progress {
         task: sheaf_common::message::TaskId { run: task, round: 1, attempt: 1 },
-        phase: Phase::Uploading,
-        done: 1,
-        total: 2,
+        progress: Progress::new(Phase::Uploading, 1, 2),
     };
     let flood = tokio::spawn(async move { while rogue.say(&noise).await.is_ok() {} });
     completes(&mut operator).await?;

@@ -52,7 +52,8 @@ async fn uploads(operator: &mut Operator, run: &RunId, site: &str, round: u32) -
             status.current.iter().any(|current| {
                 current.round == round
                     && current.members.iter().any(|member| {
-                        let uploading = member.progress.is_some_and(|(phase, ..)| phase == Phase::Uploading);
+                        let uploading =
+                            member.progress.is_some_and(|progress| progress.phase == Phase::Uploading);
                         member.site.as_str() == site && uploading && member.answer == Answer::Pending
                     })
             })

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use sheaf_common::blob::BlobId;
 use sheaf_common::config::Invalid;
 use sheaf_common::id::Name;
 use sheaf_transport::network::{self, NetworkFile};
@@ -53,6 +54,7 @@ struct PolicyFile {
     max_bytes: Option<u64>,
     hours: Option<String>,
     approve: Option<String>,
+    torchscript: Vec<String>,
 }
 
 impl TryFrom<PolicyFile> for Policy {
@@ -98,6 +100,7 @@ impl TryFrom<PolicyFile> for Policy {
             }
         };
         let hours = file.hours.map(|hours| hours.parse()).transpose();
+        let torchscript = file.torchscript.iter().enumerate().map(module).collect::<Result<_, _>>()?;
         Ok(Self {
             require_secure_aggregation,
             min_updates,
@@ -112,6 +115,7 @@ impl TryFrom<PolicyFile> for Policy {
             max_bytes: file.max_bytes,
             hours: hours.map_err(|e: BadHours| Invalid::new("policy.hours", e.to_string()))?,
             ask,
+            torchscript,
         })
     }
 }
@@ -132,6 +136,15 @@ fn models(written: Vec<String>) -> Result<Models, Invalid> {
         }
     }
     Ok(models)
+}
+
+fn module((number, written): (usize, &String)) -> Result<BlobId, Invalid> {
+    written.parse().map_err(|_| {
+        Invalid::new(
+            format!("policy.torchscript.{number}"),
+            format!("`{written}` is no BLAKE3 hash; write the 64 hexadecimal digits that `b3sum` gives of the module's file"),
+        )
+    })
 }
 
 #[derive(Deserialize)]

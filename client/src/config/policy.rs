@@ -23,6 +23,8 @@ pub struct Policy {
     pub own_metrics: bool,
     /// Counts of what the site holds are given to surveys.
     pub surveys: bool,
+    /// The TorchScript modules that may run here, by the hash of their file: each is a program.
+    pub torchscript: BTreeSet<BlobId>,
     /// The operators whose runs the site takes part in; all of the federation when not given.
     pub authors: Option<BTreeSet<Name>>,
     /// The models that it trains; all when not given.
@@ -64,6 +66,7 @@ impl Default for Policy {
             max_bytes: None,
             hours: None,
             ask: false,
+            torchscript: BTreeSet::new(),
         }
     }
 }

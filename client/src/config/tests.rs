@@ -1,7 +1,9 @@
 //! What a `site.toml` means, and the sentence that each wrong one gets.
 
+use std::collections::BTreeSet;
 use std::fs;
 
+use sheaf_common::blob::BlobId;
 use sheaf_transport::network::{Choice, Congestion, WrittenProxy};
 use sheaf_transport::pace::Rate;
 
@@ -55,6 +57,7 @@ fn a_site_agrees_to_little_unless_it_says_otherwise() {
         max_bytes: None,
         hours: None,
         ask: false,
+        torchscript: BTreeSet::new(),
     };
     for written in ["", "[policy]\n", "[policy]\nsecure_aggregation = \"required\"\nmin_updates = 3\n"] {
         assert_eq!(policy(written), strict, "{written}");
@@ -62,7 +65,8 @@ fn a_site_agrees_to_little_unless_it_says_otherwise() {
     let open = policy(
         "[policy]\nsecure_aggregation = \"optional\"\nmin_updates = 2\nmin_metric_count = 25\nmetrics = false\nown_metrics = true\n\
         surveys = false\nauthors = [\"ada\"]\nmodels = [\"fresh\", \"0909090909090909090909090909090909090909090909090909090909090909\"]\n\
-        purposes = [\"sepsis\"]\nmax_rounds = 50\nmax_bytes = 1000\nhours = \"20:00-06:00\"\napprove = \"ask\"\n",
+        purposes = [\"sepsis\"]\nmax_rounds = 50\nmax_bytes = 1000\nhours = \"20:00-06:00\"\napprove = \"ask\"\n\
+        torchscript = [\"ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f\"]\n",
     );
     assert_eq!(
         open,
@@ -80,6 +84,7 @@ fn a_site_agrees_to_little_unless_it_says_otherwise() {
             max_bytes: Some(1000),
             hours: Some("20:00-06:00".parse().unwrap()),
             ask: true,
+            torchscript: [BlobId::of(b"hello")].into(),
         }
     );
 }
@@ -235,6 +240,10 @@ fn what_is_wrong_is_said_with_its_line() {
         (
             format!("{SITE}[policy]\nmin_metric_count = 0\n"),
             "site.toml:10: policy.min_metric_count: must be at least 1: a metric of no examples does not exist",
+        ),
+        (
+            format!("{SITE}[policy]\ntorchscript = [\"model.pt\"]\n"),
+            "site.toml:10: policy.torchscript.0: `model.pt` is no BLAKE3 hash; write the 64 hexadecimal digits",
         ),
         (format!("{SITE}[policy]\nmin_update = 3\n"), "site.toml:10: unknown field `min_update`"),
     ];

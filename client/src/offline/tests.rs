@@ -198,7 +198,15 @@ fn gradual_unfreezing_is_the_rounds_of_each_part_one_after_the_other() {
         LocalRun::read(&run(&format!("trainable = \"{trainable}\"")), Some(&base)).unwrap()
     };
     let open = |run: &LocalRun| {
-        crate::trainer::open::open(&run.job, run.model_dir(), &site.datasets, "local", site.device).unwrap()
+        crate::trainer::open::open(
+            &run.job,
+            run.model_dir(),
+            &site.datasets,
+            "local",
+            site.device,
+            &site.policy,
+        )
+        .unwrap()
     };
     let round = |number| crate::trainer::Round { number, of: 3 };
     let (head, last) = (part("head"), part("last:1"));

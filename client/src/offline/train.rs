@@ -125,7 +125,8 @@ pub fn train(
         return Err(BaselineError::LeftOut(site));
     }
     let mut params = run.initial_params()?;
-    let mut trainer = open(&run.job, run.model_dir(), &config.datasets, &site, config.device)?;
+    let mut trainer =
+        open(&run.job, run.model_dir(), &config.datasets, &site, config.device, &config.policy)?;
     let spec = run.job.spec.clone();
     let kind = Kind::of(&spec);
     let initial_metrics = metrics(&mut *trainer, &params, &kind, watch)?;
@@ -142,7 +143,8 @@ pub fn train(
         if run.go_on(number, &mut params)? {
             // The old one's memory goes before the new one's comes.
             drop(trainer);
-            trainer = open(&run.job, run.model_dir(), &config.datasets, &site, config.device)?;
+            trainer =
+                open(&run.job, run.model_dir(), &config.datasets, &site, config.device, &config.policy)?;
         }
     }
     export::export(&run, &params, &site, &args.out)?;
@@ -151,7 +153,14 @@ pub fn train(
     drop(trainer);
     let test_metrics = match spec.tests() {
         true => metrics(
-            &mut *open_test(&run.job, run.model_dir(), &config.datasets, &site, config.device)?,
+            &mut *open_test(
+                &run.job,
+                run.model_dir(),
+                &config.datasets,
+                &site,
+                config.device,
+                &config.policy,
+            )?,
             &params,
             &kind,
             watch,

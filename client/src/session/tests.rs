@@ -321,8 +321,8 @@ leave_out = "{site}"
 
 #[test]
 fn a_site_that_is_left_out_does_not_train_and_is_evaluated_alone_only_if_it_says_so() {
-    let declined = |policy: Policy, message: ServerMessage| {
-        let effects = feed(&mut with_policy([], policy), [Input::Connected, Input::Message(message)]);
+    let declined = |policy: &Policy, message: ServerMessage| {
+        let effects = feed(&mut with_policy([], policy.clone()), [Input::Connected, Input::Message(message)]);
         effects.into_iter().find_map(|effect| {
             if let Effect::Say(SiteMessage::Declined { reason, .. }) = effect { Some(reason) } else { None }
         })
@@ -338,12 +338,12 @@ fn a_site_that_is_left_out_does_not_train_and_is_evaluated_alone_only_if_it_says
         };
         let closed = Policy { require_secure_aggregation: false, ..Policy::default() };
         let open = Policy { own_metrics: true, ..closed.clone() };
-        let said = declined(open.clone(), train("a")).unwrap();
+        let said = declined(&open, train("a")).unwrap();
         assert_eq!(said, "the run leaves this site out, and so it does not train");
-        assert_eq!(declined(open.clone(), train("b")), None);
-        let said = declined(closed, evaluate("a")).unwrap();
+        assert_eq!(declined(&open, train("b")), None);
+        let said = declined(&closed, evaluate("a")).unwrap();
         assert!(said.contains("it must set policy.own_metrics = true in its site.toml"), "{said}");
-        assert_eq!(declined(open, evaluate("a")), None);
+        assert_eq!(declined(&open, evaluate("a")), None);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod torch;
 
 use std::collections::BTreeMap;
 
+use sheaf_common::blob::BlobId;
 use sheaf_common::metrics::Counts;
 use sheaf_common::status::Progress;
 
@@ -54,6 +55,12 @@ pub enum TrainError {
         /// The round.
         round: u32,
     },
+    /// The model is a program that the site does not run.
+    #[error(
+        "this site runs no TorchScript module that it does not know: when somebody there trusts what it does, they add \
+         \"{0}\" to policy.torchscript in its site.toml"
+    )]
+    Unlisted(BlobId),
     /// Everything else, as a sentence.
     #[error("{0}")]
     Failed(String),
@@ -63,7 +70,7 @@ impl TrainError {
     /// One sentence for the operator, without a path of the site's or a value of its data.
     pub fn for_operator(&self) -> String {
         match self {
-            Self::Cancelled | Self::Diverged { .. } => self.to_string(),
+            Self::Cancelled | Self::Diverged { .. } | Self::Unlisted(_) => self.to_string(),
             Self::Failed(_) => "the site could not train; its log says why".to_owned(),
         }
     }

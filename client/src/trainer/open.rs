@@ -12,7 +12,7 @@ use super::constant::ConstantTrainer;
 use super::softmax::SoftmaxTrainer;
 use super::torch::TorchTrainer;
 use super::{TrainError, Trainer};
-use crate::config::DatasetConfig;
+use crate::config::{DatasetConfig, Policy};
 use crate::data::{self, ContractError, Dataset, Inputs, Parts, Split, Targets};
 use crate::device::{self, DeviceChoice, DeviceError};
 
@@ -66,8 +66,9 @@ pub fn open(
     datasets: &BTreeMap<String, DatasetConfig>,
     site_label: &str,
     device: DeviceChoice,
+    policy: &Policy,
 ) -> Result<Box<dyn Trainer>, OpenError> {
-    on_split(job, model_dir, load_split(job, model_dir, datasets, site_label)?, site_label, device)
+    on_split(job, model_dir, load_split(job, model_dir, datasets, site_label)?, site_label, device, policy)
 }
 
 /// The same, to evaluate on the site's test split and to train on nothing.
@@ -77,9 +78,11 @@ pub fn open_test(
     datasets: &BTreeMap<String, DatasetConfig>,
     site_label: &str,
     device: DeviceChoice,
+    policy: &Policy,
 ) -> Result<Box<dyn Trainer>, OpenError> {
     let Parts { rest, test, .. } = load_parts(job, model_dir, datasets, site_label)?;
-    on_split(job, model_dir, Split { train: rest.empty_like(), validation: test }, site_label, device)
+    let split = Split { train: rest.empty_like(), validation: test };
+    on_split(job, model_dir, split, site_label, device, policy)
 }
 
 /// The site's data for `job`, divided as it is in every round. A site that the run leaves out trains on none of it.
@@ -156,9 +159,8 @@ fn sized(task: &Task, model_dir: Option<&Path>) -> Task {
     let mut task = task.clone();
     if let (TaskInput::Image { size: size @ None, .. }, Some(folder)) = (&mut task.input, model_dir) {
         let json = std::fs::read(folder.join(CONFIG_FILE)).ok();
-        if let Some(Ok(ModelConfig::Image(image))) = json.map(|json| ModelConfig::parse(&json)) {
-            *size = u32::try_from(image.image_size).ok();
-        }
+        let config = json.and_then(|json| ModelConfig::parse(&json).ok());
+        *size = config.and_then(|config| config.image_size()).and_then(|size| u32::try_from(size).ok());
     }
     task
 }
@@ -175,13 +177,15 @@ pub fn on_split(
     split: Split,
     site_label: &str,
     device: DeviceChoice,
+    policy: &Policy,
 ) -> Result<Box<dyn Trainer>, OpenError> {
     Ok(match &job.spec.model.source {
         ModelSource::Fresh(Architecture::Constant(_)) => Box::new(ConstantTrainer::new(site_label)),
         ModelSource::Fresh(Architecture::Softmax) => Box::new(SoftmaxTrainer::open(job, site_label, split)?),
         ModelSource::Fresh(Architecture::Mlp(_)) | ModelSource::Imported(_) => {
             let device = device::resolve(device::for_run(device, &job.spec.training))?;
-            Box::new(TorchTrainer::open(job, model_dir, site_label, split, device)?)
+            let allowed = &policy.torchscript;
+            Box::new(TorchTrainer::open_allowing(job, model_dir, site_label, split, device, allowed)?)
         }
     })
 }

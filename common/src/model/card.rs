@@ -7,14 +7,15 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::message::ExportPlan;
+use crate::model::config::ModelConfig;
 use crate::run::{
     Architecture, BatchNorm, GraphKind, ModelSource, RunSpec, SecAggSpec, SecureAggregation, Target,
     TaskInput,
 };
 use crate::status::{Answer, RoundOutcome, RoundRecord, RunStatus};
 
-/// The card of the exported model, in Markdown.
-pub fn card(plan: &ExportPlan) -> String {
+/// The card of the exported model, in Markdown. `config` is the imported model's, `None` for a fresh one.
+pub fn card(plan: &ExportPlan, config: Option<&ModelConfig>) -> String {
     let spec = &plan.job.spec;
     [
         front_matter(spec),
@@ -22,7 +23,7 @@ pub fn card(plan: &ExportPlan) -> String {
         about(plan),
         privacy(spec),
         metrics::section(plan),
-        usage::usage(spec),
+        usage::usage(spec, config),
     ]
     .join("\n")
 }

@@ -465,7 +465,13 @@ fn exported_name(config: Option<&ModelConfig>, name: &str) -> String {
             if layout.is_head(name) { name.to_owned() } else { format!("{}{name}", layout.prefix) }
         }
         Some(ModelConfig::Gpt2(_)) if !name.starts_with("lm_head.") => format!("transformer.{name}"),
-        Some(ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_) | ModelConfig::Image(_))
+        Some(
+            ModelConfig::Gpt2(_)
+            | ModelConfig::Llama(_)
+            | ModelConfig::Mlp(_)
+            | ModelConfig::Image(_)
+            | ModelConfig::Script(_),
+        )
         | None => name.to_owned(),
     }
 }

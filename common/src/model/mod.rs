@@ -33,7 +33,9 @@ use serde::{Deserialize, Serialize};
 use crate::blob::BlobId;
 
 pub use card::card;
-pub use config::{BadConfig, EncoderConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig};
+pub use config::{
+    BadConfig, EncoderConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ScriptConfig, ScriptInput,
+};
 pub use encoder::Family;
 pub use export::{ExportError, Piece, WeightsPlan, export_adapter, export_config, export_weights, grown};
 pub use initial::{Distribution, Initial, InitialError, initial};
@@ -46,6 +48,8 @@ pub use weights::{BadWeights, StoredTensor, Weights};
 pub const CONFIG_FILE: &str = "config.json";
 /// The model's values in its folder.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// A TorchScript module in its folder: code and buffers; the values of its parameters are those of [`WEIGHTS_FILE`].
+pub const MODULE_FILE: &str = "model.pt";
 /// A text model's tokenizer in its folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// The model's card in its folder.

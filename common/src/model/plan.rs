@@ -9,7 +9,7 @@ use crate::run::{
     trainable::compile,
 };
 
-use super::config::{EncoderConfig, MlpConfig, ModelConfig};
+use super::config::{EncoderConfig, MlpConfig, ModelConfig, ScriptConfig, ScriptInput};
 use super::features::features_differ;
 use super::lora;
 use super::tensors::{self, Blocks};
@@ -97,6 +97,14 @@ pub enum PlanError {
     /// Later phases do not train more.
     #[error(transparent)]
     NotGrowing(#[from] NotGrowing),
+    /// Something that a TorchScript module does not have, or not so.
+    #[error("the TorchScript module {problem}")]
+    Script {
+        /// Where it is asked for.
+        key: &'static str,
+        /// What is wrong, and what to write instead.
+        problem: String,
+    },
     /// Columns other than those that the model was trained on.
     #[error("{0}")]
     Features(String),
@@ -116,6 +124,7 @@ impl PlanError {
             Self::Target { .. } => "model.lora.targets",
             Self::NoBatchNorm => "model.batch_norm",
             Self::Phase { .. } | Self::NotGrowing(_) => "model.unfreeze",
+            Self::Script { key, .. } => key,
             Self::Features(_) => "task.features",
         };
         Invalid::new(key, self.to_string())
@@ -284,6 +293,7 @@ pub fn blocks(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Blocks, Pl
         }
         (ModelSource::Imported(_), Some(ModelConfig::Mlp(config))) => mlp_blocks(spec, config),
         (ModelSource::Imported(_), Some(ModelConfig::Image(image))) => image_blocks(spec, image),
+        (ModelSource::Imported(_), Some(ModelConfig::Script(script))) => script_blocks(spec, script),
         (ModelSource::Imported(name), None) => Err(PlanError::NoModel(name.clone())),
         (ModelSource::Fresh(architecture), _) => Ok(fresh_blocks(spec, architecture)),
     }
@@ -344,6 +354,63 @@ fn image_blocks(spec: &RunSpec, image: &Image) -> Result<Blocks, PlanError> {
         }
         Some(_) | None => Ok(image.architecture.tensors(Some(spec.task.num_outputs()))),
     }
+}
+
+fn script_blocks(spec: &RunSpec, script: &ScriptConfig) -> Result<Blocks, PlanError> {
+    let wrong = |key, problem| Err(PlanError::Script { key, problem });
+    match (&spec.task.input, &script.input) {
+        (TaskInput::Table { .. }, ScriptInput::Table { width }) if spec.task.num_inputs() != *width => {
+            let problem = format!(
+                "takes {width} values, and the run's features make {}: two for a number (itself, and whether it is \
+                 missing), and one for each category",
+                spec.task.num_inputs()
+            );
+            return wrong("task.features", problem);
+        }
+        (TaskInput::Image { size: Some(asked), .. }, ScriptInput::Image { size, .. })
+            if u64::from(*asked) != *size =>
+        {
+            return Err(PlanError::ImageSize { asked: (*asked).into(), only: *size });
+        }
+        (TaskInput::Table { .. }, ScriptInput::Table { .. })
+        | (TaskInput::Image { .. }, ScriptInput::Image { .. }) => {}
+        (_, ScriptInput::Table { .. }) => {
+            let instead = "\"tabular-classification\" or \"tabular-regression\"";
+            return Err(PlanError::Task { model_type: "torchscript", instead });
+        }
+        (_, ScriptInput::Image { .. }) => {
+            let instead = "\"image-classification\" or \"image-regression\"";
+            return Err(PlanError::Task { model_type: "torchscript", instead });
+        }
+    }
+    let outputs = spec.task.num_outputs();
+    if outputs != script.outputs {
+        let problem = format!("gives {} values, and the run learns {outputs}", script.outputs);
+        return wrong("task.label", problem);
+    }
+    if !script.labels.is_empty() && script.labels != spec.task.labels() {
+        let problem = format!("was trained on labels = {:?}; write the same", script.labels);
+        return wrong("task.labels", problem);
+    }
+    let trainable = [&spec.model.trainable].into_iter().chain(spec.model.unfreeze.values());
+    for part in trainable {
+        if matches!(part, Trainable::Head | Trainable::Last(_)) {
+            let problem =
+                "is not parted into layers and head: write \"all\", or regular expressions over its names";
+            let key = if spec.model.unfreeze.is_empty() { "model.trainable" } else { "model.unfreeze" };
+            return wrong(key, problem.into());
+        }
+    }
+    if spec.model.dropout > 0.0 {
+        return wrong("model.dropout", "has its own dropout: leave `dropout` out".into());
+    }
+    if spec.model.batch_norm != BatchNorm::Frozen {
+        return wrong("model.batch_norm", "keeps what it has counted: leave `batch_norm` out".into());
+    }
+    if spec.training.layer_decay < 1.0 {
+        return wrong("training.layer_decay", "is not parted into layers: leave `layer_decay` out".into());
+    }
+    Ok(script.blocks())
 }
 
 fn fresh_blocks(spec: &RunSpec, architecture: &Architecture) -> Blocks {

@@ -130,9 +130,9 @@ impl Weights {
         Ok(Self { tensors })
     }
 
-    /// The tensor of this name, as Sheaf names it (without the prefix of its family).
+    /// The tensor of this name, as Sheaf names it (without the prefix of its family) or as the file does.
     pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
-        self.tensors.get(name)
+        self.tensors.get(name).or_else(|| self.tensors.get(&canonical(name)))
     }
 
     /// All tensors, by name.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 use sheaf_common::id::{ClientId, Federation, Name, Role, RunId};
-use sheaf_common::model::foreign::kind::Kind;
 
+use super::import::{FileKind, ScriptArgs};
 use super::survey::SurveyArgs;
 use crate::pki::Host;
 
@@ -221,14 +221,17 @@ pub enum ModelCommand {
     /// Give a pretrained model to the server. What it has already is not sent again.
     Import {
         /// Folder with config.json, model.safetensors and, for text, tokenizer.json; or a GGUF file; or a file of
-        /// weights: a state dict of PyTorch (.pth, .pt) or safetensors.
+        /// weights: a state dict of PyTorch (.pth, .pt) or safetensors; or a TorchScript module (.pt).
         path: PathBuf,
-        /// What a file of weights is: resnet18, resnet34, resnet50, efficientnet-lite0 or vit.
+        /// What a file is: resnet18, resnet34, resnet50, efficientnet-lite0, vit or torchscript.
         #[arg(long)]
-        kind: Option<Kind>,
+        kind: Option<FileKind>,
         /// Name for run.toml.
         #[arg(long)]
         name: String,
+        /// What goes in and out of a TorchScript module.
+        #[command(flatten)]
+        script: ScriptArgs,
     },
     /// List the imported models.
     List,

@@ -208,13 +208,13 @@ fn assemble(
         let path = folder.join(&file.path);
         total += fs::copy(blobs.path(file.blob), &path).map_err(|e| failed(&path, e))?;
     }
-    let config = model::export_config(plan, base.as_ref().map(|base| base.config_json.as_slice()))?;
-    for (name, content) in [(CONFIG_FILE, config), (CARD_FILE, model::card(plan).into_bytes())] {
+    let (config, weights) = (base.as_ref().map(|base| &base.config), base.as_ref().map(|base| &base.weights));
+    let json = model::export_config(plan, base.as_ref().map(|base| base.config_json.as_slice()))?;
+    for (name, content) in [(CONFIG_FILE, json), (CARD_FILE, model::card(plan, config).into_bytes())] {
         let path = folder.join(name);
         fs::write(&path, &content).map_err(|e| failed(&path, e))?;
         total += content.len() as u64;
     }
-    let (config, weights) = (base.as_ref().map(|base| &base.config), base.as_ref().map(|base| &base.weights));
     let pieces = model::export_weights(plan, config, weights)?;
     let global = blobs.reader(plan.job.global)?;
     let path = folder.join(WEIGHTS_FILE);

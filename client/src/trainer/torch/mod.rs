@@ -1,5 +1,5 @@
-//! The trainer that uses libtorch: a text encoder or a perceptron on tables, to give labels or a number, or a
-//! decoder of language, on a CPU or a GPU.
+//! The trainer that uses libtorch: a text encoder, a perceptron on tables, an image classifier or a TorchScript module, to
+//! give labels or a number, or a decoder of language, on a CPU or a GPU.
 //!
 //! What is frozen is computed once: the output of the layers below the first trained one is kept for every example
 //! (f32, without padding, in main memory) for the life of the trainer, and both training and evaluation begin
@@ -7,7 +7,7 @@
 //! `4 * hidden_size` bytes each. Dropout acts on the trained layers only.
 //!
 //! Read in this order: `network` (a model as a row of stages), `encoder`, `mlp`, `llama` and `gpt2` with `decoder`
-//! (the models), `norm`, `precision` (their products), `source` and
+//! (the models), `script` (a model that is a program), `norm`, `precision` (their products), `source` and
 //! `parameters` (where their tensors come from and how the trained ones lie in memory), `tokenize`,
 //! `sequences`, `prepared`, `ragged` and `augment` (data), `loss`, `optimizer`, `fitting` and `training` (a round's steps).
 //!
@@ -28,6 +28,7 @@ mod parameters;
 mod precision;
 mod prepared;
 mod ragged;
+mod script;
 mod sequences;
 mod source;
 #[cfg(test)]
@@ -36,20 +37,22 @@ mod tokenize;
 mod training;
 mod vision;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use sheaf_common::blob::BlobId;
 use sheaf_common::message::Job;
 use sheaf_common::metrics::{self, Counts};
 use sheaf_common::model::vision::Image;
 use sheaf_common::model::{
-    CONFIG_FILE, EncoderConfig, Gpt2Config, LlamaConfig, ModelConfig, PlanError, blocks, local,
+    CONFIG_FILE, EncoderConfig, Gpt2Config, LlamaConfig, ModelConfig, PlanError, ScriptConfig, blocks, local,
 };
 use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
 use sheaf_common::status::{Phase, Progress};
 use tch::{Device, Reduction, TchError, Tensor};
 
 use self::augment::Augment;
-use self::network::{Mode, Network, ROWS_PER_BATCH};
+use self::network::{Mode, Network, ROWS_PER_BATCH, Stage};
 use self::parameters::Parameters;
 pub use self::prepared::Prepared;
 use self::source::Source;
@@ -91,6 +94,21 @@ impl TorchTrainer {
         split: Split,
         device: Device,
     ) -> Result<Self, TrainError> {
+        Self::open_allowing(job, model_dir, site_label, split, device, &BTreeSet::new())
+    }
+
+    /// [`TorchTrainer::open`] at a site that runs the TorchScript modules whose files have these hashes.
+    ///
+    /// # Errors
+    /// As there, and when the model is another module.
+    pub fn open_allowing(
+        job: &Job,
+        model_dir: Option<&Path>,
+        site_label: &str,
+        split: Split,
+        device: Device,
+        allowed: &BTreeSet<BlobId>,
+    ) -> Result<Self, TrainError> {
         let spec = job.spec.clone();
         let config = model_dir.map(read_config).transpose()?;
         let unfit = |reason: PlanError| TrainError::Failed(reason.to_string());
@@ -100,6 +118,7 @@ impl TorchTrainer {
         let mut source =
             Source::open(&parameters, model_dir, spec.model.lora.as_ref(), spec.training.precision, device)?;
         let num_labels = spec.task.num_outputs();
+        let mut leaves = None;
         let (stages, tokens) = match Kind::of(&spec, config, model_dir)? {
             Kind::Encoder { config, model_dir, max_length } => {
                 let stages = encoder::stages(&mut source, &config, spec.model.pooling, num_labels)?;
@@ -114,12 +133,20 @@ impl TorchTrainer {
                 (llama::stages(&mut source, &config, max_length)?, Some(tokens))
             }
             Kind::Image(image) => (vision::stages(&mut source, &image, num_labels, device)?, None),
+            Kind::Script { config, model_dir } => {
+                let (script, trained) = script::open(&mut source, &config, model_dir, allowed)?;
+                leaves = Some(trained);
+                (vec![Box::new(script) as Box<dyn Stage>], None)
+            }
             Kind::Mlp { hidden } => {
                 (mlp::stages(&mut source, spec.task.num_inputs(), &hidden, num_labels)?, None)
             }
         };
         let network = Network::new(stages, device);
         let imported = source.imported(&own)?;
+        if let Some(leaves) = leaves {
+            parameters.adopt(leaves);
+        }
         parameters.set_local([&imported, &imported])?;
         let mut train = Prepared::new(&spec, tokens.as_ref(), &split.train)?;
         train.augment = Augment::new(&spec, tokens.as_ref(), device)?;
@@ -270,6 +297,7 @@ enum Kind<'a> {
     Gpt2 { config: Gpt2Config, model_dir: &'a Path },
     Llama { config: LlamaConfig, model_dir: &'a Path, max_length: u32 },
     Image(Image),
+    Script { config: ScriptConfig, model_dir: &'a Path },
     Mlp { hidden: Vec<u64> },
 }
 
@@ -290,6 +318,7 @@ impl<'a> Kind<'a> {
                 Ok(Self::Llama { config, model_dir, max_length: *max_length })
             }
             (Some(ModelConfig::Image(image)), ..) => Ok(Self::Image(image)),
+            (Some(ModelConfig::Script(config)), Some(model_dir), ..) => Ok(Self::Script { config, model_dir }),
             (Some(ModelConfig::Mlp(config)), _, _, TaskInput::Table { .. }) => {
                 Ok(Self::Mlp { hidden: config.hidden })
             }

@@ -28,6 +28,11 @@ pub(super) trait Stage: Send {
     /// What it makes of `values`, `[batch, length, ...]`. `real` is that of [`Batch`].
     fn apply(&self, values: &Tensor, real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError>;
 
+    /// Whether it may draw random numbers when it is trained, whatever the run's dropout.
+    fn draws(&self) -> bool {
+        false
+    }
+
     /// Whether it makes one row of all the rows of an example.
     fn pools(&self) -> bool {
         false
@@ -128,8 +133,11 @@ impl Network {
     /// example, or for each token that a language model foretells.
     pub(super) fn logits(&self, data: &Prepared, examples: &[usize], mode: Mode) -> Result<Tensor, TchError> {
         let forward = |batch| self.head(&self.rows(data, examples, batch, mode)?, mode);
+        let draws = self.stages.iter().any(|stage| stage.draws());
         match mode {
-            Mode::Training { dropout, adapter_dropout, seed } if dropout.max(adapter_dropout) > 0.0 => {
+            Mode::Training { dropout, adapter_dropout, seed }
+                if dropout.max(adapter_dropout) > 0.0 || draws =>
+            {
                 let batch = self.frozen(data, examples, Some(seed))?;
                 seeded(seed, || forward(batch))
             }

@@ -78,6 +78,12 @@ impl Parameters {
         self.trained.named().chain(self.statistics.named())
     }
 
+    /// Has `leaves` be the trained tensors from now on: as many, in the same order, which share their memory and are parts of
+    /// somebody else's graph.
+    pub(super) fn adopt(&mut self, leaves: Vec<Tensor>) {
+        self.trained.parts = leaves;
+    }
+
     /// All trained values, `[numel]`, to be changed in place.
     pub(super) fn flat(&mut self) -> &mut Tensor {
         &mut self.trained.values
@@ -151,10 +157,14 @@ impl Parameters {
         Ok(())
     }
 
-    /// The gradient of `loss`, a scalar, in the layout of [`Parameters::flat`].
+    /// The gradient of `loss`, a scalar, in the layout of [`Parameters::flat`]. That of what the loss does not follow from is
+    /// 0.
     pub(super) fn gradient(&self, loss: &Tensor) -> Result<Tensor, TchError> {
         let gradients = Tensor::f_run_backward(&[loss], &self.trained.parts, false, false)?;
-        let flattened = gradients.iter().map(|part| part.f_flatten(0, -1)).collect::<Result<Vec<_>, _>>()?;
+        let flat = |(part, leaf): (&Tensor, &Tensor)| {
+            if part.defined() { part.f_flatten(0, -1) } else { leaf.f_zeros_like()?.f_flatten(0, -1) }
+        };
+        let flattened = gradients.iter().zip(&self.trained.parts).map(flat).collect::<Result<Vec<_>, _>>()?;
         Tensor::f_cat(&flattened, 0)
     }
 

@@ -27,7 +27,7 @@ pub enum Kind {
 
 /// A name of no kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no kind of model that Sheaf knows: use {kinds}", kinds = Kind::names())]
+#[error("`{0}` is no kind of model that Sheaf knows: use {kinds} or torchscript", kinds = Kind::names())]
 pub struct UnknownKind(String);
 
 /// Weights that are not those of the kind of model that they are said to be.

@@ -10,6 +10,7 @@ mod image;
 mod initial;
 mod manifest;
 mod plan;
+mod script;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -71,9 +72,11 @@ fn config(json: &str) -> ModelConfig {
 fn bert_config() -> EncoderConfig {
     match config(TINY_BERT) {
         ModelConfig::Encoder(bert) => bert,
-        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_) | ModelConfig::Image(_) => {
-            panic!("TINY_BERT is a BERT")
-        }
+        ModelConfig::Gpt2(_)
+        | ModelConfig::Llama(_)
+        | ModelConfig::Mlp(_)
+        | ModelConfig::Image(_)
+        | ModelConfig::Script(_) => panic!("TINY_BERT is a BERT"),
     }
 }
 

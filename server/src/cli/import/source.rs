@@ -8,9 +8,10 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use sheaf_common::model::foreign::convert::Conversion;
-use sheaf_common::model::foreign::kind::{Kind, NotOfKind};
+use sheaf_common::model::foreign::kind::{Kind, NotOfKind, UnknownKind};
 use sheaf_common::model::foreign::torch::{self, BadTorch};
 use sheaf_common::model::foreign::{Format, Index};
 use sheaf_common::model::{CONFIG_FILE, WEIGHTS_FILE};
@@ -19,6 +20,24 @@ use tempfile::TempDir;
 use super::super::folder::{FolderError, read_weights};
 use super::super::screen::transfer_bar;
 use super::gguf::{self, GgufError};
+use super::script::{self, ScriptArgs, ScriptError};
+
+/// What a file is that does not say it itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// Weights of a model whose description Sheaf knows.
+    Weights(Kind),
+    /// A TorchScript module.
+    TorchScript,
+}
+
+impl FromStr for FileKind {
+    type Err = UnknownKind;
+
+    fn from_str(written: &str) -> Result<Self, UnknownKind> {
+        if written == "torchscript" { Ok(Self::TorchScript) } else { written.parse().map(Self::Weights) }
+    }
+}
 
 /// What is at a path cannot be brought into Sheaf's form.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +49,19 @@ pub enum SourceError {
     )]
     Nothing(PathBuf),
     /// A file of weights alone.
-    #[error("{0} holds weights and no description: say what they are with --kind {kinds}", kinds = Kind::names())]
+    #[error("{0} holds weights and no description: say what they are with --kind {kinds} or torchscript", kinds = Kind::names())]
     NoKind(PathBuf),
     /// A kind of what describes itself.
     #[error("{0} says itself what it is: leave out --kind")]
     Described(PathBuf),
+    /// Inputs or outputs of something else than a TorchScript module.
+    #[error(
+        "--inputs, --image-size, --mean, --std and --outputs describe a TorchScript module: add --kind torchscript, or leave them out"
+    )]
+    NotScript,
+    /// A TorchScript module that cannot be converted.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
     /// A GGUF file that cannot be converted.
     #[error(transparent)]
     Gguf(#[from] GgufError),
@@ -68,12 +95,22 @@ pub(super) enum Source {
 
 impl Source {
     /// Brings what is at `path` into Sheaf's form.
-    pub(super) fn open(path: &Path, kind: Option<Kind>) -> Result<Self, SourceError> {
+    pub(super) fn open(
+        path: &Path,
+        kind: Option<FileKind>,
+        script: &ScriptArgs,
+    ) -> Result<Self, SourceError> {
+        if kind != Some(FileKind::TorchScript) && !script.is_empty() {
+            return Err(SourceError::NotScript);
+        }
         match kind {
             Some(_) if path.is_dir() || gguf::is_gguf(path) => Err(SourceError::Described(path.to_owned())),
             None if gguf::is_gguf(path) => Ok(Self::Converted(gguf::convert(path)?)),
             None if path.is_dir() => from_folder(path),
-            Some(kind) if path.is_file() => from_file(path, kind),
+            Some(FileKind::Weights(kind)) if path.is_file() => from_file(path, kind),
+            Some(FileKind::TorchScript) if path.is_file() => {
+                Ok(Self::Converted(script::convert(path, script)?))
+            }
             None if path.is_file() => Err(SourceError::NoKind(path.to_owned())),
             Some(_) | None => Err(SourceError::Nothing(path.to_owned())),
         }

@@ -12,7 +12,7 @@ use sheaf_common::params::to_bytes;
 use sheaf_common::run::*;
 
 use super::fixture::{job, text_spec};
-use crate::config::{DatasetConfig, Format, Header};
+use crate::config::{DatasetConfig, Format, Header, Policy};
 use crate::device::DeviceChoice;
 use crate::trainer::open::open;
 use crate::trainer::{Round, Unwatched};
@@ -105,7 +105,9 @@ fn a_site_learns_from_a_folder_of_images() {
     for augmentation in [None, Some(jitter)] {
         spec.training.augmentation = augmentation;
         let job = job(spec.clone(), Some(&config));
-        let mut trainer = open(&job, Some(model_dir.path()), &datasets, "site", DeviceChoice::Cpu).unwrap();
+        let policy = Policy::default();
+        let mut trainer =
+            open(&job, Some(model_dir.path()), &datasets, "site", DeviceChoice::Cpu, &policy).unwrap();
         assert_eq!(trainer.num_examples(), 30);
         let mut params = vec![0.0; job.params.numel() as usize];
         for number in 1..=3 {
@@ -137,8 +139,15 @@ fn images_that_memory_is_too_small_for_train_the_same_bits() {
             let results = [1, 0].map(|memory_mib| {
                 let dataset = DatasetConfig { memory_mib, ..dataset.clone() };
                 let datasets = [(job.spec.task.dataset.clone(), dataset)].into();
-                let mut trainer =
-                    open(&job, Some(model_dir.path()), &datasets, "site", DeviceChoice::Cpu).unwrap();
+                let mut trainer = open(
+                    &job,
+                    Some(model_dir.path()),
+                    &datasets,
+                    "site",
+                    DeviceChoice::Cpu,
+                    &Policy::default(),
+                )
+                .unwrap();
                 assert_eq!(names(), before, "what is on the disk has no name");
                 let params = vec![0.01; job.params.numel() as usize];
                 let trained = trainer.train(params, Round { number: 1, of: 1 }, &Unwatched).unwrap();

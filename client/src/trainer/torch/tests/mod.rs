@@ -14,4 +14,5 @@ mod optimizers;
 mod reference;
 mod refusals;
 mod rounds;
+mod script;
 mod vision;
