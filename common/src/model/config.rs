@@ -161,13 +161,14 @@ impl ModelConfig {
         }
     }
 
-    /// The dense layers that PEFT puts adapters on when a run names none.
+    /// The dense layers that adapters are put on when a run names none: where PEFT knows the model, those that it takes.
     pub fn lora_targets(&self) -> &'static [&'static str] {
         match self {
             Self::Encoder(encoder) => encoder.family.layout().lora_targets,
             Self::Gpt2(_) => &["c_attn"],
             Self::Llama(_) => &["q_proj", "v_proj"],
-            Self::Mlp(_) | Self::Image(_) | Self::Script(_) => &[],
+            Self::Image(image) => image.architecture.lora_targets(),
+            Self::Mlp(_) | Self::Script(_) => &[],
         }
     }
 

@@ -43,6 +43,9 @@ pub enum ExportError {
     /// The run trained no adapters.
     #[error("the run has no adapters: leave out --adapter to write the whole model")]
     NoAdapters,
+    /// Adapters of a model of images.
+    #[error("adapters alone are written of text models only: leave out --adapter to write the whole model")]
+    ImageAdapters,
     /// The imported `config.json` cannot be changed.
     #[error("the model cannot be exported: the imported config.json is no JSON object")]
     Config,
@@ -369,6 +372,9 @@ pub fn export_adapter(
         && let Some(hidden) = encoder.family.layout().hidden
     {
         return Err(ExportError::HalfHead(hidden.name));
+    }
+    if matches!(model, ModelConfig::Image(_)) {
+        return Err(ExportError::ImageAdapters);
     }
     let is_decoder = model.is_decoder();
     let params = &plan.job.params;

@@ -1,10 +1,10 @@
-//! Vision transformers in Hugging Face's layout: their two descriptions and their names.
+//! Vision transformers in Hugging Face's layout: their two descriptions, their names, and adapters of images' models.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::image::{image_spec, tensors};
+use super::image::{TINY, VIT, image_spec, tensors};
 use super::*;
 use crate::model::config::with_pixels;
 
@@ -104,4 +104,44 @@ fn an_exported_model_is_one_that_transformers_open_and_that_can_be_imported() {
     expected.extend(["classifier.weight", "classifier.bias"].map(str::to_owned));
     assert_eq!(held(&out), expected);
     again.check_weights(&weights(&out)).unwrap();
+}
+
+#[test]
+fn adapters_are_put_on_queries_and_values_and_the_head_travels_with_them() {
+    let planned = |json: &str, trainable: &str| {
+        let params = plan(&image_spec(trainable, ""), Some(&config(json))).unwrap();
+        params.tensors.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect::<Vec<_>>()
+    };
+    let factors = |layer: &str, outputs| {
+        [(format!("{layer}.lora_A.weight"), vec![2, 6]), (format!("{layer}.lora_B.weight"), vec![outputs, 2])]
+    };
+    let head = |name: &str| [(format!("{name}.weight"), vec![2, 6]), (format!("{name}.bias"), vec![2])];
+    let lora = "\"last:1\"\nlora = { rank = 2 }";
+    let layer = "encoder.layer.1.attention.attention";
+    let expected = [factors(&format!("{layer}.query"), 6), factors(&format!("{layer}.value"), 6)].concat();
+    assert_eq!(planned(&described(), lora), [expected, head("classifier").into()].concat());
+    assert_eq!(planned(VIT, lora), [factors("blocks.1.attn.qkv", 18), head("head")].concat());
+
+    let targets = "\"all\"\nlora = { rank = 2, targets = [\"fc1\"] }";
+    assert_eq!(planned(VIT, targets)[0], factors("blocks.0.mlp.fc1", 8)[0]);
+    assert_eq!(planned(VIT, targets).len(), 2 * 2 + 2);
+    let error = plan(&image_spec(targets, ""), Some(&config(&described()))).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the model's layers have no `fc1`; adapters can be had for \"dense\", \"key\", \"query\", \"value\""
+    );
+}
+
+#[test]
+fn adapters_that_cannot_be_had_or_written_are_refused() {
+    for lora in ["{}", "{ targets = [\"conv1\"] }"] {
+        let spec = image_spec(&format!("\"all\"\nlora = {lora}"), "");
+        let refused = plan(&spec, Some(&config(TINY))).unwrap_err();
+        assert_eq!(refused, PlanError::NoDense);
+        assert_eq!(refused.invalid().key, "model.lora");
+        assert!(refused.to_string().contains("adapters are for dense layers"), "{refused}");
+    }
+    let (spec, vit) = (image_spec("\"all\"\nlora = {}", ""), config(VIT));
+    let export = export_plan(&spec, plan(&spec, Some(&vit)).unwrap());
+    assert_eq!(export_adapter(&export, Some(&vit)), Err(ExportError::ImageAdapters));
 }

@@ -81,6 +81,14 @@ impl Architecture {
         }
     }
 
+    /// The dense layers that get adapters when a run names none; none where all layers are convolutions.
+    pub fn lora_targets(&self) -> &'static [&'static str] {
+        match self {
+            Self::ResNet(_) | Self::EfficientNetLite(_) => &[],
+            Self::Vit(net) => net.names.layout().lora_targets,
+        }
+    }
+
     /// The tensors, running statistics among them, with a head of so many labels.
     pub fn tensors(&self, num_labels: Option<u64>) -> Blocks {
         match self {

@@ -70,6 +70,8 @@ pub struct VitLayout {
     pub last_norm: &'static str,
     /// The head.
     pub head: &'static str,
+    /// The dense layers that get adapters when a run names none: those of queries and values, by their last names.
+    pub lora_targets: &'static [&'static str],
 }
 
 const TIMM: VitLayout = VitLayout {
@@ -86,6 +88,7 @@ const TIMM: VitLayout = VitLayout {
     down: "mlp.fc2",
     last_norm: "norm",
     head: "head",
+    lora_targets: &["qkv"],
 };
 
 const HUGGING_FACE: VitLayout = VitLayout {
@@ -102,6 +105,7 @@ const HUGGING_FACE: VitLayout = VitLayout {
     down: "output.dense",
     last_norm: "layernorm",
     head: "classifier",
+    lora_targets: &["query", "value"],
 };
 
 impl VitNames {
