@@ -57,7 +57,8 @@ fn main() -> Result<()> {
     let config = ModelConfig::parse(&fs::read(folder.join(CONFIG_FILE))?)?;
     let params = phases(&spec, Some(&config))?.after(0).clone();
     let start = start(&spec, &config, &folder.join(WEIGHTS_FILE), &params)?;
-    let job = Job { spec, model: None, params, global: BlobId::of(&[]), submitted_at: Timestamp(0) };
+    let job =
+        Job { spec, model: None, params, global: BlobId::of(&[]), submitted_at: Timestamp(0), author: None };
     let labels = Targets::Label((0..batch).map(|at| at % 2).collect());
     let train = Dataset { inputs, targets: labels };
     let split = Split { validation: train.clone(), train };

@@ -3,6 +3,7 @@
 mod decoder;
 mod encoder;
 mod script;
+mod vit;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -17,10 +18,12 @@ use super::weights::{BadWeights, Weights};
 use decoder::{Gpt2Json, LlamaJson};
 use encoder::{BertJson, DistilBertJson};
 use script::ScriptJson;
+use vit::VitJson;
 
 pub use decoder::{Gpt2Config, LlamaConfig};
 pub use encoder::EncoderConfig;
 pub use script::{ScriptConfig, ScriptInput};
+pub use vit::{is_vit, with_pixels};
 
 /// Longest `config.json`, in bytes.
 pub const CONFIG_MAX: u64 = 1 << 20;
@@ -36,7 +39,7 @@ pub enum ModelConfig {
     Llama(LlamaConfig),
     /// A multi-layer perceptron exported by Sheaf.
     Mlp(MlpConfig),
-    /// An image classifier under torchvision's or timm's names.
+    /// An image classifier under torchvision's, timm's or Hugging Face's names.
     Image(Image),
     /// A TorchScript module.
     Script(ScriptConfig),
@@ -83,9 +86,10 @@ impl ModelConfig {
             Some("torchvision_resnet" | "timm_efficientnet_lite" | "timm_vit") => {
                 read::<Image>(config_json)?.checked().map(Self::Image)
             }
+            Some("vit") => read::<VitJson>(config_json)?.checked().map(Self::Image),
             Some("torchscript") => read::<ScriptJson>(config_json)?.checked().map(Self::Script),
             Some(other) => bad(format!(
-                "`model_type` is `{}`; Sheaf trains {}, \"gpt2\", \"llama\", its own \"mlp\", and image classifiers and \
+                "`model_type` is `{}`; Sheaf trains {}, \"gpt2\", \"llama\", \"vit\", its own \"mlp\", and image classifiers and \
                  TorchScript modules imported with --kind",
                 shown(other),
                 Family::ALL.map(|family| format!("\"{}\"", family.model_type())).join(", ")
@@ -157,13 +161,14 @@ impl ModelConfig {
         }
     }
 
-    /// The dense layers that PEFT puts adapters on when a run names none.
+    /// The dense layers that adapters are put on when a run names none: where PEFT knows the model, those that it takes.
     pub fn lora_targets(&self) -> &'static [&'static str] {
         match self {
             Self::Encoder(encoder) => encoder.family.layout().lora_targets,
             Self::Gpt2(_) => &["c_attn"],
             Self::Llama(_) => &["q_proj", "v_proj"],
-            Self::Mlp(_) | Self::Image(_) | Self::Script(_) => &[],
+            Self::Image(image) => image.architecture.lora_targets(),
+            Self::Mlp(_) | Self::Script(_) => &[],
         }
     }
 

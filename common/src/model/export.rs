@@ -1,4 +1,4 @@
-//! A trained model as a folder again. A text model is written so that Hugging Face `transformers` opens it,
+//! A trained model as a folder again. A model of Hugging Face's is written so that `transformers` opens it,
 //! as `BertForSequenceClassification` or as a bare `BertModel`, for instance; a tabular one so that Sheaf imports it again.
 //!
 //! The weights are described, not written: a header and a list of pieces to copy, so that the caller streams
@@ -43,6 +43,9 @@ pub enum ExportError {
     /// The run trained no adapters.
     #[error("the run has no adapters: leave out --adapter to write the whole model")]
     NoAdapters,
+    /// Adapters of a model of images.
+    #[error("adapters alone are written of text models only: leave out --adapter to write the whole model")]
+    ImageAdapters,
     /// The imported `config.json` cannot be changed.
     #[error("the model cannot be exported: the imported config.json is no JSON object")]
     Config,
@@ -215,6 +218,10 @@ pub fn export_config(plan: &ExportPlan, base: Option<&[u8]>) -> Result<Vec<u8>, 
             config.extend(text_keys(spec, family));
         }
         TaskInput::Table { .. } => config.extend(table_keys(spec)),
+        // Hugging Face's, which take images of one size.
+        TaskInput::Image { .. } if config.get("model_type").and_then(Value::as_str) == Some("vit") => {
+            config.extend(head_keys(spec, "ViTForImageClassification"));
+        }
         TaskInput::Image { size, .. } => {
             config.insert("labels".into(), json!(spec.task.labels()));
             if let Some(size) = size {
@@ -246,6 +253,13 @@ fn text_keys(spec: &RunSpec, family: Option<Family>) -> Map<String, Value> {
     let Some(family) = family else {
         return owned(vec![("torch_dtype", json!("float32"))]);
     };
+    let mut keys = head_keys(spec, family.architecture());
+    keys.insert(family.layout().dropout_key.into(), json!(spec.model.dropout));
+    keys
+}
+
+/// The head's class, its task and its labels, as `transformers` reads them.
+fn head_keys(spec: &RunSpec, architecture: &str) -> Map<String, Value> {
     let problem = match &spec.task.target {
         Target::Number(_) => "regression",
         Target::Labels { .. } => "multi_label_classification",
@@ -263,9 +277,8 @@ fn text_keys(spec: &RunSpec, family: Option<Family>) -> Map<String, Value> {
     let id2label: Map<_, _> = names().map(|(id, name)| (id.to_string(), json!(name))).collect();
     let label2id: Map<_, _> = names().map(|(id, name)| ((*name).to_owned(), json!(id))).collect();
     owned(vec![
-        ("architectures", json!([family.architecture()])),
+        ("architectures", json!([architecture])),
         ("problem_type", json!(problem)),
-        (family.layout().dropout_key, json!(spec.model.dropout)),
         ("id2label", Value::Object(id2label)),
         ("label2id", Value::Object(label2id)),
         ("torch_dtype", json!("float32")),
@@ -359,6 +372,9 @@ pub fn export_adapter(
         && let Some(hidden) = encoder.family.layout().hidden
     {
         return Err(ExportError::HalfHead(hidden.name));
+    }
+    if matches!(model, ModelConfig::Image(_)) {
+        return Err(ExportError::ImageAdapters);
     }
     let is_decoder = model.is_decoder();
     let params = &plan.job.params;
@@ -460,18 +476,16 @@ fn piece(
 /// What is below a head has its family's prefix, as `bert.` or `transformer.`; `transformers` opens it as a bare encoder too.
 fn exported_name(config: Option<&ModelConfig>, name: &str) -> String {
     match config {
+        Some(ModelConfig::Image(image)) => match image.architecture.hugging_face() {
+            Some(layout) if !name.starts_with(layout.head) => format!("{}{name}", layout.prefix),
+            Some(_) | None => name.to_owned(),
+        },
         Some(ModelConfig::Encoder(encoder)) => {
             let layout = encoder.family.layout();
             if layout.is_head(name) { name.to_owned() } else { format!("{}{name}", layout.prefix) }
         }
         Some(ModelConfig::Gpt2(_)) if !name.starts_with("lm_head.") => format!("transformer.{name}"),
-        Some(
-            ModelConfig::Gpt2(_)
-            | ModelConfig::Llama(_)
-            | ModelConfig::Mlp(_)
-            | ModelConfig::Image(_)
-            | ModelConfig::Script(_),
-        )
+        Some(ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_) | ModelConfig::Script(_))
         | None => name.to_owned(),
     }
 }

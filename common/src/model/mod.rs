@@ -52,6 +52,8 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 pub const MODULE_FILE: &str = "model.pt";
 /// A text model's tokenizer in its folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// What an image model of Hugging Face's reads of pixels, in its folder.
+pub const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 /// The model's card in its folder.
 pub const CARD_FILE: &str = "README.md";
 

@@ -81,6 +81,9 @@ pub enum PlanError {
         /// What there is.
         known: String,
     },
+    /// Adapters for a model of convolutions, or of layers that nobody knows.
+    #[error("adapters are for dense layers, as text models and vision transformers have them: leave it out")]
+    NoDense,
     /// Nothing is trained that counts.
     #[error(
         "no batch normalisation is trained, so there is nothing to count; leave it out, or train layers that have one"
@@ -122,6 +125,7 @@ impl PlanError {
                 "model.trainable"
             }
             Self::Target { .. } => "model.lora.targets",
+            Self::NoDense => "model.lora",
             Self::NoBatchNorm => "model.batch_norm",
             Self::Phase { .. } | Self::NotGrowing(_) => "model.unfreeze",
             Self::Script { key, .. } => key,
@@ -247,6 +251,9 @@ fn adapters(
     blocks: &Blocks,
 ) -> Result<Vec<ParamTensor>, PlanError> {
     let targets = lora::targets(spec, config);
+    if config.is_none_or(|config| config.lora_targets().is_empty()) {
+        return Err(PlanError::NoDense);
+    }
     let mut tensors = Vec::new();
     for target in &targets {
         let found = blocks.layers.iter().flatten().any(|tensor| lora::is_target(target, tensor));

@@ -320,7 +320,7 @@ fn adapters_are_read_and_refused_where_they_cannot_be() {
             .starts_with("model.trainable: says in which layers adapters are")
     );
     let table = TABLE.replace("architecture = \"mlp\"", "architecture = \"mlp\"\nlora = {}");
-    assert!(parse(&table).unwrap_err().ends_with("model.lora: is for pretrained text models"));
+    assert!(parse(&table).unwrap_err().ends_with("model.lora: is for pretrained models of texts and images"));
 }
 
 #[test]

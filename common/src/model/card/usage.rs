@@ -8,6 +8,8 @@ pub(super) fn usage(spec: &RunSpec, config: Option<&ModelConfig>) -> String {
     if let Some(ModelConfig::Script(_)) = config {
         return script_usage(spec);
     }
+    let of_hugging_face =
+        matches!(config, Some(ModelConfig::Image(image)) if image.architecture.hugging_face().is_some());
     match &spec.task.input {
         TaskInput::Text { max_length, .. } => match &spec.task.target {
             Target::NextToken { template, .. } => language_usage(template),
@@ -16,6 +18,7 @@ pub(super) fn usage(spec: &RunSpec, config: Option<&ModelConfig>) -> String {
             }
         },
         TaskInput::Table { .. } => table_usage(&spec.task.target),
+        TaskInput::Image { .. } if of_hugging_face => vit_usage(&spec.task.target),
         TaskInput::Image { .. } => image_usage(&spec.task.target),
         TaskInput::Nothing => "## Use\n\n`model.safetensors` holds one tensor, `values`.\n".into(),
     }
@@ -49,16 +52,7 @@ fn text_usage(spec: &RunSpec, max_length: u32) -> String {
              logits = dense((hidden * mask).sum(1) / mask.sum(1))\n",
         ),
     };
-    let print = match &spec.task.target {
-        Target::Number(number) => format!("print(logits[0].item() * {} + {})", number.std, number.mean),
-        Target::Labels { .. } => {
-            "print([model.config.id2label[i] for i, logit in enumerate(logits[0].tolist()) if logit > 0])"
-                .into()
-        }
-        Target::Label { .. } | Target::NextToken { .. } | Target::Nothing => {
-            "print(model.config.id2label[logits.argmax(-1)[0].item()])".to_owned()
-        }
-    };
+    let print = print_names(&spec.task.target);
     format!(
         "## Use\n\n{warning}```python\n\
          import torch\n\
@@ -71,6 +65,43 @@ fn text_usage(spec: &RunSpec, max_length: u32) -> String {
          {print}\n```\n"
     )
 }
+
+/// Prints what the logits say, by the names in a `config.json` of Hugging Face's.
+fn print_names(target: &Target) -> String {
+    match target {
+        Target::Number(number) => format!("print(logits[0].item() * {} + {})", number.std, number.mean),
+        Target::Labels { .. } => {
+            "print([model.config.id2label[i] for i, logit in enumerate(logits[0].tolist()) if logit > 0])"
+                .into()
+        }
+        Target::Label { .. } | Target::NextToken { .. } | Target::Nothing => {
+            "print(model.config.id2label[logits.argmax(-1)[0].item()])".to_owned()
+        }
+    }
+}
+
+fn vit_usage(target: &Target) -> String {
+    format!("{VIT_USAGE}{}\n```\n", print_names(target))
+}
+
+/// How to compute the outputs of a vision transformer of Hugging Face's.
+const VIT_USAGE: &str = r#"## Use
+
+```python
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+processor = AutoImageProcessor.from_pretrained(".")
+model = AutoModelForImageClassification.from_pretrained(".").eval()
+image = Image.open("image.png").convert("RGB")
+# The run read the largest square in an image's middle; the processor alone would squeeze the whole image into one.
+side = min(image.size)
+left, top = (image.width - side) // 2, (image.height - side) // 2
+image = image.crop((left, top, left + side, top + side))
+with torch.no_grad():
+    logits = model(**processor(image, return_tensors="pt")).logits
+"#;
 
 fn table_usage(target: &Target) -> String {
     let print = match target {

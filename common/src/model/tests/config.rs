@@ -79,7 +79,7 @@ fn each_wrong_bert_has_its_sentence() {
             "model_type",
             json!("t5"),
             "config.json: `model_type` is `t5`; Sheaf trains \"bert\", \"distilbert\", \"roberta\", \"xlm-roberta\", \"gpt2\", \
-             \"llama\", its own \"mlp\", and image classifiers and TorchScript modules imported with --kind",
+             \"llama\", \"vit\", its own \"mlp\", and image classifiers and TorchScript modules imported with --kind",
         ),
         (
             "model_type",

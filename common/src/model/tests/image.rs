@@ -7,13 +7,13 @@ use crate::run::Trainable;
 use super::*;
 
 /// A residual network small enough to be written out.
-const TINY: &str = r#"{"model_type": "torchvision_resnet", "image_size": 32, "mean": [0.5, 0.5, 0.5],
+pub(super) const TINY: &str = r#"{"model_type": "torchvision_resnet", "image_size": 32, "mean": [0.5, 0.5, 0.5],
     "std": [0.2, 0.2, 0.2], "block": "basic", "depths": [1, 1], "widths": [2, 3], "batch_norm_eps": 1e-5}"#;
-const VIT: &str = r#"{"model_type": "timm_vit", "image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
+pub(super) const VIT: &str = r#"{"model_type": "timm_vit", "image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
     "patch_size": 8, "hidden_size": 6, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8,
     "num_tokens": 17, "layer_norm_eps": 1e-6}"#;
 
-fn image_spec(trainable: &str, rest: &str) -> RunSpec {
+pub(super) fn image_spec(trainable: &str, rest: &str) -> RunSpec {
     spec(
         &format!("name = \"tiny\"\ntrainable = {trainable}"),
         &format!(
@@ -22,7 +22,7 @@ fn image_spec(trainable: &str, rest: &str) -> RunSpec {
     )
 }
 
-fn tensors(config: &ModelConfig, labels: Option<u64>) -> Blocks {
+pub(super) fn tensors(config: &ModelConfig, labels: Option<u64>) -> Blocks {
     let ModelConfig::Image(image) = config else { panic!("an image classifier") };
     image.architecture.tensors(labels)
 }

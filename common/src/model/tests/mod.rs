@@ -11,6 +11,7 @@ mod initial;
 mod manifest;
 mod plan;
 mod script;
+mod vit;
 mod weights;
 
 use std::collections::BTreeMap;

@@ -92,8 +92,8 @@ pub(super) fn model(file: ModelFile, task: &Task, rounds: u32) -> Result<ModelSp
     }
     let lora = file.lora.map(lora).transpose()?;
     if lora.is_some() {
-        let is_encoder = matches!(task.input, TaskInput::Text { .. });
-        forbid("model.lora", !is_encoder, "is for pretrained text models")?;
+        let can_have = matches!(task.input, TaskInput::Text { .. } | TaskInput::Image { .. });
+        forbid("model.lora", !can_have, "is for pretrained models of texts and images")?;
         forbid(
             "model.unfreeze",
             !unfreeze.is_empty(),

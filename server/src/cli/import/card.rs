@@ -55,7 +55,7 @@ pub(super) fn settings(config: &ModelConfig) -> Vec<(&'static str, ParamSpec)> {
     let settings = match config {
         ModelConfig::Encoder(_) => ["head", "last:1", "last:2", "all"].as_slice(),
         ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => &["last:1", "all", "lora"],
-        ModelConfig::Image(_) => &["head", "last:1", "last:2", "all"],
+        ModelConfig::Image(_) => &["head", "last:1", "last:2", "all", "lora"],
         ModelConfig::Mlp(_) | ModelConfig::Script(_) => &[],
     };
     let planned = settings.iter().filter_map(|setting| {

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::model::{
-    BadManifest, CONFIG_FILE, MODULE_FILE, Manifest, ManifestFile, ModelConfig, TOKENIZER_FILE, WEIGHTS_FILE,
+    BadManifest, CONFIG_FILE, MODULE_FILE, Manifest, ManifestFile, ModelConfig, PREPROCESSOR_FILE,
+    TOKENIZER_FILE, WEIGHTS_FILE,
 };
 use sheaf_common::params::ParamSpec;
 
@@ -30,10 +31,12 @@ pub(super) use self::send::send;
 pub(super) use self::source::FileKind;
 use self::source::{Source, SourceError};
 
-/// Files that some tokenizers of Hugging Face consist of, taken along when they are there.
-const ALONG: [&str; 7] = [
+/// Files that some tokenizers of Hugging Face consist of, and what its image processors are made of, taken along when they
+/// are there.
+const ALONG: [&str; 8] = [
     "chat_template.jinja",
     "merges.txt",
+    PREPROCESSOR_FILE,
     "sentencepiece.bpe.model",
     "special_tokens_map.json",
     "tokenizer_config.json",
@@ -104,13 +107,13 @@ pub(super) fn read(
     if config.reads_text() {
         required(TOKENIZER_FILE, ": save the fast tokenizer beside the model with `save_pretrained`")?;
         names.push(TOKENIZER_FILE);
-        names.extend(ALONG.into_iter().filter(|file| dir.join(file).is_file()));
     }
     if let ModelConfig::Script(config) = &config {
         required(MODULE_FILE, "")?;
         script::check(dir, config)?;
         names.push(MODULE_FILE);
     }
+    names.extend(ALONG.into_iter().filter(|file| dir.join(file).is_file()));
     config.check_weights(&weights).map_err(|e| FolderError::Weights(weights_path, e))?;
     let files = names.into_iter().map(|file| hash(dir, file)).collect::<Result<_, _>>()?;
     let manifest = Manifest::new(name, files)?;

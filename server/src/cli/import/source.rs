@@ -10,14 +10,15 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use sheaf_common::model::config::{is_vit, with_pixels};
 use sheaf_common::model::foreign::convert::Conversion;
 use sheaf_common::model::foreign::kind::{Kind, NotOfKind, UnknownKind};
 use sheaf_common::model::foreign::torch::{self, BadTorch};
 use sheaf_common::model::foreign::{Format, Index};
-use sheaf_common::model::{CONFIG_FILE, WEIGHTS_FILE};
+use sheaf_common::model::{CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE};
 use tempfile::TempDir;
 
-use super::super::folder::{FolderError, read_weights};
+use super::super::folder::{FolderError, read_short, read_weights};
 use super::super::screen::transfer_bar;
 use super::gguf::{self, GgufError};
 use super::script::{self, ScriptArgs, ScriptError};
@@ -132,7 +133,8 @@ fn from_folder(dir: &Path) -> Result<Source, SourceError> {
         return Ok(Source::Folder(dir.to_owned()));
     }
     let index = Index::of_safetensors(&read_weights(&path)?);
-    if index.tensors().all(|tensor| tensor.format == Format::F32) {
+    let config = described(dir)?;
+    if config.is_none() && index.tensors().all(|tensor| tensor.format == Format::F32) {
         return Ok(Source::Folder(dir.to_owned()));
     }
     convert(&path, &Conversion::all(&index), |target| {
@@ -142,8 +144,22 @@ fn from_folder(dir: &Path) -> Result<Source, SourceError> {
                 fs::copy(entry.path(), target.join(entry.file_name()))?;
             }
         }
-        Ok(())
+        config.map_or(Ok(()), |config| fs::write(target.join(CONFIG_FILE), config))
     })
+}
+
+/// The `config.json` of a model of which a second file of Hugging Face's says what it reads of pixels.
+fn described(dir: &Path) -> Result<Option<Vec<u8>>, SourceError> {
+    let [config_path, processor_path] = [CONFIG_FILE, PREPROCESSOR_FILE].map(|file| dir.join(file));
+    if !config_path.is_file() || !processor_path.is_file() {
+        return Ok(None);
+    }
+    let config = read_short(&config_path)?;
+    if !is_vit(&config) {
+        return Ok(None);
+    }
+    let described = with_pixels(&config, &read_short(&processor_path)?);
+    Ok(Some(described.map_err(|e| FolderError::Config(config_path, e))?))
 }
 
 /// Weights alone, of which the kind says the rest.
@@ -191,4 +207,42 @@ fn convert(
         Ok(dir)
     };
     converted().map(Source::Converted).map_err(|e| SourceError::Convert(path.to_owned(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_common::model::ModelConfig;
+    use sheaf_common::model::weights::f32_header;
+
+    use super::*;
+
+    const VIT: &str = r#"{"model_type": "vit", "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 4, "image_size": 32, "patch_size": 16}"#;
+
+    #[test]
+    fn what_a_second_file_says_of_pixels_comes_into_the_description() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &[u8]| fs::write(dir.path().join(name), content).unwrap();
+        write(CONFIG_FILE, VIT.as_bytes());
+        write(WEIGHTS_FILE, &f32_header([]));
+        let processor = br#"{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1], "size": 32}"#;
+        write(PREPROCESSOR_FILE, processor);
+        let source = Source::open(dir.path(), None).unwrap();
+        let ModelConfig::Image(image) =
+            ModelConfig::parse(&fs::read(source.dir().join(CONFIG_FILE)).unwrap()).unwrap()
+        else {
+            panic!("an image classifier")
+        };
+        assert_eq!(image.mean, [0.1, 0.2, 0.3]);
+        assert_eq!(fs::read(source.dir().join(PREPROCESSOR_FILE)).unwrap(), processor);
+        assert_eq!(
+            fs::read(dir.path().join(CONFIG_FILE)).unwrap(),
+            VIT.as_bytes(),
+            "the operator's own stays"
+        );
+
+        write(PREPROCESSOR_FILE, br#"{"image_mean": [0, 0, 0], "image_std": [1, 1, 1], "size": 64}"#);
+        let refused = Source::open(dir.path(), None).err().unwrap().to_string();
+        assert!(refused.contains("images of 64 x 64 pixels, and `image_size` is 32"), "{refused}");
+    }
 }

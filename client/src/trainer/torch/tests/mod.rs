@@ -16,3 +16,4 @@ mod refusals;
 mod rounds;
 mod script;
 mod vision;
+mod vit;
