@@ -107,14 +107,14 @@ fn a_site_says_what_network_it_is_in() {
     assert_eq!(network.limits.upload.map(Rate::bytes_per_second), Some(2_000_000));
     assert_eq!(network.limits.hours.unwrap().to_string(), "20:00-06:00 UTC");
     for (written, sentence) in [
-        ("transport = \"udp\"", "site.toml:11: unknown variant `udp`, expected one of `auto`, `quic`, `tcp`"),
-        ("upload_limit = \"2MB\"", "site.toml:11: network.upload_limit: `2MB` is no rate; write \"2MB/s\""),
-        ("bulk_hours = \"night\"", "site.toml:11: network.bulk_hours: `night` are no hours; write"),
+        ("transport = \"udp\"", "site.toml:10: unknown variant `udp`, expected one of `auto`, `quic`, `tcp`"),
+        ("upload_limit = \"2MB\"", "site.toml:10: network.upload_limit: `2MB` is no rate; write \"2MB/s\""),
+        ("bulk_hours = \"night\"", "site.toml:10: network.bulk_hours: `night` are no hours; write"),
         (
             "tcp_server = \"hub\"",
-            "site.toml:11: network.tcp_server: `hub` is no address; write \"host:port\"",
+            "site.toml:10: network.tcp_server: `hub` is no address; write \"host:port\"",
         ),
-        ("proxy = \"p:s3cret@q:1\"", "site.toml:11: network.proxy: is no proxy; write \"http://host:port\""),
+        ("proxy = \"p:s3cret@q:1\"", "site.toml:10: network.proxy: is no proxy; write \"http://host:port\""),
     ] {
         let said = parse(written).unwrap_err().to_string();
         assert!(said.starts_with(sentence), "{said}");

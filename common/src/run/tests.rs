@@ -227,7 +227,7 @@ fn what_is_no_toml_has_its_line() {
     assert!(message.starts_with("run.toml:2: invalid value: integer `-1`"), "{message}");
     let message = sentence(TEXT, "seed = 42", "sede = 42");
     assert!(
-        message.starts_with("run.toml:3: unknown field `sede`, expected one of `name`, `rounds`"),
+        message.starts_with("run.toml:3: unknown field `sede`, expected one of `name`, `purpose`, `rounds`"),
         "{message}"
     );
     let message = sentence(TEXT, "batch_size = 8", "batchsize = 8");

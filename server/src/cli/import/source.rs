@@ -227,7 +227,7 @@ mod tests {
         write(WEIGHTS_FILE, &f32_header([]));
         let processor = br#"{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1], "size": 32}"#;
         write(PREPROCESSOR_FILE, processor);
-        let source = Source::open(dir.path(), None).unwrap();
+        let source = Source::open(dir.path(), None, &ScriptArgs::default()).unwrap();
         let ModelConfig::Image(image) =
             ModelConfig::parse(&fs::read(source.dir().join(CONFIG_FILE)).unwrap()).unwrap()
         else {
@@ -242,7 +242,7 @@ mod tests {
         );
 
         write(PREPROCESSOR_FILE, br#"{"image_mean": [0, 0, 0], "image_std": [1, 1, 1], "size": 64}"#);
-        let refused = Source::open(dir.path(), None).err().unwrap().to_string();
+        let refused = Source::open(dir.path(), None, &ScriptArgs::default()).err().unwrap().to_string();
         assert!(refused.contains("images of 64 x 64 pixels, and `image_size` is 32"), "{refused}");
     }
 }
