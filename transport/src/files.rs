@@ -75,7 +75,9 @@ pub fn replace(path: &Path, content: &str) -> Result<(), WriteError> {
 
 /// Certificates (DER) as they are written to a file, in PEM form.
 pub fn pem<T: AsRef<[u8]>>(certificates: impl IntoIterator<Item = T>) -> String {
-    let block = |der: T| pem::encode(&pem::Pem::new("CERTIFICATE", der.as_ref()));
+    // The same bytes as `sheaf pki` writes, on every system.
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    let block = |der: T| pem::encode_config(&pem::Pem::new("CERTIFICATE", der.as_ref()), config);
     certificates.into_iter().map(block).collect()
 }
 
