@@ -13,17 +13,20 @@ FUZZ := $(CACHE)/tools/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 SECONDS ?= 60
 DENY := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-# What each example trains on.
+# The examples, and what each trains on.
+EXAMPLES := newswire heart lending-club fashion
 newswire_DATA := minilm reuters-r8
 heart_DATA := heart
+lending-club_DATA := lending-club
+fashion_DATA := efficientnet-lite0 fashion-mnist
 # What else the tests read.
-TESTS_DATA := efficientnet-lite0 smollm2
-ifndef $(EXAMPLE)_DATA
-$(error there is no example '$(EXAMPLE)': EXAMPLE is newswire or heart)
+TESTS_DATA := smollm2
+ifeq ($(filter $(EXAMPLE),$(EXAMPLES)),)
+$(error there is no example '$(EXAMPLE)': EXAMPLE is one of $(EXAMPLES))
 endif
 
 help:
-	@echo 'make demo   run a federation: EXAMPLE=newswire|heart, SEED=n, SITES=n'
+	@echo 'make demo   run a federation: SEED=n, SITES=n, REDUCED=1, and EXAMPLE=one of $(EXAMPLES)'
 	@echo 'make test   check everything'
 	@echo 'make fuzz   throw bytes at every parser, SECONDS=60 each'
 	@echo 'make setup  install libtorch for a plain `cargo build`; CUDA=1 adds the CUDA half'
@@ -36,11 +39,11 @@ setup:
 demo: setup
 	@python3 -B scripts/fetch_data.py $($(EXAMPLE)_DATA)
 	cargo build --workspace
-	$(TARGET)/debug/sheaf-demo $(EXAMPLE) $(if $(SEED),--seed $(SEED)) $(if $(SITES),--sites $(SITES))
+	$(TARGET)/debug/sheaf-demo $(EXAMPLE) $(if $(SEED),--seed $(SEED)) $(if $(SITES),--sites $(SITES)) $(if $(REDUCED),--reduced)
 
 # Quick checks first; `cargo test` last, so that its results end the log.
 test: setup $(DENY)
-	@python3 -B scripts/fetch_data.py $(sort $(newswire_DATA) $(heart_DATA) $(TESTS_DATA))
+	@python3 -B scripts/fetch_data.py $(sort $(foreach example,$(EXAMPLES),$($(example)_DATA)) $(TESTS_DATA))
 	cargo fmt --all --check
 	scripts/guards.sh
 	$(DENY) check bans licenses sources

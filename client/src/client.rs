@@ -2,23 +2,34 @@
 //! is here.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Identity, Role};
-use sheaf_common::message::{ServerMessage, SiteMessage, TaskId, Update};
+use sheaf_common::message::{Job, ServerMessage, SiteMessage, TaskId, Update};
 use sheaf_common::model::{MANIFEST_MAX, Manifest};
 use sheaf_common::secagg::client::{self as secagg, Witness};
-use sheaf_common::status::Phase;
+use sheaf_common::status::{Phase, Progress};
+use sheaf_common::wire;
+use sheaf_transport::audit::AuditError;
+use sheaf_transport::connection::Connection;
+use sheaf_transport::dial::Dialer;
+use sheaf_transport::files::WriteError;
+use sheaf_transport::reload::{self, Current};
 use sheaf_transport::tls::{CredentialError, Credentials};
 use sheaf_transport::transfer::{self, TransferError};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use crate::approval::Approvals;
+use crate::audit::{Audit, Event as Audited};
 use crate::config::SiteConfig;
+use crate::gate::{self, SiteGate};
+use crate::identity::keeper::Keeper;
+use crate::identity::renewal;
 use crate::link::{self, Event};
 use crate::masking;
+use crate::pace::Pace;
 use crate::party::SiteParty;
 use crate::session::{Effect, FetchFailure, Input, Memory, Session, Task, Trust};
 use crate::state::{SiteState, StateError};
@@ -27,6 +38,9 @@ use crate::worker::{Report, Site, Worker};
 
 /// The operator is told of progress at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(300);
+
+/// How often the hour and the answers of the site's people are looked at.
+const RECONSIDER: Duration = Duration::from_secs(1);
 
 /// A broken transfer over a connection that still stands is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -40,9 +54,15 @@ pub enum ClientError {
     /// The certificate is not a site's.
     #[error("the certificate is {0}; `sheaf-client` needs one issued with `sheaf pki issue site`")]
     NotASite(Identity),
+    /// A new certificate is half in place.
+    #[error(transparent)]
+    Renewal(#[from] WriteError),
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Nothing can be written down for the auditor.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The trainer's thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -55,67 +75,89 @@ pub struct Client {
     state: SiteState,
     worker: Worker,
     /// The connection, while there is one.
-    connection: Option<quinn::Connection>,
+    connection: Option<Connection>,
     outbox: mpsc::Sender<SiteMessage>,
     results: mpsc::UnboundedSender<Input>,
+    audit: Audit,
+    credentials: Current,
     transfer: Transfers,
     /// The global parameters of each task, which go with it.
     globals: BTreeMap<TaskId, BlobId>,
-    last_progress: Option<(Instant, Phase)>,
+    pace: Pace,
+    /// Sees to it that the certificate is renewed.
+    keeper: Keeper,
 }
 
 /// Where transfers tell how far they are.
 #[derive(Clone, Debug)]
 struct Transfers {
     state: SiteState,
+    audit: Audit,
     reports: mpsc::UnboundedSender<Report>,
 }
 
 /// Runs the daemon until `shutdown` is ready. What was under way goes on at the next start.
 pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Result<(), ClientError> {
-    let credentials = Arc::new(Credentials::load(&config.identity)?);
+    renewal::recover(&config.identity)?;
+    let credentials = Credentials::load(&config.identity)?;
     if credentials.identity.role != Role::Site {
-        return Err(ClientError::NotASite(credentials.identity.clone()));
+        return Err(ClientError::NotASite(credentials.identity));
     }
+    let identity = credentials.identity.clone();
+    let current = reload::follow(config.identity.clone(), credentials);
     let state = SiteState::open(&config.state_dir)?;
     let _lock = state.lock()?;
+    let audit = Audit::open(&config.state_dir, current.clone())?;
     let (updates, memory) = (state.updates()?, state.memory()?);
+    state.tidy(&updates, &memory)?;
     let (reports, mut work) = mpsc::unbounded_channel();
     let (results, mut inputs) = mpsc::unbounded_channel();
     let (outbox, outbox_end) = mpsc::channel(64);
     let (link_events, mut events) = mpsc::channel(64);
     let site = Site {
-        name: ClientId(credentials.identity.name.clone()),
+        name: ClientId(identity.name.clone()),
         datasets: config.datasets.clone(),
         device: config.device,
-        policy: config.policy,
+        policy: config.policy.clone(),
         state: state.clone(),
     };
     let trust = Trust {
-        party: Box::new(SiteParty::new(credentials.clone())?),
-        federation: credentials.identity.federation.clone(),
+        party: Box::new(SiteParty::new(current.clone())),
+        federation: identity.federation.clone(),
+        gate: Box::new(SiteGate {
+            credentials: current.clone(),
+            policy: config.policy.clone(),
+            approvals: Approvals::of(&config.state_dir),
+        }),
         policy: config.policy,
         entropy: Box::new(rand::random),
     };
-    info!(identity = %credentials.identity, server = config.server, "starting");
+    info!(%identity, server = config.server, "starting");
+    let dialer = Dialer::new(config.server.clone(), config.network.clone());
     let mut client = Client {
         globals: BTreeMap::new(),
         session: Session::new(updates, memory, trust),
         worker: Worker::start(site, reports.clone())?,
-        transfer: Transfers { state: state.clone(), reports },
+        transfer: Transfers { state: state.clone(), audit: audit.clone(), reports },
+        audit,
+        credentials: current.clone(),
         state,
         connection: None,
         outbox,
         results,
-        last_progress: None,
+        pace: Pace::new(PROGRESS_EVERY),
+        keeper: Keeper::new(config.identity, current.clone()),
     };
-    let link = tokio::spawn(link::keep(config.server.clone(), credentials, link_events, outbox_end));
+    let link = tokio::spawn(link::keep(dialer, current, link_events, outbox_end));
     tokio::pin!(shutdown);
+    let mut reconsider = tokio::time::interval(RECONSIDER);
     loop {
         tokio::select! {
             Some(event) = events.recv() => client.on_link(event),
             Some(report) = work.recv() => client.on_report(report),
             Some(input) = inputs.recv() => client.step(input),
+            _ = reconsider.tick() => client.step(Input::Reconsider),
+            request = client.keeper.request(client.connection.is_some()) => client.say(SiteMessage::Renew(request)),
             () = &mut shutdown => break,
         }
     }
@@ -139,15 +181,21 @@ impl Client {
     fn on_link(&mut self, event: Event) {
         match event {
             Event::Up(connection) => {
+                let _ = self.audit.record(&Audited::Connected);
                 self.connection = Some(connection);
                 self.step(Input::Connected);
             }
             Event::Down => {
+                let _ = self.audit.record(&Audited::Disconnected);
                 self.connection = None;
                 self.step(Input::Disconnected);
             }
             Event::Message(message) => {
                 log(&message);
+                self.note(&message);
+                if let ServerMessage::Certificate(reply) = message {
+                    return self.keeper.answered(reply);
+                }
                 self.step(Input::Message(message));
             }
         }
@@ -155,19 +203,43 @@ impl Client {
 
     fn on_report(&mut self, report: Report) {
         match report {
-            Report::Progress(task, phase, done, total) => {
-                let fresh = |(at, last): &(Instant, Phase)| *last == phase && at.elapsed() < PROGRESS_EVERY;
-                if self.last_progress.as_ref().is_some_and(fresh) && done < total {
-                    return;
+            Report::Progress(task, progress) => {
+                if let Some(progress) = self.pace.follow(progress, Instant::now()) {
+                    self.say(SiteMessage::Progress { task, progress });
                 }
-                self.last_progress = Some((Instant::now(), phase));
-                self.say(SiteMessage::Progress { task, phase, done, total });
             }
             Report::Done(task, result) => self.step(Input::Worked(task, result)),
         }
     }
 
+    /// Writes down what the server wants.
+    fn note(&self, message: &ServerMessage) {
+        let asked = |task: &TaskId, work, job: &Job| {
+            let author = gate::author(self.credentials.borrow().authority(), job).ok();
+            let (origin, model, global) = (job.origin(), job.model, job.global);
+            self.audit.record(&Audited::Asked { task: task.into(), work, author, origin, model, global })
+        };
+        // What cannot be written down is not done: nothing leaves without an entry of its own.
+        let _ = match message {
+            ServerMessage::Train(task) => asked(&task.id, "train", &task.job),
+            ServerMessage::Evaluate(task) => asked(&task.id, "evaluate", &task.job),
+            ServerMessage::Rejected { task, reason } => {
+                self.audit.record(&Audited::Rejected { task: task.into(), reason })
+            }
+            ServerMessage::Over(task) => self.audit.record(&Audited::Over { task: task.into() }),
+            ServerMessage::Welcome { .. }
+            | ServerMessage::Refused(_)
+            | ServerMessage::Secure { .. }
+            | ServerMessage::Certificate(_)
+            | ServerMessage::Announce { .. } => true,
+        };
+    }
+
     fn say(&self, message: SiteMessage) {
+        let bytes = wire::encode(&message).map_or(0, |bytes| bytes.len() as u64);
+        if Audited::saying(&message, bytes).is_some_and(|event| !self.audit.record(&event)) {
+            return;
+        }
         if let SiteMessage::Declined { task, reason } = &message {
             warn!(%task, %reason, "declined");
         }
@@ -298,7 +370,7 @@ impl Transfers {
     /// that they are made of.
     async fn fetch_all(
         &self,
-        connection: &quinn::Connection,
+        connection: &Connection,
         task: &Task,
         witness: Option<&Witness>,
     ) -> Result<(), TransferError> {
@@ -321,7 +393,7 @@ impl Transfers {
 
     async fn get(
         &self,
-        connection: &quinn::Connection,
+        connection: &Connection,
         task: &TaskId,
         blob: BlobId,
         max: u64,
@@ -330,27 +402,31 @@ impl Transfers {
         let bytes = transfer::fetch(connection, &self.state.blobs, blob, max, &mut progress).await?;
         if bytes > 0 {
             info!(%task, blob = %blob.short(), bytes, "fetched");
+            let _ = self.audit.record(&Audited::Fetched { task: task.into(), blob, bytes });
         }
         Ok(())
     }
 
     /// Sends a masked vector, or the delta of a run that is not encrypted.
-    async fn put(
-        &self,
-        connection: &quinn::Connection,
-        task: &TaskId,
-        blob: BlobId,
-    ) -> Result<u64, TransferError> {
+    async fn put(&self, connection: &Connection, task: &TaskId, blob: BlobId) -> Result<u64, TransferError> {
         let mut progress = self.progress(task, Phase::Uploading);
         let masked = self.state.masked.length(blob).is_some();
         let dir = if masked { &self.state.masked } else { &self.state.deltas };
+        let event =
+            Audited::Sending { task: task.into(), blob, masked, bytes: dir.length(blob).unwrap_or(0) };
+        if !self.audit.record(&event) {
+            return Err(TransferError::Refused {
+                blob,
+                why: "the site's audit log cannot be written".into(),
+            });
+        }
         transfer::put(connection, dir, blob, &mut progress).await
     }
 
     fn progress(&self, task: &TaskId, phase: Phase) -> impl FnMut(u64, u64) + Send + use<> {
         let (task, reports) = (task.clone(), self.reports.clone());
         move |done, total| {
-            let _ = reports.send(Report::Progress(task.clone(), phase, done, total));
+            let _ = reports.send(Report::Progress(task.clone(), Progress::new(phase, done, total)));
         }
     }
 }
@@ -391,6 +467,7 @@ fn log(message: &ServerMessage) {
         ServerMessage::Rejected { task, reason } => warn!(%task, %reason, "the update was refused"),
         ServerMessage::Over(task) => info!(%task, "over"),
         ServerMessage::Secure { task, ask } => debug!(%task, stage = ask.name(), "secure aggregation"),
-        ServerMessage::Welcome { .. } | ServerMessage::Refused(_) => {}
+        ServerMessage::Announce { run, .. } => debug!(%run, "announced"),
+        ServerMessage::Welcome { .. } | ServerMessage::Refused(_) | ServerMessage::Certificate(_) => {}
     }
 }

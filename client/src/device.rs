@@ -14,6 +14,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use sheaf_common::run::Training;
 use thiserror::Error;
 
 /// The libtorch that this program is built with. CUDA's part must be of the same version, to the last digit:
@@ -124,6 +125,16 @@ pub enum DeviceError {
     },
 }
 
+/// The device of a site for a run, which may ask for results that are the same each time. Some of libtorch's kernels
+/// on a GPU add in an order that nobody fixes, and the binding has no switch to leave those out.
+pub fn for_run(choice: DeviceChoice, training: &Training) -> DeviceChoice {
+    if training.deterministic && choice != DeviceChoice::Cpu {
+        tracing::info!("training on the CPU, since the run is deterministic");
+        return DeviceChoice::Cpu;
+    }
+    choice
+}
+
 /// The device to train on. To be called before anything else of libtorch, which looks for CUDA only once.
 ///
 /// # Errors
@@ -183,7 +194,7 @@ fn version(folder: &Path) -> io::Result<String> {
     Ok(fs::read_to_string(folder.join("build-version"))?.trim().to_owned())
 }
 
-/// The crate's one piece of unsafe code.
+/// Besides `memory`, the crate's one piece of unsafe code.
 #[allow(unsafe_code, reason = "to load a library is to run its initialisers")]
 mod loader {
     use std::path::Path;
@@ -272,6 +283,10 @@ mod tests {
 
     #[test]
     fn the_cpu_needs_nothing() {
+        let deterministic = Training { deterministic: true, ..Training::default() };
+        let gpu = DeviceChoice::Cuda(1);
+        assert_eq!(for_run(gpu, &deterministic), DeviceChoice::Cpu);
+        assert_eq!(for_run(gpu, &Training::default()), gpu);
         assert_eq!(resolve(DeviceChoice::Cpu), Ok(tch::Device::Cpu));
         assert!(resolve(DeviceChoice::Auto).is_ok());
     }

@@ -1,24 +1,27 @@
 //! The connection to the server: dials out, says hello, and dials again with growing, jittered pauses.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sheaf_common::message::{Hello, Open, ServerMessage, SiteMessage};
 use sheaf_common::wire::PROTOCOL_VERSION;
-use sheaf_transport::endpoint::{ConnectError, Link, connect, reason};
+use sheaf_transport::connection::{Connection, Ended as EndedBy};
+use sheaf_transport::dial::{ConnectError, Dialer, Link};
 use sheaf_transport::frames::{self, FrameError};
-use sheaf_transport::tls::Credentials;
+use sheaf_transport::reload::Current;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 /// Shortest and longest pause between two attempts.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
+/// How long the reason for an end may be behind the end.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// What the connection tells the daemon.
 #[derive(Debug)]
 pub enum Event {
     /// The server welcomed us; blobs move over this connection.
-    Up(quinn::Connection),
+    Up(Connection),
     /// The server said something.
     Message(ServerMessage),
     /// The connection is gone.
@@ -36,27 +39,32 @@ enum Ended {
     Refused(String),
     #[error("the server said something out of turn")]
     OutOfTurn,
+    #[error("certificate, key or authorities are new")]
+    Renewed,
     #[error("{0}")]
-    Closed(String),
+    Closed(#[from] EndedBy),
 }
 
-/// Keeps a connection up until `outbox` is closed. What waits in the outbox while there is none is dropped: the
+/// Keeps a connection to what `dialer` reaches up until `outbox` is closed. What waits in the outbox while there is none is dropped: the
 /// server asks again.
 pub async fn keep(
-    server: String,
-    credentials: Arc<Credentials>,
+    dialer: Dialer,
+    mut credentials: Current,
     events: mpsc::Sender<Event>,
     mut outbox: mpsc::Receiver<SiteMessage>,
 ) {
     let mut pause = BACKOFF.0;
     loop {
-        let ended = match connect(&server, &credentials).await {
+        let ours = credentials.borrow_and_update().clone();
+        let ended = match dialer.connect(&ours).await {
             Ok(link) => {
-                let ended = talk(&link, &events, &mut outbox, &mut pause).await;
-                // The connection's own word on why it ended says more than the stream's.
-                let ended = match (ended, link.connection.close_reason()) {
-                    (Err(Ended::Frame(_)), Some(error)) => Err(Ended::Closed(reason(&error))),
-                    (ended, _) => ended,
+                let ended = tokio::select! {
+                    ended = talk(&link, &events, &mut outbox, &mut pause) => ended,
+                    Ok(()) = credentials.changed() => Err(Ended::Renewed),
+                };
+                let ended = match ended {
+                    Err(Ended::Frame(error)) => Err(explained(error, &link).await),
+                    ended => ended,
                 };
                 link.close().await;
                 if events.send(Event::Down).await.is_err() {
@@ -69,10 +77,20 @@ pub async fn keep(
         let Err(why) = ended else { return };
         let wait = jittered(pause);
         warn!(%why, "not connected; trying again in {}", humantime::format_duration(wait));
-        if sleep_unless_closed(wait, &mut outbox).await {
-            return;
+        tokio::select! {
+            closed = sleep_unless_closed(wait, &mut outbox) => if closed { return },
+            // What was refused may not be with another certificate.
+            Ok(()) = credentials.changed() => {}
         }
         pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+/// The connection's own word on why it ended says more than the stream's, and may be a moment behind it.
+async fn explained(error: FrameError, link: &Link) -> Ended {
+    match tokio::time::timeout(LAST_WORD, link.connection.closed()).await {
+        Ok(why) => Ended::Closed(why),
+        Err(_) => Ended::Frame(error),
     }
 }
 
@@ -83,19 +101,23 @@ async fn talk(
     outbox: &mut mpsc::Receiver<SiteMessage>,
     pause: &mut Duration,
 ) -> Result<(), Ended> {
-    let (mut send, mut recv) =
-        link.connection.open_bi().await.map_err(|error| Ended::Closed(reason(&error)))?;
+    let (mut send, mut recv) = link.connection.open_bi().await?;
     // Control messages go before bulk.
-    let _ = send.set_priority(10);
+    send.set_priority(10);
     let software = concat!("sheaf-client ", env!("CARGO_PKG_VERSION")).to_owned();
     frames::write(&mut send, &Open::Site(Hello { protocol: PROTOCOL_VERSION, software })).await?;
     match frames::read(&mut recv).await? {
-        ServerMessage::Welcome { federation, software } => info!(%federation, %software, "connected"),
+        ServerMessage::Welcome { federation, software } => {
+            let transport = link.connection.transport();
+            info!(%federation, %software, %transport, "connected");
+        }
         ServerMessage::Refused(why) => return Err(Ended::Refused(why)),
         ServerMessage::Train(_)
         | ServerMessage::Evaluate(_)
         | ServerMessage::Secure { .. }
         | ServerMessage::Rejected { .. }
+        | ServerMessage::Announce { .. }
+        | ServerMessage::Certificate(_)
         | ServerMessage::Over(_) => return Err(Ended::OutOfTurn),
     }
     *pause = BACKOFF.0;

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sheaf_client::config::SiteConfig;
-use sheaf_client::offline::Command;
+use sheaf_client::identity::csr::{CsrArgs, csr};
+use sheaf_client::identity::enroll::{EnrollArgs, enroll};
+use sheaf_client::{memory, offline};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -21,7 +23,29 @@ struct Arguments {
     command: Option<Command>,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Offline(offline::Command),
+    /// Get this site's certificate with a token from the operator; the key is made here and stays here
+    Enroll(EnrollArgs),
+    /// Make this site's key, and a certificate signing request to be carried to whoever signs
+    Csr(CsrArgs),
+}
+
+impl Command {
+    fn execute(&self, site_toml: &std::path::Path, out: &mut dyn std::io::Write) -> anyhow::Result<bool> {
+        match self {
+            Self::Offline(command) => return Ok(command.execute(site_toml, out)?),
+            Self::Enroll(args) => enroll(args, out)?,
+            Self::Csr(args) => csr(args, out)?,
+        }
+        Ok(true)
+    }
+}
+
 fn main() -> ExitCode {
+    memory::keep();
     let arguments = Arguments::parse();
     // The commands print what they found; the daemon has only its log.
     let default = if arguments.command.is_some() { "warn" } else { "info" };
@@ -29,9 +53,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
     let result = match arguments.command {
         None => daemon(&arguments.config).map(|()| true),
-        Some(command) => {
-            command.execute(&arguments.config, &mut std::io::stdout().lock()).map_err(Into::into)
-        }
+        Some(command) => command.execute(&arguments.config, &mut std::io::stdout().lock()),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,26 +1,31 @@
 //! The site as a party of a secure sum: its certificate's key signs, its federation's CA judges the others.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use sheaf_common::id::{ClientId, Role};
 use sheaf_common::secagg::client::Party;
 use sheaf_common::secagg::message::Signature;
-use sheaf_transport::authority::Authority;
-use sheaf_transport::tls::{CredentialError, Credentials};
+use sheaf_transport::reload::Current;
+use sheaf_transport::tls::Credentials;
 
 /// Our certificate, key and CA.
 pub struct SiteParty {
     name: ClientId,
-    credentials: Arc<Credentials>,
-    authority: Authority,
+    current: Current,
+    /// What we last showed: what we say afterwards is signed with the same key, also when there is a newer one.
+    shown: Mutex<Arc<Credentials>>,
 }
 
 impl SiteParty {
     /// With a site's credentials.
-    pub fn new(credentials: Arc<Credentials>) -> Result<Self, CredentialError> {
-        let name = ClientId(credentials.identity.name.clone());
-        Ok(Self { name, authority: credentials.authority()?, credentials })
+    pub fn new(current: Current) -> Self {
+        let shown = current.borrow().clone();
+        Self { name: ClientId(shown.identity.name.clone()), current, shown: Mutex::new(shown) }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Arc<Credentials>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -29,17 +34,20 @@ impl Party for SiteParty {
         &self.name
     }
 
-    fn certificate(&self) -> &[u8] {
-        self.credentials.certificate()
+    fn certificate(&self) -> Vec<u8> {
+        let current = self.current.borrow().clone();
+        let certificate = current.certificate();
+        *self.shown() = current;
+        certificate
     }
 
     fn sign(&self, message: &[u8]) -> Result<Signature, String> {
-        self.credentials.sign(message).map(Signature::from).map_err(|e| e.to_string())
+        self.shown().sign(message).map(Signature::from).map_err(|e| e.to_string())
     }
 
     fn verify(&self, certificate: &[u8]) -> Result<(ClientId, [u8; 32]), String> {
-        let (identity, key) =
-            self.authority.verify(certificate, SystemTime::now()).map_err(|e| e.to_string())?;
+        let judged = self.current.borrow().authority().verify(certificate, SystemTime::now());
+        let (identity, key) = judged.map_err(|e| e.to_string())?;
         if identity.role != Role::Site {
             return Err(format!("it is {identity}, not a site"));
         }
@@ -47,8 +55,8 @@ impl Party for SiteParty {
     }
 
     fn verify_server(&self, certificate: &[u8]) -> Result<[u8; 32], String> {
-        let (identity, key) =
-            self.authority.verify_server(certificate, SystemTime::now()).map_err(|e| e.to_string())?;
+        let judged = self.current.borrow().authority().verify_server(certificate, SystemTime::now());
+        let (identity, key) = judged.map_err(|e| e.to_string())?;
         if identity.role == Role::Server { Ok(key) } else { Err(format!("it is {identity}, not a server")) }
     }
 }

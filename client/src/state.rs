@@ -1,18 +1,29 @@
 //! What a site must not forget, in its own state directory: blobs, and the updates that wait for their round
-//! to be over.
+//! to be over. Every record carries a checksum: one that changed on the disk is never taken for another.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use sheaf_common::blob::BlobId;
+use sheaf_common::checked;
+use sheaf_common::id::RunId;
 use sheaf_common::message::{Job, TaskId, Update};
 use sheaf_common::model::Manifest;
 use sheaf_common::wire;
 use sheaf_transport::blobs::{BlobDir, BlobError};
+use sheaf_transport::durable::{self, UNFINISHED};
 
 use crate::session::Memory;
+use crate::trainer::Local;
+
+/// Version of what lies in the directory; another one is refused, never misread.
+const FORMAT: &str = "1\n";
+
+/// The file of what is remembered of secure sums.
+const MEMORY: &str = "secagg";
 
 /// The state directory.
 #[derive(Clone, Debug)]
@@ -42,6 +53,21 @@ pub enum StateError {
     /// A blob could not be stored or read.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// It was written by another version.
+    #[error(
+        "{0} was written by another version of sheaf-client: use that one until its runs are over, then move the directory away"
+    )]
+    Version(PathBuf),
+    /// What was remembered of secure sums is lost.
+    #[error(
+        "{path} is damaged: {why}; it says which updates were given away, so bring it back from a backup, or move the whole state directory away once the runs that this site took part in are over"
+    )]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// Another daemon uses it.
     #[error("{0} is in use by another sheaf-client")]
     InUse(PathBuf),
@@ -56,13 +82,31 @@ pub enum StateError {
 impl SiteState {
     /// Opens or makes the directory.
     pub fn open(root: &Path) -> Result<Self, StateError> {
-        for folder in [root.to_owned(), root.join("updates"), root.join("models")] {
+        for folder in [root.to_owned(), root.join("updates"), root.join("models"), root.join("local")] {
             fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
         }
         let blobs = BlobDir::open(root.join("blobs"))?;
         let deltas = BlobDir::open(root.join("deltas"))?;
         let masked = BlobDir::open(root.join("masked"))?;
-        Ok(Self { root: root.to_owned(), blobs, deltas, masked })
+        let state = Self { root: root.to_owned(), blobs, deltas, masked };
+        state.check_format()?;
+        Ok(state)
+    }
+
+    fn check_format(&self) -> Result<(), StateError> {
+        let path = self.root.join("format");
+        match fs::read_to_string(&path) {
+            Ok(format) if format == FORMAT => Ok(()),
+            Ok(_) => Err(StateError::Version(self.root.clone())),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("read", &path, error)),
+            // The first version said nothing of itself.
+            Err(_) if self.root.join(MEMORY).exists() || !self.records()?.is_empty() => {
+                Err(StateError::Version(self.root.clone()))
+            }
+            Err(_) => {
+                durable::write(&path, FORMAT.as_bytes(), 0o600).map_err(|e| io_error("write", &path, e))
+            }
+        }
     }
 
     /// Takes the directory for this process, for as long as the file lives, and clears what a crash left over.
@@ -73,26 +117,44 @@ impl SiteState {
         self.blobs.remove_unnamed()?;
         self.deltas.remove_unnamed()?;
         self.masked.remove_unnamed()?;
+        let unfinished = self.root.join(format!("{MEMORY}{UNFINISHED}"));
+        let records = self.records()?.into_iter().filter(|path| place(path).ends_with(UNFINISHED));
+        for path in records.chain(unfinished.exists().then_some(unfinished)) {
+            fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
+        }
         Ok(file)
     }
 
     /// The updates that were finished and not known to be over. One that cannot be read is dropped: its round
     /// will be trained again.
     pub fn updates(&self) -> Result<Vec<Update>, StateError> {
-        let folder = self.root.join("updates");
         let mut updates = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(|e| io_error("list", &folder, e))? {
-            let path = entry.map_err(|e| io_error("list", &folder, e))?.path();
-            let bytes = fs::read(&path).map_err(|e| io_error("read", &path, e))?;
-            match wire::decode_record::<Update>(&bytes) {
-                Ok(update) if self.deltas.length(update.delta).is_some() => updates.push(update),
-                Ok(_) | Err(_) => {
+        for path in self.records()? {
+            match read_update(&path)? {
+                Some(update) if self.deltas.length(update.delta).is_some() => updates.push(update),
+                Some(_) | None => {
                     tracing::warn!(path = %path.display(), "an unusable update is dropped");
                     fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
                 }
             }
         }
         Ok(updates)
+    }
+
+    /// Files of updates, finished or not.
+    fn records(&self) -> Result<Vec<PathBuf>, StateError> {
+        let folder = self.root.join("updates");
+        let listed =
+            fs::read_dir(&folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+        listed.map_err(|e| io_error("list", &folder, e))
+    }
+
+    /// Lets go of what a crash left over: blobs that belong to no update and no attempt. Nothing is under way yet.
+    pub fn tidy(&self, updates: &[Update], memory: &Memory) -> Result<(), StateError> {
+        let now = SystemTime::now();
+        self.deltas.remove_others(&updates.iter().map(|update| update.delta).collect(), now)?;
+        self.masked.remove_others(&memory.masked().into_iter().collect::<BTreeSet<_>>(), now)?;
+        Ok(())
     }
 
     /// Makes an update durable; its blob is already.
@@ -106,8 +168,9 @@ impl SiteState {
     pub fn memory(&self) -> Result<Memory, StateError> {
         let path = self.memory_path();
         match fs::read(&path) {
-            Ok(bytes) => wire::decode_record(&bytes)
-                .map_err(|e| io_error("understand", &path, io::Error::other(e.to_string()))),
+            Ok(bytes) => {
+                checked::decode(MEMORY, &bytes).map_err(|e| StateError::Memory { path, why: e.to_string() })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Memory::default()),
             Err(error) => Err(io_error("read", &path, error)),
         }
@@ -116,6 +179,52 @@ impl SiteState {
     /// Makes what must be remembered of secure sums durable. It holds secrets.
     pub fn remember(&self, memory: &Memory) -> Result<(), StateError> {
         write_record(&self.memory_path(), memory)
+    }
+
+    /// What the site keeps to itself of a run, as it was when so many rounds were over for it: what the newest of them left.
+    /// Nothing when it has trained in none, or in those of another run of that name.
+    pub fn local(&self, run: &RunId, job: &Job, completed: u32) -> Result<Local, StateError> {
+        let of = self.run_of(job)?;
+        let rounds = self.local_rounds(run)?;
+        let Some((_, path)) = rounds.range(..=completed).next_back() else { return Ok(Local::new()) };
+        let bytes = fs::read(path).map_err(|e| io_error("read", path, e))?;
+        let (found, kept): (BlobId, Local) = checked::decode(&place(path), &bytes)
+            .map_err(|e| io_error("understand", path, io::Error::other(e.to_string())))?;
+        Ok(if found == of { kept } else { Local::new() })
+    }
+
+    /// Makes durable what a round leaves to the site, before the update that goes with it. What the round began with stays
+    /// until the next: it may have to be trained again.
+    pub fn keep_local(&self, task: &TaskId, job: &Job, kept: &Local) -> Result<(), StateError> {
+        let path = self.root.join("local").join(format!("{}.{}", task.run, task.round));
+        write_record(&path, &(self.run_of(job)?, kept))?;
+        let rounds = self.local_rounds(&task.run)?;
+        for (_, path) in rounds.range(..task.round).rev().skip(1) {
+            fs::remove_file(path).map_err(|e| io_error("remove", path, e))?;
+        }
+        Ok(())
+    }
+
+    /// The files of what the site keeps to itself of a run, by round.
+    fn local_rounds(&self, run: &RunId) -> Result<BTreeMap<u32, PathBuf>, StateError> {
+        let folder = self.root.join("local");
+        let mut rounds = BTreeMap::new();
+        for entry in fs::read_dir(&folder).map_err(|e| io_error("list", &folder, e))? {
+            let path = entry.map_err(|e| io_error("list", &folder, e))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('.'));
+            if let Some((of, round)) = name
+                && of == run.as_str()
+                && let Ok(round) = round.parse()
+            {
+                rounds.insert(round, path);
+            }
+        }
+        Ok(rounds)
+    }
+
+    /// What tells a run from another of its name.
+    fn run_of(&self, job: &Job) -> Result<BlobId, StateError> {
+        Ok(BlobId::of(&wire::encode_record(&(&job.spec, &job.model, &job.submitted_at))?))
     }
 
     /// An update serves another task: its record moves, its blob stays.
@@ -128,11 +237,12 @@ impl SiteState {
     /// Lets go of what belongs to a task: its update, and the global parameters that it started from.
     pub fn forget(&self, task: &TaskId, global: Option<BlobId>) -> Result<(), StateError> {
         let path = self.update_path(task);
-        if let Some(update) =
-            fs::read(&path).ok().and_then(|bytes| wire::decode_record::<Update>(&bytes).ok())
-        {
+        if path.exists() {
+            let update = read_update(&path)?;
             fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
-            self.deltas.remove(update.delta)?;
+            if let Some(update) = update {
+                self.deltas.remove(update.delta)?;
+            }
         }
         if let Some(global) = global {
             self.blobs.remove(global)?;
@@ -160,7 +270,7 @@ impl SiteState {
     }
 
     fn memory_path(&self) -> PathBuf {
-        self.root.join("secagg")
+        self.root.join(MEMORY)
     }
 
     fn update_path(&self, task: &TaskId) -> PathBuf {
@@ -169,20 +279,163 @@ impl SiteState {
     }
 }
 
-/// Writes a record that only its owner may read, whole or not at all.
 fn write_record(path: &Path, record: &impl serde::Serialize) -> Result<(), StateError> {
-    let temporary = path.with_extension("new");
-    let write = || -> io::Result<()> {
-        let mut file =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&wire::encode_record(record).map_err(io::Error::other)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(|e| io_error("write", path, e))
+    let content = checked::encode(&place(path), record)?;
+    write_private(path, &content)
 }
 
-fn io_error(what: &'static str, path: &Path, source: io::Error) -> StateError {
+/// Writes what only its owner may read, whole or not at all.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    durable::write(path, content, 0o600).map_err(|e| io_error("write", path, e))
+}
+
+/// The update in a file; none when it is not whole, or not of this task.
+fn read_update(path: &Path) -> Result<Option<Update>, StateError> {
+    let bytes = fs::read(path).map_err(|e| io_error("read", path, e))?;
+    Ok(checked::decode(&place(path), &bytes).ok())
+}
+
+/// What a record's checksum calls its place: the file's name.
+fn place(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+pub(crate) fn io_error(what: &'static str, path: &Path, source: io::Error) -> StateError {
     StateError::Io { what, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_common::params::ParamSpec;
+    use sheaf_common::run::RunSpec;
+    use sheaf_common::time::Timestamp;
+
+    use super::*;
+
+    const RUN: &str = "name = \"scans\"\nrounds = 9\nsecure_aggregation = \"off\"\n[model]\narchitecture = \"constant\"\n\
+        parameters = 1\n[task]\ntype = \"none\"\ndataset = \"d\"\n";
+
+    fn job(submitted_at: u64) -> Job {
+        let spec = RunSpec::parse("run.toml", RUN).unwrap();
+        let (params, global) = (ParamSpec::default(), BlobId::of(&[]));
+        Job { spec, model: None, params, global, submitted_at: Timestamp(submitted_at), author: None }
+    }
+
+    fn kept(value: f32) -> Local {
+        [("bn1.running_mean".to_owned(), vec![value])].into()
+    }
+
+    #[test]
+    fn a_round_begins_with_what_the_site_kept_of_the_round_before_however_often_it_is_trained() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = SiteState::open(folder.path()).unwrap();
+        let (run, job): (RunId, Job) = ("scans".parse().unwrap(), job(1));
+        let local = |completed| state.local(&run, &job, completed).unwrap();
+        let keep = |round, value| {
+            let task = TaskId { run: run.clone(), round, attempt: 1 };
+            state.keep_local(&task, &job, &kept(value)).unwrap();
+        };
+        assert_eq!(local(0), Local::new());
+        keep(1, 1.0);
+        assert_eq!(local(0), Local::new(), "the first round may be trained again");
+        keep(3, 3.0);
+        assert_eq!(local(2), kept(1.0), "it was not asked in the second");
+        keep(3, 3.5);
+        assert_eq!([local(2), local(3), local(9)], [kept(1.0), kept(3.5), kept(3.5)]);
+        keep(12, 12.0);
+        let files = fs::read_dir(folder.path().join("local")).unwrap().count();
+        assert_eq!((local(11), local(12), files), (kept(3.5), kept(12.0), 2));
+    }
+
+    #[test]
+    fn what_another_run_of_the_name_left_is_not_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = SiteState::open(folder.path()).unwrap();
+        let run: RunId = "scans".parse().unwrap();
+        let task = TaskId { run: run.clone(), round: 1, attempt: 1 };
+        state.keep_local(&task, &job(1), &kept(1.0)).unwrap();
+        assert_eq!(state.local(&run, &job(2), 1).unwrap(), Local::new());
+        assert_eq!(state.local(&"scans-2".parse().unwrap(), &job(1), 1).unwrap(), Local::new());
+    }
+
+    fn update(state: &SiteState, round: u32) -> Update {
+        Update {
+            task: TaskId { run: "toy".parse().unwrap(), round, attempt: 1 },
+            delta: state.deltas.insert(&[7; 16]).unwrap(),
+            num_examples: 4,
+            train_loss: 0.1,
+            global_metrics: None,
+            local_metrics: None,
+        }
+    }
+
+    /// A write that was torn at any byte, under its own name or the one before, is no update.
+    #[test]
+    fn an_update_that_is_not_whole_is_dropped_and_a_whole_one_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = SiteState::open(dir.path()).unwrap();
+        let update = update(&state, 1);
+        state.keep(&update).unwrap();
+        let path = state.update_path(&update.task);
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(state.updates().unwrap(), [], "cut at {cut}");
+            let mut changed = whole.clone();
+            changed[cut] ^= 1;
+            fs::write(&path, changed).unwrap();
+            assert_eq!(state.updates().unwrap(), [], "changed at {cut}");
+            fs::write(dir.path().join(format!("updates/toy.1.1{UNFINISHED}")), &whole[..cut]).unwrap();
+            drop(state.lock().unwrap());
+            assert_eq!(state.records().unwrap(), [] as [PathBuf; 0]);
+        }
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(state.updates().unwrap(), [update.clone()]);
+        // It answers its own task and no other.
+        fs::rename(&path, path.with_file_name("toy.2.1")).unwrap();
+        assert_eq!(state.updates().unwrap(), []);
+    }
+
+    #[test]
+    fn a_memory_that_is_damaged_is_refused_with_the_way_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = SiteState::open(dir.path()).unwrap();
+        state.remember(&Memory::default()).unwrap();
+        assert_eq!(state.memory().unwrap(), Memory::default());
+        let whole = fs::read(state.memory_path()).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(state.memory_path(), &whole[..cut]).unwrap();
+            let said = state.memory().unwrap_err().to_string();
+            assert!(said.contains("is damaged") && said.contains("backup"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_another_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(SiteState::open(dir.path()).unwrap());
+        drop(SiteState::open(dir.path()).unwrap());
+        let format = dir.path().join("format");
+        fs::write(&format, "2\n").unwrap();
+        assert!(matches!(SiteState::open(dir.path()), Err(StateError::Version(_))));
+        // As the first version left it.
+        fs::remove_file(&format).unwrap();
+        fs::write(dir.path().join("updates/toy.1.1"), b"of an older form").unwrap();
+        let said = SiteState::open(dir.path()).unwrap_err().to_string();
+        assert!(said.contains("was written by another version of sheaf-client"), "{said}");
+        assert!(dir.path().join("updates/toy.1.1").exists(), "it is left alone");
+    }
+
+    #[test]
+    fn what_a_crash_left_over_goes_and_what_is_needed_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = SiteState::open(dir.path()).unwrap();
+        let update = update(&state, 1);
+        let stray = state.deltas.insert(b"the record of this was never written").unwrap();
+        state.masked.insert(b"of an attempt that is over").unwrap();
+        state.tidy(&[update.clone()], &Memory::default()).unwrap();
+        assert_eq!(state.deltas.list().unwrap(), [update.delta]);
+        assert_ne!(stray, update.delta);
+        assert_eq!(state.masked.list().unwrap(), []);
+    }
 }

@@ -17,8 +17,8 @@ use sheaf_common::message::{EvaluateTask, Job, TaskId, TrainTask, Update};
 use sheaf_common::metrics::{Counts, Kind};
 use sheaf_common::model::phases;
 use sheaf_common::params::{from_bytes, to_bytes};
-use sheaf_common::run::SecureAggregation;
-use sheaf_common::status::Phase;
+use sheaf_common::run::{BatchNorm, SecureAggregation};
+use sheaf_common::status::{Phase, Progress};
 use sheaf_transport::base::{BadBase, BaseModel};
 use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
 use tokio::sync::mpsc;
@@ -26,16 +26,17 @@ use tracing::{info, warn};
 
 use crate::config::{DatasetConfig, Policy};
 use crate::device::DeviceChoice;
+use crate::memory;
 use crate::session::{Outcome, Task, WorkFailure};
 use crate::state::{SiteState, StateError};
-use crate::trainer::open::{OpenError, open, survey};
+use crate::trainer::open::{OpenError, open, open_test, survey};
 use crate::trainer::{Round, TrainError, Trainer, Watch};
 
 /// What the thread tells the daemon.
 #[derive(Debug)]
 pub enum Report {
     /// How far a task is.
-    Progress(TaskId, Phase, u64, u64),
+    Progress(TaskId, Progress),
     /// A task came to an end.
     Done(TaskId, Result<Outcome, WorkFailure>),
 }
@@ -119,15 +120,16 @@ struct Thread {
     open: Option<(Key, Box<dyn Trainer>)>,
 }
 
-/// What must be equal for a trainer to be used again: everything in the job but the global parameters.
+/// What must be equal for a trainer to be used again: everything in the job but the global parameters, and whether it is
+/// a test.
 #[derive(PartialEq)]
-struct Key(sheaf_common::id::RunId, Job);
+struct Key(sheaf_common::id::RunId, Job, bool);
 
 impl Key {
     fn of(task: &Task) -> Self {
         let mut job = task.job().clone();
         job.global = BlobId::of(&[]);
-        Self(task.id().run.clone(), job)
+        Self(task.id().run.clone(), job, task.id().is_test())
     }
 }
 
@@ -177,6 +179,8 @@ impl Thread {
                 self.open = None;
                 WorkFailure::Declined(failure.for_operator())
             });
+            // Until the next task others may need it.
+            memory::release();
             if self.reports.send(Report::Done(id, result)).is_err() {
                 return;
             }
@@ -189,11 +193,15 @@ impl Thread {
         if let Task::Evaluate(task) = &order.task
             && job.spec.is_survey()
         {
-            watch.progress(Phase::Preparing, 0, 1);
+            watch.progress(Progress::new(Phase::Preparing, 0, 1));
             return finish(&self.site, task, survey(job, &self.site.datasets)?);
         }
         let trainer = trainer(&mut self.open, &self.site, &order.task, &watch)?;
         let global = read_params(&self.site.state.blobs, job.global)?;
+        if job.spec.model.batch_norm == BatchNorm::Local {
+            let id = order.task.id();
+            trainer.set_local(&self.site.state.local(&id.run, job, id.completed())?)?;
+        }
         match &order.task {
             Task::Evaluate(task) => finish(&self.site, task, trainer.evaluate(&global, &watch)?),
             Task::Train(task) => train(trainer, &self.site, task, global, &watch),
@@ -212,11 +220,18 @@ fn trainer<'a>(
     if !matches!(open_now, Some((open_for, _)) if *open_for == key) {
         // The old one's memory goes before the new one's comes.
         *open_now = None;
-        watch.progress(Phase::Preparing, 0, 1);
+        watch.progress(Progress::new(Phase::Preparing, 0, 1));
         check_params(task, &site.state.blobs)?;
         let model_dir = site.state.model_dir(task.job())?;
-        let trainer =
-            open(task.job(), model_dir.as_deref(), &site.datasets, site.name.as_str(), site.device)?;
+        let open = if task.id().is_test() { open_test } else { open };
+        let trainer = open(
+            task.job(),
+            model_dir.as_deref(),
+            &site.datasets,
+            site.name.as_str(),
+            site.device,
+            &site.policy,
+        )?;
         *open_now = Some((key, trainer));
     }
     match open_now {
@@ -275,6 +290,9 @@ fn train(
         global_metrics,
         local_metrics,
     };
+    if task.job.spec.model.batch_norm == BatchNorm::Local {
+        site.state.keep_local(&task.id, &task.job, &trainer.local()?)?;
+    }
     site.state.keep(&update)?;
     info!(task = %task.id, loss = trained.train_loss, examples = update.num_examples, "trained");
     Ok(Outcome::Trained(Box::new(update)))
@@ -331,9 +349,9 @@ struct Watcher<'a> {
 }
 
 impl Watch for Watcher<'_> {
-    fn progress(&self, phase: Phase, done: u64, total: u64) {
+    fn progress(&self, progress: Progress) {
         // A daemon that is stopping no longer listens.
-        let _ = self.reports.send(Report::Progress(self.task.clone(), phase, done, total));
+        let _ = self.reports.send(Report::Progress(self.task.clone(), progress));
     }
 
     fn is_cancelled(&self) -> bool {
@@ -392,6 +410,7 @@ features = [{ column = "age", type = "numeric" }]
                 params,
                 global: model,
                 submitted_at: Timestamp(0),
+                author: None,
             };
             let id = TaskId { run: "hearts".parse().unwrap(), round, attempt: 1 };
             Task::Train(Box::new(TrainTask { id, job, record: None, time_left_ms: 0 }))

@@ -4,7 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::author::Author;
 use crate::blob::BlobId;
+use crate::enrolment::{Chain, EnrollReply, Pin, Waiting};
 use crate::id::{ClientId, Federation, RunId};
 use crate::metrics::Counts;
 use crate::model::ModelInfo;
@@ -12,7 +14,8 @@ use crate::params::ParamSpec;
 use crate::run::RunSpec;
 use crate::secagg::message::{Answer, Ask};
 use crate::secagg::record::SignedRecord;
-use crate::status::{Phase, RunStatus, RunSummary, SiteStatus, Standing};
+use crate::secagg::secret::Secret;
+use crate::status::{Progress, RunStatus, RunSummary, SiteStatus, Standing};
 use crate::time::Timestamp;
 use crate::wire;
 
@@ -75,20 +78,36 @@ pub struct TaskId {
     pub run: RunId,
     /// The round, from 1.
     pub round: u32,
-    /// The attempt at the round, from 1; 0 for the evaluation of the model after it.
+    /// The attempt at the round, from 1; 0 for the evaluation of the model after it, [`TaskId::TEST`] for its test.
     pub attempt: u32,
 }
 
 impl TaskId {
-    /// Rounds that are over when the task is given.
+    /// In the place of an attempt: the run's result is tested.
+    pub const TEST: u32 = u32::MAX;
+
+    /// Whether the task evaluates and trains nothing.
+    pub fn is_evaluation(&self) -> bool {
+        self.attempt == 0 || self.is_test()
+    }
+
+    /// Whether it is the test of the run's result.
+    pub fn is_test(&self) -> bool {
+        self.attempt == Self::TEST
+    }
+
+    /// Rounds after which the model is the one that the task is about.
     pub fn completed(&self) -> u32 {
-        if self.attempt == 0 { self.round } else { self.round.saturating_sub(1) }
+        if self.is_evaluation() { self.round } else { self.round.saturating_sub(1) }
     }
 }
 
 impl std::fmt::Display for TaskId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} round {}", self.run, self.round)?;
+        if self.is_test() {
+            return f.write_str(" (test)");
+        }
         if self.attempt > 1 { write!(f, " (attempt {})", self.attempt) } else { Ok(()) }
     }
 }
@@ -106,14 +125,15 @@ pub struct TrainTask {
     pub time_left_ms: u64,
 }
 
-/// Evaluate the final global model on your validation split (in a survey: count all your data) and answer with [`SiteMessage::Evaluated`].
+/// Evaluate the final global model on your validation split, or the run's result on your test split (in a survey: count all
+/// your data), and answer with [`SiteMessage::Evaluated`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluateTask {
-    /// What is answered; `round` is the last one, 0 in a survey.
+    /// What is answered; `round` is the one after which the model is, 0 in a survey.
     pub id: TaskId,
     /// What is to be done.
     pub job: Job,
-    /// How the global parameters came about, when they came from a secure sum.
+    /// How the global parameters came about, when they came from a secure sum; not in a test.
     pub record: Option<Box<SignedRecord>>,
 }
 
@@ -130,13 +150,15 @@ pub struct Job {
     pub global: BlobId,
     /// When the run was submitted: tells two runs of one name apart.
     pub submitted_at: Timestamp,
+    /// Who asked for it; nobody, where a site trains without a server.
+    pub author: Option<Author>,
 }
 
 impl Job {
     /// Hash of all that is fixed for the run's whole life. Sites that were told different runs have different
     /// ones, and so no masks in common. What travels in which round follows from the run and its model.
     pub fn origin(&self) -> BlobId {
-        let fixed = (&self.spec, self.model, self.submitted_at);
+        let fixed = (&self.spec, self.model, self.submitted_at, &self.author);
         // It came in a message, so it is short enough to be encoded.
         BlobId::of(&wire::encode_record(&fixed).unwrap_or_default())
     }
@@ -167,11 +189,7 @@ pub enum SiteMessage {
         /// The task.
         task: TaskId,
         /// What the site is doing.
-        phase: Phase,
-        /// Steps or bytes done.
-        done: u64,
-        /// Steps or bytes in all.
-        total: u64,
+        progress: Progress,
     },
     /// A round's answer.
     Update(Box<Update>),
@@ -179,7 +197,7 @@ pub enum SiteMessage {
     Evaluated {
         /// The task.
         task: TaskId,
-        /// The global model on the site's validation split.
+        /// The model on the site's validation or test split.
         metrics: Option<Counts>,
     },
     /// The site will not or cannot do the task, and why.
@@ -198,6 +216,15 @@ pub enum SiteMessage {
         /// The answer.
         answer: Answer,
     },
+    /// The answer to [`ServerMessage::Announce`], and again whenever it changes: whether the run's tasks may be sent.
+    Standby {
+        /// The run.
+        run: RunId,
+        /// Why the site does none of them now: a person there is to approve of it first, or it is not the hour.
+        held: Option<String>,
+    },
+    /// The site's certificate ends: another, please, for the key of this certificate signing request (DER).
+    Renew(Vec<u8>),
 }
 
 /// From the server to a site.
@@ -232,6 +259,15 @@ pub enum ServerMessage {
         /// What is asked.
         ask: Ask,
     },
+    /// A run that the site may take part in. Nothing is asked of it before it has said that it may be.
+    Announce {
+        /// The run.
+        run: RunId,
+        /// What will be asked.
+        job: Box<Job>,
+    },
+    /// To [`SiteMessage::Renew`], at once or when an operator has approved it.
+    Certificate(EnrollReply),
 }
 
 /// From an operator to the server.
@@ -243,6 +279,8 @@ pub enum Request {
         file: String,
         /// Content.
         text: String,
+        /// The operator's word for it.
+        author: Author,
     },
     /// All runs.
     Runs,
@@ -283,6 +321,26 @@ pub enum Request {
         file: String,
         /// Content.
         text: String,
+        /// The operator's word for it.
+        author: Author,
+    },
+    /// Make a token with which a site gets a certificate.
+    Invite {
+        /// The site.
+        site: ClientId,
+        /// Milliseconds that the token is good for.
+        valid_ms: u64,
+        /// The authorities that the operator trusts, which must be the server's.
+        pin: Pin,
+    },
+    /// Everybody who waits for a certificate.
+    Waiting,
+    /// Give a site the certificate that it waits for.
+    Approve {
+        /// The site.
+        site: ClientId,
+        /// Its certificate.
+        chain: Chain,
     },
 }
 
@@ -320,7 +378,30 @@ pub enum Reply {
     /// To [`Request::Export`].
     Export(Box<ExportPlan>),
     /// To [`Request::Stand`].
-    Stands(ClientId, Standing),
+    Stands {
+        /// The site.
+        site: ClientId,
+        /// Whether it may take part now.
+        standing: Standing,
+        /// Runs in whose round in progress its update counts although it should not: it is in a masked sum that
+        /// cannot be formed again.
+        counted: Vec<RunId>,
+    },
+    /// To [`Request::Invite`].
+    Invited {
+        /// The site.
+        site: ClientId,
+        /// The token's secret, which the server forgets.
+        secret: Secret,
+        /// When the token ends.
+        expires: Timestamp,
+        /// Whether the server signs by itself; without it an operator must approve the site's request.
+        at_once: bool,
+    },
+    /// To [`Request::Waiting`].
+    Waiting(Vec<Waiting>),
+    /// To [`Request::Approve`].
+    Approved(ClientId),
 }
 
 /// What an operator needs to put a trained model together from blobs.

@@ -1,5 +1,6 @@
 //! What an operator sees of runs and sites.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,35 @@ pub enum Phase {
     Training,
     /// Uploading its update.
     Uploading,
+}
+
+/// How far a site is with what it does for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Steps, examples or bytes done.
+    pub done: u64,
+    /// Steps, examples or bytes in all.
+    pub total: u64,
+    /// Steps of one pass over the training data, where it trains in passes.
+    pub steps_per_epoch: Option<NonZeroU64>,
+    /// Until the phase is over, if it goes on as fast as so far. `None` before that can be said.
+    pub time_left: Option<Duration>,
+}
+
+impl Progress {
+    /// `done` of `total` of a phase of which no more is known.
+    pub fn new(phase: Phase, done: u64, total: u64) -> Self {
+        Self { phase, done, total, steps_per_epoch: None, time_left: None }
+    }
+
+    /// The pass over the training data in hand, from 1, and passes in all, when there are several.
+    pub fn epoch(&self) -> Option<(u64, u64)> {
+        let per_epoch = self.steps_per_epoch?.get();
+        let epochs = self.total.div_ceil(per_epoch);
+        (epochs > 1).then(|| ((self.done / per_epoch).saturating_add(1).min(epochs), epochs))
+    }
 }
 
 /// Where a run stands.
@@ -96,6 +126,8 @@ pub struct RunStatus {
     pub spec: RunSpec,
     /// Values that travel in each direction per site and round.
     pub num_params: u64,
+    /// Connected sites that do not stand by for the run now, and why: nothing is asked of them.
+    pub held: Vec<(ClientId, String)>,
     /// The round in progress.
     pub current: Option<RoundStatus>,
     /// Records older than those in `history`, which holds as many as fit one message. The server has them all.
@@ -104,6 +136,8 @@ pub struct RunStatus {
     pub history: Vec<RoundRecord>,
     /// The final model on the sites' validation splits.
     pub final_metrics: Option<Report>,
+    /// The run's result on the sites' test splits.
+    pub test_metrics: Option<Report>,
     /// The best evaluation so far, by the metric that the run monitors.
     pub best: Option<Best>,
     /// Rounds after which the model is the run's result: the last, or the best if the run says so.
@@ -147,8 +181,8 @@ pub struct MemberStatus {
     pub connected: bool,
     /// What it did or does.
     pub answer: Answer,
-    /// What it is doing, with steps or bytes done and in all.
-    pub progress: Option<(Phase, u64, u64)>,
+    /// What it is doing.
+    pub progress: Option<Progress>,
 }
 
 /// What became of a member's answer.
@@ -234,9 +268,9 @@ pub struct Participant {
 pub struct SiteStatus {
     /// The site.
     pub site: ClientId,
-    /// Whether it is connected.
-    pub connected: bool,
-    /// Whether it may be.
+    /// Its connection, while there is one.
+    pub connection: Option<SiteConnection>,
+    /// Whether it may connect.
     pub standing: Standing,
     /// Where from.
     pub address: String,
@@ -250,6 +284,36 @@ pub struct SiteStatus {
     pub bytes_down: u64,
     /// Bytes of blobs that it has sent since the server started.
     pub bytes_up: u64,
+    /// When the certificate ends with which it was last connected.
+    pub expires: Timestamp,
+}
+
+/// How a site is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteConnection {
+    /// Over what.
+    pub transport: Transport,
+    /// How long ago it was last heard of, in whole seconds. A site that only trains is heard of every few.
+    pub silent_secs: u32,
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// QUIC, over UDP.
+    Quic,
+    /// TLS over TCP.
+    Tcp,
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+        })
+    }
 }
 
 /// Whether a site may take part.

@@ -3,35 +3,21 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::example::Example;
+use crate::example::{Example, SCORING};
 use crate::federation::{Federated, StepError, cores, say};
 use crate::line::Line;
+use crate::metric::Score;
 use crate::settings;
 use crate::shell::{Job, Shell};
 use crate::work::Work;
-
-/// How good a model is on the common test set.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Score {
-    /// Share of right predictions.
-    pub(crate) accuracy: f64,
-    /// Mean F1 over the labels.
-    pub(crate) macro_f1: f64,
-    /// Area under the ROC curve; with more than two labels, the mean of each against the rest.
-    pub(crate) roc_auc: Option<f64>,
-    /// Area under the precision-recall curve, likewise.
-    pub(crate) pr_auc: Option<f64>,
-    /// Expected calibration error.
-    pub(crate) calibration_error: f64,
-}
 
 /// A model that was trained without the federation.
 pub(crate) struct Baseline {
     /// The site, or what else it is.
     pub(crate) name: String,
-    /// How good it is.
+    /// How good it is on the common test set.
     pub(crate) score: Score,
     /// How long its training took.
     pub(crate) time: Duration,
@@ -71,10 +57,8 @@ pub(crate) fn run(
     work: &Work,
     shell: &mut Shell,
 ) -> Result<Baselines, StepError> {
-    let extension = example.test.format.extension();
-    let (pooled_file, test_file) = (format!("pooled.{extension}"), format!("test.{extension}"));
-    work.table(&format!("scoring/{pooled_file}"), &example.pooled())?;
-    work.write(CONFIG, &settings::scoring(example, &pooled_file, &test_file))?;
+    work.table(SCORING, POOLED, &example.pooled())?;
+    work.write(CONFIG, &settings::scoring(example))?;
 
     say(
         "For comparison, the same run without the others: each site alone, and all data in one place (pooled)",
@@ -112,14 +96,15 @@ fn train_all(example: &Example, federated: &Federated, shell: &mut Shell) -> Res
 
 fn train(name: &str, config: &str, federated: &Federated) -> Line {
     let folder = folder(name);
-    Line::new("sheaf-client", "train --config")
+    let line = Line::new("sheaf-client", "train --config")
         .argument(config)
-        .words("--run run.toml --model")
-        .argument(&federated.base)
-        .words("--out")
-        .argument(&folder)
-        .output_to(format!("{folder}.txt"))
-        .log_to(format!("{folder}.log"))
+        .words("--run")
+        .argument(&federated.run_file);
+    let line = match federated.start {
+        Some(start) => line.words("--model").argument(start),
+        None => line,
+    };
+    line.words("--out").argument(&folder).output_to(format!("{folder}.txt")).log_to(format!("{folder}.log"))
 }
 
 /// Where a baseline's model goes.
@@ -137,7 +122,9 @@ fn score(
     let folders = trained.iter().map(|model| &model.folder).chain([&federated.model]);
     let line = Line::new("sheaf-client", "evaluate --config")
         .argument(CONFIG)
-        .words("--run run.toml --dataset test");
+        .words("--run")
+        .argument(&federated.run_file)
+        .words("--dataset test");
     let line = folders.fold(line, |line, folder| line.words("--model").argument(folder));
     shell.run(line.words("--json").output_to(SCORES_FILE).log_to("scoring/scores.log"))?;
     let evaluation: Evaluation = work.json(SCORES_FILE)?;

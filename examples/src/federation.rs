@@ -16,8 +16,10 @@ use crate::work::{Work, WriteError};
 
 /// What the federation came to.
 pub(crate) struct Federated {
-    /// Folder of the model that the run started from, as it was imported.
-    pub(crate) base: String,
+    /// The run's file, with what a survey filled in.
+    pub(crate) run_file: String,
+    /// Folder of the model that the first round started from, unless the run makes it of its seed.
+    pub(crate) start: Option<&'static str>,
     /// Folder of the trained model.
     pub(crate) model: String,
     /// Metrics by round.
@@ -60,9 +62,13 @@ struct Submitted {
     run: String,
 }
 
+/// The run as it is planned, and as a survey filled it in.
+const PLANNED_FILE: &str = "run.toml";
+const SURVEYED_FILE: &str = "surveyed.toml";
 const SITES_FILE: &str = "sites.json";
 const RUN_FILE: &str = "run.json";
 const SUBMITTED_FILE: &str = "submitted.json";
+const START: &str = "start";
 /// The trained model's folder.
 const MODEL: &str = "federated";
 
@@ -79,17 +85,23 @@ pub(crate) fn run(example: &Example, work: &Work, shell: &mut Shell) -> Result<F
     sites(example, &address, work, shell)?;
     shell.run(Line::new("sheaf", "site list"))?;
 
-    say("The model that the run starts from");
-    let base = import(example, work, shell)?;
+    import(example, work, shell)?;
+    work.write(PLANNED_FILE, &settings::run(example.run, example.reduced_rounds, example.choice)?)?;
+    let run_file = if example.survey { survey(shell)? } else { PLANNED_FILE };
 
     say("The run");
     let started = Instant::now();
-    let run = submit(example, work, shell)?;
+    let run = submit(run_file, work, shell)?;
     shell.run(Line::new("sheaf", "run watch").argument(&run))?;
     let time = started.elapsed();
 
     say("What came of it");
-    shell.run(Line::new("sheaf", "model export").argument(&run).words("--out").argument(MODEL))?;
+    let export = || Line::new("sheaf", "model export").argument(&run);
+    let start = (!matches!(example.base, Base::New)).then_some(START);
+    if let Some(start) = start {
+        shell.run(export().words("--round 0 --out").argument(start))?;
+    }
+    shell.run(export().words("--out").argument(MODEL))?;
     shell.run(Line::new("sheaf", "run show").argument(&run).words("--json").output_to(RUN_FILE))?;
     shell.run(Line::new("sheaf", "site list --json").output_to(SITES_FILE))?;
     shell.run(Line::new("sheaf", "site list"))?;
@@ -99,7 +111,8 @@ pub(crate) fn run(example: &Example, work: &Work, shell: &mut Shell) -> Result<F
     say("Stopping the sites and the server");
     shell.stop_all()?;
     Ok(Federated {
-        base,
+        run_file: run_file.to_owned(),
+        start,
         model: MODEL.to_owned(),
         history,
         bytes_up: listed.iter().map(|site| site.bytes_up).sum(),
@@ -114,7 +127,9 @@ pub(crate) fn say(what: &str) {
 }
 
 fn certificates(example: &Example, shell: &mut Shell) -> Result<(), StepError> {
-    shell.run(Line::new("sheaf", "pki init --federation").argument(example.name).words("--out pki"))?;
+    shell.run(
+        Line::new("sheaf", "pki init --federation").argument(example.choice.example).words("--out pki"),
+    )?;
     let mut issue = |role: &str, name: &str, folder: &str| {
         let line = Line::new("sheaf", "pki issue").argument(role).argument(name);
         shell.run(line.words("--pki pki --out").argument(folder))
@@ -165,14 +180,17 @@ pub(crate) fn cores() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Gives the server the model that the run starts from. Returns its folder.
-fn import(example: &Example, work: &Work, shell: &mut Shell) -> Result<String, StepError> {
-    let (dir, name) = match &example.base {
-        Base::Folder { name, dir } => (dir.display().to_string(), *name),
-        Base::FirstSite { name, run } => (pretrain(example, run, work, shell)?, *name),
+/// Gives the server the model that the run starts from, if it starts from one.
+fn import(example: &Example, work: &Work, shell: &mut Shell) -> Result<(), StepError> {
+    let (path, kind, name) = match &example.base {
+        Base::Pretrained { name, path, kind } => (path.display().to_string(), *kind, *name),
+        Base::FirstSite { name, run } => (pretrain(example, run, work, shell)?, None, *name),
+        Base::New => return Ok(()),
     };
-    shell.run(Line::new("sheaf", "model import").argument(&dir).words("--name").argument(name))?;
-    Ok(dir)
+    say("The model that the run starts from");
+    let line = Line::new("sheaf", "model import").argument(&path);
+    let line = if let Some(kind) = kind { line.words("--kind").argument(kind) } else { line };
+    Ok(shell.run(line.words("--name").argument(name))?)
 }
 
 /// Has the first site train a model on its own data.
@@ -186,10 +204,18 @@ fn pretrain(example: &Example, run: &str, work: &Work, shell: &mut Shell) -> Res
     Ok("pretrained".to_owned())
 }
 
+/// Has the sites count what they hold, and fills the run in with it. Returns the file of the run that came of it.
+fn survey(shell: &mut Shell) -> Result<&'static str, StepError> {
+    say("What the sites hold, counted together: the run's constants and class weights");
+    let line = Line::new("sheaf", "survey").argument(PLANNED_FILE).words("--class-weights --write");
+    shell.run(line.argument(SURVEYED_FILE))?;
+    Ok(SURVEYED_FILE)
+}
+
 /// Queues the run. Returns the name that the server gave it.
-fn submit(example: &Example, work: &Work, shell: &mut Shell) -> Result<String, StepError> {
-    work.write("run.toml", &settings::run(example.run, example.choice)?)?;
-    shell.run(Line::new("sheaf", "run submit run.toml --json").output_to(SUBMITTED_FILE))?;
+fn submit(run_file: &str, work: &Work, shell: &mut Shell) -> Result<String, StepError> {
+    let line = Line::new("sheaf", "run submit").argument(run_file);
+    shell.run(line.words("--json").output_to(SUBMITTED_FILE))?;
     let submitted: Submitted = work.json(SUBMITTED_FILE)?;
     println!("the server calls it {}", submitted.run);
     Ok(submitted.run)

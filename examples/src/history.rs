@@ -2,24 +2,15 @@
 
 use serde::Deserialize;
 
+use crate::metric::Score;
+
 /// The global model after so many rounds, on the validation examples of all sites.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Point {
     /// Rounds completed; 0 is before the first.
     pub(crate) round: u32,
     /// How good it was.
-    pub(crate) metrics: Metrics,
-}
-
-/// Metrics, as far as they are plotted.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-pub(crate) struct Metrics {
-    /// Share of right predictions.
-    pub(crate) accuracy: f64,
-    /// Mean F1 over the labels.
-    pub(crate) macro_f1: f64,
-    /// Mean cross-entropy in nats.
-    pub(crate) loss: f64,
+    pub(crate) metrics: Score,
 }
 
 /// A run, round by round.
@@ -39,14 +30,14 @@ pub(crate) struct Shown {
     secure_aggregation: String,
     completed_rounds: u32,
     history: Vec<Record>,
-    final_metrics: Option<Metrics>,
+    final_metrics: Option<Score>,
 }
 
 #[derive(Deserialize)]
 struct Record {
     round: u32,
     outcome: String,
-    global_metrics: Option<Metrics>,
+    global_metrics: Option<Score>,
     train_loss: Option<f64>,
 }
 
@@ -56,9 +47,10 @@ impl History {
         let completed = || shown.history.iter().filter(|record| record.outcome == "completed");
         let started = completed().filter_map(|record| {
             let round = record.round.saturating_sub(1);
-            record.global_metrics.map(|metrics| Point { round, metrics })
+            record.global_metrics.clone().map(|metrics| Point { round, metrics })
         });
-        let last = shown.final_metrics.map(|metrics| Point { round: shown.completed_rounds, metrics });
+        let last =
+            shown.final_metrics.clone().map(|metrics| Point { round: shown.completed_rounds, metrics });
         Self {
             secure_aggregation: shown.secure_aggregation.clone(),
             global: started.chain(last).collect(),
@@ -70,11 +62,11 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metric::ACCURACY;
 
     #[test]
     fn a_round_measures_what_it_starts_from() {
-        let metrics =
-            |accuracy: f64| format!(r#"{{"accuracy": {accuracy}, "macro_f1": 0, "loss": 1, "other": []}}"#);
+        let metrics = |accuracy: f64| format!(r#"{{"accuracy": {accuracy}, "other": []}}"#);
         let record = |round: u32, outcome: &str, accuracy: f64| {
             let metrics = metrics(accuracy);
             format!(
@@ -90,8 +82,8 @@ mod tests {
         );
         let history = History::new(&serde_json::from_str(&shown).unwrap());
         let points: Vec<_> =
-            history.global.iter().map(|point| (point.round, point.metrics.accuracy)).collect();
-        assert_eq!(points, [(0, 0.25), (1, 0.5), (2, 0.75)]);
+            history.global.iter().map(|point| (point.round, point.metrics.value(ACCURACY))).collect();
+        assert_eq!(points, [(0, Some(0.25)), (1, Some(0.5)), (2, Some(0.75))]);
         assert_eq!(history.train_loss, [(1, 2.5), (2, 2.5)]);
     }
 }

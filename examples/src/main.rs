@@ -1,11 +1,12 @@
-//! `sheaf-demo newswire|heart`: a whole federation on this machine, from its certificates to a table that says
+//! `sheaf-demo EXAMPLE`: a whole federation on this machine, from its certificates to a table that says
 //! what federating was worth. The programs are the real ones, each a process of its own, and every command is
 //! printed as a user would type it.
 //!
 //! What is read here:
 //!
-//! * [`example`]: what an example is; [`newswire`] and [`heart`] are the two, with their partitions;
-//!   [`table`](mod@table) holds their rows, [`cache`] finds the files that they are made of.
+//! * [`example`]: what an example is; [`newswire`], [`heart`], [`lending_club`] and [`fashion`] are some, whose data go to
+//!   sites as [`skewed`] or [`natural`] partitions. [`table`](mod@table) holds their rows and [`idx`] images, [`cache`]
+//!   finds the files that they are made of, [`metric`] says what they measure.
 //! * [`shell`]: runs commands in the work folder. [`line`](mod@line) is one of them, [`running`] is one that was
 //!   started, and none of them outlives this process ([`mortal`]).
 //! * [`federation`], then [`baselines`]: the steps, in the order in which they happen; [`settings`] are the
@@ -15,17 +16,23 @@
 mod baselines;
 mod cache;
 mod example;
+mod fashion;
 mod federation;
 mod heart;
 mod history;
+mod idx;
+mod lending_club;
 mod line;
+mod metric;
 mod mortal;
+mod natural;
 mod newswire;
 mod outcome;
 mod plot;
 mod running;
 mod settings;
 mod shell;
+mod skewed;
 mod table;
 mod work;
 
@@ -36,7 +43,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 
-use example::Choice;
+use example::{Choice, Example, ExampleError};
 use outcome::Outcome;
 use shell::Shell;
 use work::Work;
@@ -53,6 +60,9 @@ struct Arguments {
     /// Number of sites, 2 to 16
     #[arg(long, default_value = "4", value_parser = parse_sites)]
     sites: NonZeroUsize,
+    /// Fewer examples and rounds: to see that it works, not what it is worth
+    #[arg(long)]
+    reduced: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -61,6 +71,31 @@ enum Name {
     Newswire,
     /// Four hospitals learn to recognise heart disease: a multi-layer perceptron
     Heart,
+    /// Four banks learn which loans will not be paid back: logistic regression on a rare class
+    LendingClub,
+    /// Four shops learn to tell clothes apart: a convolutional network
+    Fashion,
+}
+
+impl Name {
+    /// As it is typed, and as the example's folder is called.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Newswire => "newswire",
+            Self::Heart => "heart",
+            Self::LendingClub => "lending-club",
+            Self::Fashion => "fashion",
+        }
+    }
+
+    fn example(self, choice: Choice) -> Result<Example, ExampleError> {
+        match self {
+            Self::Newswire => newswire::example(choice),
+            Self::Heart => heart::example(choice),
+            Self::LendingClub => lending_club::example(choice),
+            Self::Fashion => fashion::example(choice),
+        }
+    }
 }
 
 fn parse_sites(text: &str) -> Result<NonZeroUsize, String> {
@@ -82,12 +117,11 @@ fn main() -> ExitCode {
 
 fn demo(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
-    let choice = Choice { seed: arguments.seed, sites: arguments.sites };
-    let example = match arguments.example {
-        Name::Newswire => newswire::example(choice),
-        Name::Heart => heart::example(choice),
-    }?;
-    let work = Work::make(example.name).context("no work folder")?;
+    let Arguments { example: name, seed, sites, reduced } = *arguments;
+    let choice = Choice { example: name.text(), seed, sites, reduced };
+    let example = name.example(choice)?;
+    let folder = if reduced { format!("{}-reduced", name.text()) } else { name.text().to_owned() };
+    let work = Work::make(&folder).context("no work folder")?;
     let mut shell = Shell::new(&work)?;
     example.introduce(&work)?;
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::baselines::{Baselines, Score};
+use crate::baselines::Baselines;
 use crate::example::Example;
 use crate::federation::Federated;
+use crate::metric::{Metric, Score};
 use crate::work::{Work, WriteError};
 
 const FILE: &str = "result.json";
@@ -17,6 +18,7 @@ pub(crate) const PLOT_FILE: &str = "metrics.svg";
 /// What a demo measured.
 pub(crate) struct Outcome {
     result: Report,
+    metrics: &'static [Metric],
     rows: Vec<Row>,
     model: String,
 }
@@ -60,13 +62,15 @@ impl Outcome {
         time: Duration,
     ) -> Self {
         let Baselines { alone, pooled, federated: score } = baselines;
+        let metrics = example.metrics;
+        let only = |score: &Score| score.only(metrics);
         let result = Report {
-            example: example.name,
+            example: example.choice.example,
             seed: example.choice.seed,
             secure_aggregation: federated.history.secure_aggregation.clone(),
-            alone: alone.iter().map(|site| (site.name.clone(), site.score)).collect(),
-            federated: score,
-            pooled: pooled.score,
+            alone: alone.iter().map(|site| (site.name.clone(), only(&site.score))).collect(),
+            federated: only(&score),
+            pooled: only(&pooled.score),
             bytes: Bytes { up: federated.bytes_up, down: federated.bytes_down },
             seconds: (time.as_secs_f64() * 10.0).round() / 10.0,
         };
@@ -82,7 +86,7 @@ impl Outcome {
         let moved = Some((federated.bytes_up, federated.bytes_down));
         rows.push(Row { name: "federated".into(), score, moved, time: federated.time });
         rows.push(Row { name: "pooled".into(), score: pooled.score, moved: None, time: pooled.time });
-        Self { result, rows, model: federated.model.clone() }
+        Self { result, metrics, rows, model: federated.model.clone() }
     }
 
     /// Writes `result.json`.
@@ -102,29 +106,24 @@ impl Outcome {
     }
 
     fn table(&self) -> String {
-        let header =
-            ["", "accuracy", "macro F1", "ROC AUC", "PR AUC", "calib. error", "sent", "fetched", "seconds"];
-        let mut lines = vec![header.map(str::to_owned).to_vec()];
+        let titles = self.metrics.iter().map(|metric| metric.title);
+        let header = [""].into_iter().chain(titles).chain(["sent", "fetched", "seconds"]);
+        let mut lines = vec![header.map(str::to_owned).collect()];
         for Row { name, score, moved, time } in &self.rows {
-            let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), megabytes);
-            lines.push(vec![
-                name.clone(),
-                format!("{:.4}", score.accuracy),
-                format!("{:.4}", score.macro_f1),
-                area(score.roc_auc),
-                area(score.pr_auc),
-                format!("{:.4}", score.calibration_error),
-                bytes(moved.map(|(up, _)| up)),
-                bytes(moved.map(|(_, down)| down)),
-                format!("{:.1}", time.as_secs_f64()),
-            ]);
+            let value = |metric: &Metric| or_dash(score.value(*metric), |value| format!("{value:.4}"));
+            let mut line = vec![name.clone()];
+            line.extend(self.metrics.iter().map(value));
+            line.push(or_dash(moved.map(|(up, _)| up), megabytes));
+            line.push(or_dash(moved.map(|(_, down)| down), megabytes));
+            line.push(format!("{:.1}", time.as_secs_f64()));
+            lines.push(line);
         }
         aligned(&lines)
     }
 }
 
-fn area(area: Option<f64>) -> String {
-    area.map_or_else(|| "-".to_owned(), |area| format!("{area:.4}"))
+fn or_dash<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "-".to_owned(), text)
 }
 
 fn megabytes(bytes: u64) -> String {
@@ -152,32 +151,27 @@ mod tests {
 
     use super::*;
 
-    const SCORE: Score =
-        Score { accuracy: 0.75, macro_f1: 0.5, roc_auc: None, pr_auc: None, calibration_error: 0.25 };
-
     #[test]
     fn the_result_has_the_form_that_was_promised() {
+        let score = json!({ "accuracy": 0.75, "roc_auc": null });
+        let federated = json!({ "accuracy": 0.75, "roc_auc": 0.875 });
+        let read = |score: &serde_json::Value| serde_json::from_value::<Score>(score.clone()).unwrap();
         let result = Report {
             example: "newswire",
             seed: 1,
             secure_aggregation: "off".into(),
-            alone: BTreeMap::from([("desk-1".to_owned(), SCORE)]),
-            federated: Score { roc_auc: Some(0.875), ..SCORE },
-            pooled: SCORE,
+            alone: BTreeMap::from([("desk-1".to_owned(), read(&score))]),
+            federated: read(&federated),
+            pooled: read(&score),
             bytes: Bytes { up: 1, down: 2 },
             seconds: 3.5,
         };
-        let score = json!({
-            "accuracy": 0.75, "macro_f1": 0.5, "roc_auc": null, "pr_auc": null, "calibration_error": 0.25,
-        });
         let expected = json!({
             "example": "newswire",
             "seed": 1,
             "secure_aggregation": "off",
             "alone": { "desk-1": score },
-            "federated": {
-                "accuracy": 0.75, "macro_f1": 0.5, "roc_auc": 0.875, "pr_auc": null, "calibration_error": 0.25,
-            },
+            "federated": federated,
             "pooled": score,
             "bytes": { "up": 1, "down": 2 },
             "seconds": 3.5,

@@ -8,7 +8,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::example::Example;
-use crate::history::History;
+use crate::history::{History, Point};
+use crate::metric::{LOSS, Metric};
 use crate::outcome::PLOT_FILE;
 use crate::work::Work;
 
@@ -46,21 +47,18 @@ fn both(history: &History, example: &Example, area: &Area<'_>) -> Result<(), Box
     area.fill(&WHITE)?;
     let title = format!(
         "{}: the global model on the validation examples of {} sites, seed {}",
-        example.name, example.choice.sites, example.choice.seed
+        example.choice.example, example.choice.sites, example.choice.seed
     );
     let (left, right) = area.titled(&title, (FONT, 18))?.split_horizontally(SIZE.0 / 2);
-    let global = |name, color, value: fn(&crate::history::Metrics) -> f64| Series {
-        name,
-        color,
-        points: history.global.iter().map(|point| (f64::from(point.round), value(&point.metrics))).collect(),
+    let global = |name, metric: Metric, color| {
+        let value = |point: &Point| Some((f64::from(point.round), point.metrics.value(metric)?));
+        Series { name, color, points: history.global.iter().filter_map(value).collect() }
     };
-    let rising = [
-        global("accuracy", BLUE, |metrics| metrics.accuracy),
-        global("macro F1", ORANGE, |metrics| metrics.macro_f1),
-    ];
+    let shares = example.metrics.iter().zip([BLUE, ORANGE]);
+    let rising: Vec<Series> = shares.map(|(metric, color)| global(metric.title, *metric, color)).collect();
     let train_loss = history.train_loss.iter().map(|(round, loss)| (f64::from(*round), *loss));
     let falling = [
-        global("validation loss", BLUE, |metrics| metrics.loss),
+        global("validation loss", LOSS, BLUE),
         Series { name: "training loss at the sites", color: ORANGE, points: train_loss.collect() },
     ];
     let highest = falling.iter().flat_map(|series| &series.points).map(|point| point.1).fold(0.1, f64::max);

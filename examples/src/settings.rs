@@ -1,6 +1,6 @@
 //! The configuration files of the parties, written as each party would write its own.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use crate::example::{Choice, Example, Site};
 use crate::table::Table;
@@ -49,12 +49,12 @@ pub(crate) fn site(example: &Example, site: &Site, address: &str) -> String {
          ca = \"ca.crt\"\n",
         site.name
     );
-    dataset(&mut text, example.name, &site.data_file(), &site.train);
+    dataset(&mut text, example.choice.example, "train", &site.train);
     text
 }
 
 /// `site.toml` of nobody: it holds all data at once and is there to be compared with.
-pub(crate) fn scoring(example: &Example, pooled_file: &str, test_file: &str) -> String {
+pub(crate) fn scoring(example: &Example) -> String {
     let mut text = "# What no federation has: all data in one place. For the baseline and the scores alone, which need no\n\
                     # server and no certificate, though both must be named.\n\
                     server = \"nowhere:1\"\n\
@@ -66,33 +66,33 @@ pub(crate) fn scoring(example: &Example, pooled_file: &str, test_file: &str) -> 
                     key = \"none.key\"\n\
                     ca = \"none.crt\"\n"
         .to_owned();
-    dataset(&mut text, example.name, pooled_file, &example.test);
-    dataset(&mut text, "test", test_file, &example.test);
+    dataset(&mut text, example.choice.example, "pooled", &example.pooled());
+    dataset(&mut text, "test", "test", &example.test);
     text
 }
 
 fn dataset(text: &mut String, name: &str, file: &str, table: &Table) {
     // Writing to a string cannot fail.
-    let _ = write!(text, "\n[datasets.{name}]\npath = \"{file}\"\n");
-    if table.format == crate::table::Format::Tsv {
-        text.push_str("# A quote in a text is a character like any other.\nquotes = false\n");
-    }
+    let _ = write!(text, "\n[datasets.{name}]\n{}", table.keys(file));
 }
 
 /// `run.toml` with what was chosen.
-pub(crate) fn run(written: &str, choice: Choice) -> Result<String, NoSuchKey> {
-    let text = set(written, "seed", &choice.seed.to_string())?;
-    let sites = choice.sites.to_string();
-    set(&set(&text, "min_sites", &sites)?, "min_updates", &sites)
+pub(crate) fn run(written: &str, reduced_rounds: u32, choice: Choice) -> Result<String, NoSuchKey> {
+    let Choice { seed, sites, reduced, .. } = choice;
+    let mut text = set(written, "seed", seed)?;
+    if reduced {
+        text = set(&text, "rounds", reduced_rounds)?;
+    }
+    set(&set(&text, "min_sites", sites)?, "min_updates", sites)
 }
 
 /// `pretrain.toml` with what was chosen.
 pub(crate) fn pretrain(written: &str, choice: Choice) -> Result<String, NoSuchKey> {
-    set(written, "seed", &choice.seed.to_string())
+    set(written, "seed", choice.seed)
 }
 
 /// The text with another value for a key, which has a line of its own.
-fn set(text: &str, key: &'static str, value: &str) -> Result<String, NoSuchKey> {
+fn set(text: &str, key: &'static str, value: impl Display) -> Result<String, NoSuchKey> {
     let is_key = |line: &str| line.split_once('=').is_some_and(|(name, _)| name.trim() == key);
     if !text.lines().any(is_key) {
         return Err(NoSuchKey(key));
@@ -113,10 +113,16 @@ mod tests {
 
     #[test]
     fn the_examples_are_runs_and_take_what_was_chosen() {
-        let choice = Choice { seed: 42, sites: NonZeroUsize::new(6).unwrap() };
-        for written in [include_str!("../newswire/run.toml"), include_str!("../heart/run.toml")] {
-            let spec = RunSpec::parse("run.toml", &run(written, choice).unwrap()).unwrap();
-            assert_eq!((spec.seed, spec.cohort.min_sites, spec.cohort.min_updates), (42, 6, 6));
+        let choice = Choice { example: "any", seed: 42, sites: NonZeroUsize::new(6).unwrap(), reduced: true };
+        for written in [
+            include_str!("../newswire/run.toml"),
+            include_str!("../heart/run.toml"),
+            include_str!("../lending-club/run.toml"),
+            include_str!("../fashion/run.toml"),
+        ] {
+            let spec = RunSpec::parse("run.toml", &run(written, 2, choice).unwrap()).unwrap();
+            assert_eq!((spec.seed, spec.rounds), (42, 2));
+            assert_eq!((spec.cohort.min_sites, spec.cohort.min_updates), (6, 6));
         }
         let written = pretrain(include_str!("../heart/pretrain.toml"), choice).unwrap();
         assert_eq!(RunSpec::parse("pretrain.toml", &written).unwrap().seed, 42);
@@ -124,6 +130,6 @@ mod tests {
 
     #[test]
     fn a_key_that_is_not_there_is_missed() {
-        assert!(set("rounds = 1\n", "seed", "1").is_err());
+        assert!(set("rounds = 1\n", "seed", 1).is_err());
     }
 }

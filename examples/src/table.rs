@@ -2,16 +2,42 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
-use csv::{QuoteStyle, WriterBuilder};
+use csv::{QuoteStyle, StringRecord, WriterBuilder};
+use rand::Rng;
+use rand::seq::IndexedRandom;
 
-/// How a file separates its fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use crate::example::ExampleError;
+use crate::idx::Images;
+
+/// Reads a CSV file with a header: of each line these columns, in this order.
+pub(crate) fn read(path: &Path, columns: &[&str]) -> Result<Vec<Vec<String>>, ExampleError> {
+    let unreadable = |error: csv::Error| ExampleError::Unreadable(path.to_owned(), error.into());
+    let mut reader = csv::Reader::from_path(path).map_err(unreadable)?;
+    let header = reader.headers().map_err(unreadable)?.clone();
+    let place = |column: &&str| {
+        let place = header.iter().position(|name| name == *column);
+        let missing = || format!("has no column `{column}`: fetch it again");
+        place.ok_or_else(|| ExampleError::Unexpected(path.to_owned(), missing()))
+    };
+    let places = columns.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+    let row = |record: csv::Result<StringRecord>| {
+        let record = record.map_err(unreadable)?;
+        Ok(places.iter().map(|place| record[*place].to_owned()).collect())
+    };
+    reader.records().map(row).collect()
+}
+
+/// How a data set is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Commas, and quotes where they are needed.
     Csv,
     /// Tabulators and no quotes: a quote in a text is a character like any other.
     Tsv,
+    /// These images, at the places that the first column says.
+    Idx(Rc<Images>),
 }
 
 /// Rows with their label.
@@ -27,20 +53,15 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<Vec<String>>,
 }
 
-impl Format {
-    /// How such a file's name ends.
-    pub(crate) fn extension(self) -> &'static str {
-        match self {
-            Self::Csv => "csv",
-            Self::Tsv => "tsv",
-        }
-    }
-}
-
 impl Table {
     /// A table of the same columns with other rows.
     pub(crate) fn with_rows(&self, rows: Vec<Vec<String>>) -> Self {
-        Self { format: self.format, columns: self.columns.clone(), label: self.label, rows }
+        Self { format: self.format.clone(), columns: self.columns.clone(), label: self.label, rows }
+    }
+
+    /// Some of its rows, drawn at random.
+    pub(crate) fn sample(&self, size: usize, rng: &mut impl Rng) -> Self {
+        self.with_rows(self.rows.sample(rng, size).cloned().collect())
     }
 
     /// The label of a row.
@@ -66,18 +87,49 @@ impl Table {
         groups
     }
 
-    /// Writes the file.
-    pub(crate) fn write(&self, path: &Path) -> csv::Result<()> {
+    /// Writes its file, or its two.
+    pub(crate) fn write(&self, folder: &Path, name: &str) -> csv::Result<()> {
+        let path = folder.join(self.file(name));
+        if let Format::Idx(images) = &self.format {
+            let place = |row: &Vec<String>| row.first()?.parse().ok();
+            let places: Vec<usize> = self.rows.iter().filter_map(place).collect();
+            return Ok(images.write(&places, &path, &folder.join(labels_file(name)))?);
+        }
         let mut builder = WriterBuilder::new();
-        match self.format {
-            Format::Csv => {}
-            Format::Tsv => {
-                builder.delimiter(b'\t').quote_style(QuoteStyle::Never);
-            }
+        if self.format == Format::Tsv {
+            builder.delimiter(b'\t').quote_style(QuoteStyle::Never);
         }
         let mut writer = builder.from_path(path)?;
         writer.write_record(&self.columns)?;
         self.rows.iter().try_for_each(|row| writer.write_record(row))?;
         Ok(writer.flush()?)
     }
+
+    /// The keys of a data set in `site.toml` that say where this one lies and how it is read.
+    pub(crate) fn keys(&self, name: &str) -> String {
+        let path = format!("path = \"{}\"\n", self.file(name));
+        match &self.format {
+            Format::Csv => path,
+            Format::Idx(images) => {
+                format!(
+                    "{path}labels = \"{}\"\nformat = \"idx\"\nclasses = {:?}\n",
+                    labels_file(name),
+                    images.classes
+                )
+            }
+            Format::Tsv => path + "# A quote in a text is a character like any other.\nquotes = false\n",
+        }
+    }
+
+    fn file(&self, name: &str) -> String {
+        match self.format {
+            Format::Csv => format!("{name}.csv"),
+            Format::Idx(_) => format!("{name}-images.idx"),
+            Format::Tsv => format!("{name}.tsv"),
+        }
+    }
+}
+
+fn labels_file(name: &str) -> String {
+    format!("{name}-labels.idx")
 }

@@ -29,11 +29,11 @@ pub(crate) enum MakeError {
 pub(crate) struct WriteError(PathBuf, Box<dyn std::error::Error + Send + Sync>);
 
 impl Work {
-    /// Empties the example's work folder. It lies beside the folder of the programs, `target/debug` as a rule.
-    pub(crate) fn make(example: &str) -> Result<Self, MakeError> {
+    /// Empties the work folder of this name. It lies beside the folder of the programs, `target/debug` as a rule.
+    pub(crate) fn make(folder: &str) -> Result<Self, MakeError> {
         let own = std::env::current_exe().and_then(fs::canonicalize).map_err(MakeError::Programs)?;
         let programs = own.parent().unwrap_or(Path::new("/")).to_owned();
-        let root = programs.parent().unwrap_or(&programs).join("demo").join(example);
+        let root = programs.parent().unwrap_or(&programs).join("demo").join(folder);
         match fs::remove_dir_all(&root) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(MakeError::Folder(root, error));
@@ -65,10 +65,10 @@ impl Work {
         fs::write(&path, content).map_err(|error| WriteError(path, error.into()))
     }
 
-    /// Writes a file of rows.
-    pub(crate) fn table(&self, file: &str, table: &Table) -> Result<(), WriteError> {
-        let path = self.parent_made(file)?;
-        table.write(&path).map_err(|error| WriteError(path, error.into()))
+    /// Writes a data set into a folder.
+    pub(crate) fn table(&self, folder: &str, name: &str, table: &Table) -> Result<(), WriteError> {
+        let parent = self.folder(folder)?;
+        table.write(&parent, name).map_err(|error| WriteError(parent.join(name), error.into()))
     }
 
     /// Reads a file that a program wrote.
@@ -91,9 +91,15 @@ impl Work {
     }
 
     fn parent_made(&self, file: &str) -> Result<PathBuf, WriteError> {
-        let path = self.path(file);
-        let parent = path.parent().unwrap_or(&self.root);
-        fs::create_dir_all(parent).map_err(|error| WriteError(parent.to_owned(), error.into()))?;
+        if let Some((folder, _)) = file.rsplit_once('/') {
+            self.folder(folder)?;
+        }
+        Ok(self.path(file))
+    }
+
+    fn folder(&self, folder: &str) -> Result<PathBuf, WriteError> {
+        let path = self.path(folder);
+        fs::create_dir_all(&path).map_err(|error| WriteError(path.clone(), error.into()))?;
         Ok(path)
     }
 }

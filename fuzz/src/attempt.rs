@@ -42,8 +42,8 @@ impl Party for Site {
         &self.name
     }
 
-    fn certificate(&self) -> &[u8] {
-        self.name.as_str().as_bytes()
+    fn certificate(&self) -> Vec<u8> {
+        self.name.as_str().as_bytes().to_vec()
     }
 
     fn sign(&self, message: &[u8]) -> Result<Signature, String> {

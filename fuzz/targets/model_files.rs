@@ -1,5 +1,5 @@
 //! The files of a model from anybody: config.json, the header of model.safetensors, a manifest, a GGUF file, a state dict of
-//! PyTorch.
+//! PyTorch, a TorchScript module.
 #![no_main]
 
 use std::io::Cursor;
@@ -26,6 +26,9 @@ fuzz_target!(|data: &[u8]| {
         2 => {
             if let Ok(index) = foreign::torch::index(&mut Cursor::new(body), body.len() as u64) {
                 assert!(index.tensors().all(|tensor| tensor.offset + tensor.bytes <= body.len() as u64));
+            }
+            if let Ok(module) = foreign::script::module(&mut Cursor::new(body), body.len() as u64) {
+                assert!(module.parameters.iter().all(|p| p.offset + p.bytes <= body.len() as u64));
             }
         }
         3 => {

@@ -4,15 +4,16 @@
 Usage: encoders.py
 
 Writes client/tests/data/encoders_reference.json: of a tiny model of each family, whose weights follow a formula, the logits
-for a padded batch with both ways of pooling, and the losses of a few steps of full fine-tuning with one label, any number
-of labels and a number to learn. In single precision on a CPU. To run it: pip install torch transformers; the file that is
-checked in names their versions.
+for a padded batch with both ways of pooling, the losses of a few steps of full fine-tuning with one label, any number of
+labels and a number to learn, and those of training peft's adapters with each choice of biases. In single precision on a
+CPU. To run it: pip install torch transformers peft; the file that is checked in names their versions.
 """
 
 import json
 import math
 from pathlib import Path
 
+import peft
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -24,6 +25,7 @@ LABELS = [2, 0, 1, 1]
 MULTI_LABELS = [[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]
 NUMBERS = [0.5, -1.25, 2.0, -0.75]
 STEPS, LEARNING_RATE = 4, 1e-3
+RANK, ALPHA = 2, 6
 BERT = dict(
     vocab_size=24, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=20,
     max_position_embeddings=12, type_vocab_size=2, layer_norm_eps=1e-6, pad_token_id=0,
@@ -42,12 +44,14 @@ TASKS = {
 
 def main():
     reference = {
-        "versions": {module.__name__: module.__version__ for module in (torch, transformers)},
+        "versions": {module.__name__: module.__version__ for module in (torch, transformers, peft)},
         "ids": IDS,
         "labels": LABELS,
         "multi_labels": MULTI_LABELS,
         "numbers": NUMBERS,
         "learning_rate": LEARNING_RATE,
+        "rank": RANK,
+        "alpha": ALPHA,
         "families": {family: of_family(family, config) for family, config in FAMILIES.items()},
     }
     path = ROOT / "client/tests/data/encoders_reference.json"
@@ -68,6 +72,7 @@ def of_family(family, keys):
         "tensors": {name: list(tensor.shape) for name, tensor in sorted(model.state_dict().items())},
         "logits": {"cls": cls.tolist(), "mean": mean.tolist()},
         "losses": {task: losses(family, keys, task) for task in TASKS},
+        "adapter_losses": {bias: adapter_losses(family, keys, bias) for bias in ("none", "all", "lora_only")},
     }
 
 
@@ -94,10 +99,29 @@ def padded(config):
 def losses(family, keys, task):
     """Of each step of fine-tuning all parameters on the whole batch, as transformers compute the loss."""
     model, config = tiny(family, keys, task)  # in evaluation mode, so without dropout
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    return descend(model, config, TASKS[task])
+
+
+def adapter_losses(family, keys, bias):
+    """The same of training low-rank adapters, with these biases and the classifier; B is not 0, so that A moves, too."""
+    model, config = tiny(family, keys, "single_label_classification")
+    targets = ["q_lin", "v_lin"] if family == "distilbert" else ["query", "value"]
+    lora = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, bias=bias, target_modules=targets, task_type="SEQ_CLS")
+    model = peft.get_peft_model(model, lora).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                wave = [0.2 * math.sin(1.7 * at + ("lora_B" in name)) for at in range(parameter.numel())]
+                parameter.copy_(torch.tensor(wave, dtype=torch.float64).view_as(parameter))
+    return descend(model, config, TASKS["single_label_classification"])
+
+
+def descend(model, config, labels):
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
     found = []
     for _ in range(STEPS):
-        loss = model(**padded(config), labels=TASKS[task]).loss
+        loss = model(**padded(config), labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -24,6 +24,9 @@ IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 LITE = ([127 / 255] * 3, [128 / 255] * 3)
 HALF = ([0.5] * 3, [0.5] * 3)
 
+# Nor does PyTorch agree with itself where batches are small: what a batch counts depends on every rounding.
+COUNTING_STEPS, COUNTING_BATCH, COUNTING_RATE = 4, 8, 1e-4
+
 (folder,) = sys.argv[1:]
 
 
@@ -73,18 +76,23 @@ def normalised(batch, constants):
     return (batch - mean) / std
 
 
-def logits(net, side, constants):
-    with torch.no_grad():
-        return net(normalised(images(2, side), constants)).tolist()
+def logits(net, side, constants, bf16=False):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        return net(normalised(images(2, side), constants)).float().tolist()
 
 
-def train():
-    """All parameters of EfficientNet-Lite0 with a new head, batch normalisation by what it has counted."""
+def lite0_with_new_head():
     net = lite0()
     net.classifier = torch.nn.Linear(net.num_features, 2)
     with torch.no_grad():
         net.classifier.weight.copy_(made("classifier.weight", net.classifier.weight.shape))
         net.classifier.bias.zero_()
+    return net
+
+
+def train():
+    """All parameters of EfficientNet-Lite0 with a new head, batch normalisation by what it has counted."""
+    net = lite0_with_new_head()
     decayed = [p for p in net.parameters() if p.dim() >= 2]
     rest = [p for p in net.parameters() if p.dim() < 2]
     groups = [dict(params=decayed, weight_decay=WEIGHT_DECAY), dict(params=rest, weight_decay=0.0)]
@@ -107,6 +115,27 @@ def train():
     return losses
 
 
+def count(net, constants):
+    """A few steps in which batch normalisation counts: losses, what was counted, and logits of the trained model."""
+    net.train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=COUNTING_RATE)
+    losses = []
+    for step in range(COUNTING_STEPS):
+        part = slice(step * COUNTING_BATCH, (step + 1) * COUNTING_BATCH)
+        pixels, labels = images(COUNTING_STEPS * COUNTING_BATCH, SIDE)[part], torch.arange(COUNTING_BATCH) % 2
+        loss = torch.nn.functional.cross_entropy(net(normalised(pixels, constants)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    net.eval()
+    with torch.no_grad():
+        after = net(normalised(images(2, SIDE), constants)).tolist()
+    # Of each layer one value, wide layers and narrow ones alike.
+    counted = {name: values[len(values) // 2].item() for name, values in net.state_dict().items() if "running" in name}
+    return {"losses": losses, "counted": counted, "logits": rounded(after)}
+
+
 def rounded(rows):
     return [[round(value, 6) for value in row] for row in rows]
 
@@ -117,6 +146,9 @@ reference = {
     "resnet50": rounded(logits(with_made(torchvision.models.resnet50(num_classes=8)), 64, IMAGENET)),
     "vit": rounded(logits(with_made(timm.create_model("vit_tiny_patch16_224", num_classes=8)), 224, HALF)),
     "efficientnet-lite0": rounded(logits(lite0(), 224, LITE)),
+    "resnet18 in bf16": rounded(logits(with_made(torchvision.models.resnet18(num_classes=8)), 64, IMAGENET, bf16=True)),
+    "vit in bf16": rounded(logits(with_made(timm.create_model("vit_tiny_patch16_224", num_classes=8)), 224, HALF, bf16=True)),
+    "efficientnet-lite0 in bf16": rounded(logits(lite0(), 224, LITE, bf16=True)),
     "training": {
         "batch_size": BATCH_SIZE,
         "side": SIDE,
@@ -124,6 +156,12 @@ reference = {
         "momentum": MOMENTUM,
         "weight_decay": WEIGHT_DECAY,
         "losses": train(),
+    },
+    "counting": {
+        "learning_rate": COUNTING_RATE,
+        "batch_size": COUNTING_BATCH,
+        "resnet18": count(with_made(torchvision.models.resnet18(num_classes=2)), IMAGENET),
+        "efficientnet-lite0": count(lite0_with_new_head(), LITE),
     },
 }
 for name in ("resnet18", "resnet34", "resnet50", "vit", "efficientnet-lite0"):

@@ -39,6 +39,16 @@ pub enum AggregationError {
     },
 }
 
+impl AggregationError {
+    /// Whether the disk is to blame, and the round could be averaged if that were put right.
+    pub fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Blob(error) | Self::Base(BadBase::Blob(error)) => matches!(error, BlobError::Io { .. }),
+            Self::Base(_) | Self::Read { .. } => false,
+        }
+    }
+}
+
 /// Makes the next global parameters of `job` out of `updates`, durably in `blobs`, and names them. Blocks.
 pub fn aggregate(
     blobs: &BlobDir,
@@ -46,7 +56,8 @@ pub fn aggregate(
     job: &Job,
     round: &Aggregate,
 ) -> Result<BlobId, AggregationError> {
-    let moved = plain(blobs, updates, &FedAvg { learning_rate: job.spec.server.learning_rate }, round)?;
+    let optimizer = FedAvg { learning_rate: job.spec.server.learning_rate };
+    let moved = plain(blobs, updates, &optimizer, round, job.params.numel())?;
     Ok(finish_round(moved, blobs, job, round.task.round)?)
 }
 
@@ -55,6 +66,7 @@ fn plain(
     deltas: &BlobDir,
     optimizer: &dyn ServerOptimizer,
     round: &Aggregate,
+    length: u64,
 ) -> Result<BlobWriter, AggregationError> {
     let global = Values::open(blobs, round.global)?;
     let updates = round
@@ -62,13 +74,10 @@ fn plain(
         .iter()
         .map(|(blob, weight)| Ok((Values::open(deltas, *blob)?, *weight)))
         .collect::<Result<Vec<_>, AggregationError>>()?;
-    let length = usize::try_from(blobs.length(round.global).unwrap_or(0) / VALUE_BYTES).unwrap_or(0);
     let mut writer = blobs.writer()?;
     // A chunk's start fits, being less than the length.
     let make = |start, len| chunk(&global, &updates, optimizer, (start as usize, len));
-    in_order(length as u64, CHUNK, make, |_, bytes: Vec<u8>| {
-        Ok::<_, AggregationError>(writer.write(&bytes)?)
-    })?;
+    in_order(length, CHUNK, make, |_, bytes: Vec<u8>| Ok::<_, AggregationError>(writer.write(&bytes)?))?;
     Ok(writer)
 }
 
@@ -160,7 +169,9 @@ mod tests {
             global: store(&global),
             updates: vec![(store(&a), 3), (store(&b), 5)],
         };
-        let result = plain(&blobs, &blobs, &FedAvg { learning_rate: 1.0 }, &round).unwrap().finish().unwrap();
+        let optimizer = FedAvg { learning_rate: 1.0 };
+        let average = |length| plain(&blobs, &blobs, &optimizer, &round, length);
+        let result = average(length as u64).unwrap().finish().unwrap();
 
         let mut sum = Sum::zero(length);
         sum.add(b.iter().copied(), 5);
@@ -171,6 +182,15 @@ mod tests {
         let at = CHUNK + 5;
         let plain_mean = (3.0 * f64::from(a[at]) + 5.0 * f64::from(b[at])) / 8.0;
         assert!((f64::from(expected[at]) - (f64::from(values(0.1)[at]) + plain_mean)).abs() < 1e-6);
+
+        // A model that lost its end is no shorter model.
+        std::fs::write(blobs.path(round.global), &to_bytes(&values(0.1))[..8 * CHUNK]).unwrap();
+        let error = average(length as u64).unwrap_err();
+        assert!(matches!(error, AggregationError::Read { .. }) && !error.is_of_disk(), "{error}");
+        // A disk that takes nothing more is not the round's fault.
+        std::fs::remove_dir(temp.path().join("partial")).unwrap();
+        let error = average(length as u64).unwrap_err();
+        assert!(error.is_of_disk() && error.to_string().starts_with("cannot create blob file"), "{error}");
     }
 
     #[test]

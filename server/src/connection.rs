@@ -1,26 +1,35 @@
 //! One connection: who it is, its control stream, and its blob streams. Turns streams into [`Event`]s for
 //! the server's loop and messages back into frames; decides nothing.
 
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use quinn::{Connection, RecvStream, SendStream};
-use sheaf_common::id::{ClientId, Federation, Identity, Role};
+use sheaf_common::enrolment::EnrollReply;
+use sheaf_common::id::{ClientId, Federation, Identity, Name, Role};
 use sheaf_common::message::{Hello, Open, Reply, Request, ServerMessage, SiteMessage};
 use sheaf_common::secagg::message::Answer;
 use sheaf_common::secagg::server::Evidence;
+use sheaf_common::time::Timestamp;
 use sheaf_common::wire::PROTOCOL_VERSION;
-use sheaf_transport::authority::Authority;
+use sheaf_transport::authority::NotOurs;
 use sheaf_transport::blobs::BlobDir;
+use sheaf_transport::connection::{Connection, RecvStream, SendStream};
 use sheaf_transport::frames::{self, FrameError};
-use sheaf_transport::tls::peer_identity;
+use sheaf_transport::listener::Incoming;
+use sheaf_transport::reload::Current;
+use sheaf_transport::tls::{self, Credentials, is_enrolment, peer_identity};
 use sheaf_transport::transfer::{self, TransferError};
-use tokio::sync::{mpsc, oneshot};
-use tracing::{Instrument, debug, info, warn};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tracing::{Instrument, debug, error, info, warn};
 
 use crate::aggregation::inspect;
 use crate::core::Inspection;
+use crate::enrolment::desk::{self, Shown};
+use crate::enrolment::limit::Limiter;
 use crate::registry::{Access, PeerId};
+use crate::server::now;
+use crate::throttle::Throttle;
 
 /// Version of the programs, said in every welcome.
 pub const SOFTWARE: &str = concat!("sheaf ", env!("CARGO_PKG_VERSION"));
@@ -28,8 +37,14 @@ pub const SOFTWARE: &str = concat!("sheaf ", env!("CARGO_PKG_VERSION"));
 /// A stranger must say what it wants within this time.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Blobs that a peer may be sending at once; each takes a file and a buffer.
+const UPLOADS: usize = 4;
+
 /// Characters of a peer's own words that are kept.
 const WORDS: usize = 500;
+
+/// How long the clock is trusted to run at its pace.
+const EXPIRY_PIECE: Duration = Duration::from_secs(3600);
 
 /// Messages that may wait for a slow site before it is cut off.
 const OUTBOX: usize = 64;
@@ -49,6 +64,8 @@ pub enum Event {
     Request(PeerId, Identity, Request, oneshot::Sender<Reply>),
     /// A peer wants to move a blob.
     Access(PeerId, Access, oneshot::Sender<Result<(), String>>),
+    /// Somebody without a certificate shows a token.
+    Enroll(Shown, oneshot::Sender<EnrollReply>),
     /// Blob bytes that a peer fetched and sent.
     Moved(PeerId, u64, u64),
     /// The connection is gone.
@@ -77,6 +94,8 @@ pub struct Joined {
     pub outbox: mpsc::Sender<ServerMessage>,
     /// The connection, to close it.
     pub connection: Connection,
+    /// When its certificate ends.
+    pub expires: Timestamp,
 }
 
 /// What every connection needs.
@@ -84,14 +103,28 @@ pub struct Joined {
 pub struct Context {
     /// Our federation.
     pub federation: Federation,
-    /// Whose certificates are good.
-    pub authority: Authority,
+    /// Who we are, and whom we trust.
+    pub credentials: Current,
     /// Models and global parameters.
     pub blobs: BlobDir,
     /// Sites' updates, apart from everything else: nobody can fetch one, and letting one go touches nothing else.
     pub updates: BlobDir,
     /// The server's loop.
     pub events: mpsc::Sender<Event>,
+    /// How often strangers may knock.
+    pub(crate) limiter: Mutex<Limiter>,
+}
+
+impl Context {
+    /// Who we are, and whom we trust.
+    pub(crate) fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.borrow().clone()
+    }
+
+    /// Counts an attempt of a stranger. Whether it may go on.
+    pub(crate) fn admits(&self, address: IpAddr, at: Timestamp) -> bool {
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(address, at)
+    }
 }
 
 /// The server's loop is gone: the program is stopping.
@@ -100,25 +133,29 @@ pub struct Context {
 struct Stopping;
 
 /// Serves one connection to its end.
-pub async fn serve(context: Arc<Context>, incoming: quinn::Incoming, peer: PeerId) {
+pub async fn serve(context: Arc<Context>, incoming: Incoming, peer: PeerId) {
     let address = incoming.remote_address();
-    let connection = match incoming.await {
+    let connection = match incoming.accept().await {
         Ok(connection) => connection,
         Err(error) => return debug!(%address, %error, "handshake failed"),
     };
+    if is_enrolment(&connection) {
+        return desk::serve(&context, connection).await;
+    }
     let identity = match peer_identity(&connection) {
         Ok(identity) if identity.federation == context.federation => identity,
         Ok(identity) => {
             warn!(%address, %identity, "a party of another federation was refused");
-            return connection.close(2u32.into(), b"your certificate is of another federation");
+            return connection.close(2, "your certificate is of another federation");
         }
         Err(error) => {
             warn!(%address, %error, "a peer without an identity was refused");
-            return connection.close(2u32.into(), b"your certificate names no party of a federation");
+            return connection.close(2, "your certificate names no party of a federation");
         }
     };
-    let span = tracing::info_span!("peer", %identity);
-    let peer = Connected { context, connection, peer, identity };
+    let span = tracing::info_span!("peer", %identity, transport = %connection.transport());
+    let uploads = Arc::new(Semaphore::new(UPLOADS));
+    let peer = Connected { context, connection, peer, identity, uploads };
     let (events, id) = (peer.context.events.clone(), peer.peer);
     peer.run().instrument(span).await;
     // The loop may be gone already, which is fine.
@@ -131,6 +168,8 @@ struct Connected {
     connection: Connection,
     peer: PeerId,
     identity: Identity,
+    /// A place for each blob that it may be sending.
+    uploads: Arc<Semaphore>,
 }
 
 impl Connected {
@@ -138,17 +177,34 @@ impl Connected {
         if self.tell(Event::Opened(self.peer, self.identity.clone())).await.is_err() {
             return;
         }
+        let mut credentials = self.context.credentials.clone();
+        let chain = self.connection.peer_certificates().unwrap_or_default();
+        let end = chain.first().and_then(|leaf| tls::ends(leaf)).unwrap_or_default();
         loop {
-            match self.connection.accept_bi().await {
-                Ok((send, recv)) => {
-                    let this = self.clone();
-                    tokio::spawn(this.stream(send, recv).in_current_span());
-                }
-                Err(error) => {
-                    return debug!(why = %sheaf_transport::endpoint::reason(&error), "connection ended");
+            tokio::select! {
+                accepted = self.connection.accept_bi() => match accepted {
+                    Ok((send, recv)) => {
+                        let this = self.clone();
+                        tokio::spawn(this.stream(send, recv).in_current_span());
+                    }
+                    Err(why) => return debug!(%why, "connection ended"),
+                },
+                // What TLS would no longer let in does not stay in either.
+                () = expiry(end) => return self.distrust("your certificate has expired"),
+                Ok(()) = credentials.changed() => {
+                    let chain: Vec<u8> = chain.iter().flat_map(|der| der.iter().copied()).collect();
+                    let judged = credentials.borrow().authority().verify(&chain, SystemTime::now());
+                    if let Err(NotOurs::Untrusted(_)) = judged {
+                        return self.distrust("your certificate is of an authority that the server no longer trusts");
+                    }
                 }
             }
         }
+    }
+
+    fn distrust(&self, why: &str) {
+        warn!(%why, "a connection is cut");
+        self.connection.close(6, why);
     }
 
     async fn tell(&self, event: Event) -> Result<(), Stopping> {
@@ -200,7 +256,8 @@ impl Connected {
             warn!(%why, "refused");
             return frames::write(&mut send, &ServerMessage::Refused(why)).await;
         }
-        let _ = send.set_priority(10);
+        // Control messages go before bulk.
+        send.set_priority(10);
         let federation = self.context.federation.clone();
         let welcome = ServerMessage::Welcome { federation, software: SOFTWARE.into() };
         frames::write(&mut send, &welcome).await?;
@@ -211,6 +268,11 @@ impl Connected {
             software: plain_text(&hello.software),
             outbox,
             connection: self.connection.clone(),
+            expires: self
+                .connection
+                .peer_certificates()
+                .and_then(|chain| tls::ends(chain.first()?))
+                .map_or(Timestamp(0), |end| Timestamp(u64::try_from(end).unwrap_or(0).saturating_mul(1000))),
         };
         if self.tell(Event::Joined(joined)).await.is_err() {
             return Ok(());
@@ -222,7 +284,9 @@ impl Connected {
             Ok(())
         };
         let reader = async {
+            let mut throttle = Throttle::new();
             loop {
+                throttle.next().await;
                 let message = plain(frames::read::<SiteMessage>(&mut recv).await?);
                 let finding =
                     Finding { inspection: self.inspect(&message).await, evidence: self.evidence(&message) };
@@ -233,7 +297,7 @@ impl Connected {
         };
         let result = tokio::select! { result = writer => result, result = reader => result };
         // Without its control stream a site's connection is of no use.
-        self.connection.close(0u32.into(), b"the control stream ended");
+        self.connection.close(0, "the control stream ended");
         result
     }
 
@@ -261,7 +325,12 @@ impl Connected {
         };
         match answer {
             Answer::Advertisement(entry) => {
-                match self.context.authority.verify(&entry.body.certificate, SystemTime::now()) {
+                match self
+                    .context
+                    .credentials()
+                    .authority()
+                    .verify(&entry.body.certificate, SystemTime::now())
+                {
                     Ok((identity, key)) if identity == self.identity => Evidence::Key(key),
                     Ok(_) | Err(_) => Evidence::Nothing,
                 }
@@ -285,7 +354,9 @@ impl Connected {
         }
         let federation = self.context.federation.clone();
         frames::write(&mut send, &Reply::Welcome { federation, software: SOFTWARE.into() }).await?;
+        let mut throttle = Throttle::new();
         loop {
+            throttle.next().await;
             let request = match frames::read::<Request>(&mut recv).await {
                 Err(FrameError::Closed) => return Ok(()),
                 other => other?,
@@ -332,7 +403,7 @@ impl Connected {
         }
         let moved = transfer::serve_get(send, &self.context.blobs, blob, offset).await?;
         // Sent is not received: the stream is done when the peer says so.
-        let _ = send.stopped().await;
+        send.stopped().await;
         let _ = self.tell(Event::Moved(self.peer, moved, 0)).await;
         Ok(())
     }
@@ -344,27 +415,54 @@ impl Connected {
         blob: sheaf_common::blob::BlobId,
         length: u64,
     ) -> Result<(), TransferError> {
-        if let Err(why) = self.permission(Access::Put(length)).await {
+        if let Err(why) = self.permission(Access::Put(blob, length)).await {
             info!(%why, "a blob was refused");
             return transfer::refuse(send, blob, why).await.map(drop);
         }
+        let Ok(_place) = self.uploads.try_acquire() else {
+            let why = format!("{UPLOADS} of your blobs are under way already");
+            return transfer::refuse(send, blob, why).await.map(drop);
+        };
         let Identity { role, name, .. } = &self.identity;
         let dir = if *role == Role::Site { &self.context.updates } else { &self.context.blobs };
-        let sender = format!("{role}.{name}");
-        let moved = transfer::serve_put(send, recv, dir, &sender, blob, length).await?;
+        let sender = sender(*role, name);
+        let moved =
+            transfer::serve_put(send, recv, dir, &sender, blob, length).await.inspect_err(|error| {
+                if let TransferError::Blob(error) = error {
+                    error!(%error, "a blob cannot be stored; whoever sends it tries again");
+                }
+            })?;
         let _ = self.tell(Event::Moved(self.peer, 0, moved)).await;
         Ok(())
     }
+}
+
+/// Waits until a certificate has ended (seconds since the Unix epoch).
+async fn expiry(end: i64) {
+    let end = Timestamp(u64::try_from(end).unwrap_or(0).saturating_add(1).saturating_mul(1000));
+    while now() < end {
+        // In pieces, so that a clock that is set is noticed.
+        tokio::time::sleep(end.since(now()).min(EXPIRY_PIECE)).await;
+    }
+}
+
+/// Under which name the unfinished blobs of a party lie.
+pub(crate) fn sender(role: Role, name: &Name) -> String {
+    format!("{role}.{name}")
 }
 
 /// A site's message as it may be shown: its own words end up on operators' terminals.
 fn plain(message: SiteMessage) -> SiteMessage {
     match message {
         SiteMessage::Declined { task, reason } => SiteMessage::Declined { task, reason: plain_text(&reason) },
+        SiteMessage::Standby { run, held } => {
+            SiteMessage::Standby { run, held: held.as_deref().map(plain_text) }
+        }
         SiteMessage::Progress { .. }
         | SiteMessage::Update(_)
         | SiteMessage::Ready(_)
         | SiteMessage::Secure { .. }
+        | SiteMessage::Renew(_)
         | SiteMessage::Evaluated { .. } => message,
     }
 }
@@ -377,11 +475,18 @@ fn plain_text(text: &str) -> String {
 /// Whether a request changes nothing.
 fn is_reading(request: &Request) -> bool {
     match request {
-        Request::Runs | Request::Run(_) | Request::Sites | Request::Models | Request::Export { .. } => true,
+        Request::Runs
+        | Request::Run(_)
+        | Request::Sites
+        | Request::Models
+        | Request::Waiting
+        | Request::Export { .. } => true,
         Request::Submit { .. }
         | Request::Survey { .. }
         | Request::Stop(_)
         | Request::Stand { .. }
+        | Request::Invite { .. }
+        | Request::Approve { .. }
         | Request::ImportModel { .. } => false,
     }
 }

@@ -45,6 +45,13 @@ pub enum OpenError {
     Contradiction,
 }
 
+impl OpenError {
+    /// Whether the disk is to blame, and the sum could be opened if that were put right.
+    pub fn is_of_disk(&self) -> bool {
+        matches!(self, Self::Blob(error) if error.is_of_disk())
+    }
+}
+
 impl From<BlobError> for OpenError {
     fn from(error: BlobError) -> Self {
         Self::Blob(error.into())
@@ -113,7 +120,7 @@ fn record(open: &Open, applied: &Applied, credentials: &Credentials) -> Result<S
         previous: open.unmasking.params().previous,
     };
     let signature = credentials.sign(&body.signable())?.into();
-    Ok(SignedRecord { body, certificate: credentials.certificate().to_vec(), signature })
+    Ok(SignedRecord { body, certificate: credentials.certificate(), signature })
 }
 
 /// Both sets of pooled metrics; one that is not sound is left out.

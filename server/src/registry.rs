@@ -1,11 +1,13 @@
 //! Who is connected, how to reach them, and which blobs each may move.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Identity, Role};
 use sheaf_common::message::ServerMessage;
+use sheaf_common::status::SiteConnection;
 use sheaf_common::time::Timestamp;
+use sheaf_transport::connection::Connection;
 use tokio::sync::mpsc;
 
 /// A connection, for as long as it lasts.
@@ -18,7 +20,7 @@ pub enum Access {
     /// To fetch a blob.
     Get(BlobId),
     /// To send a blob of so many bytes.
-    Put(u64),
+    Put(BlobId, u64),
 }
 
 /// One connection.
@@ -42,7 +44,9 @@ pub struct Site {
     /// Since when.
     pub since: Timestamp,
     outbox: mpsc::Sender<ServerMessage>,
-    connection: quinn::Connection,
+    connection: Connection,
+    /// What [`Connection::heard`] last grew to, and when.
+    heard: (u64, Timestamp),
 }
 
 /// Everybody who is connected.
@@ -51,7 +55,13 @@ pub struct Registry {
     peers: BTreeMap<PeerId, Peer>,
     sites: BTreeMap<ClientId, Site>,
     traffic: BTreeMap<ClientId, Traffic>,
+    /// The last blobs that each site began to send.
+    begun: BTreeMap<ClientId, VecDeque<BlobId>>,
 }
+
+/// Blobs of a site that may be on disk without being named in an update: its quota is so many times what an update
+/// has.
+const BEGUN: usize = 4;
 
 /// Bytes of blobs that a site moved since the server started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +70,17 @@ pub struct Traffic {
     pub down: u64,
     /// Sent by the site.
     pub up: u64,
+}
+
+impl Site {
+    /// How it is connected.
+    pub fn status(&self, now: Timestamp) -> SiteConnection {
+        let silent = now.since(self.heard.1).as_secs();
+        SiteConnection {
+            transport: self.connection.transport(),
+            silent_secs: u32::try_from(silent).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 impl Registry {
@@ -77,13 +98,13 @@ impl Registry {
         hello: (String, String),
         since: Timestamp,
         outbox: mpsc::Sender<ServerMessage>,
-        connection: quinn::Connection,
+        connection: Connection,
     ) {
         let (address, software) = hello;
-        let new = Site { peer, address, software, since, outbox, connection };
+        let heard = (connection.heard(), since);
+        let new = Site { peer, address, software, since, outbox, connection, heard };
         if let Some(old) = self.sites.insert(site, new) {
-            old.connection
-                .close(1u32.into(), b"another connection with this site's certificate took its place");
+            old.connection.close(1, "another connection with this site's certificate took its place");
         }
     }
 
@@ -99,13 +120,23 @@ impl Registry {
     pub fn cut(&mut self, site: &ClientId, why: &str) -> bool {
         let Some(entry) = self.sites.remove(site) else { return false };
         self.peers.remove(&entry.peer);
-        entry.connection.close(4u32.into(), why.as_bytes());
+        entry.connection.close(4, why);
         true
     }
 
     /// The connected sites.
     pub fn sites(&self) -> &BTreeMap<ClientId, Site> {
         &self.sites
+    }
+
+    /// Notices who was heard of since the last look.
+    pub fn look(&mut self, now: Timestamp) {
+        for site in self.sites.values_mut() {
+            let count = site.connection.heard();
+            if count != site.heard.0 {
+                site.heard = (count, now);
+            }
+        }
     }
 
     /// Whether `site` speaks over `peer` now.
@@ -117,7 +148,7 @@ impl Registry {
     pub fn send(&self, site: &ClientId, message: ServerMessage) {
         let Some(entry) = self.sites.get(site) else { return };
         if entry.outbox.try_send(message).is_err() {
-            entry.connection.close(1u32.into(), b"the site does not read its messages");
+            entry.connection.close(1, "the site does not read its messages");
         }
     }
 
@@ -144,14 +175,26 @@ impl Registry {
         match (access, peer.identity.role) {
             (Access::Get(blob), _) if peer.may_get.contains(&blob) => Ok(()),
             (Access::Get(_), _) => Err("nothing that you were sent names it".into()),
-            (Access::Put(_), Role::Operator) => Ok(()),
-            (Access::Put(length), Role::Site) => match peer.may_put {
+            (Access::Put(..), Role::Operator) => Ok(()),
+            (Access::Put(_, length), Role::Site) => match peer.may_put {
                 Some(expected) if expected == length => Ok(()),
                 Some(expected) => Err(format!("an update of this run has {expected} bytes, not {length}")),
                 None => Err("no task of yours asks for an update".into()),
             },
-            (Access::Put(_), Role::Viewer | Role::Server) => Err("your role may not send blobs".into()),
+            (Access::Put(..), Role::Viewer | Role::Server) => Err("your role may not send blobs".into()),
         }
+    }
+
+    /// A peer begins to send a blob that it may send. Returns the one that a site must give up for it: an honest site
+    /// sends one at a time.
+    pub fn begin(&mut self, peer: PeerId, blob: BlobId) -> Option<(ClientId, BlobId)> {
+        let peer = self.peers.get(&peer).filter(|peer| peer.identity.role == Role::Site)?;
+        let site = ClientId(peer.identity.name.clone());
+        let begun = self.begun.entry(site.clone()).or_default();
+        begun.retain(|earlier| *earlier != blob);
+        begun.push_back(blob);
+        let given_up = if begun.len() > BEGUN { begun.pop_front() } else { None };
+        given_up.map(|blob| (site, blob))
     }
 
     /// Counts blob bytes of a site.

@@ -1,6 +1,6 @@
 //! What the server tells: status for operators, and the log's lines about rounds.
 
-use sheaf_common::id::RunId;
+use sheaf_common::id::{ClientId, RunId};
 use sheaf_common::message::{ExportPlan, Reply, Request};
 use sheaf_common::status::{
     Answer, MemberStatus, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus, RunSummary, SiteStatus,
@@ -18,15 +18,18 @@ impl State {
     /// Answers a question that changes nothing.
     pub(crate) fn answer(&mut self, peer: PeerId, request: Request, now: Timestamp) -> Reply {
         let answer = match request {
-            Request::Runs => Ok(Reply::Runs(self.runs.iter().map(summary).collect())),
+            Request::Runs => Ok(Reply::Runs(self.runs.iter().map(|run| self.summary(run)).collect())),
             Request::Run(run) => self.status_of(&run, now).map(|status| Reply::Run(Box::new(status))),
-            Request::Sites => self.site_list().map(Reply::Sites).map_err(|e| e.to_string()),
+            Request::Sites => self.site_list(now).map(Reply::Sites).map_err(|e| e.to_string()),
+            Request::Waiting => Ok(Reply::Waiting(self.waiting())),
             Request::Models => Ok(Reply::Models(self.models.clone())),
             Request::Export { run, round } => self.export(peer, &run, round, now),
             Request::Submit { .. }
             | Request::Survey { .. }
             | Request::Stop(_)
             | Request::Stand { .. }
+            | Request::Invite { .. }
+            | Request::Approve { .. }
             | Request::ImportModel { .. } => Err("that request is not a question".into()),
         };
         answer.unwrap_or_else(Reply::Refused)
@@ -40,19 +43,45 @@ impl State {
     fn status_of(&self, run: &RunId, now: Timestamp) -> Result<RunStatus, String> {
         let coordinator = self.coordinator(run)?;
         let database = |error: StoreError| error.to_string();
+        let [final_metrics, test_metrics] = self.store.last_metrics(run).map_err(database)?;
         let (earlier_records, history) = newest(self.store.history(run).map_err(database)?);
         Ok(RunStatus {
-            summary: summary(coordinator),
+            summary: self.summary(coordinator),
             spec: coordinator.run().spec.clone(),
             num_params: coordinator.params().numel(),
+            held: self.held(run).map(|(site, why)| (site.clone(), why.to_owned())).collect(),
             current: self.round_status(coordinator, now),
             earlier_records,
             history,
-            final_metrics: self.store.final_metrics(run).map_err(database)?,
+            final_metrics,
+            test_metrics,
             best: coordinator.best(),
             result: coordinator.result(),
             global: coordinator.global(),
         })
+    }
+
+    /// Connected sites that do not stand by for a run, and why.
+    fn held<'a>(&'a self, run: &'a RunId) -> impl Iterator<Item = (&'a ClientId, &'a str)> {
+        let of_run = self.standby.iter().filter(move |((of, _), _)| of == run);
+        of_run.filter_map(|((_, site), held)| Some((site, held.as_deref()?)))
+    }
+
+    fn summary(&self, coordinator: &Coordinator) -> RunSummary {
+        let (state, mut detail) = coordinator.state();
+        let run = coordinator.run();
+        if state == RunState::Waiting {
+            detail.extend(self.held(&run.id).map(|(site, why)| format!("; {site}: {why}")));
+        }
+        RunSummary {
+            run: run.id.clone(),
+            state,
+            completed_rounds: coordinator.completed(),
+            rounds: run.spec.rounds,
+            submitted_by: run.submitted_by.clone(),
+            submitted_at: run.submitted_at,
+            detail,
+        }
     }
 
     fn round_status(&self, coordinator: &Coordinator, now: Timestamp) -> Option<RoundStatus> {
@@ -74,12 +103,13 @@ impl State {
         })
     }
 
-    fn site_list(&self) -> Result<Vec<SiteStatus>, StoreError> {
+    fn site_list(&mut self, now: Timestamp) -> Result<Vec<SiteStatus>, StoreError> {
+        self.registry.look(now);
         let status = |seen: crate::store::SeenSite| {
             let connected = self.registry.sites().get(&seen.site);
             let traffic = self.registry.traffic(&seen.site);
             SiteStatus {
-                connected: connected.is_some(),
+                connection: connected.map(|site| site.status(now)),
                 standing: self.standings.get(&seen.site).copied().unwrap_or_default(),
                 address: seen.address,
                 software: seen.software,
@@ -87,13 +117,14 @@ impl State {
                 run: self.works_for(&seen.site),
                 bytes_down: traffic.down,
                 bytes_up: traffic.up,
+                expires: seen.expires,
                 site: seen.site,
             }
         };
         Ok(self.store.sites()?.into_iter().map(status).collect())
     }
 
-    fn works_for(&self, site: &sheaf_common::id::ClientId) -> Option<RunId> {
+    fn works_for(&self, site: &ClientId) -> Option<RunId> {
         let member = |run: &&Coordinator| {
             run.round().is_some_and(|round| round.members.iter().any(|(name, _)| name == site))
         };
@@ -117,6 +148,11 @@ impl State {
         let global = global.ok_or_else(|| {
             format!("run {run} has no round {round}: {} are completed", coordinator.completed())
         })?;
+        if self.blobs.length(global).is_none() {
+            return Err(format!(
+                "the model of {run} after round {round} is kept no longer: see [retention] in server.toml"
+            ));
+        }
         let mut job = coordinator.job();
         job.global = global;
         job.params = coordinator.run().phases.after(round).clone();
@@ -137,20 +173,6 @@ fn newest(mut records: Vec<RoundRecord>) -> (u64, Vec<RoundRecord>) {
     }
     let history = records.split_off(records.len() - kept);
     (records.len() as u64, history)
-}
-
-fn summary(coordinator: &Coordinator) -> RunSummary {
-    let (state, detail) = coordinator.state();
-    let run = coordinator.run();
-    RunSummary {
-        run: run.id.clone(),
-        state,
-        completed_rounds: coordinator.completed(),
-        rounds: run.spec.rounds,
-        submitted_by: run.submitted_by.clone(),
-        submitted_at: run.submitted_at,
-        detail,
-    }
 }
 
 /// One line for an attempt that is over.

@@ -6,31 +6,48 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sheaf_common::id::Identity;
+use sheaf_common::author::Author;
+use sheaf_common::id::{ClientId, Federation, Identity, Role};
 use sheaf_common::message::{Reply, Request};
 use sheaf_common::run::RunSpec;
 use sheaf_common::time::Timestamp;
+use sheaf_transport::audit::{AuditError, AuditLog};
 use sheaf_transport::blobs::{BlobDir, BlobError};
-use sheaf_transport::endpoint::{EndpointError, listen};
-use sheaf_transport::tls::{CredentialError, Credentials};
+use sheaf_transport::endpoint::EndpointError;
+use sheaf_transport::listener::Listener;
+use sheaf_transport::reload::{self, Current};
+use sheaf_transport::tls::{self, CredentialError, Credentials};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::aggregation::aggregate;
-use crate::config::ServerConfig;
+use crate::audit;
+use crate::config::{DataDir, ServerConfig};
 use crate::connection::{self, Context, Event};
 use crate::core::{Aggregate, Effect, Input, Open};
+use crate::enrolment::state::Registrar;
 use crate::opening;
+use crate::pki::{Authority, PkiError};
 use crate::registry::PeerId;
-use crate::state::{Done, State};
+use crate::retention::{Needed, Retention};
+use crate::state::{DiskFailed, Done, State};
 use crate::store::{Store, StoreError};
-use crate::submit;
+use crate::submit::{self, Submission};
 
 /// Events taken at once; their durable writes share one transaction.
 const BATCH: usize = 256;
+
+/// It is noticed so often whether a site is silent.
+const LOOK: Duration = Duration::from_secs(1);
+/// Whoever runs the server is warned that a certificate ends, so often and so long before.
+const DAY: Duration = Duration::from_secs(86_400);
+const WARN_DAYS: i64 = 30;
+
+/// How often blobs that nothing needs are let go of.
+const COLLECT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long connections may take to say good-bye.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -41,6 +58,12 @@ pub enum ServerError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
+    /// The authority that signs for sites cannot be used.
+    #[error("[enrolment] authority: {0}")]
+    Authority(#[from] PkiError),
+    /// It belongs to somebody else.
+    #[error("[enrolment] authority in {0} is of federation {1}, but the server is of {2}")]
+    ForeignAuthority(PathBuf, Federation, Federation),
     /// The certificate is not a server's.
     #[error("the certificate is {0}; `sheaf-server` needs one issued with `sheaf pki issue server`")]
     NotAServer(Identity),
@@ -53,6 +76,9 @@ pub enum ServerError {
     /// The blobs failed.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// Nothing can be written down for the auditor.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A file in the data directory cannot be written.
     #[error("cannot write {path}: {source}")]
     Data {
@@ -61,6 +87,9 @@ pub enum ServerError {
         /// Why.
         source: std::io::Error,
     },
+    /// A round's result could not be written.
+    #[error(transparent)]
+    Disk(#[from] DiskFailed),
     /// Another server uses the data directory.
     #[error("{0} is in use by another sheaf-server")]
     InUse(PathBuf),
@@ -69,13 +98,15 @@ pub enum ServerError {
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    endpoint: quinn::Endpoint,
-    credentials: Arc<Credentials>,
+    listener: Arc<Listener>,
+    credentials: Current,
     context: Arc<Context>,
     events: mpsc::Receiver<Event>,
     done: mpsc::Receiver<Done>,
     done_sender: mpsc::Sender<Done>,
     state: State,
+    audit: AuditLog,
+    retention: Retention,
     /// Held for as long as the server lives, so that no second one writes to the same directory.
     _lock: std::fs::File,
 }
@@ -84,39 +115,59 @@ impl Server {
     /// Opens the port, brings back every run, and is ready to [`run`](Self::run).
     pub async fn start(config: &ServerConfig) -> Result<Self, ServerError> {
         let credentials = Credentials::load(&config.identity)?;
-        if credentials.identity.role != sheaf_common::id::Role::Server {
+        if credentials.identity.role != Role::Server {
             return Err(ServerError::NotAServer(credentials.identity));
         }
-        let endpoint = listen(config.listen, &credentials)?;
+        let registrar = registrar(config, &credentials)?;
+        let (udp, tcp) = (config.listen, config.listen_tcp);
+        let listener = Arc::new(Listener::open(udp, tcp, config.limits, &credentials, registrar.open).await?);
         let data = |path: PathBuf| move |source| ServerError::Data { path, source };
         std::fs::create_dir_all(&config.data_dir).map_err(data(config.data_dir.clone()))?;
         let lock = lock(config)?;
-        let blobs = BlobDir::open(config.data_dir.join("blobs"))?;
+        let layout = DataDir(&config.data_dir);
+        let blobs = BlobDir::open(layout.blobs())?;
         blobs.remove_unnamed()?;
-        let updates = BlobDir::open(config.data_dir.join("updates"))?;
-        let store = Store::open(&config.data_dir.join("sheaf.db"))?;
+        let updates = BlobDir::open(layout.updates())?;
+        let store = Store::open(&layout.database())?;
         let federation = credentials.identity.federation.clone();
-        let state = State::open(federation.clone(), store, blobs.clone(), updates.clone())?;
+        let state = State::open(federation.clone(), store, blobs.clone(), updates.clone(), registrar)?;
         let (sender, events) = mpsc::channel(1024);
         let (done_sender, done) = mpsc::channel(64);
-        let authority = credentials.authority()?;
-        let context =
-            Arc::new(Context { federation: federation.clone(), authority, blobs, updates, events: sender });
-        let credentials = Arc::new(credentials);
-        let mut server =
-            Self { endpoint, credentials, context, events, done, done_sender, state, _lock: lock };
+        let credentials = reload::follow(config.identity.clone(), credentials);
+        let software = concat!("sheaf-server ", env!("CARGO_PKG_VERSION"));
+        let audit = AuditLog::open(&config.data_dir.join("audit.log"), credentials.clone(), software)?;
+        let context = Arc::new(Context {
+            federation: federation.clone(),
+            credentials: credentials.clone(),
+            blobs,
+            updates,
+            events: sender,
+            limiter: Mutex::default(),
+        });
+        let mut server = Self {
+            listener,
+            credentials,
+            context,
+            events,
+            done,
+            done_sender,
+            state,
+            audit,
+            retention: config.retention,
+            _lock: lock,
+        };
         let address = server.address();
         let path = config.data_dir.join("address");
         std::fs::write(&path, format!("{address}\n")).map_err(data(path.clone()))?;
         server.resume()?;
-        info!(%address, %federation, "listening");
+        let tcp = server.listener.tcp_address().map(tracing::field::display);
+        info!(%address, tcp, %federation, "listening");
         Ok(server)
     }
 
-    /// Where the server listens.
+    /// Where the server listens on UDP.
     pub fn address(&self) -> SocketAddr {
-        // A bound socket has an address; the unspecified one only keeps this total.
-        self.endpoint.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+        self.listener.address()
     }
 
     /// Runs that were under way go on.
@@ -124,6 +175,7 @@ impl Server {
         for index in 0..self.state.runs.len() {
             if !self.state.runs[index].state().0.is_final() {
                 info!(run = %self.state.runs[index].run().id, "resuming");
+                self.state.check_blobs(index)?;
                 self.state.feed(index, Input::Restarted, now());
             }
         }
@@ -134,8 +186,11 @@ impl Server {
     /// start.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
         tokio::pin!(shutdown);
-        let acceptor = tokio::spawn(accept(self.endpoint.clone(), self.context.clone()));
+        let acceptor = tokio::spawn(accept(self.listener.clone(), self.context.clone()));
         let mut batch = Vec::with_capacity(BATCH);
+        let mut look = tokio::time::interval(LOOK);
+        let mut collect = tokio::time::interval(COLLECT);
+        let mut daily = tokio::time::interval(DAY);
         loop {
             let timeout = self.state.next_timeout();
             tokio::select! {
@@ -144,18 +199,30 @@ impl Server {
                         self.on_event(event);
                     }
                 }
-                Some(done) = self.done.recv() => self.state.on_done(done),
+                Some(done) = self.done.recv() => self.state.on_done(done)?,
+                _ = collect.tick() => self.collect(),
                 () = sleep_until(timeout) => self.state.on_timeout(),
+                _ = look.tick() => self.state.registry.look(now()),
+                Ok(()) = self.credentials.changed() => self.exchange_credentials(),
+                _ = daily.tick() => warn_of_end(&self.credentials.borrow(), self.state.registrar.authority.as_ref()),
                 () = &mut shutdown => break,
             }
             self.settle()?;
         }
         info!("stopping");
         acceptor.abort();
-        self.endpoint.close(3u32.into(), b"the server is shutting down");
+        self.listener.close(3, "the server is shutting down");
         // Whoever does not answer in time notices by itself.
-        let _ = tokio::time::timeout(GOODBYE, self.endpoint.wait_idle()).await;
+        let _ = tokio::time::timeout(GOODBYE, self.listener.wait_idle()).await;
         Ok(())
+    }
+
+    /// Who connects from now on meets the certificate that is now in the file.
+    fn exchange_credentials(&mut self) {
+        let credentials = self.credentials.borrow_and_update().clone();
+        if let Err(error) = self.listener.exchange(&credentials, self.state.registrar.open) {
+            error!(%error, "the changed certificate cannot be used; going on with the former");
+        }
     }
 
     fn on_event(&mut self, event: Event) {
@@ -169,6 +236,7 @@ impl Server {
             | Event::Message(..)
             | Event::Access(..)
             | Event::Moved(..)
+            | Event::Enroll(..)
             | Event::Closed(_) => self.state.on_event(event),
         }
     }
@@ -182,18 +250,26 @@ impl Server {
             error!(%error, "nothing can be remembered any more: stopping");
             return Err(error.into());
         }
+        for event in writes.iter().filter_map(audit::Event::of) {
+            self.audit.append(&event)?;
+        }
+        self.audit.sync()?;
         while let Some((index, effect)) = state.effects.pop_front() {
             // The two kinds of long work; everything else is done at once.
             if let Effect::Aggregate(round) = effect {
                 spawn_aggregation(state, index, round, self.done_sender.clone());
             } else if let Effect::Open(sum) = effect {
-                spawn_opening(state, index, *sum, self.credentials.clone(), self.done_sender.clone());
+                let credentials = self.credentials.borrow().clone();
+                spawn_opening(state, index, *sum, credentials, self.done_sender.clone());
             } else {
                 state.perform(index, effect);
             }
         }
         for (sender, reply) in state.replies.drain(..) {
             // An operator who went away needs no reply.
+            let _ = sender.send(reply);
+        }
+        for (sender, reply) in state.registrar.replies.drain(..) {
             let _ = sender.send(reply);
         }
         Ok(())
@@ -208,9 +284,11 @@ impl Server {
     ) {
         let (blobs, done) = (self.state.blobs.clone(), self.done_sender.clone());
         match request {
-            Request::Submit { file, text } => self.prepare(RunSpec::parse, file, text, identity, reply),
-            Request::Survey { file, text } => {
-                self.prepare(RunSpec::parse_survey, file, text, identity, reply)
+            Request::Submit { file, text, author } => {
+                self.prepare(RunSpec::parse, file, text, author, identity, reply);
+            }
+            Request::Survey { file, text, author } => {
+                self.prepare(RunSpec::parse_survey, file, text, author, identity, reply);
             }
             Request::ImportModel { name, manifest } => {
                 tokio::task::spawn_blocking(move || {
@@ -226,10 +304,53 @@ impl Server {
                 let answer = self.state.stand(site, standing, keep_updates, &identity.name);
                 self.state.replies.push((reply, answer));
             }
-            Request::Runs | Request::Run(_) | Request::Sites | Request::Models | Request::Export { .. } => {
+            Request::Invite { site, valid_ms, pin } => {
+                let answer =
+                    self.state.invite(site, valid_ms, pin, &identity.name, &self.context.credentials());
+                self.state.replies.push((reply, answer));
+            }
+            Request::Approve { site, chain } => {
+                let vouched = self.vouched(&chain);
+                let answer = self.state.approve(site, chain, vouched, &identity.name);
+                self.state.replies.push((reply, answer));
+            }
+            Request::Runs
+            | Request::Run(_)
+            | Request::Sites
+            | Request::Models
+            | Request::Waiting
+            | Request::Export { .. } => {
                 let answer = self.state.answer(peer, request, now());
                 self.state.replies.push((reply, answer));
             }
+        }
+    }
+
+    /// Lets go of the blobs that nothing needs any more, off the loop.
+    fn collect(&self) {
+        let State { runs, store, blobs, updates, .. } = &self.state;
+        let needed = match Needed::of(runs, store, blobs, self.retention, now()) {
+            Ok(needed) => needed,
+            Err(error) => return warn!(%error, "no blob is let go of: what is needed cannot be told"),
+        };
+        let (blobs, updates) = (blobs.clone(), updates.clone());
+        tokio::task::spawn_blocking(move || match needed.keep_only(&blobs, &updates, now()) {
+            Ok((0, _)) => {}
+            Ok((count, bytes)) => info!(count, bytes, "let go of blobs that nothing needs any more"),
+            Err(error) => warn!(%error, "a blob that nothing needs any more stays on disk"),
+        });
+    }
+
+    /// The site that a chain is of, and its key, if our authorities vouch for it.
+    fn vouched(&self, chain: &[Vec<u8>]) -> Result<(ClientId, [u8; 32]), String> {
+        let credentials = self.context.credentials();
+        let judged = credentials.authority().verify(&chain.concat(), SystemTime::now());
+        let (identity, key) =
+            judged.map_err(|e| format!("the server's authorities do not vouch for the certificate: {e}"))?;
+        if identity.role == Role::Site {
+            Ok((ClientId(identity.name), key))
+        } else {
+            Err(format!("the certificate is of {identity}, not of a site"))
         }
     }
 
@@ -238,13 +359,25 @@ impl Server {
         parse: submit::Parse,
         file: String,
         text: String,
+        author: Author,
         by: &Identity,
         reply: oneshot::Sender<Reply>,
     ) {
+        let judged = self.context.credentials().authority().verify(&author.certificate, SystemTime::now());
+        let key = match judged {
+            Ok((identity, key)) if identity == *by => key,
+            Ok(_) | Err(_) => {
+                let why = "the run is not signed with the certificate of this connection";
+                // An operator who went away needs no reply.
+                let _ = reply.send(Reply::Refused(why.into()));
+                return;
+            }
+        };
+        let submission = Submission { parse, file, text, author, key };
         let (blobs, done) = (self.state.blobs.clone(), self.done_sender.clone());
         let (models, by) = (self.state.models.clone(), by.name.clone());
         tokio::task::spawn_blocking(move || {
-            let result = submit::prepare(&blobs, &models, parse, &file, &text).map(Box::new);
+            let result = submit::prepare(&blobs, &models, submission).map(Box::new);
             done.blocking_send(Done::Prepared(by, reply, result))
         });
     }
@@ -253,9 +386,11 @@ impl Server {
 fn spawn_aggregation(state: &State, index: usize, round: Aggregate, done: mpsc::Sender<Done>) {
     let (blobs, updates, job) = (state.blobs.clone(), state.updates.clone(), state.runs[index].job());
     tokio::task::spawn_blocking(move || {
-        let result = aggregate(&blobs, &updates, &job, &round);
-        let result = result.map(|global| (global, None)).map_err(|e| e.to_string());
-        done.blocking_send(Done::Aggregated(round.task, result))
+        let result = aggregate(&blobs, &updates, &job, &round).map(|global| (global, None));
+        done.blocking_send(match result {
+            Err(error) if error.is_of_disk() => Done::Failed(DiskFailed(error.to_string())),
+            result => Done::Aggregated(round.task, result.map_err(|e| e.to_string())),
+        })
     });
 }
 
@@ -269,15 +404,60 @@ fn spawn_opening(
     let (blobs, updates, job) = (state.blobs.clone(), state.updates.clone(), state.runs[index].job());
     tokio::task::spawn_blocking(move || {
         let result = opening::open(&blobs, &updates, &job, &sum, &credentials);
-        let result =
-            result.map(|(global, summed)| (global, Some(Box::new(summed)))).map_err(|e| e.to_string());
-        done.blocking_send(Done::Aggregated(sum.task, result))
+        let result = result.map(|(global, summed)| (global, Some(Box::new(summed))));
+        done.blocking_send(match result {
+            Err(error) if error.is_of_disk() => Done::Failed(DiskFailed(error.to_string())),
+            result => Done::Aggregated(sum.task, result.map_err(|e| e.to_string())),
+        })
     });
 }
 
-async fn accept(endpoint: quinn::Endpoint, context: Arc<Context>) {
+/// Whoever runs the server is to have time for a new certificate.
+fn warn_of_end(credentials: &Credentials, issuing: Option<&Authority>) {
+    let now = i64::try_from(now().0 / 1000).unwrap_or(i64::MAX);
+    let left = |end: i64| (end.saturating_sub(now)).div_euclid(86_400);
+    let days = left(credentials.not_after);
+    if days < WARN_DAYS {
+        warn!(
+            days,
+            "the server's certificate ends soon: put a new one, with its key, in the files' place; no restart is needed"
+        );
+    }
+    let left_of_issuing = issuing.map(|issuing| issuing.left(time::OffsetDateTime::now_utc()).whole_days());
+    if let Some(days) = left_of_issuing.filter(|days| *days < WARN_DAYS) {
+        warn!(days, "the authority that signs for sites ends soon: make another with `sheaf pki issuing`");
+    }
+    for authority in credentials.authorities() {
+        let days = tls::ends(&authority).map_or(0, left);
+        if days < WARN_DAYS {
+            warn!(
+                days,
+                "an authority that the server trusts ends soon: docs/operations.md says how to change over"
+            );
+        }
+    }
+}
+
+/// What the configuration says of handing out certificates.
+fn registrar(config: &ServerConfig, credentials: &Credentials) -> Result<Registrar, ServerError> {
+    let Some(enrolment) = &config.enrolment else { return Ok(Registrar::default()) };
+    let authority = match &enrolment.authority {
+        None => None,
+        Some(dir) => {
+            let (authority, ours) = (Authority::open(dir)?, &credentials.identity.federation);
+            if authority.federation() != ours {
+                let theirs = authority.federation().clone();
+                return Err(ServerError::ForeignAuthority(dir.clone(), theirs, ours.clone()));
+            }
+            Some(authority)
+        }
+    };
+    Ok(Registrar { open: true, authority, lifetime: Some(enrolment.lifetime), ..Registrar::default() })
+}
+
+async fn accept(listener: Arc<Listener>, context: Arc<Context>) {
     for number in 0.. {
-        let Some(incoming) = endpoint.accept().await else {
+        let Some(incoming) = listener.accept().await else {
             return;
         };
         tokio::spawn(connection::serve(context.clone(), incoming, PeerId(number)));
@@ -301,7 +481,7 @@ fn lock(config: &ServerConfig) -> Result<std::fs::File, ServerError> {
 }
 
 /// The wall clock, which the core is told and never reads.
-pub(crate) fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }

@@ -3,24 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sheaf_common::blob::BlobId;
-use sheaf_common::id::{ClientId, Federation, Name, RunId};
+use sheaf_common::id::{ClientId, Federation, Name, Role, RunId};
 use sheaf_common::message::{EvaluateTask, Job, Reply, ServerMessage, SiteMessage, TaskId, TrainTask};
 use sheaf_common::model::{Manifest, ModelInfo};
 use sheaf_common::run::SecureAggregation;
 use sheaf_common::secagg::record::SignedRecord;
-use sheaf_common::status::{Phase, RunState, Standing};
+use sheaf_common::status::{Progress, RunState, Standing};
 use sheaf_common::time::Timestamp;
-use sheaf_transport::blobs::BlobDir;
+use sheaf_transport::blobs::{BlobDir, BlobError};
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use crate::connection::{Event, Finding, Joined};
+use crate::connection::{Event, Finding, Joined, sender};
 use crate::core::queue::{Waiting, startable};
 use crate::core::{Coordinator, Effect, Input, Run, Summed};
-use crate::registry::Registry;
+use crate::enrolment::state::Registrar;
+use crate::journal::{Step, step};
+use crate::registry::{Access, PeerId, Registry};
 use crate::server::now;
 use crate::store::{SeenSite, Store, StoreError, Write};
 use crate::submit::{Prepared, SubmitError};
+
+/// Runs that a site is told of as soon as it comes; fewer than messages may wait for it.
+const ANNOUNCED: usize = 32;
 
 /// What a background job came to.
 #[derive(Debug)]
@@ -28,7 +33,13 @@ pub(crate) enum Done {
     Aggregated(TaskId, Result<(BlobId, Option<Box<Summed>>), String>),
     Prepared(Name, oneshot::Sender<Reply>, Result<Box<Prepared>, SubmitError>),
     Described(oneshot::Sender<Reply>, Result<ModelInfo, SubmitError>),
+    Failed(DiskFailed),
 }
+
+/// A round's result cannot be written, which is not the round's fault: the server stops, and the round waits.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; then start the server again: every run goes on where it was")]
+pub struct DiskFailed(pub(crate) String);
 
 /// Everything that the loop owns.
 #[derive(Debug)]
@@ -46,13 +57,17 @@ pub(crate) struct State {
     /// The sites of which an operator has said whether they may take part.
     pub(crate) standings: BTreeMap<ClientId, Standing>,
     /// What members of rounds in progress are doing.
-    pub(crate) progress: BTreeMap<(RunId, ClientId), (Phase, u64, u64)>,
+    pub(crate) progress: BTreeMap<(RunId, ClientId), Progress>,
+    /// What connected sites have said of a run that was announced: why they do not stand by for it, if they do not.
+    pub(crate) standby: BTreeMap<(RunId, ClientId), Option<String>>,
     /// Durable writes of the batch in hand.
     pub(crate) writes: Vec<Write>,
     /// Effects of the batch in hand, with the run that each belongs to.
     pub(crate) effects: VecDeque<(usize, Effect)>,
     /// Replies to operators that must wait until the batch is durable.
     pub(crate) replies: Vec<(oneshot::Sender<Reply>, Reply)>,
+    /// Who gets a certificate.
+    pub(crate) registrar: Registrar,
 }
 
 impl State {
@@ -62,8 +77,10 @@ impl State {
         store: Store,
         blobs: BlobDir,
         updates: BlobDir,
+        registrar: Registrar,
     ) -> Result<Self, StoreError> {
         Ok(Self {
+            registrar: Registrar { invitations: store.invitations()?, ..registrar },
             federation,
             runs: store.runs()?,
             models: store.models()?,
@@ -73,48 +90,45 @@ impl State {
             updates,
             registry: Registry::default(),
             progress: BTreeMap::new(),
+            standby: BTreeMap::new(),
             writes: Vec::new(),
             effects: VecDeque::new(),
             replies: Vec::new(),
         })
     }
 
-    /// Gives an input to a run: the journal first, then what the coordinator makes of it.
+    /// Gives an input to a run; what it gives rise to waits for the batch to be durable.
     pub(crate) fn feed(&mut self, index: usize, input: Input, at: Timestamp) {
         let coordinator = &mut self.runs[index];
-        let run = coordinator.run().id.clone();
-        self.writes.push(Write::Input { run: run.clone(), at, input: Box::new(input.clone()) });
-        coordinator.handle(input, at);
-        let mut round_over = false;
-        while let Some(effect) = coordinator.poll_effect() {
-            match effect {
-                Effect::Record(record) => {
-                    round_over = true;
-                    crate::report::round(&run, &record);
-                    self.writes.push(Write::Round { run: run.clone(), record });
-                }
-                Effect::FinalMetrics(report) => {
-                    self.writes.push(Write::FinalMetrics { run: run.clone(), report });
-                }
-                Effect::Ended(ref state) => {
-                    round_over = true;
-                    self.progress.retain(|(of, _), _| *of != run);
-                    crate::report::ended(&run, state, &coordinator.state().1);
-                }
-                Effect::Train { .. }
-                | Effect::Evaluate { .. }
-                | Effect::Ask { .. }
-                | Effect::Open(_)
-                | Effect::Reject { .. }
-                | Effect::Over { .. }
-                | Effect::Aggregate(_)
-                | Effect::Withdraw(_)
-                | Effect::Forget(_) => self.effects.push_back((index, effect)),
+        let Step { writes, effects } = step(coordinator, input, at);
+        for write in &writes {
+            if let Write::Round { run, record } = write {
+                crate::report::round(run, record);
             }
         }
-        if round_over && coordinator.is_between_rounds() {
-            self.writes.push(Write::Snapshot(Box::new(coordinator.clone())));
+        for effect in &effects {
+            if let Effect::Ended(state) = effect {
+                let run = &coordinator.run().id;
+                self.progress.retain(|(of, _), _| of != run);
+                self.standby.retain(|(of, _), _| of != run);
+                crate::report::ended(run, state, &coordinator.state().1);
+            }
         }
+        self.writes.extend(writes);
+        self.effects.extend(effects.into_iter().map(|effect| (index, effect)));
+    }
+
+    /// What a run goes on from is what was written, or is not there: an attempt without it is tried again, or fails.
+    pub(crate) fn check_blobs(&self, index: usize) -> Result<(), BlobError> {
+        let run = &self.runs[index];
+        let held = run.held().into_iter().map(|blob| (&self.updates, blob));
+        for (dir, blob) in held.chain([(&self.blobs, run.global())]) {
+            if !dir.is_sound(blob)? {
+                error!(run = %run.run().id, %blob, "a blob is missing or damaged: the run is better brought back from a backup");
+                dir.remove(blob)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives the same input to every unfinished run that admits `site`.
@@ -140,23 +154,41 @@ impl State {
             Event::Message(peer, site, message, finding) if self.registry.is_current(&site, peer) => {
                 self.on_message(&site, message, finding);
             }
-            Event::Access(peer, access, reply) => _ = reply.send(self.registry.permits(peer, access)),
+            Event::Access(peer, access, reply) => _ = reply.send(self.permit(peer, access)),
             Event::Moved(peer, down, up) => self.registry.count(peer, down, up),
             Event::Closed(peer) => {
                 if let Some(site) = self.registry.remove(peer) {
                     info!(%site, "site disconnected");
+                    self.standby.retain(|(_, of), _| *of != site);
+                    self.registrar.renewals.remove(&site);
                     self.feed_admitting(&site, &Input::Disconnected(site.clone()));
                 }
             }
+            Event::Enroll(shown, reply) => self.on_enroll(shown, reply),
             Event::Message(..) | Event::Request(..) => {}
         }
     }
 
+    fn permit(&mut self, peer: PeerId, access: Access) -> Result<(), String> {
+        self.registry.permits(peer, access)?;
+        if let Access::Put(blob, _) = access
+            && let Some((site, old)) = self.registry.begin(peer, blob)
+            && !self.runs.iter().any(|run| run.holds(old))
+        {
+            let from = sender(Role::Site, &site.0);
+            let removed = self.updates.remove(old).and_then(|()| self.updates.remove_partial(old, &from));
+            if let Err(error) = removed {
+                warn!(%site, %error, "a blob that nothing names stays on disk");
+            }
+        }
+        Ok(())
+    }
+
     fn on_joined(&mut self, joined: Joined) {
-        let Joined { peer, site, software, outbox, connection } = joined;
+        let Joined { peer, site, software, outbox, connection, expires } = joined;
         // It may have been sent away since it knocked.
         if let Err(why) = self.welcomes(&site) {
-            return connection.close(4u32.into(), why.as_bytes());
+            return connection.close(4, &why);
         }
         let (address, at) = (connection.remote_address().to_string(), now());
         info!(%site, %address, %software, "site connected");
@@ -165,13 +197,20 @@ impl State {
             address: address.clone(),
             software: software.clone(),
             seen: at,
+            expires,
         }));
         self.registry.join(site.clone(), peer, (address, software), at, outbox, connection);
-        self.feed_admitting(&site, &Input::Connected(site.clone()));
+        // The others are announced when they start.
+        let unfinished = (0..self.runs.len()).filter(|index| !self.runs[*index].state().0.is_final());
+        unfinished.take(ANNOUNCED).for_each(|index| self.announce_to(&site, index));
     }
 
-    fn welcomes(&self, site: &ClientId) -> Result<(), String> {
-        match self.standings.get(site).copied().unwrap_or_default() {
+    pub(crate) fn standing(&self, site: &ClientId) -> Standing {
+        self.standings.get(site).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn welcomes(&self, site: &ClientId) -> Result<(), String> {
+        match self.standing(site) {
             Standing::Admitted => Ok(()),
             Standing::Suspended => Err(format!("site {site} is suspended: ask the operator to resume it")),
             Standing::Revoked => Err(format!(
@@ -188,8 +227,7 @@ impl State {
         keep_updates: bool,
         by: &Name,
     ) -> Reply {
-        let before = self.standings.get(&site).copied().unwrap_or_default();
-        if before == Standing::Revoked && standing != Standing::Revoked {
+        if self.standing(&site) == Standing::Revoked && standing != Standing::Revoked {
             return Reply::Refused(format!(
                 "site {site} is revoked for good: issue a certificate with a new name"
             ));
@@ -198,24 +236,30 @@ impl State {
         info!(%site, %standing, %by, "the operator changed who may take part");
         self.writes.push(Write::Standing { site: site.clone(), standing, by: by.clone(), at });
         self.standings.insert(site.clone(), standing);
+        let mut counted = Vec::new();
         if standing != Standing::Admitted {
+            if !keep_updates {
+                let bound = self.runs.iter().filter(|run| run.sums_with(&site));
+                counted.extend(bound.map(|run| run.run().id.clone()));
+            }
             let why = format!("it was {standing} by operator {by}");
             let excluded = Input::Excluded { site: site.clone(), keep_updates, why: why.clone() };
             self.feed_admitting(&site, &excluded);
             self.registry.cut(&site, &why);
         }
-        Reply::Stands(site, standing)
+        Reply::Stands { site, standing, counted }
     }
 
     fn on_message(&mut self, site: &ClientId, message: SiteMessage, finding: Finding) {
         let from = site.clone();
         let (task, input) = match message {
-            SiteMessage::Progress { task, phase, done, total } => {
+            SiteMessage::Progress { task, progress } => {
                 if self.find(&task.run).is_some() {
-                    self.progress.insert((task.run, from), (phase, done, total));
+                    self.progress.insert((task.run, from), progress);
                 }
                 return;
             }
+            SiteMessage::Standby { run, held } => return self.on_standby(site, run, held),
             SiteMessage::Update(update) => {
                 let inspection = finding.inspection;
                 (update.task.clone(), Input::Update { from, update, inspection })
@@ -228,6 +272,7 @@ impl State {
             SiteMessage::Evaluated { task, metrics } => {
                 (task.clone(), Input::Evaluated { from, task, metrics })
             }
+            SiteMessage::Renew(request) => return self.renew(site, request),
             SiteMessage::Declined { task, reason } => {
                 warn!(%site, %task, %reason, "site declined");
                 (task.clone(), Input::Declined { from, task, reason })
@@ -242,10 +287,10 @@ impl State {
         }
     }
 
-    pub(crate) fn on_done(&mut self, done: Done) {
+    pub(crate) fn on_done(&mut self, done: Done) -> Result<(), DiskFailed> {
         match done {
             Done::Aggregated(task, result) => {
-                let Some(index) = self.find(&task.run) else { return };
+                let Some(index) = self.find(&task.run) else { return Ok(()) };
                 let input = match result {
                     Ok((global, summed)) => Input::Aggregated { task, global, summed },
                     Err(why) => Input::AggregationFailed { task, why },
@@ -262,6 +307,7 @@ impl State {
                 };
                 self.replies.push((reply, answer));
             }
+            Done::Failed(failed) => return Err(failed),
             Done::Described(reply, result) => {
                 let answer = match result {
                     Ok(info) => {
@@ -277,11 +323,12 @@ impl State {
                 self.replies.push((reply, answer));
             }
         }
+        Ok(())
     }
 
     /// Queues a run under a name that is free.
     fn queue(&mut self, prepared: Prepared, by: Name) -> RunId {
-        let Prepared { spec, model, phases, initial } = prepared;
+        let Prepared { spec, author, model, phases, initial } = prepared;
         let id = self.free_name(&spec.name);
         info!(run = %id, %by, "run submitted");
         let run = Run {
@@ -289,6 +336,7 @@ impl State {
             federation: self.federation.clone(),
             spec,
             submitted_by: by,
+            author: Some(author),
             submitted_at: now(),
             model,
             phases,
@@ -298,11 +346,42 @@ impl State {
         self.writes.push(Write::Run(Box::new(coordinator.clone())));
         self.runs.push(coordinator);
         let index = self.runs.len() - 1;
-        let sites: Vec<ClientId> = self.registry.sites().keys().cloned().collect();
-        for site in sites.into_iter().filter(|site| self.runs[index].admits(site)).collect::<Vec<_>>() {
-            self.feed(index, Input::Connected(site), now());
-        }
+        self.announce(index);
         id
+    }
+
+    /// Tells the connected sites that have not yet said whether they stand by for a run that there is one. The run
+    /// knows of a site once it does.
+    fn announce(&self, index: usize) {
+        for site in self.registry.sites().keys() {
+            self.announce_to(site, index);
+        }
+    }
+
+    fn announce_to(&self, site: &ClientId, index: usize) {
+        let run = &self.runs[index];
+        let key = (run.run().id.clone(), site.clone());
+        if run.admits(site) && !run.state().0.is_final() && !self.standby.contains_key(&key) {
+            let (run, job) = (key.0, Box::new(run.job()));
+            self.registry.send(site, ServerMessage::Announce { run, job });
+        }
+    }
+
+    /// A site says whether it may be sent a run's tasks now.
+    fn on_standby(&mut self, site: &ClientId, run: RunId, held: Option<String>) {
+        let Some(index) = self.find(&run).filter(|index| self.runs[*index].admits(site)) else { return };
+        if self.runs[index].state().0.is_final() {
+            return;
+        }
+        let input = match &held {
+            None => Input::Connected(site.clone()),
+            Some(why) => {
+                info!(%site, %run, %why, "site does not stand by");
+                Input::Disconnected(site.clone())
+            }
+        };
+        self.standby.insert((run, site.clone()), held);
+        self.feed(index, input, now());
     }
 
     /// `name`, or `name-2`, `name-3` … when it is taken.
@@ -351,6 +430,7 @@ impl State {
         for index in startable(&waiting).into_iter().map(|at| indices[at]).collect::<Vec<_>>() {
             info!(run = %self.runs[index].run().id, "run starts");
             self.feed(index, Input::Start, now());
+            self.announce(index);
         }
     }
 
@@ -383,7 +463,7 @@ impl State {
             }
             Effect::Evaluate { to, task } => {
                 let job = self.runs[index].job();
-                let record = self.runs[index].record().cloned().map(Box::new);
+                let record = self.runs[index].record().filter(|_| !task.is_test()).cloned().map(Box::new);
                 let get = self.blobs_of_task(&job, record.as_deref());
                 self.progress.remove(&(task.run.clone(), to.clone()));
                 self.registry.grant_site(&to, &get, None);
@@ -419,6 +499,7 @@ impl State {
             | Effect::Open(_)
             | Effect::Record(_)
             | Effect::FinalMetrics(_)
+            | Effect::TestMetrics(_)
             | Effect::Ended(_) => {}
         }
     }

@@ -6,26 +6,29 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use sheaf_common::blob::BlobId;
+use sheaf_common::checked;
 use sheaf_common::id::{ClientId, Name, RunId};
 use sheaf_common::metrics::{Figure, Report};
 use sheaf_common::model::ModelInfo;
 use sheaf_common::status::{Answer, RoundOutcome, RoundRecord, Standing};
 use sheaf_common::time::Timestamp;
-use sheaf_common::wire;
 
 use crate::core::{Coordinator, Input};
+use crate::enrolment::Invitation;
 
 /// Version of the tables; a file of another version is refused, never misread.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 6;
 
 const SCHEMA: &str = "
 CREATE TABLE runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     run TEXT NOT NULL UNIQUE,
     snapshot BLOB NOT NULL,
-    final_metrics TEXT
+    final_metrics TEXT,
+    test_metrics TEXT,
+    ended INTEGER
 );
 CREATE TABLE journal (
     entry INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -70,7 +73,8 @@ CREATE TABLE sites (
     site TEXT PRIMARY KEY,
     address TEXT NOT NULL,
     software TEXT NOT NULL,
-    seen INTEGER NOT NULL
+    seen INTEGER NOT NULL,
+    expires INTEGER NOT NULL
 );
 CREATE TABLE standings (
     site TEXT PRIMARY KEY,
@@ -78,13 +82,17 @@ CREATE TABLE standings (
     changed_by TEXT NOT NULL,
     at INTEGER NOT NULL
 );
+CREATE TABLE invitations (
+    site TEXT PRIMARY KEY,
+    invitation BLOB NOT NULL
+);
 ";
 
 /// The database could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// SQLite said no.
-    #[error("the server's database failed: {0}")]
+    #[error("the server's database failed: {why}; {way_on}", why = .0, way_on = way_on(.0))]
     Sqlite(#[from] rusqlite::Error),
     /// The file is of another version.
     #[error(
@@ -95,13 +103,31 @@ pub enum StoreError {
         found: i64,
     },
     /// A row does not hold what it should.
-    #[error("the server's database is damaged in {table}: {why}")]
+    #[error("the server's database is damaged in {table}: {why}; {way_on}", way_on = RESTORE)]
     Damaged {
-        /// The table.
+        /// Where.
         table: &'static str,
         /// What is wrong.
         why: String,
     },
+}
+
+/// The way on from a damaged database.
+const RESTORE: &str = "move the data directory away and bring a backup back with `sheaf-server restore DIR`";
+
+/// What the operator can do about it.
+fn way_on(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => RESTORE,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "close whatever else has the file open, then start the server again"
+        }
+        // A disk that is full, gone, or not ours to write; whatever else it may be, nothing was lost.
+        Some(_) | None => {
+            "see that the data directory can be written and has space, then start the server again: every run goes on where it was"
+        }
+    }
 }
 
 /// One thing to remember.
@@ -134,6 +160,20 @@ pub enum Write {
         /// The metrics.
         report: Box<Report>,
     },
+    /// The metrics of the run's result on test splits.
+    TestMetrics {
+        /// The run.
+        run: RunId,
+        /// The metrics.
+        report: Box<Report>,
+    },
+    /// The run is over.
+    Ended {
+        /// The run.
+        run: RunId,
+        /// When.
+        at: Timestamp,
+    },
     /// A model under a name.
     Model(ModelInfo),
     /// A site that connected.
@@ -149,6 +189,8 @@ pub enum Write {
         /// When.
         at: Timestamp,
     },
+    /// An invitation, as it stands.
+    Invitation(ClientId, Box<Invitation>),
 }
 
 /// A site as it was last seen.
@@ -162,6 +204,8 @@ pub struct SeenSite {
     pub software: String,
     /// When.
     pub seen: Timestamp,
+    /// When its certificate ends.
+    pub expires: Timestamp,
 }
 
 /// The server's database.
@@ -179,6 +223,12 @@ impl Store {
         Self::prepare(db)
     }
 
+    /// Opens a file that is there, for reading; a server may be writing to it.
+    pub fn existing(path: &Path) -> Result<Self, StoreError> {
+        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        Self { db }.checked()
+    }
+
     /// A database that is gone with the value.
     pub fn in_memory() -> Result<Self, StoreError> {
         Self::prepare(Connection::open_in_memory()?)
@@ -191,10 +241,34 @@ impl Store {
             transaction.execute_batch(SCHEMA)?;
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
-        } else if found != SCHEMA_VERSION {
+            return Ok(Self { db });
+        }
+        Self { db }.checked()
+    }
+
+    /// Refuses a database of another version, and one whose pages make no sense.
+    fn checked(self) -> Result<Self, StoreError> {
+        let found: i64 = self.db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if found != SCHEMA_VERSION {
             return Err(StoreError::Version { found });
         }
-        Ok(Self { db })
+        let verdict: String = self.db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if verdict == "ok" { Ok(self) } else { Err(damaged("its pages", verdict)) }
+    }
+
+    /// Writes everything as it is at this moment to a new file in place of `path`.
+    pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        // One that is there is an older copy; were it another's, SQLite would refuse to write over it.
+        let _ = std::fs::remove_file(path);
+        self.db.execute("VACUUM INTO ?", [path.to_string_lossy()])?;
+        Ok(())
+    }
+
+    /// When a run ended; nothing as long as it has not.
+    pub fn ended(&self, run: &RunId) -> Result<Option<Timestamp>, StoreError> {
+        let at: Option<i64> =
+            self.db.query_row("SELECT ended FROM runs WHERE run = ?", [run.as_str()], |row| row.get(0))?;
+        Ok(at.map(|at| Timestamp(at.unsigned_abs())))
     }
 
     /// Remembers all of `writes` or nothing; on return they survive a crash.
@@ -217,12 +291,14 @@ impl Store {
         let mut coordinators = Vec::new();
         while let Some(row) = rows.next()? {
             let run: String = row.get(0)?;
-            let mut coordinator: Coordinator = decode("runs", row.get_ref(1)?.as_blob().unwrap_or_default())?;
+            let mut coordinator: Coordinator =
+                decode("runs", &run, row.get_ref(1)?.as_blob().unwrap_or_default())?;
             let mut inputs = journal.query([&run])?;
             while let Some(row) = inputs.next()? {
-                let at = Timestamp(row.get::<_, i64>(0)?.unsigned_abs());
-                let input = decode("journal", row.get_ref(1)?.as_blob().unwrap_or_default())?;
-                coordinator.handle(input, at);
+                let at: i64 = row.get(0)?;
+                let input =
+                    decode("journal", &entry(&run, at), row.get_ref(1)?.as_blob().unwrap_or_default())?;
+                coordinator.handle(input, Timestamp(at.unsigned_abs()));
                 // What these effects did was done before the crash; `Input::Restarted` asks anew for the rest.
                 while coordinator.poll_effect().is_some() {}
             }
@@ -240,13 +316,17 @@ impl Store {
         )
     }
 
-    /// The final model's metrics.
-    pub fn final_metrics(&self, run: &RunId) -> Result<Option<Report>, StoreError> {
-        let text: Option<Option<String>> = self
+    /// The metrics at a run's end: of the final model on validation splits, and of the result on test splits.
+    pub fn last_metrics(&self, run: &RunId) -> Result<[Option<Report>; 2], StoreError> {
+        let texts: Option<[Option<String>; 2]> = self
             .db
-            .query_row("SELECT final_metrics FROM runs WHERE run = ?", [run.as_str()], |row| row.get(0))
+            .query_row("SELECT final_metrics, test_metrics FROM runs WHERE run = ?", [run.as_str()], |row| {
+                Ok([row.get(0)?, row.get(1)?])
+            })
             .optional()?;
-        text.flatten().map(|text| from_json("runs", &text)).transpose()
+        let [last, test] = texts.unwrap_or_default();
+        let report = |text: Option<String>| text.map(|text| from_json("runs", &text)).transpose();
+        Ok([report(last)?, report(test)?])
     }
 
     /// The global parameters after a completed round.
@@ -265,7 +345,7 @@ impl Store {
     /// All sites ever seen, by name.
     pub fn sites(&self) -> Result<Vec<SeenSite>, StoreError> {
         let mut statement =
-            self.db.prepare("SELECT site, address, software, seen FROM sites ORDER BY site")?;
+            self.db.prepare("SELECT site, address, software, seen, expires FROM sites ORDER BY site")?;
         let mut rows = statement.query([])?;
         let mut sites = Vec::new();
         while let Some(row) = rows.next()? {
@@ -275,6 +355,7 @@ impl Store {
                 address: row.get(1)?,
                 software: row.get(2)?,
                 seen: Timestamp(row.get::<_, i64>(3)?.unsigned_abs()),
+                expires: Timestamp(row.get::<_, i64>(4)?.unsigned_abs()),
             });
         }
         Ok(sites)
@@ -291,6 +372,19 @@ impl Store {
             standings.insert(site.parse().map_err(|e| damaged("standings", e))?, standing);
         }
         Ok(standings)
+    }
+
+    /// The invitations of all sites.
+    pub fn invitations(&self) -> Result<BTreeMap<ClientId, Invitation>, StoreError> {
+        let mut statement = self.db.prepare("SELECT site, invitation FROM invitations")?;
+        let mut rows = statement.query([])?;
+        let mut invitations = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let site: String = row.get(0)?;
+            let invitation = decode("invitations", &site, row.get_ref(1)?.as_blob().unwrap_or_default())?;
+            invitations.insert(site.parse().map_err(|e| damaged("invitations", e))?, invitation);
+        }
+        Ok(invitations)
     }
 
     fn texts<T: serde::de::DeserializeOwned>(
@@ -313,21 +407,35 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
     match write {
         Write::Run(coordinator) => {
             let run = coordinator.run().id.as_str();
-            db.execute("INSERT INTO runs (run, snapshot) VALUES (?, ?)", params![run, encode(coordinator)?])?;
+            db.execute(
+                "INSERT INTO runs (run, snapshot) VALUES (?, ?)",
+                params![run, encode(run, coordinator)?],
+            )?;
         }
         Write::Input { run, at, input } => {
             let mut statement = db.prepare_cached("INSERT INTO journal (run, at, input) VALUES (?, ?, ?)")?;
-            statement.execute(params![run.as_str(), millis(*at), encode(input)?])?;
+            let (run, at) = (run.as_str(), millis(*at));
+            statement.execute(params![run, at, encode(&entry(run, at), input)?])?;
         }
         Write::Snapshot(coordinator) => {
             let run = coordinator.run().id.as_str();
-            db.execute("UPDATE runs SET snapshot = ? WHERE run = ?", params![encode(coordinator)?, run])?;
+            db.execute(
+                "UPDATE runs SET snapshot = ? WHERE run = ?",
+                params![encode(run, coordinator)?, run],
+            )?;
             db.execute("DELETE FROM journal WHERE run = ?", params![run])?;
         }
         Write::Round { run, record } => apply_round(db, run, record)?,
         Write::FinalMetrics { run, report } => {
             let text = to_json(report)?;
             db.execute("UPDATE runs SET final_metrics = ? WHERE run = ?", params![text, run.as_str()])?;
+        }
+        Write::TestMetrics { run, report } => {
+            let text = to_json(report)?;
+            db.execute("UPDATE runs SET test_metrics = ? WHERE run = ?", params![text, run.as_str()])?;
+        }
+        Write::Ended { run, at } => {
+            db.execute("UPDATE runs SET ended = ? WHERE run = ?", params![millis(*at), run.as_str()])?;
         }
         Write::Model(info) => {
             let text = to_json(info)?;
@@ -339,10 +447,22 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
                 params![site.as_str(), to_json(standing)?, by.as_str(), millis(*at)],
             )?;
         }
+        Write::Invitation(site, invitation) => {
+            db.execute(
+                "INSERT OR REPLACE INTO invitations (site, invitation) VALUES (?, ?)",
+                params![site.as_str(), encode(site.as_str(), invitation)?],
+            )?;
+        }
         Write::Site(seen) => {
             db.execute(
-                "INSERT OR REPLACE INTO sites (site, address, software, seen) VALUES (?, ?, ?, ?)",
-                params![seen.site.as_str(), seen.address, seen.software, millis(seen.seen)],
+                "INSERT OR REPLACE INTO sites (site, address, software, seen, expires) VALUES (?, ?, ?, ?, ?)",
+                params![
+                    seen.site.as_str(),
+                    seen.address,
+                    seen.software,
+                    millis(seen.seen),
+                    millis(seen.expires)
+                ],
             )?;
         }
     }
@@ -391,12 +511,22 @@ fn millis(at: Timestamp) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }
 
-fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    wire::encode_record(value).map_err(|e| damaged("journal", e))
+/// The place of a journal's entry, which its checksum covers.
+fn entry(run: &str, at: i64) -> String {
+    format!("{run} {at}")
 }
 
-fn decode<T: serde::de::DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
-    wire::decode_record(bytes).map_err(|e| damaged(table, e))
+// SQLite notices a page that makes no sense, not a value that is another one: that takes a checksum.
+fn encode<T: serde::Serialize>(place: &str, value: &T) -> Result<Vec<u8>, StoreError> {
+    checked::encode(place, value).map_err(|e| damaged("journal", e))
+}
+
+fn decode<T: serde::de::DeserializeOwned>(
+    table: &'static str,
+    place: &str,
+    bytes: &[u8],
+) -> Result<T, StoreError> {
+    checked::decode(place, bytes).map_err(|e| damaged(table, e))
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
@@ -409,4 +539,37 @@ fn from_json<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) ->
 
 fn damaged(table: &'static str, why: impl std::fmt::Display) -> StoreError {
     StoreError::Damaged { table, why: why.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_of_another_version_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sheaf.db");
+        for version in [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1] {
+            let db = Connection::open(&path).unwrap();
+            db.pragma_update(None, "user_version", version).unwrap();
+            drop(db);
+            for opened in [Store::open(&path), Store::existing(&path)] {
+                let said = opened.unwrap_err().to_string();
+                let expected = format!("the server's database has format {version}, but this program reads");
+                assert!(
+                    said.starts_with(&expected) && said.contains("use the program that wrote it"),
+                    "{said}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused_with_the_way_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sheaf.db");
+        std::fs::write(&path, [0x55; 8192]).unwrap();
+        let said = Store::open(&path).unwrap_err().to_string();
+        assert!(said.contains("sheaf-server restore DIR"), "{said}");
+    }
 }

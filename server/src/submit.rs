@@ -4,9 +4,10 @@
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
+use sheaf_common::author::Author;
 use sheaf_common::blob::BlobId;
 use sheaf_common::config::{ConfigError, Invalid};
-use sheaf_common::model::{Distribution, Initial, Manifest, ModelInfo, initial, phases};
+use sheaf_common::model::{BadManifest, Distribution, Initial, Manifest, ModelInfo, initial, phases};
 use sheaf_common::params::{ParamSpec, Phases};
 use sheaf_common::run::{ModelSource, RunSpec};
 use sheaf_common::wire::{self, FRAME_MAX};
@@ -18,6 +19,8 @@ use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
 pub struct Prepared {
     /// What was asked for.
     pub spec: RunSpec,
+    /// The operator's word for it.
+    pub author: Author,
     /// Manifest of the imported model, if there is one.
     pub model: Option<BlobId>,
     /// The parameters that travel in which round.
@@ -32,6 +35,11 @@ pub enum SubmitError {
     /// `run.toml` is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The operator's word is not for this.
+    #[error(
+        "the signature is not for this run: the model was imported anew meanwhile, or `sheaf` and `sheaf-server` are of different versions; submit it again"
+    )]
+    Unsigned,
     /// The model is not what it says.
     #[error("model {name}: {why}")]
     Model {
@@ -45,17 +53,32 @@ pub enum SubmitError {
     Blob(#[from] BlobError),
 }
 
+/// A run as an operator submits it.
+#[derive(Debug)]
+pub struct Submission {
+    /// How the text becomes a run.
+    pub parse: Parse,
+    /// File name.
+    pub file: String,
+    /// Content.
+    pub text: String,
+    /// The operator's word for it.
+    pub author: Author,
+    /// The key that the word must be signed with.
+    pub key: [u8; 32],
+}
+
 /// How the text of a file becomes a run: [`RunSpec::parse`], or [`RunSpec::parse_survey`].
 pub type Parse = fn(&str, &str) -> Result<RunSpec, ConfigError>;
 
-/// Reads `text` (of `file`) and makes the run's initial parameters. `models` are the imported ones.
+/// Checks what was submitted and makes the run's initial parameters. `models` are the imported ones.
 pub fn prepare(
     blobs: &BlobDir,
     models: &[ModelInfo],
-    parse: Parse,
-    file: &str,
-    text: &str,
+    submission: Submission,
 ) -> Result<Prepared, SubmitError> {
+    let Submission { parse, file, text, author, key } = submission;
+    let (file, text) = (file.as_str(), text.as_str());
     let spec = parse(file, text)?;
     let invalid = |invalid: Invalid| ConfigError::locate(file, text, &invalid);
     let imported = match &spec.model.source {
@@ -68,14 +91,18 @@ pub fn prepare(
                     format!("there is no model `{name}`; imported are: {known} (see `sheaf model import`)");
                 invalid(Invalid::new("model.name", problem))
             })?;
+            refresh(blobs, info)?;
             Some((info.manifest, base(blobs, info)?))
         }
     };
     let (model, base) = imported.unzip();
+    if !author.signed(&key, &spec, model) {
+        return Err(SubmitError::Unsigned);
+    }
     let phases = phases(&spec, base.as_ref().map(|base| &base.config)).map_err(|e| invalid(e.invalid()))?;
     check_size(&spec, phases.after(spec.rounds)).map_err(invalid)?;
     let initial = write_initial(blobs, &spec, base.as_ref(), phases.after(0))?;
-    Ok(Prepared { spec, model, phases, initial })
+    Ok(Prepared { spec, author, model, phases, initial })
 }
 
 /// Every task holds the run and its parameters' names in one control message, and a survey's report says of every
@@ -115,6 +142,17 @@ pub fn describe(blobs: &BlobDir, name: &str, manifest: BlobId) -> Result<ModelIn
     info.model_type = model.config.model_type().to_owned();
     info.num_params = model.weights.num_params();
     Ok(info)
+}
+
+/// Should another model take its name now, its files are not let go of before the run is there.
+fn refresh(blobs: &BlobDir, info: &ModelInfo) -> Result<(), SubmitError> {
+    let wrong = |bad: BadManifest| SubmitError::Model { name: info.name.clone(), why: bad.to_string() };
+    let manifest = Manifest::parse(&blobs.read(info.manifest)?).map_err(wrong)?;
+    blobs.refresh(info.manifest)?;
+    for file in &manifest.files {
+        blobs.refresh(file.blob)?;
+    }
+    Ok(())
 }
 
 fn base(blobs: &BlobDir, info: &ModelInfo) -> Result<BaseModel, SubmitError> {

@@ -38,6 +38,10 @@ fn each_mistake_gets_its_sentence() -> Result<()> {
             format!("listen = \"localhost\"\ndata_dir = \"data\"\n{hub}"),
             "sheaf-server: server.toml:1: listen: `localhost` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\"",
         ),
+        (
+            format!("{good}{hub}[retention]\nrounds = \"a month\"\n"),
+            "sheaf-server: server.toml:8: retention.rounds: `a month` is no duration; write \"30d\", \"12h\" or \"forever\"",
+        ),
         (format!("lisen = \"x\"\n{good}{hub}"), "sheaf-server: server.toml:1: unknown field `lisen`"),
         (good.to_owned(), "sheaf-server: server.toml:1: missing field `identity`"),
         (format!("{good}{}", identity("server-nobody")), "sheaf-server: cannot read pki/server-nobody.crt"),
@@ -48,6 +52,18 @@ fn each_mistake_gets_its_sentence() -> Result<()> {
         (
             format!("listen = \"192.0.2.1:4433\"\ndata_dir = \"data\"\n{hub}"),
             "sheaf-server: cannot open UDP 192.0.2.1:4433",
+        ),
+        (
+            format!("{good}{hub}[limits]\nhandshakes = 0\n"),
+            "sheaf-server: server.toml:8: limits.handshakes: 0 lets nobody in; write 1 or more",
+        ),
+        (
+            format!("{good}listen_tcp = \"443\"\n{hub}"),
+            "sheaf-server: server.toml:3: listen_tcp: `443` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\", or \"off\"",
+        ),
+        (
+            format!("{good}listen_tcp = \"192.0.2.1:443\"\n{hub}"),
+            "sheaf-server: cannot open TCP 192.0.2.1:443",
         ),
     ];
     for (config, sentence) in cases {

@@ -17,10 +17,14 @@ use sheaf_common::run::Pooling;
 use sheaf_common::wire::PROTOCOL_VERSION;
 use sheaf_server::config::ServerConfig;
 use sheaf_server::pki::{self, IssueOptions, Issued};
+use sheaf_server::retention::Retention;
 use sheaf_server::server::{Server, ServerError};
 use sheaf_transport::blobs::BlobDir;
+use sheaf_transport::dial::Dialer;
+use sheaf_transport::gate::Limits;
+use sheaf_transport::network::Network;
 use sheaf_transport::tls::{CredentialPaths, Credentials};
-use sheaf_transport::{endpoint, frames, transfer};
+use sheaf_transport::{frames, transfer};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -58,8 +62,12 @@ impl Federation {
         let server = party(&pki, Role::Server, "main");
         let config = ServerConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
+            listen_tcp: None,
+            limits: Limits::default(),
             data_dir: dir.path().join("data"),
             identity: paths(server),
+            retention: Retention::default(),
+            enrolment: None,
         };
         let mut federation = Self { dir, config, running: None };
         federation.start().await;
@@ -161,7 +169,7 @@ fn paths(issued: Issued) -> CredentialPaths {
 }
 
 async fn answer(server: String, credentials: Credentials, blobs: BlobDir) {
-    let link = endpoint::connect(&server, &credentials).await.unwrap();
+    let link = Dialer::new(server, Network::default()).connect(&credentials).await.unwrap();
     let (mut send, mut recv) = link.connection.open_bi().await.unwrap();
     let hello = Hello { protocol: PROTOCOL_VERSION, software: "test".into() };
     frames::write(&mut send, &Open::Site(hello)).await.unwrap();
@@ -180,10 +188,14 @@ async fn answer(server: String, credentials: Credentials, blobs: BlobDir) {
                     local_metrics: None,
                 }))
             }
+            ServerMessage::Announce { run, .. } => SiteMessage::Standby { run, held: None },
             ServerMessage::Evaluate(task) => SiteMessage::Evaluated { task: task.id, metrics: None },
             ServerMessage::Refused(why) => panic!("{why}"),
             ServerMessage::Secure { .. } => panic!("the run is not encrypted"),
-            ServerMessage::Welcome { .. } | ServerMessage::Rejected { .. } | ServerMessage::Over(_) => {
+            ServerMessage::Welcome { .. }
+            | ServerMessage::Rejected { .. }
+            | ServerMessage::Certificate(_)
+            | ServerMessage::Over(_) => {
                 continue;
             }
         };
@@ -282,6 +294,14 @@ async fn what_is_wrong_is_one_sentence() {
         ),
         ("model import run.toml --kind resnet18 --name m", "run.toml is neither GGUF"),
         ("model import pki --kind vit --name m", "pki says itself what it is"),
+        (
+            "model import run.toml --kind torchscript --name m",
+            "run.toml cannot be imported: it is no whole zip archive",
+        ),
+        (
+            "model import run.toml --kind vit --inputs 3 --name m",
+            "--inputs, --image-size, --mean, --std and --outputs describe",
+        ),
         ("model import pki --name m", "config.json is missing from pki"),
         ("run list --server 127.0.0.1", "`127.0.0.1` is not a server: write host:port"),
         ("run list --config none.toml", "cannot read none.toml"),

@@ -35,8 +35,8 @@ impl Party for Site {
         &self.0
     }
 
-    fn certificate(&self) -> &[u8] {
-        self.0.as_str().as_bytes()
+    fn certificate(&self) -> Vec<u8> {
+        self.0.as_str().as_bytes().to_vec()
     }
 
     fn sign(&self, message: &[u8]) -> Result<Signature, String> {

@@ -1,8 +1,10 @@
 //! A whole federation of real processes for the end-to-end tests: `sheaf-server`, `sheaf-client`s, real
 //! certificates, QUIC on loopback. Processes die with the value that holds them.
 
+pub mod network;
 mod operator;
 pub mod perceptron;
+pub mod simulated;
 mod site;
 
 use std::fs::{self, File};
@@ -28,6 +30,10 @@ pub struct Federation {
     server: Option<Process>,
     sites: Vec<(String, Process)>,
     address: Option<SocketAddr>,
+    /// How much the programs log.
+    log_level: &'static str,
+    /// Further tables of server.toml.
+    server_toml: String,
 }
 
 /// A process that is killed when the value goes.
@@ -41,11 +47,28 @@ impl Federation {
     pub fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         pki::init(&dir.path().join("pki"), &"test".parse()?)?;
-        let this = Self { dir, server: None, sites: Vec::new(), address: None };
+        let this = Self {
+            dir,
+            server: None,
+            sites: Vec::new(),
+            address: None,
+            log_level: "info",
+            server_toml: String::new(),
+        };
         this.issue(Role::Server, "hub")?;
         this.issue(Role::Operator, "op")?;
         this.issue(Role::Viewer, "eye")?;
         Ok(this)
+    }
+
+    /// Has programs that are started from now on log everything.
+    pub fn log_everything(&mut self) {
+        self.log_level = "trace";
+    }
+
+    /// Gives a server that is started from now on further tables of configuration.
+    pub fn configure_server(&mut self, tables: &str) {
+        self.server_toml = tables.to_owned();
     }
 
     /// The folder of everything.
@@ -65,12 +88,17 @@ impl Federation {
         ))
     }
 
+    /// Lines for the table `[limits]` of a server that is still to start.
+    pub fn limit(&mut self, lines: &str) {
+        self.configure_server(&format!("[limits]\n{lines}\n"));
+    }
+
     /// Starts the server, at the address that it had before if it ran already, and waits until it listens.
     pub fn start_server(&mut self) -> Result<SocketAddr> {
         let listen = self.address.map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
-        let identity = self.issue(Role::Server, "hub")?;
+        let (identity, tables) = (self.issue(Role::Server, "hub")?, &self.server_toml);
         let config = self.path().join("server.toml");
-        fs::write(&config, format!("listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}"))?;
+        fs::write(&config, format!("listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}{tables}"))?;
         let data = self.path().join("server");
         // What a killed server left would be taken for the new one's.
         let address_file = data.join("address");
@@ -115,7 +143,19 @@ impl Federation {
 
     /// The same with further lines for the tables of the policy and of the data set.
     pub fn start_site_by(&mut self, policy: &str, name: &str, table: &str, more: &str) -> Result<()> {
-        let address = self.address()?;
+        let address = self.address()?.to_string();
+        self.start_site_at(&address, policy, name, table, more)
+    }
+
+    /// The same for a site that knows the server by another address than its own.
+    pub fn start_site_at(
+        &mut self,
+        address: &str,
+        policy: &str,
+        name: &str,
+        table: &str,
+        more: &str,
+    ) -> Result<()> {
         let identity = self.issue(Role::Site, name)?;
         let (config, data) = (self.path().join(format!("{name}.toml")), format!("{name}.csv"));
         fs::write(self.path().join(&data), table)?;
@@ -125,6 +165,15 @@ impl Federation {
         fs::write(&config, text)?;
         let process = self.spawn("sheaf-client", &config, &format!("{name}.log"))?;
         self.sites.push((name.to_owned(), process));
+        Ok(())
+    }
+
+    /// Stops a site in its tracks, or lets it go on: it is as silent as one whose network is gone.
+    pub fn freeze_site(&self, name: &str, frozen: bool) -> Result<()> {
+        let (_, site) = self.sites.iter().find(|(site, _)| site == name).context("no such site")?;
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let status = Command::new("kill").args([signal, &site.child.id().to_string()]).status()?;
+        anyhow::ensure!(status.success(), "kill failed");
         Ok(())
     }
 
@@ -180,6 +229,26 @@ impl Federation {
             .output()?)
     }
 
+    /// Runs `sheaf-client` in a folder of its own, and returns what became of it.
+    pub fn client_output(&self, folder: &str, arguments: &[&str]) -> Result<Output> {
+        Ok(self.client_command(folder, arguments)?.output()?)
+    }
+
+    /// Starts `sheaf-client` in a folder of its own; its log is called as the folder is.
+    pub fn start_client(&mut self, folder: &str, arguments: &[&str]) -> Result<()> {
+        let mut command = self.client_command(folder, arguments)?;
+        self.sites.push((folder.to_owned(), self.run(&mut command, &format!("{folder}.log"))?));
+        Ok(())
+    }
+
+    fn client_command(&self, folder: &str, arguments: &[&str]) -> Result<Command> {
+        let folder = self.path().join(folder);
+        fs::create_dir_all(&folder)?;
+        let mut command = Command::new(binary("sheaf-client")?);
+        command.current_dir(folder).args(arguments);
+        Ok(command)
+    }
+
     /// Connects as a site that does what the test says.
     pub async fn connect_site(&self, name: &str) -> Result<ScriptedSite> {
         self.issue(Role::Site, name)?;
@@ -193,13 +262,17 @@ impl Federation {
     }
 
     fn spawn(&self, program: &str, config: &Path, log: &str) -> Result<Process> {
+        let mut command = Command::new(binary(program)?);
+        self.run(command.arg("--config").arg(config), log)
+    }
+
+    fn run(&self, command: &mut Command, log: &str) -> Result<Process> {
         let log = self.path().join(log);
         let output = File::options().create(true).append(true).open(&log)?;
-        let child = Command::new(binary(program)?)
-            .arg("--config")
-            .arg(config)
+        let child = command
             // Several trainers on few cores get in each other's way with libtorch's default of a thread per core.
             .env("OMP_NUM_THREADS", "1")
+            .env("SHEAF_LOG", self.log_level)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

@@ -5,15 +5,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use quinn::{RecvStream, SendStream};
+use sheaf_common::author::{self, Author};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{Role, RunId};
 use sheaf_common::message::{Hello, Open, Reply, Request};
+use sheaf_common::run::{ModelSource, RunSpec};
 use sheaf_common::status::RunStatus;
 use sheaf_common::wire::PROTOCOL_VERSION;
 use sheaf_transport::blobs::BlobDir;
-use sheaf_transport::endpoint::{Link, connect};
+use sheaf_transport::connection::{RecvStream, SendStream};
+use sheaf_transport::dial::{Dialer, Link};
 use sheaf_transport::frames;
+use sheaf_transport::network::Network;
 use sheaf_transport::tls::{CredentialPaths, Credentials};
 use sheaf_transport::transfer;
 
@@ -23,6 +26,7 @@ use crate::PATIENCE;
 pub struct Operator {
     /// The connection, for blobs and for mischief.
     pub link: Link,
+    credentials: Credentials,
     send: SendStream,
     recv: RecvStream,
 }
@@ -31,13 +35,13 @@ impl Operator {
     /// Connects and says hello; an error is the server's refusal.
     pub async fn connect(address: SocketAddr, pki: &Path, role: Role, name: &str) -> Result<Self> {
         let credentials = Credentials::load(&credential_paths(pki, role, name))?;
-        let link = connect(&address.to_string(), &credentials).await?;
+        let link = Dialer::new(address.to_string(), Network::default()).connect(&credentials).await?;
         let (mut send, mut recv) = link.connection.open_bi().await?;
         let hello = Hello { protocol: PROTOCOL_VERSION, software: "test".into() };
         frames::write(&mut send, &Open::Operator(hello)).await?;
         let reply = frames::read(&mut recv).await?;
         let Reply::Welcome { .. } = reply else { bail!("{reply:?}") };
-        Ok(Self { link, send, recv })
+        Ok(Self { link, credentials, send, recv })
     }
 
     /// Asks and waits for the reply.
@@ -48,10 +52,29 @@ impl Operator {
 
     /// Submits a run.
     pub async fn submit(&mut self, text: &str) -> Result<RunId> {
-        let request = Request::Submit { file: "run.toml".into(), text: text.into() };
-        let reply = self.ask(&request).await?;
+        let reply = self.try_submit(text).await?;
         let Reply::Submitted { run, .. } = reply else { bail!("{reply:?}") };
         Ok(run)
+    }
+
+    /// Submits a run, signed as far as it can be understood, and waits for the reply.
+    pub async fn try_submit(&mut self, text: &str) -> Result<Reply> {
+        let (file, text) = ("run.toml".to_owned(), text.to_owned());
+        let statement = match RunSpec::parse(&file, &text) {
+            Ok(spec) => author::statement(&spec, self.model_of(&spec).await?),
+            Err(_) => Vec::new(),
+        };
+        let author = Author {
+            certificate: self.credentials.certificate(),
+            signature: self.credentials.sign(&statement)?.into(),
+        };
+        self.ask(&Request::Submit { file, text, author }).await
+    }
+
+    async fn model_of(&mut self, spec: &RunSpec) -> Result<Option<BlobId>> {
+        let ModelSource::Imported(name) = &spec.model.source else { return Ok(None) };
+        let Reply::Models(models) = self.ask(&Request::Models).await? else { bail!("no list of models") };
+        Ok(models.into_iter().find(|model| model.name == *name).map(|model| model.manifest))
     }
 
     /// A run's status.

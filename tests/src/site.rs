@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use quinn::{RecvStream, SendStream};
 use sheaf_client::party::SiteParty;
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::Role;
@@ -16,33 +15,41 @@ use sheaf_common::secagg::mask::Masker;
 use sheaf_common::secagg::message::Ask;
 use sheaf_common::wire::PROTOCOL_VERSION;
 use sheaf_transport::blobs::BlobDir;
-use sheaf_transport::endpoint::{Link, connect};
+use sheaf_transport::connection::{RecvStream, SendStream};
+use sheaf_transport::dial::{Dialer, Link};
 use sheaf_transport::frames;
+use sheaf_transport::network::Network;
+use sheaf_transport::reload::{self, Current};
 use sheaf_transport::tls::Credentials;
 use sheaf_transport::transfer;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::operator::credential_paths;
 
 /// A connection with a site's certificate.
 pub struct ScriptedSite {
-    credentials: Arc<Credentials>,
+    credentials: Current,
     link: Link,
-    send: SendStream,
-    recv: RecvStream,
+    send: Arc<Mutex<SendStream>>,
+    heard: mpsc::UnboundedReceiver<ServerMessage>,
     blobs: BlobDir,
 }
 
 impl ScriptedSite {
     /// Connects and says hello.
     pub async fn connect(address: SocketAddr, pki: &Path, name: &str, state: &Path) -> Result<Self> {
-        let credentials = Arc::new(Credentials::load(&credential_paths(pki, Role::Site, name))?);
-        let link = connect(&address.to_string(), &credentials).await?;
+        let paths = credential_paths(pki, Role::Site, name);
+        let credentials = Credentials::load(&paths)?;
+        let link = Dialer::new(address.to_string(), Network::default()).connect(&credentials).await?;
+        let credentials = reload::follow(paths, credentials);
         let (mut send, mut recv) = link.connection.open_bi().await?;
         let hello = Hello { protocol: PROTOCOL_VERSION, software: "scripted".into() };
         frames::write(&mut send, &Open::Site(hello)).await?;
         let message = frames::read(&mut recv).await?;
         let ServerMessage::Welcome { .. } = message else { bail!("{message:?}") };
-        Ok(Self { credentials, link, send, recv, blobs: BlobDir::open(state)? })
+        let send = Arc::new(Mutex::new(send));
+        let heard = listen(recv, send.clone());
+        Ok(Self { credentials, link, send, heard, blobs: BlobDir::open(state)? })
     }
 
     /// Waits for a round's task.
@@ -65,18 +72,18 @@ impl ScriptedSite {
 
     /// Waits for the server's next word.
     pub async fn hear(&mut self) -> Result<ServerMessage> {
-        let message = tokio::time::timeout(crate::PATIENCE, frames::read(&mut self.recv)).await;
+        let message = tokio::time::timeout(crate::PATIENCE, self.heard.recv()).await;
         message.context("the server stays silent")?.context("the connection ended")
     }
 
     /// Says anything.
     pub async fn say(&mut self, message: &SiteMessage) -> Result<()> {
-        Ok(frames::write(&mut self.send, message).await?)
+        Ok(frames::write(&mut *self.send.lock().await, message).await?)
     }
 
     /// Sends bytes that are no frame.
     pub async fn babble(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.send.write_all(bytes).await?)
+        Ok(self.send.lock().await.write_chunk(bytes.to_vec().into()).await?)
     }
 
     /// Gives values to the server as a blob.
@@ -99,7 +106,7 @@ impl ScriptedSite {
     /// Adds `values` to a round's secure sum as an honest site does, up to the last stage: its shares are given only
     /// when `shares` says so.
     pub async fn take_part(&mut self, task: &TaskId, values: &[f32], shares: bool) -> Result<()> {
-        let party = SiteParty::new(self.credentials.clone())?;
+        let party = SiteParty::new(self.credentials.clone());
         self.say(&SiteMessage::Ready(task.clone())).await?;
         let mut client = None;
         loop {
@@ -142,6 +149,25 @@ impl ScriptedSite {
             }
         }
     }
+}
+
+/// Passes on what the server says. The site stands by for every run that is announced, also when nobody listens.
+fn listen(mut recv: RecvStream, send: Arc<Mutex<SendStream>>) -> mpsc::UnboundedReceiver<ServerMessage> {
+    let (sender, heard) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok(message) = frames::read(&mut recv).await {
+            let done = if let ServerMessage::Announce { run, .. } = message {
+                let standby = SiteMessage::Standby { run, held: None };
+                frames::write(&mut *send.lock().await, &standby).await.is_err()
+            } else {
+                sender.send(message).is_err()
+            };
+            if done {
+                return;
+            }
+        }
+    });
+    heard
 }
 
 /// An update that would be accepted if `delta` is at the server and sound.

@@ -269,11 +269,10 @@ async fn nobody_acts_beyond_the_role_of_the_certificate() -> Result<()> {
 #[tokio::test]
 async fn a_run_that_cannot_work_is_refused_with_its_line() -> Result<()> {
     let (_federation, mut operator) = federation(&[]).await?;
-    let submit = |text: String| Request::Submit { file: "run.toml".into(), text };
-    let Reply::Refused(why) = operator.ask(&submit(run(0, THREE, ""))).await? else { panic!("accepted") };
+    let Reply::Refused(why) = operator.try_submit(&run(0, THREE, "")).await? else { panic!("accepted") };
     assert_eq!(why, "run.toml:3: rounds: 0 is not between 1 and 100000");
     let missing = run(1, THREE, "").replace(r#"architecture = "softmax""#, r#"name = "bert""#);
-    let Reply::Refused(why) = operator.ask(&submit(missing)).await? else { panic!("accepted") };
+    let Reply::Refused(why) = operator.try_submit(&missing).await? else { panic!("accepted") };
     assert!(why.starts_with("run.toml:6: model.name: there is no model `bert`"), "{why}");
     let Reply::Runs(runs) = operator.ask(&Request::Runs).await? else { panic!("no list") };
     assert!(runs.is_empty(), "nothing was queued");

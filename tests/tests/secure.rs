@@ -96,6 +96,29 @@ async fn a_secure_run_learns_what_a_plain_one_learns_and_hides_every_update() ->
     Ok(())
 }
 
+/// The best model is an earlier one than the last, which the sites then no longer have.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_that_validation_chose_is_tested_at_the_end() -> Result<()> {
+    let (_federation, mut operator) = federation(&["a", "b", "c", "d"]).await?;
+    let chosen = "[validation]\nmonitor = \"accuracy\"\nrestore_best = true\ntest_split = 0.17\n[cohort]";
+    let mut tests = Vec::new();
+    for secure in [false, true] {
+        let text = run(secure, 6, FOUR).replace("[cohort]", chosen);
+        let id = operator.submit(&text).await?;
+        let status = operator.wait_for_end(&id).await?;
+        assert_eq!(status.summary.detail, "", "{:?}", status.summary);
+        assert!(status.result < status.summary.completed_rounds, "{:?}", status.best);
+        let validation = status.final_metrics.as_ref().context("no final metrics")?;
+        // Of 60 examples at each site ten are for the test, and a fifth of the rest for validation.
+        assert_eq!(validation.num_examples(), 4 * 10);
+        let test = status.test_metrics.context("no test")?;
+        assert_eq!(test.num_examples(), 4 * 10);
+        tests.push(test.classification().context("no classification")?.accuracy);
+    }
+    assert!((tests[0] - tests[1]).abs() < 0.02, "{tests:?}");
+    Ok(())
+}
+
 /// Twelve validation examples are too few for one of the sites; what it trains counts all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_of_few_examples_stay_at_the_site() -> Result<()> {

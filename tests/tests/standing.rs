@@ -22,7 +22,7 @@ async fn stand(operator: &mut Operator, site: &str, standing: Standing) -> Resul
 async fn standing_of(operator: &mut Operator, site: &str) -> Result<(Standing, bool)> {
     let Reply::Sites(sites) = operator.ask(&Request::Sites).await? else { anyhow::bail!("no sites") };
     let found = sites.iter().find(|status| status.site.as_str() == site).context("an unknown site")?;
-    Ok((found.standing, found.connected))
+    Ok((found.standing, found.connection.is_some()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,7 +36,7 @@ async fn a_revoked_site_is_cut_off_and_cannot_return_even_after_a_restart() -> R
     let mut operator = federation.connect(Role::Operator, "op").await?;
     assert_eq!(standing_of(&mut operator, "d").await?, (Standing::Admitted, true));
     let reply = stand(&mut operator, "d", Standing::Revoked).await?;
-    assert_eq!(reply, Reply::Stands("d".parse()?, Standing::Revoked));
+    assert_eq!(reply, Reply::Stands { site: "d".parse()?, standing: Standing::Revoked, counted: Vec::new() });
     assert_eq!(standing_of(&mut operator, "d").await?, (Standing::Revoked, false));
     wait_for("the site to be told", || {
         federation.log("d").contains("it was revoked by operator op").then_some(())
@@ -74,6 +74,33 @@ async fn a_suspended_site_comes_back_when_it_is_resumed() -> Result<()> {
     let status = operator.wait_for_end(&run).await?;
     assert_eq!(status.summary.state, RunState::Completed, "{:?}", status.summary);
     assert!(status.history.iter().all(|round| round.participants.len() == 3), "{:?}", status.history);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_is_in_a_masked_sum_already_counts_and_the_operator_is_told() -> Result<()> {
+    let mut federation = Federation::new()?;
+    federation.start_server()?;
+    let mut operator = federation.connect(Role::Operator, "op").await?;
+    let run = operator.submit(RUN).await?;
+    let mut sites = Vec::new();
+    for name in ["a", "b", "c"] {
+        sites.push(federation.connect_site(name).await?);
+    }
+    // All go as far as the question for shares, which none of them answers.
+    let mut work = tokio::task::JoinSet::new();
+    for mut site in sites {
+        work.spawn(async move {
+            let task = site.task().await?;
+            site.take_part(&task.id, &[0.5; 100], false).await?;
+            anyhow::Ok(site)
+        });
+    }
+    let sites = work.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    let reply = stand(&mut operator, "c", Standing::Revoked).await?;
+    let told = Reply::Stands { site: "c".parse()?, standing: Standing::Revoked, counted: vec![run] };
+    assert_eq!(reply, told);
+    drop(sites);
     Ok(())
 }
 

@@ -100,7 +100,16 @@ async fn three_sites_are_surveyed_in_an_encrypted_sum_and_the_run_is_filled_in()
     let weights = vec![weight(union.len() - ill), weight(ill)];
     assert_eq!(spec.training.loss.class_weights, ClassWeights::Given(weights));
 
+    // Whoever submits a run with balanced weights gets these, too.
+    let balanced = RUN.replace("[cohort]", "[training]\nclass_weights = \"balanced\"\n\n[cohort]");
+    fs::write(&run, balanced.replace("\"toy\"", "\"balanced\""))?;
+    let submitted: Value = serde_json::from_str(&federation.sheaf(&["run", "submit", &run, "--json"])?)?;
+    assert_eq!(submitted["run"], "balanced");
+
     let mut operator = federation.connect(Role::Operator, "op").await?;
+    let status = operator.status(&"balanced".parse()?).await?;
+    assert_eq!(status.spec.training.loss.class_weights, spec.training.loss.class_weights);
+    assert_eq!(operator.status(&"balanced-survey".parse()?).await?.summary.state, RunState::Completed);
     let status = operator.status(&found["run"].as_str().context("no run")?.parse()?).await?;
     assert_eq!((status.summary.state, status.history.len()), (RunState::Completed, 0));
     let shown = federation.sheaf(&["run", "show", "toy"])?;

@@ -6,19 +6,24 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
+use rcgen::{PKCS_ED25519, PublicKeyData, SigningKey};
+use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use sheaf_common::id::{Federation, Identity};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::tls::{CredentialError, Credentials, identity_of, provider};
+use crate::key::PrivateKey;
+use crate::tls::{identity_of_chain, provider};
 
 /// Length of an Ed25519 public key.
 const KEY: usize = 32;
+
+/// Certificates in a chain: a party's, and those of the authorities between it and the root.
+const LONGEST: usize = 4;
 
 /// Says whose a certificate is.
 #[derive(Clone, Debug)]
@@ -43,43 +48,45 @@ pub enum NotOurs {
 }
 
 impl Authority {
-    pub(crate) fn new(credentials: &Credentials) -> Result<Self, CredentialError> {
-        let roots = || credentials.roots.clone();
-        let clients = WebPkiClientVerifier::builder_with_provider(roots(), provider())
-            .build()
-            .map_err(|e| credentials.unusable(e))?;
-        let servers = WebPkiServerVerifier::builder_with_provider(roots(), provider())
-            .build()
-            .map_err(|e| credentials.unusable(e))?;
-        Ok(Self { clients, servers, federation: credentials.identity.federation.clone() })
+    /// With the certificates of the authorities of `federation`.
+    pub(crate) fn of(
+        roots: Arc<RootCertStore>,
+        federation: Federation,
+    ) -> Result<Self, VerifierBuilderError> {
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).build()?;
+        let servers = WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?;
+        Ok(Self { clients, servers, federation })
     }
 
-    /// The site, operator or viewer whose certificate (DER) this is, and its Ed25519 key.
-    pub fn verify(&self, certificate: &[u8], now: SystemTime) -> Result<(Identity, [u8; KEY]), NotOurs> {
-        let certificate = CertificateDer::from(certificate);
-        self.clients.verify_client_cert(&certificate, &[], unix(now)).map_err(untrusted)?;
-        self.party(&certificate)
+    /// The site, operator or viewer whose certificate this is, and its Ed25519 key. What links it to the authority
+    /// follows it; DER.
+    pub fn verify(&self, chain: &[u8], now: SystemTime) -> Result<(Identity, [u8; KEY]), NotOurs> {
+        let chain = split(chain)?;
+        let (leaf, between) = chain.split_first().ok_or_else(|| untrusted("there is none"))?;
+        self.clients.verify_client_cert(leaf, between, unix(now)).map_err(untrusted)?;
+        self.party(&chain, leaf)
     }
 
-    /// The server whose certificate (DER) this is, and its Ed25519 key.
-    pub fn verify_server(
-        &self,
-        certificate: &[u8],
-        now: SystemTime,
-    ) -> Result<(Identity, [u8; KEY]), NotOurs> {
-        let certificate = CertificateDer::from(certificate);
+    /// The server whose certificate this is, and its Ed25519 key. What links it to the authority follows it; DER.
+    pub fn verify_server(&self, chain: &[u8], now: SystemTime) -> Result<(Identity, [u8; KEY]), NotOurs> {
+        let chain = split(chain)?;
+        let (leaf, between) = chain.split_first().ok_or_else(|| untrusted("there is none"))?;
         let name = Identity::server_dns_name(&self.federation);
         let name = ServerName::try_from(name).map_err(untrusted)?;
-        self.servers.verify_server_cert(&certificate, &[], &name, &[], unix(now)).map_err(untrusted)?;
-        self.party(&certificate)
+        self.servers.verify_server_cert(leaf, between, &name, &[], unix(now)).map_err(untrusted)?;
+        self.party(&chain, leaf)
     }
 
-    fn party(&self, certificate: &CertificateDer<'_>) -> Result<(Identity, [u8; KEY]), NotOurs> {
-        let identity = identity_of(certificate).map_err(|e| NotOurs::Stranger(e.to_string()))?;
+    fn party(
+        &self,
+        chain: &[CertificateDer<'_>],
+        leaf: &CertificateDer<'_>,
+    ) -> Result<(Identity, [u8; KEY]), NotOurs> {
+        let identity = identity_of_chain(chain).map_err(|e| NotOurs::Stranger(e.to_string()))?;
         if identity.federation != self.federation {
             return Err(NotOurs::Stranger(format!("it is of federation {}", identity.federation)));
         }
-        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| NotOurs::Key)?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| NotOurs::Key)?;
         let info = parsed.public_key();
         // RFC 8410: 1.3.101.112 is Ed25519.
         if info.algorithm.algorithm.to_id_string() != "1.3.101.112" {
@@ -88,6 +95,21 @@ impl Authority {
         let key = info.subject_public_key.data.as_ref().try_into().map_err(|_| NotOurs::Key)?;
         Ok((identity, key))
     }
+}
+
+/// Certificates that stand one after the other: DER tells where each ends.
+fn split(mut chain: &[u8]) -> Result<Vec<CertificateDer<'_>>, NotOurs> {
+    let mut certificates = Vec::new();
+    while !chain.is_empty() {
+        if certificates.len() == LONGEST {
+            return Err(untrusted(format!("its chain has more than {LONGEST} certificates")));
+        }
+        let (rest, _) = X509Certificate::from_der(chain).map_err(untrusted)?;
+        let (first, _) = chain.split_at(chain.len() - rest.len());
+        certificates.push(CertificateDer::from(first));
+        chain = rest;
+    }
+    Ok(certificates)
 }
 
 fn unix(now: SystemTime) -> UnixTime {
@@ -99,10 +121,12 @@ fn untrusted(why: impl std::fmt::Display) -> NotOurs {
 }
 
 /// Signs with a certificate's key.
-pub(crate) fn sign(key: &PrivateKeyDer<'_>, message: &[u8]) -> Result<[u8; 64], NotOurs> {
-    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.secret_der()).map_err(|_| NotOurs::Key)?;
-    pair.sign(message).as_ref().try_into().map_err(|_| NotOurs::Key)
+pub(crate) fn sign(key: &PrivateKey, message: &[u8]) -> Result<[u8; 64], NotOurs> {
+    if key.algorithm() != &PKCS_ED25519 {
+        return Err(NotOurs::Key);
+    }
+    key.sign(message).map_err(|_| NotOurs::Key)?.try_into().map_err(|_| NotOurs::Key)
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,11 +3,15 @@
 //! `ROOT/ab/abcd…` are complete and verified; `ROOT/partial/` holds what is still arriving. A blob moves from
 //! one to the other by fsync and rename, so that a name in the first place is a promise.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use sheaf_common::blob::BlobId;
+
+use crate::durable;
 
 /// Bytes hashed, read and written at a time.
 pub const CHUNK: usize = 1 << 20;
@@ -22,7 +26,7 @@ pub struct BlobDir {
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     /// The disk said no.
-    #[error("cannot {what} blob file {path}: {source}")]
+    #[error("cannot {what} blob file {path}: {source}{}", way_on(source))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -44,12 +48,28 @@ pub enum BlobError {
     Missing(BlobId),
 }
 
+/// What whoever runs the program can do about an error of the disk.
+fn way_on(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        // EFBIG, ENOSPC, EDQUOT
+        Some(27 | 28 | 122) => ": free some space there",
+        // EPERM, EACCES, EROFS
+        Some(1 | 13 | 30) => ": let the user that runs the program write there",
+        Some(_) | None => "",
+    }
+}
+
 impl BlobDir {
     /// Opens the folder, making it when it is not there.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, BlobError> {
         let root = root.into();
         let partial = root.join("partial");
-        fs::create_dir_all(&partial).map_err(|e| io_error("make", &partial, e))?;
+        if !partial.is_dir() {
+            fs::create_dir_all(&partial).map_err(|e| io_error("make", &partial, e))?;
+            for folder in [&root, durable::parent(&root)] {
+                durable::sync(folder).map_err(|e| io_error("sync", folder, e))?;
+            }
+        }
         Ok(Self { root })
     }
 
@@ -104,6 +124,70 @@ impl BlobDir {
         }
     }
 
+    /// Has a blob of another folder here too: as a link to the same file where that is possible, which is as good as a copy
+    /// because no blob ever changes. False when it is not there.
+    pub fn link(&self, from: &Self, blob: BlobId) -> Result<bool, BlobError> {
+        if self.length(blob).is_some() {
+            return Ok(true);
+        }
+        let (source, target) = (from.path(blob), self.path(blob));
+        let folder = durable::parent(&target);
+        fs::create_dir_all(folder).map_err(|e| io_error("make", folder, e))?;
+        match fs::hard_link(&source, &target) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            // Another file system, or one without links.
+            Err(_) => match self.insert_file(&source)? {
+                found if found == blob => Ok(true),
+                found => Err(BlobError::Mismatch { expected: blob, found }),
+            },
+        }
+    }
+
+    /// Whether a complete blob is here and still what its name promises; reads it all.
+    pub fn is_sound(&self, blob: BlobId) -> Result<bool, BlobError> {
+        let mut reader = match self.reader(blob) {
+            Err(BlobError::Missing(_)) => return Ok(false),
+            reader => reader?,
+        };
+        let mut hasher = blake3::Hasher::new();
+        io::copy(&mut reader, &mut hasher).map_err(|e| io_error("read", &self.path(blob), e))?;
+        Ok(BlobId::from(hasher.finalize()) == blob)
+    }
+
+    /// Makes a blob as young as one that has just come: it is about to be named. One that is not here is fine.
+    pub fn refresh(&self, blob: BlobId) -> Result<(), BlobError> {
+        match self.reader(blob) {
+            Err(BlobError::Missing(_)) => Ok(()),
+            Ok(file) => {
+                file.set_modified(SystemTime::now()).map_err(|e| io_error("date", &self.path(blob), e))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes every blob but `kept`, and every arrival that was broken off, that were written `before`. Returns how many
+    /// blobs went, and their bytes.
+    pub fn remove_others(
+        &self,
+        kept: &BTreeSet<BlobId>,
+        before: SystemTime,
+    ) -> Result<(u64, u64), BlobError> {
+        let mut gone = (0, 0);
+        for blob in self.list()?.into_iter().filter(|blob| !kept.contains(blob)) {
+            if let Some(bytes) = older(&self.path(blob), before) {
+                self.remove(blob)?;
+                gone = (gone.0 + 1, gone.1 + bytes);
+            }
+        }
+        for path in entries(&self.root.join("partial"))? {
+            if older(&path, before).is_some() {
+                fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
+            }
+        }
+        Ok(gone)
+    }
+
     /// Forgets a blob; one that is not here is fine.
     pub fn remove(&self, blob: BlobId) -> Result<(), BlobError> {
         let path = self.path(blob);
@@ -133,7 +217,7 @@ impl BlobDir {
     /// Goes on with (or starts) the arrival of `blob` from `sender`: what came before is kept, and counted in
     /// [`BlobWriter::length`].
     pub fn resume(&self, blob: BlobId, sender: &str) -> Result<BlobWriter, BlobError> {
-        let path = self.root.join("partial").join(format!("{blob}.{sender}"));
+        let path = self.partial(blob, sender);
         let mut file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -153,6 +237,35 @@ impl BlobDir {
             }
         }
         Ok(BlobWriter { dir: self.clone(), path, file, hasher, length, keep: true })
+    }
+
+    /// Every complete blob, in the order of names.
+    pub fn list(&self) -> Result<Vec<BlobId>, BlobError> {
+        let mut blobs = Vec::new();
+        for folder in entries(&self.root)? {
+            // `partial` holds no complete ones; anything else in a folder of ours is not ours.
+            if folder.is_dir() && !folder.ends_with("partial") {
+                let names = entries(&folder)?;
+                blobs.extend(
+                    names.iter().filter_map(|path| path.file_name()?.to_str()?.parse::<BlobId>().ok()),
+                );
+            }
+        }
+        blobs.sort();
+        Ok(blobs)
+    }
+
+    /// Removes what has arrived of `blob` from `sender`; nothing is fine.
+    pub fn remove_partial(&self, blob: BlobId, sender: &str) -> Result<(), BlobError> {
+        let path = self.partial(blob, sender);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path, error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn partial(&self, blob: BlobId, sender: &str) -> PathBuf {
+        self.root.join("partial").join(format!("{blob}.{sender}"))
     }
 
     /// Removes what never finished arriving since before the program started.
@@ -229,7 +342,7 @@ impl BlobWriter {
         fs::rename(&self.path, &target).map_err(|e| io_error("rename", &self.path, e))?;
         self.keep = true;
         for folder in [&folder, &self.dir.root] {
-            File::open(folder).and_then(|f| f.sync_all()).map_err(|e| io_error("sync", folder, e))?;
+            durable::sync(folder).map_err(|e| io_error("sync", folder, e))?;
         }
         Ok(())
     }
@@ -253,6 +366,17 @@ impl Drop for BlobWriter {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// The length of a file that was written before a time.
+fn older(path: &Path, before: SystemTime) -> Option<u64> {
+    let metadata = fs::metadata(path).ok()?;
+    (metadata.modified().ok()? < before).then_some(metadata.len())
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, BlobError> {
+    let listed = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    listed.map_err(|e| io_error("list", folder, e))
 }
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> BlobError {
@@ -310,5 +434,44 @@ mod tests {
         writer.write(b"half").unwrap();
         drop(writer);
         assert_eq!(fs::read_dir(temp.path().join("blobs/partial")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_not_kept_goes_when_it_is_old() {
+        use std::time::Duration;
+        let (_temp, dir) = dir();
+        let [kept, old, young] = [b"kept", b"old!", b"new!"].map(|bytes| dir.insert(bytes).unwrap());
+        drop(dir.resume(BlobId::of(b"other"), "site").unwrap());
+        let now = SystemTime::now();
+        let long_ago = now - Duration::from_secs(1000);
+        for path in [dir.path(kept), dir.path(old), entries(&dir.root.join("partial")).unwrap().remove(0)] {
+            File::open(path).unwrap().set_modified(long_ago).unwrap();
+        }
+        let gone = dir.remove_others(&BTreeSet::from([kept]), now - Duration::from_secs(500)).unwrap();
+        assert_eq!(gone, (1, 4));
+        let mut left = vec![kept, young];
+        left.sort();
+        assert_eq!(dir.list().unwrap(), left);
+        assert_eq!(entries(&dir.root.join("partial")).unwrap(), [] as [PathBuf; 0]);
+    }
+
+    #[test]
+    fn a_blob_that_was_cut_or_changed_is_not_sound() {
+        let (_temp, dir) = dir();
+        let blob = dir.insert(b"weights").unwrap();
+        assert!(dir.is_sound(blob).unwrap());
+        fs::write(dir.path(blob), b"weight").unwrap();
+        assert!(!dir.is_sound(blob).unwrap());
+        fs::write(dir.path(blob), b"wEights").unwrap();
+        assert!(!dir.is_sound(blob).unwrap());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let error = BlobDir::open(file.join("blobs")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot make blob file") && error.contains("file/blobs"), "{error}");
     }
 }

@@ -6,22 +6,47 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
-use sheaf_common::id::{Identity, Role};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::tls::{CredentialError, Credentials, peer_identity};
-
-/// How long a client waits for the handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::network::{Congestion, Network};
+use crate::pace::Rate;
+use crate::tls::{CredentialError, Credentials};
 
 /// Bytes that one stream may have in flight: 1 Gbit/s over 128 ms.
 const STREAM_WINDOW: u32 = 16 << 20;
 
+/// The same at least, with a limit on fetching.
+const STREAM_WINDOW_MIN: u32 = 64 << 10;
+
 /// Bytes that one connection may have in flight, in either direction.
 const CONNECTION_WINDOW: u32 = 32 << 20;
+
+/// Streams that a peer may have open: a control stream, and transfers.
+pub(crate) const STREAMS: u32 = 32;
+
+/// A sign of life is sent so often. Firewalls forget a UDP flow after 30 to 60 seconds of silence, and training takes
+/// hours. It is also the longest that a site takes to notice a server that was restarted.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// A connection is given up after so much silence.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest UDP payload that is tried: what Ethernet carries over IPv6. quinn hands the kernel ten datagrams at once,
+/// which together must stay below 64 KiB: with segmentation offload, beyond 6500 bytes each every one would be lost
+/// without a word.
+const MTU_MAX: u16 = 1452;
+
+const _: () = assert!(MTU_MAX <= 6500);
+
+/// Connections with whole windows. What all may have in flight together is bounded by what these may.
+const WHOLE_WINDOWS: usize = 200;
+
+/// No connection's window is smaller: 100 Mbit/s over 80 ms.
+const WINDOW_MIN: u32 = 1 << 20;
 
 /// Kernel buffers of the UDP socket; the usual 208 KiB lose packets at speed.
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -30,8 +55,10 @@ const SOCKET_BUFFER: usize = 8 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// The address cannot be had.
-    #[error("cannot open UDP {address}: {source}")]
+    #[error("cannot open {transport} {address}: {source}")]
     Bind {
+        /// `"UDP"` or `"TCP"`.
+        transport: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -45,48 +72,37 @@ pub enum EndpointError {
     Tls(String),
 }
 
-/// A server could not be reached or is not ours.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The host name does not resolve.
-    #[error("cannot find {server}: {why}")]
-    Resolve {
-        /// `host:port`.
-        server: String,
-        /// Why.
-        why: String,
-    },
-    /// Nothing answers.
-    #[error("no answer from {server} over UDP: is the server running, and does the firewall let UDP out?")]
-    NoAnswer {
-        /// `host:port`.
-        server: String,
-    },
-    /// TLS or the server refused.
-    #[error("{server} and we do not trust each other: {why}")]
-    Refused {
-        /// `host:port`.
-        server: String,
-        /// Why.
-        why: String,
-    },
-    /// Our own endpoint failed.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
+/// Opens the server's UDP port; `strangers` without a certificate may ask for one ([`crate::enrolment`]).
+pub(crate) fn listen(
+    address: SocketAddr,
+    credentials: &Credentials,
+    strangers: bool,
+) -> Result<Endpoint, EndpointError> {
+    let config = server_config(credentials, strangers)?;
+    endpoint(address, restartable(&credentials.reset_secret()), Some(config))
 }
 
-/// Opens the server's port.
-pub fn listen(address: SocketAddr, credentials: &Credentials) -> Result<Endpoint, EndpointError> {
-    let tls = credentials.server_config()?;
-    let tls = QuicServerConfig::try_from(tls).map_err(|e| EndpointError::Tls(e.to_string()))?;
+/// What the server makes of a connection.
+pub(crate) fn server_config(
+    credentials: &Credentials,
+    strangers: bool,
+) -> Result<quinn::ServerConfig, EndpointError> {
+    let tls = QuicServerConfig::try_from(credentials.server_config(strangers)?);
+    let tls = tls.map_err(|e| EndpointError::Tls(e.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(Arc::new(transport()));
-    endpoint(address, restartable(&credentials.reset_secret()), Some(config))
+    config.transport_config(Arc::new(transport(Congestion::Cubic, STREAM_WINDOW)));
+    Ok(config)
+}
+
+/// The window of one of so many connections: the server's memory is bounded by their sum.
+pub(crate) fn window_among(connections: usize) -> VarInt {
+    let share = u64::from(CONNECTION_WINDOW) * WHOLE_WINDOWS as u64 / connections.max(WHOLE_WINDOWS) as u64;
+    VarInt::from_u32(u32::try_from(share).unwrap_or(CONNECTION_WINDOW).max(WINDOW_MIN))
 }
 
 /// Lets a restarted server tell the peers of its former self at once that their connections are gone: it must
 /// know its former connection ids and make the same reset tokens.
-fn restartable(secret: &[u8; 32]) -> EndpointConfig {
+pub(crate) fn restartable(secret: &[u8; 32]) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret)));
     let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(secret).as_bytes();
     let key = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
@@ -94,79 +110,33 @@ fn restartable(secret: &[u8; 32]) -> EndpointConfig {
     config
 }
 
-/// A client's endpoint; `server` addresses decide the family.
-fn dial(server: SocketAddr, credentials: &Credentials) -> Result<Endpoint, EndpointError> {
-    let tls = credentials.client_config()?;
-    let tls = QuicClientConfig::try_from(tls).map_err(|e| EndpointError::Tls(e.to_string()))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(Arc::new(transport()));
+/// A client's endpoint; the `server`'s address decides the family.
+pub(crate) fn dial(
+    server: SocketAddr,
+    tls: rustls::ClientConfig,
+    network: &Network,
+) -> Result<Endpoint, EndpointError> {
     let any = match server {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let mut endpoint = endpoint(any, EndpointConfig::default(), None)?;
-    endpoint.set_default_client_config(config);
+    endpoint.set_default_client_config(client_config(tls, network)?);
     Ok(endpoint)
 }
 
-/// A connection to a server of our own federation, and the endpoint that carries it.
-#[derive(Debug)]
-pub struct Link {
-    /// Carries the connection; dropping it ends it.
-    pub endpoint: Endpoint,
-    /// The connection.
-    pub connection: Connection,
-}
-
-impl Link {
-    /// Says good-bye and waits until it is said.
-    pub async fn close(self) {
-        self.connection.close(VarInt::from_u32(0), b"bye");
-        self.endpoint.wait_idle().await;
-    }
-}
-
-/// Connects to `server` (`host:port`), which must prove to be a server of our federation.
-pub async fn connect(server: &str, credentials: &Credentials) -> Result<Link, ConnectError> {
-    let resolve = |why: String| ConnectError::Resolve { server: server.to_owned(), why };
-    let address = tokio::net::lookup_host(server)
-        .await
-        .map_err(|e| resolve(e.to_string()))?
-        .next()
-        .ok_or_else(|| resolve("it has no address".into()))?;
-    let endpoint = dial(address, credentials)?;
-    let refused = |why: String| ConnectError::Refused { server: server.to_owned(), why };
-    let name = Identity::server_dns_name(&credentials.identity.federation);
-    let connecting = endpoint.connect(address, &name).map_err(|e| refused(e.to_string()))?;
-    let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => connection,
-        Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => {
-            return Err(ConnectError::NoAnswer { server: server.to_owned() });
-        }
-        Ok(Err(error)) => return Err(refused(reason(&error))),
-    };
-    let peer = peer_identity(&connection).map_err(|e| refused(e.to_string()))?;
-    if peer.role != Role::Server || peer.federation != credentials.identity.federation {
-        return Err(refused(format!("it is {peer}, not a server of {}", credentials.identity.federation)));
-    }
-    Ok(Link { endpoint, connection })
-}
-
-/// Why a connection ended, as a sentence.
-pub fn reason(error: &quinn::ConnectionError) -> String {
-    match error {
-        quinn::ConnectionError::ApplicationClosed(close) if !close.reason.is_empty() => {
-            String::from_utf8_lossy(&close.reason).into_owned()
-        }
-        quinn::ConnectionError::TimedOut => "the peer fell silent".into(),
-        quinn::ConnectionError::VersionMismatch
-        | quinn::ConnectionError::TransportError(_)
-        | quinn::ConnectionError::ConnectionClosed(_)
-        | quinn::ConnectionError::ApplicationClosed(_)
-        | quinn::ConnectionError::Reset
-        | quinn::ConnectionError::LocallyClosed
-        | quinn::ConnectionError::CidsExhausted => error.to_string(),
-    }
+/// What a client makes of a connection.
+pub(crate) fn client_config(
+    tls: rustls::ClientConfig,
+    network: &Network,
+) -> Result<quinn::ClientConfig, EndpointError> {
+    let tls = QuicClientConfig::try_from(tls).map_err(|e| EndpointError::Tls(e.to_string()))?;
+    // What is in flight is not held back by a limit on fetching: no more than a second's worth may be.
+    let limit = network.limits.download.map_or(u64::MAX, Rate::bytes_per_second);
+    let window = STREAM_WINDOW.min(u32::try_from(limit).unwrap_or(u32::MAX)).max(STREAM_WINDOW_MIN);
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(Arc::new(transport(network.congestion, window)));
+    Ok(config)
 }
 
 fn endpoint(
@@ -174,7 +144,7 @@ fn endpoint(
     config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
 ) -> Result<Endpoint, EndpointError> {
-    let bind = |source| EndpointError::Bind { address, source };
+    let bind = |source| EndpointError::Bind { transport: "UDP", address, source };
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP)).map_err(bind)?;
     // A refusal is no failure: the transfer is only slower, and quinn recovers what the kernel drops.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
@@ -192,18 +162,45 @@ fn endpoint(
     Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime)).map_err(bind)
 }
 
-fn transport() -> TransportConfig {
+/// The settings that both sides share. `window` bounds what a stream may have in flight towards us.
+fn transport(congestion: Congestion, window: u32) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .stream_receive_window(VarInt::from_u32(window))
+        // Without a limit of its own a connection could make us hold a window for each of its streams.
+        .receive_window(VarInt::from_u32(window.saturating_mul(2)))
         .send_window(u64::from(CONNECTION_WINDOW))
-        .max_concurrent_bidi_streams(VarInt::from_u32(32))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        // Firewalls forget a UDP flow after 30 to 60 seconds of silence, and training takes hours. It is also the
-        // longest that a site takes to notice a server that was restarted.
-        .keep_alive_interval(Some(Duration::from_secs(5)))
-        .max_idle_timeout(Some(VarInt::from_u32(60_000).into()))
-        .datagram_receive_buffer_size(None);
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
+        // Nothing here travels in datagrams of its own.
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(mtu()));
+    match congestion {
+        Congestion::Cubic => config.congestion_controller_factory(Arc::new(CubicConfig::default())),
+        Congestion::Bbr => config.congestion_controller_factory(Arc::new(BbrConfig::default())),
+    };
     config
+}
+
+/// Larger datagrams cost less work, and Ethernet carries [`MTU_MAX`] bytes. A path that stops carrying them (a black
+/// hole) is noticed, and tried again later.
+fn mtu() -> MtuDiscoveryConfig {
+    let mut config = MtuDiscoveryConfig::default();
+    config.upper_bound(MTU_MAX);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_shrink_as_connections_become_many() {
+        let window = |connections| window_among(connections).into_inner();
+        assert_eq!((window(1), window(200)), (32 << 20, 32 << 20));
+        assert_eq!(window(400), 16 << 20);
+        assert_eq!(window(1_000_000), 1 << 20);
+    }
 }

@@ -1,9 +1,10 @@
-//! Control messages on a QUIC stream: a length, checked before anything is allocated, and a body.
+//! Control messages on a stream: a length, checked before anything is allocated, and a body.
 
-use quinn::{RecvStream, SendStream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sheaf_common::wire::{self, DecodeError, EncodeError, FRAME_MAX};
+
+use crate::connection::{Lost, RecvStream, SendStream};
 
 /// A frame could not be sent or received.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +14,7 @@ pub enum FrameError {
     Closed,
     /// The connection is gone.
     #[error("the connection is gone: {0}")]
-    Lost(String),
+    Lost(#[from] Lost),
     /// The peer announced more than a frame may hold.
     #[error("the peer announced a frame of {0} bytes; at most {FRAME_MAX} are allowed")]
     TooLong(u32),
@@ -27,17 +28,16 @@ pub enum FrameError {
 
 /// Sends one message.
 pub async fn write<T: Serialize>(stream: &mut SendStream, message: &T) -> Result<(), FrameError> {
-    let frame = wire::frame(message)?;
-    stream.write_chunk(frame.into()).await.map_err(|e| FrameError::Lost(e.to_string()))
+    Ok(stream.write_chunk(wire::frame(message)?.into()).await?)
 }
 
 /// Receives one message.
 pub async fn read<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, FrameError> {
     let mut length = [0; 4];
-    match stream.read_exact(&mut length).await {
-        Ok(()) => {}
-        Err(quinn::ReadExactError::FinishedEarly(0)) => return Err(FrameError::Closed),
-        Err(error) => return Err(FrameError::Lost(error.to_string())),
+    match stream.read_full(&mut length).await? {
+        4 => {}
+        0 => return Err(FrameError::Closed),
+        _ => return Err(cut()),
     }
     let length = u32::from_le_bytes(length);
     let size = length as usize;
@@ -45,6 +45,12 @@ pub async fn read<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, Fra
         return Err(FrameError::TooLong(length));
     }
     let mut body = vec![0; size];
-    stream.read_exact(&mut body).await.map_err(|e| FrameError::Lost(e.to_string()))?;
+    if stream.read_full(&mut body).await? < size {
+        return Err(cut());
+    }
     Ok(wire::decode(&body)?)
+}
+
+fn cut() -> FrameError {
+    Lost("the stream ended within a message".into()).into()
 }

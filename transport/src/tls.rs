@@ -1,19 +1,24 @@
 //! Mutual TLS 1.3: our own certificate, the federation's CA, and the identity that a peer proved.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, InconsistentKeys, RootCertStore, ServerConfig};
 use sheaf_common::id::Identity;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authority::{self, Authority, NotOurs};
+use crate::connection::Connection;
+use crate::enrolment;
+use crate::issuer::Issuers;
+use crate::key::PrivateKey;
 
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"sheaf/1";
@@ -31,11 +36,17 @@ pub struct CredentialPaths {
 
 /// A party's own certificate and key, and the CA that it trusts.
 pub struct Credentials {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    /// The chain, leaf first, and the key as TLS holds it.
+    certified: Arc<CertifiedKey>,
+    key: PrivateKey,
+    authorities: Vec<CertificateDer<'static>>,
     pub(crate) roots: Arc<RootCertStore>,
     /// Who the certificate says that we are.
     pub identity: Identity,
+    /// Whom we believe.
+    authority: Authority,
+    /// Start of the certificate's validity, seconds since the Unix epoch.
+    pub not_before: i64,
     /// End of the certificate's validity, seconds since the Unix epoch.
     pub not_after: i64,
 }
@@ -82,55 +93,73 @@ impl Credentials {
     /// Reads and checks the three files.
     pub fn load(paths: &CredentialPaths) -> Result<Self, CredentialError> {
         let chain = certificates(&paths.certificate)?;
-        check_key_mode(&paths.key)?;
-        let key = PrivateKeyDer::from_pem_file(&paths.key).map_err(|e| unreadable(&paths.key, e))?;
+        let key = PrivateKey::read(&paths.key)?;
         let mut roots = RootCertStore::empty();
-        for certificate in certificates(&paths.ca)? {
-            roots.add(certificate).map_err(|e| unreadable(&paths.ca, e))?;
+        let authorities = certificates(&paths.ca)?;
+        for certificate in &authorities {
+            roots.add(certificate.clone()).map_err(|e| unreadable(&paths.ca, e))?;
         }
         let no_identity = |why: String| CredentialError::NoIdentity { path: paths.certificate.clone(), why };
         let leaf = chain.first().ok_or_else(|| no_identity("it holds no certificate".into()))?;
-        let identity = identity_of(leaf).map_err(|e| no_identity(e.to_string()))?;
+        let identity = identity_of_chain(&chain).map_err(|e| no_identity(e.to_string()))?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| no_identity(e.to_string()))?;
-        let not_after = parsed.validity().not_after.timestamp();
-        Ok(Self { chain, key, roots: Arc::new(roots), identity, not_after })
+        let validity = parsed.validity();
+        let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+        let unusable = |why| CredentialError::Unusable { identity: identity.to_string(), why };
+        let certified = certified(chain, &key).map_err(unusable)?;
+        let authority = Authority::of(Arc::new(roots.clone()), identity.federation.clone())
+            .map_err(|e| unusable(e.to_string()))?;
+        let (certified, roots) = (Arc::new(certified), Arc::new(roots));
+        Ok(Self { certified, key, authorities, roots, identity, authority, not_before, not_after })
     }
 
-    /// TLS for the server: every client must show a certificate of the federation.
-    pub fn server_config(&self) -> Result<ServerConfig, CredentialError> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider())
-            .build()
-            .map_err(|e| self.unusable(e))?;
+    /// TLS for the server: every client must show a certificate of the federation. `strangers` may show none and
+    /// ask for one, under [`enrolment::ALPN`]; TLS cannot tell them from others that show none, which is up to whoever
+    /// takes the connection.
+    pub fn server_config(&self, strangers: bool) -> Result<ServerConfig, CredentialError> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider());
+        let verifier = if strangers { verifier.allow_unauthenticated() } else { verifier };
+        let verifier = verifier.build().map_err(|e| self.unusable(e))?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| self.unusable(e))?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(|e| self.unusable(e))?;
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(self.certified.clone())));
         config.alpn_protocols = vec![ALPN.to_vec()];
+        if strangers {
+            config.alpn_protocols.push(enrolment::ALPN.to_vec());
+        }
         // A resumed session would skip the look at the client's certificate.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         Ok(config)
     }
 
-    /// TLS for whoever dials out: shows its certificate and accepts only a server of its own federation.
-    pub fn client_config(&self) -> Result<ClientConfig, CredentialError> {
+    /// TLS for whoever dials out: shows its certificate and accepts only a server of its own federation. Who made a
+    /// certificate that our CA did not make is noted in `strangers`.
+    pub fn client_config(&self, strangers: &Issuers) -> Result<ClientConfig, CredentialError> {
+        let verifier = WebPkiServerVerifier::builder_with_provider(self.roots.clone(), provider())
+            .build()
+            .map_err(|e| self.unusable(e))?;
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| self.unusable(e))?
-            .with_root_certificates(self.roots.clone())
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(|e| self.unusable(e))?;
+            .dangerous()
+            .with_custom_certificate_verifier(strangers.noted_by(verifier))
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(self.certified.clone())));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
         Ok(config)
     }
 
-    /// Our certificate, DER.
-    pub fn certificate(&self) -> &[u8] {
-        // A chain without a leaf does not load.
-        self.chain.first().map_or(&[], |leaf| leaf.as_ref())
+    /// Our certificate and what links it to the authority, DER, one after the other.
+    pub fn certificate(&self) -> Vec<u8> {
+        self.certified.cert.iter().flat_map(|der| der.iter().copied()).collect()
+    }
+
+    /// The authorities that we trust, DER.
+    pub fn authorities(&self) -> Vec<Vec<u8>> {
+        self.authorities.iter().map(|der| der.to_vec()).collect()
     }
 
     /// Our Ed25519 signature over `message`.
@@ -138,17 +167,17 @@ impl Credentials {
         authority::sign(&self.key, message)
     }
 
-    /// The federation's CA as a judge of certificates that come in messages.
-    pub fn authority(&self) -> Result<Authority, CredentialError> {
-        Authority::new(self)
+    /// The federation's authorities as a judge of certificates that come in messages.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// A secret that a restarted endpoint has again, for its stateless resets.
     pub(crate) fn reset_secret(&self) -> [u8; 32] {
-        blake3::derive_key("sheaf 2026 stateless reset v1", self.key.secret_der())
+        blake3::derive_key("sheaf 2026 stateless reset v1", self.key.der())
     }
 
-    pub(crate) fn unusable(&self, why: impl std::fmt::Display) -> CredentialError {
+    fn unusable(&self, why: impl std::fmt::Display) -> CredentialError {
         CredentialError::Unusable { identity: self.identity.to_string(), why: why.to_string() }
     }
 }
@@ -168,14 +197,19 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialE
     Ok(list)
 }
 
-fn unreadable(path: &Path, why: impl std::fmt::Display) -> CredentialError {
+pub(crate) fn unreadable(path: &Path, why: impl std::fmt::Display) -> CredentialError {
     CredentialError::Unreadable { path: path.to_owned(), why: why.to_string() }
 }
 
-fn check_key_mode(path: &Path) -> Result<(), CredentialError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(path).map_err(|e| unreadable(path, e))?.permissions().mode();
-    if mode & 0o077 == 0 { Ok(()) } else { Err(CredentialError::KeyExposed(path.to_owned())) }
+/// A chain with its key, if they belong together.
+fn certified(chain: Vec<CertificateDer<'static>>, key: &PrivateKey) -> Result<CertifiedKey, String> {
+    let der = PrivateKeyDer::try_from(key.der()).map_err(str::to_owned)?;
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).map_err(|e| e.to_string())?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(_) => Err("the key is not the certificate's: one of the two files was replaced".into()),
+    }
 }
 
 /// The peer showed no certificate from which an identity can be read.
@@ -203,12 +237,41 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, NoIdent
     }
 }
 
+/// Who a chain (leaf first) speaks for, if what stands between it and the authority lets it.
+///
+/// An issuing authority names the one federation and role that it may make certificates of in a URI of its own,
+/// `sheaf://<federation>/<role>`.
+pub fn identity_of_chain(chain: &[CertificateDer<'_>]) -> Result<Identity, NoIdentity> {
+    let (leaf, between) = chain.split_first().ok_or_else(|| NoIdentity("the chain is empty".into()))?;
+    let identity = identity_of(leaf)?;
+    for certificate in between {
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| NoIdentity(e.to_string()))?;
+        let names = parsed.subject_alternative_name().map_err(|e| NoIdentity(e.to_string()))?;
+        for name in names.iter().flat_map(|names| &names.value.general_names) {
+            let GeneralName::URI(uri) = name else { continue };
+            let Some(limit) = uri.strip_prefix("sheaf://") else { continue };
+            if limit != format!("{}/{}", identity.federation, identity.role) {
+                return Err(NoIdentity(format!(
+                    "it is {identity}, but who issued it may make {limit} alone"
+                )));
+            }
+        }
+    }
+    Ok(identity)
+}
+
 /// Who is at the other end of `connection`, as TLS proved it.
-pub fn peer_identity(connection: &quinn::Connection) -> Result<Identity, NoIdentity> {
-    let chain = connection
-        .peer_identity()
-        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .ok_or_else(|| NoIdentity("the peer showed no certificate".into()))?;
-    let leaf = chain.first().ok_or_else(|| NoIdentity("the peer showed an empty chain".into()))?;
-    identity_of(leaf)
+pub fn peer_identity(connection: &Connection) -> Result<Identity, NoIdentity> {
+    let shown = connection.peer_certificates().filter(|chain| !chain.is_empty());
+    identity_of_chain(&shown.ok_or_else(|| NoIdentity("the peer showed no certificate".into()))?)
+}
+
+/// When a certificate (DER) ends, in seconds since the Unix epoch.
+pub fn ends(certificate: &[u8]) -> Option<i64> {
+    X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed.validity().not_after.timestamp())
+}
+
+/// Whether a connection is for enrolment, and so for nothing else.
+pub fn is_enrolment(connection: &Connection) -> bool {
+    connection.protocol().is_some_and(|protocol| protocol == enrolment::ALPN)
 }

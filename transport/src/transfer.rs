@@ -1,17 +1,23 @@
-//! Moving blobs over QUIC streams of their own: both ends of `Open::Get` and `Open::Put`.
+//! Moving blobs over streams of their own: both ends of `Open::Get` and `Open::Put`.
 //!
 //! Either direction resumes at the offset that the receiver has; the receiver verifies the hash before the blob
 //! gets its name.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
 
-use quinn::{Connection, RecvStream, SendStream};
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::{BlobReply, Open};
+use tokio::time::timeout;
 
 use crate::blobs::{BlobDir, BlobError, BlobWriter, CHUNK};
+use crate::connection::{Connection, Lost, RecvStream, SendStream};
 use crate::frames;
+use crate::pace::{Pace, Way};
+
+/// A transfer of which nothing comes for so long is given up: it holds a file open.
+const STALL: Duration = Duration::from_secs(60);
 
 /// A transfer did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +57,7 @@ pub async fn fetch(
     if dir.length(blob).is_some() {
         return Ok(0);
     }
+    connection.pace().open().await;
     let mut writer = dir.resume(blob, "fetch")?;
     let offset = writer.length();
     let (mut send, mut recv) = connection.open_bi().await.map_err(|e| lost(blob, e))?;
@@ -65,7 +72,7 @@ pub async fn fetch(
             return Err(refused(blob, "it answered out of turn".into()));
         }
     };
-    receive(&mut recv, &mut writer, blob, length, progress).await?;
+    receive(&mut recv, &mut writer, blob, length, connection.pace(), progress).await?;
     writer.finish_as(blob)?;
     Ok(length.saturating_sub(offset))
 }
@@ -88,6 +95,7 @@ pub async fn put_file(
     blob: BlobId,
     progress: OnProgress<'_>,
 ) -> Result<u64, TransferError> {
+    connection.pace().open().await;
     let length = file.metadata().map_err(|e| lost(blob, e))?.len();
     let (mut send, mut recv) = connection.open_bi().await.map_err(|e| lost(blob, e))?;
     frames::write(&mut send, &Open::Put { blob, length }).await.map_err(|e| lost(blob, e))?;
@@ -97,7 +105,7 @@ pub async fn put_file(
         BlobReply::Refused(why) => return Err(refused(blob, why)),
         BlobReply::Found { .. } => return Err(refused(blob, "it answered out of turn".into())),
     };
-    send_from(&mut send, file, blob, offset, length, progress).await?;
+    send_from(&mut send, file, blob, offset, length, connection.pace(), progress).await?;
     match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
         BlobReply::Stored => Ok(length.saturating_sub(offset)),
         BlobReply::Refused(why) => Err(refused(blob, why)),
@@ -122,7 +130,7 @@ pub async fn serve_get(
     }
     let file = dir.reader(blob)?;
     frames::write(send, &BlobReply::Found { length }).await.map_err(|e| lost(blob, e))?;
-    send_from(send, file, blob, offset, length, &mut |_, _| {}).await?;
+    send_from(send, file, blob, offset, length, &Pace::default(), &mut |_, _| {}).await?;
     Ok(length - offset)
 }
 
@@ -136,13 +144,14 @@ pub async fn serve_put(
     length: u64,
 ) -> Result<u64, TransferError> {
     if dir.length(blob).is_some() {
+        dir.refresh(blob)?;
         frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
         return Ok(0);
     }
     let mut writer = dir.resume(blob, sender)?;
     let offset = writer.length();
     frames::write(send, &BlobReply::Send { offset }).await.map_err(|e| lost(blob, e))?;
-    receive(recv, &mut writer, blob, length, &mut |_, _| {}).await?;
+    receive(recv, &mut writer, blob, length, &Pace::default(), &mut |_, _| {}).await?;
     match writer.finish_as(blob) {
         Ok(()) => {
             frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
@@ -156,7 +165,7 @@ pub async fn serve_put(
 pub async fn refuse(send: &mut SendStream, blob: BlobId, why: String) -> Result<u64, TransferError> {
     frames::write(send, &BlobReply::Refused(why.clone())).await.map_err(|e| lost(blob, e))?;
     // The peer may have gone already, which changes nothing.
-    let _ = send.finish();
+    let _ = send.finish().await;
     Err(refused(blob, why))
 }
 
@@ -166,13 +175,15 @@ async fn receive(
     writer: &mut BlobWriter,
     blob: BlobId,
     length: u64,
+    pace: &Pace,
     progress: OnProgress<'_>,
 ) -> Result<(), TransferError> {
     // Small reads are gathered first: hashing and writing are fast only on large pieces.
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; pace.piece(Way::Down, CHUNK)];
     let mut filled = 0;
     loop {
-        let read = recv.read(&mut buffer[filled..]).await;
+        let read = timeout(STALL, recv.read(&mut buffer[filled..])).await;
+        let read = read.unwrap_or_else(|_| Err(Lost("nothing came for a minute".into())));
         filled += read.as_ref().ok().and_then(|read| *read).unwrap_or(0);
         let more = matches!(read, Ok(Some(_)));
         if filled == buffer.len() || !more {
@@ -181,6 +192,7 @@ async fn receive(
                 return Err(lost(blob, format!("more than the announced {length} bytes came")));
             }
             writer.write(&buffer[..filled])?;
+            pace.take(Way::Down, filled).await;
             filled = 0;
             progress(writer.length(), length);
         }
@@ -204,22 +216,25 @@ async fn send_from(
     blob: BlobId,
     offset: u64,
     length: u64,
+    pace: &Pace,
     progress: OnProgress<'_>,
 ) -> Result<(), TransferError> {
     file.seek(SeekFrom::Start(offset)).map_err(|e| lost(blob, e))?;
     let mut done = offset;
+    let most = pace.piece(Way::Up, CHUNK);
     loop {
-        let mut chunk = vec![0; CHUNK.min(usize::try_from(length - done).unwrap_or(CHUNK).max(1))];
+        let mut chunk = vec![0; most.min(usize::try_from(length - done).unwrap_or(most).max(1))];
         let read = file.read(&mut chunk).map_err(|e| lost(blob, e))?;
         if read == 0 {
             break;
         }
         chunk.truncate(read);
+        pace.take(Way::Up, read).await;
         send.write_chunk(chunk.into()).await.map_err(|e| lost(blob, e))?;
         done = (done + read as u64).min(length);
         progress(done, length);
     }
-    send.finish().map_err(|e| lost(blob, e))
+    send.finish().await.map_err(|e| lost(blob, e))
 }
 
 fn lost(blob: BlobId, why: impl std::fmt::Display) -> TransferError {

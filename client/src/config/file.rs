@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use sheaf_common::blob::BlobId;
 use sheaf_common::config::Invalid;
+use sheaf_common::id::Name;
+use sheaf_transport::network::{self, NetworkFile};
+use sheaf_transport::pace::BadHours;
 use sheaf_transport::tls::CredentialPaths;
 
-use super::{DatasetConfig, Format, Header, Policy, SiteConfig};
+use super::{DatasetConfig, Format, Header, Models, Policy, SiteConfig};
 use crate::device::DeviceChoice;
 
 #[derive(Deserialize)]
@@ -17,6 +21,8 @@ pub(super) struct SiteFile {
     state_dir: PathBuf,
     #[serde(default)]
     device: DeviceChoice,
+    #[serde(default)]
+    network: NetworkFile,
     identity: IdentityFile,
     #[serde(default)]
     policy: PolicyFile,
@@ -38,8 +44,17 @@ struct PolicyFile {
     secure_aggregation: Option<String>,
     min_updates: Option<u32>,
     min_metric_count: Option<u64>,
+    metrics: Option<bool>,
     own_metrics: bool,
     surveys: Option<bool>,
+    authors: Option<BTreeSet<Name>>,
+    models: Option<Vec<String>>,
+    purposes: Option<BTreeSet<String>>,
+    max_rounds: Option<u32>,
+    max_bytes: Option<u64>,
+    hours: Option<String>,
+    approve: Option<String>,
+    torchscript: Vec<String>,
 }
 
 impl TryFrom<PolicyFile> for Policy {
@@ -72,10 +87,64 @@ impl TryFrom<PolicyFile> for Policy {
                 "must be at least 1: a metric of no examples does not exist",
             ));
         }
-        let surveys = file.surveys.unwrap_or(Self::default().surveys);
-        let own_metrics = file.own_metrics;
-        Ok(Self { require_secure_aggregation, min_updates, min_metric_count, own_metrics, surveys })
+        let ask = match file.approve.as_deref() {
+            None | Some("all") => false,
+            Some("ask") => true,
+            Some(other) => {
+                return Err(Invalid::new(
+                    "policy.approve",
+                    format!(
+                        "`{other}` is unknown; write \"ask\", or \"all\" to take part in all runs that the policy allows"
+                    ),
+                ));
+            }
+        };
+        let hours = file.hours.map(|hours| hours.parse()).transpose();
+        let torchscript = file.torchscript.iter().enumerate().map(module).collect::<Result<_, _>>()?;
+        Ok(Self {
+            require_secure_aggregation,
+            min_updates,
+            min_metric_count,
+            metrics: file.metrics.unwrap_or(Self::default().metrics),
+            own_metrics: file.own_metrics,
+            surveys: file.surveys.unwrap_or(Self::default().surveys),
+            authors: file.authors,
+            models: file.models.map(models).transpose()?,
+            purposes: file.purposes,
+            max_rounds: file.max_rounds,
+            max_bytes: file.max_bytes,
+            hours: hours.map_err(|e: BadHours| Invalid::new("policy.hours", e.to_string()))?,
+            ask,
+            torchscript,
+        })
     }
+}
+
+fn models(written: Vec<String>) -> Result<Models, Invalid> {
+    let mut models = Models { imported: BTreeSet::new(), fresh: false };
+    for model in written {
+        if model == "fresh" {
+            models.fresh = true;
+        } else {
+            let id = model.parse().map_err(|_| {
+                let problem = format!(
+                    "`{model}` is neither \"fresh\" nor a model's id, which `sheaf model import` and `sheaf model list --json` show"
+                );
+                Invalid::new("policy.models", problem)
+            })?;
+            models.imported.insert(id);
+        }
+    }
+    Ok(models)
+}
+
+fn module((number, written): (usize, &String)) -> Result<BlobId, Invalid> {
+    written.parse().map_err(|_| {
+        Invalid::new(
+            format!("policy.torchscript.{number}"),
+            format!("`{written}` is no BLAKE3 hash; write the 64 hexadecimal digits that `b3sum` gives of the module's file"),
+        )
+    })
 }
 
 #[derive(Deserialize)]
@@ -104,6 +173,7 @@ enum Written {
     Csv,
     Tsv,
     Jsonl,
+    Parquet,
     ImageFolder,
     Idx,
 }
@@ -128,10 +198,11 @@ impl TryFrom<SiteFile> for SiteConfig {
         let datasets = file
             .datasets
             .into_iter()
-            .map(|(name, written)| dataset(&name, written).map(|dataset| (name, dataset)))
+            .map(|(name, written)| dataset(&name, written, &file.state_dir).map(|dataset| (name, dataset)))
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            server: address(file.server)?,
+            server: network::address("server", file.server)?,
+            network: file.network.try_into()?,
             state_dir: file.state_dir,
             device: file.device,
             identity: CredentialPaths { certificate, key, ca },
@@ -141,19 +212,7 @@ impl TryFrom<SiteFile> for SiteConfig {
     }
 }
 
-fn address(written: String) -> Result<String, Invalid> {
-    let port =
-        written.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-    match port {
-        Some(Ok(1..)) => Ok(written),
-        _ => Err(Invalid::new(
-            "server",
-            format!("`{written}` is no address; write \"host:port\", such as \"fl.example.org:4433\""),
-        )),
-    }
-}
-
-fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
+fn dataset(name: &str, file: DatasetFile, state_dir: &Path) -> Result<DatasetConfig, Invalid> {
     let key = |part: &str| format!("datasets.{name}.{part}");
     named(&key("path"), &file.path)?;
     let written = match (file.format, &file.delimiter) {
@@ -165,11 +224,14 @@ fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
     let delimiter = match (file.delimiter, written) {
         (Some(delimiter), _) => single_byte(&key("delimiter"), &delimiter)?,
         (None, Written::Tsv) => b'\t',
-        (None, Written::Csv | Written::Jsonl | Written::ImageFolder | Written::Idx) => b',',
+        (None, Written::Csv | Written::Jsonl | Written::Parquet | Written::ImageFolder | Written::Idx) => {
+            b','
+        }
     };
     let format = match written {
         Written::Csv | Written::Tsv => Format::Delimited,
         Written::Jsonl => Format::JsonLines,
+        Written::Parquet => Format::Parquet,
         Written::ImageFolder => Format::ImageFolder,
         Written::Idx => Format::Idx,
     };
@@ -198,6 +260,7 @@ fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
         labels: file.labels,
         classes: file.classes,
         memory_mib: file.memory_mib.unwrap_or(MEMORY_MIB),
+        spill: state_dir.to_owned(),
     })
 }
 
@@ -205,13 +268,14 @@ fn dataset(name: &str, file: DatasetFile) -> Result<DatasetConfig, Invalid> {
 fn check_keys(key: &dyn Fn(&str) -> String, written: Written, file: &DatasetFile) -> Result<(), Invalid> {
     let (is_text, is_table) = match written {
         Written::Csv | Written::Tsv => (true, true),
-        Written::Jsonl => (false, true),
+        Written::Jsonl | Written::Parquet => (false, true),
         Written::ImageFolder | Written::Idx => (false, false),
     };
     let is_idx = written == Written::Idx;
     let why = match written {
         Written::Csv | Written::Tsv => "is for \"idx\" only",
         Written::Jsonl => "is not for JSON lines, whose keys are the columns",
+        Written::Parquet => "is not for Parquet, which names its columns itself",
         Written::ImageFolder => "is not for \"image-folder\", whose folders are the labels",
         Written::Idx => "is not for \"idx\", which has images and labels alone",
     };
@@ -266,10 +330,11 @@ fn format_of(key: &str, path: &Path) -> Result<Written, Invalid> {
         Some("csv") => Ok(Written::Csv),
         Some("tsv" | "tab") => Ok(Written::Tsv),
         Some("jsonl" | "ndjson") => Ok(Written::Jsonl),
+        Some("parquet") => Ok(Written::Parquet),
         _ => Err(Invalid::new(
             key,
             format!(
-                "is missing, and the name of {} does not tell it: write \"csv\", \"tsv\", \"jsonl\", \"image-folder\" or \"idx\"",
+                "is missing, and the name of {} does not tell it: write \"csv\", \"tsv\", \"jsonl\", \"parquet\", \"image-folder\" or \"idx\"",
                 path.display()
             ),
         )),

@@ -13,11 +13,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sheaf_common::config::{self, ConfigError, Invalid};
+use sheaf_transport::network::Network;
 use sheaf_transport::tls::CredentialPaths;
 
 use crate::device::DeviceChoice;
 
-pub use policy::Policy;
+pub use policy::{Models, Policy};
 
 /// Everything that a site's `site.toml` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct SiteConfig {
     pub state_dir: PathBuf,
     /// Where training runs.
     pub device: DeviceChoice,
+    /// How to get there.
+    pub network: Network,
     /// Who the site is: the PEM files that `sheaf pki issue site NAME` made.
     pub identity: CredentialPaths,
     /// What the site agrees to.
@@ -61,6 +64,8 @@ pub struct DatasetConfig {
     pub classes: Vec<String>,
     /// MiB of memory that images may take.
     pub memory_mib: u64,
+    /// The folder for images that take more memory than that: the site's `state_dir`.
+    pub spill: PathBuf,
 }
 
 /// Where the names of columns come from.
@@ -79,6 +84,8 @@ pub enum Format {
     Delimited,
     /// A JSON object per line.
     JsonLines,
+    /// Columns of Apache Parquet.
+    Parquet,
     /// A folder of images, with a folder in it for each class.
     ImageFolder,
     /// MNIST's: a file of images and one of labels.
@@ -130,7 +137,10 @@ impl SiteConfig {
     fn relative_to(mut self, folder: &Path) -> Self {
         let CredentialPaths { certificate, key, ca } = &mut self.identity;
         let data = self.datasets.values_mut().flat_map(|dataset| {
-            [&mut dataset.path].into_iter().chain(&mut dataset.images).chain(&mut dataset.labels)
+            [&mut dataset.path, &mut dataset.spill]
+                .into_iter()
+                .chain(&mut dataset.images)
+                .chain(&mut dataset.labels)
         });
         for path in [certificate, key, ca, &mut self.state_dir].into_iter().chain(data) {
             *path = folder.join(&*path);

@@ -1,6 +1,11 @@
 //! What a `site.toml` means, and the sentence that each wrong one gets.
 
+use std::collections::BTreeSet;
 use std::fs;
+
+use sheaf_common::blob::BlobId;
+use sheaf_transport::network::{Choice, Congestion, WrittenProxy};
+use sheaf_transport::pace::Rate;
 
 use super::*;
 
@@ -42,14 +47,26 @@ fn a_site_agrees_to_little_unless_it_says_otherwise() {
         require_secure_aggregation: true,
         min_updates: 3,
         min_metric_count: 10,
+        metrics: true,
         own_metrics: false,
         surveys: true,
+        authors: None,
+        models: None,
+        purposes: None,
+        max_rounds: None,
+        max_bytes: None,
+        hours: None,
+        ask: false,
+        torchscript: BTreeSet::new(),
     };
     for written in ["", "[policy]\n", "[policy]\nsecure_aggregation = \"required\"\nmin_updates = 3\n"] {
         assert_eq!(policy(written), strict, "{written}");
     }
     let open = policy(
-        "[policy]\nsecure_aggregation = \"optional\"\nmin_updates = 2\nmin_metric_count = 25\nown_metrics = true\nsurveys = false\n",
+        "[policy]\nsecure_aggregation = \"optional\"\nmin_updates = 2\nmin_metric_count = 25\nmetrics = false\nown_metrics = true\n\
+        surveys = false\nauthors = [\"ada\"]\nmodels = [\"fresh\", \"0909090909090909090909090909090909090909090909090909090909090909\"]\n\
+        purposes = [\"sepsis\"]\nmax_rounds = 50\nmax_bytes = 1000\nhours = \"20:00-06:00\"\napprove = \"ask\"\n\
+        torchscript = [\"ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f\"]\n",
     );
     assert_eq!(
         open,
@@ -57,10 +74,65 @@ fn a_site_agrees_to_little_unless_it_says_otherwise() {
             require_secure_aggregation: false,
             min_updates: 2,
             min_metric_count: 25,
+            metrics: false,
             own_metrics: true,
-            surveys: false
+            surveys: false,
+            authors: Some(["ada".parse().unwrap()].into()),
+            models: Some(Models { imported: ["09".repeat(32).parse().unwrap()].into(), fresh: true }),
+            purposes: Some(["sepsis".to_owned()].into()),
+            max_rounds: Some(50),
+            max_bytes: Some(1000),
+            hours: Some("20:00-06:00".parse().unwrap()),
+            ask: true,
+            torchscript: [BlobId::of(b"hello")].into(),
         }
     );
+}
+
+#[test]
+fn a_site_says_what_network_it_is_in() {
+    let parse = |written: &str| SiteConfig::parse("site.toml", &format!("{SITE}[network]\n{written}\n"));
+    assert_eq!(parse("").unwrap().network, Network::default());
+    let network = parse("transport = \"tcp\"\ntcp_server = \"hub:443\"\nproxy = \"none\"").unwrap().network;
+    let expected = Network {
+        transport: Choice::Tcp,
+        tcp_server: Some("hub:443".into()),
+        proxy: WrittenProxy::None,
+        ..Network::default()
+    };
+    assert_eq!(network, expected);
+    let written = "congestion = \"bbr\"\nupload_limit = \"2MB/s\"\nbulk_hours = \"20:00-06:00 UTC\"";
+    let network = parse(written).unwrap().network;
+    assert_eq!(network.congestion, Congestion::Bbr);
+    assert_eq!(network.limits.upload.map(Rate::bytes_per_second), Some(2_000_000));
+    assert_eq!(network.limits.hours.unwrap().to_string(), "20:00-06:00 UTC");
+    for (written, sentence) in [
+        ("transport = \"udp\"", "site.toml:10: unknown variant `udp`, expected one of `auto`, `quic`, `tcp`"),
+        ("upload_limit = \"2MB\"", "site.toml:10: network.upload_limit: `2MB` is no rate; write \"2MB/s\""),
+        ("bulk_hours = \"night\"", "site.toml:10: network.bulk_hours: `night` are no hours; write"),
+        (
+            "tcp_server = \"hub\"",
+            "site.toml:10: network.tcp_server: `hub` is no address; write \"host:port\"",
+        ),
+        ("proxy = \"p:s3cret@q:1\"", "site.toml:10: network.proxy: is no proxy; write \"http://host:port\""),
+    ] {
+        let said = parse(written).unwrap_err().to_string();
+        assert!(said.starts_with(sentence), "{said}");
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+}
+
+#[test]
+fn a_policy_that_means_nothing_is_refused() {
+    for (written, expected) in [
+        ("approve = \"maybe\"", "policy.approve: `maybe` is unknown; write \"ask\""),
+        ("hours = \"at night\"", "policy.hours: `at night` are no hours"),
+        ("models = [\"minilm\"]", "policy.models: `minilm` is neither \"fresh\" nor a model's id"),
+        ("authors = [\"Ada!\"]", "Ada!"),
+    ] {
+        let said = refusal(&format!("{SITE}[policy]\n{written}\n"));
+        assert!(said.contains(expected), "{said}");
+    }
 }
 
 #[test]
@@ -95,6 +167,7 @@ fn a_data_set_is_read_whole() {
         labels: None,
         classes: Vec::new(),
         memory_mib: 4096,
+        spill: "state".into(),
     };
     assert_eq!(dataset(written), expected);
     let named = dataset("path = \"a.csv\"\nhas_header = false\ncolumns = [\"age\", \"num\"]");
@@ -117,8 +190,8 @@ fn what_is_wrong_is_said_with_its_line() {
             "site.toml:10: datasets.heart.format: is missing, and the name of a.dat does not tell it",
         ),
         (
-            with("path = \"a.csv\"\nformat = \"parquet\""),
-            "site.toml:12: unknown variant `parquet`, expected one of `csv`, `tsv`, `jsonl`, `image-folder`, `idx`",
+            with("path = \"a.csv\"\nformat = \"excel\""),
+            "site.toml:12: unknown variant `excel`, expected one of `csv`, `tsv`, `jsonl`, `parquet`, `image-folder`, `idx`",
         ),
         (
             with("path = \"scans\"\nformat = \"image-folder\"\nrename = { x = \"a\" }"),
@@ -167,6 +240,10 @@ fn what_is_wrong_is_said_with_its_line() {
         (
             format!("{SITE}[policy]\nmin_metric_count = 0\n"),
             "site.toml:10: policy.min_metric_count: must be at least 1: a metric of no examples does not exist",
+        ),
+        (
+            format!("{SITE}[policy]\ntorchscript = [\"model.pt\"]\n"),
+            "site.toml:10: policy.torchscript.0: `model.pt` is no BLAKE3 hash; write the 64 hexadecimal digits",
         ),
         (format!("{SITE}[policy]\nmin_update = 3\n"), "site.toml:10: unknown field `min_update`"),
     ];

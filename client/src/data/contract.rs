@@ -34,15 +34,25 @@ pub(super) enum Breach {
     NoObject { line: u64, why: String },
     /// A row has too few or too many fields.
     Ragged { line: u64, fields: usize, columns: usize },
-    /// A cell breaks the contract, in the column that the run calls `column` and the file `own`. What is no text has no
-    /// lines.
-    Cell { line: Option<u64>, column: String, own: String, value: String, problem: CellProblem },
+    /// A column, by the run's name and the file's, holds what is neither words nor numbers.
+    UnreadableColumn { column: String, own: String },
+    /// A cell breaks the contract, in the column that the run calls `column` and the file `own`; and the line or row that it
+    /// is in, if it is in one.
+    Cell {
+        place: Option<(&'static str, u64)>,
+        column: String,
+        own: String,
+        value: String,
+        problem: CellProblem,
+    },
     /// An image, a path or its place in the file, cannot be had.
     Image { image: String, problem: ImageProblem },
     /// A file of IDX is not what it should be.
     Idx(String),
     /// Nobody says how large images are to be.
     NoSize,
+    /// Images that go to a file cannot be written there, in the system's words.
+    NoRoom(String),
     /// Images would take so many bytes, and the site gives them `most`.
     TooMuch { bytes: u64, most: u64 },
 }
@@ -93,7 +103,12 @@ impl ContractError {
             Breach::Ragged { line, fields, columns } => {
                 format!("line {line} has {fields} fields where the file has {columns} columns")
             }
-            Breach::Cell { line, column, problem, .. } => match problem {
+            Breach::UnreadableColumn { column, .. } => {
+                format!(
+                    "column `{column}` is nested or of a type that is neither words, numbers nor truth values"
+                )
+            }
+            Breach::Cell { place, column, problem, .. } => match problem {
                 CellProblem::UnknownLabel | CellProblem::UnknownCategory => {
                     format!(
                         "column `{column}` holds a value that {}; the site's log says which",
@@ -106,7 +121,7 @@ impl ContractError {
                 | CellProblem::NotANumber
                 | CellProblem::NotFinite
                 | CellProblem::TooLarge => {
-                    let place = line.map(|line| format!("line {line}, ")).unwrap_or_default();
+                    let place = place.map(|(unit, at)| format!("{unit} {at}, ")).unwrap_or_default();
                     format!("{place}column `{column}` holds a value that {}", problem.of_a_value())
                 }
             },
@@ -122,6 +137,7 @@ impl ContractError {
             Breach::NoSize => {
                 "the size of its images is not known: set task.image_size in run.toml".to_owned()
             }
+            Breach::NoRoom(_) => "its images cannot be kept on the site's disk; its log says why".to_owned(),
             Breach::TooMuch { .. } => "its images take more memory than the site gives them".to_owned(),
         };
         format!("data set `{}`: {reason}", self.dataset)
@@ -151,9 +167,13 @@ impl fmt::Display for ContractError {
                 f,
                 ", line {line}: {fields} fields where the file has {columns} columns; check the delimiter and the quotes"
             ),
-            Breach::Cell { line, own, value, problem, .. } => {
-                if let Some(line) = line {
-                    write!(f, ", line {line}")?;
+            Breach::UnreadableColumn { own, .. } => write!(
+                f,
+                ", column `{own}` is nested or of a type that is neither words, numbers nor truth values; write it as one of these"
+            ),
+            Breach::Cell { place, own, value, problem, .. } => {
+                if let Some((unit, at)) = place {
+                    write!(f, ", {unit} {at}")?;
                 }
                 let (what, remedy) = (problem.of_a_value(), problem.remedy());
                 write!(f, ", column `{own}`: {value:?} {what}; {remedy}")
@@ -172,10 +192,14 @@ impl fmt::Display for ContractError {
             }
             Breach::Idx(reason) => write!(f, " does not fit: {reason}"),
             Breach::NoSize => f.write_str(": neither the run nor its model says how large images are to be"),
+            Breach::NoRoom(reason) => write!(
+                f,
+                ": its images take more memory than `memory_mib`, and cannot be kept in `state_dir` instead: {reason}"
+            ),
             Breach::TooMuch { bytes, most } => write!(
                 f,
-                ": its images take {} MiB of memory and may take {} MiB; raise `memory_mib` in site.toml, or lower the \
-                 size of images or their number",
+                ": its images take {} MiB of memory as they are in their file, and may take {} MiB; raise `memory_mib` in \
+                 site.toml, or write them as PNG",
                 bytes.div_ceil(1 << 20),
                 most >> 20
             ),

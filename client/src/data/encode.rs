@@ -9,6 +9,7 @@ use sheaf_common::run::{Feature, FeatureKind, Target};
 
 use super::Targets;
 use super::contract::{CellProblem, ContractError};
+use super::hashing::Hashing;
 use super::table::{Column, Row};
 
 /// A feature ready to encode cells.
@@ -18,8 +19,14 @@ pub(super) struct Encoder<'a> {
 }
 
 enum Kind<'a> {
-    Numeric { mean: f64, std: f64, missing: Vec<f64> },
-    Categorical(Categories<'a>),
+    Numeric {
+        mean: f64,
+        std: f64,
+        missing: Vec<f64>,
+    },
+    /// With an input for other words, if it is so.
+    Categorical(Categories<'a>, bool),
+    Hashed(Hashing<'a>),
 }
 
 /// Words and their places in the run's list: categories or labels.
@@ -33,7 +40,12 @@ impl<'a> Encoder<'a> {
                 std: *std,
                 missing: feature.missing.iter().filter_map(|value| value.trim().parse().ok()).collect(),
             },
-            FeatureKind::Categorical { categories } => Kind::Categorical(Categories::new(categories)),
+            FeatureKind::Categorical { categories, other } => {
+                Kind::Categorical(Categories::new(categories), *other)
+            }
+            FeatureKind::Hashed { buckets } => {
+                Kind::Hashed(Hashing { column: &feature.column, buckets: *buckets })
+            }
         };
         Self { kind, missing: &feature.missing }
     }
@@ -42,11 +54,13 @@ impl<'a> Encoder<'a> {
     pub(super) fn width(&self) -> usize {
         match &self.kind {
             Kind::Numeric { .. } => 2,
-            Kind::Categorical(categories) => categories.0.len(),
+            Kind::Categorical(categories, other) => categories.0.len() + usize::from(*other),
+            Kind::Hashed(hashing) => hashing.buckets as usize,
         }
     }
 
-    /// What the cell says: a standardised number, or the place of a category.
+    /// What the cell says: a standardised number, or the place of a category, behind which comes that of all others. A
+    /// column whose words are hashed has one place for all.
     pub(super) fn read(&self, cell: &str) -> Result<Value, CellProblem> {
         let text = cell.trim();
         if text.is_empty() || self.missing.iter().any(|missing| missing.trim() == text) {
@@ -60,9 +74,11 @@ impl<'a> Encoder<'a> {
                 }
                 Ok(Value::Number(scaled(value, *mean, *std)?))
             }
-            Kind::Categorical(categories) => {
-                categories.find(cell).map(Value::Word).ok_or(CellProblem::UnknownCategory)
+            Kind::Categorical(categories, other) => {
+                let others = other.then_some(categories.0.len());
+                categories.find(cell).or(others).map(Value::Word).ok_or(CellProblem::UnknownCategory)
             }
+            Kind::Hashed(_) => Ok(Value::Word(0)),
         }
     }
 
@@ -71,9 +87,17 @@ impl<'a> Encoder<'a> {
         match (&self.kind, self.read(cell)?) {
             (Kind::Numeric { .. }, Value::Number(value)) => inputs.extend([value as f32, 0.0]),
             (Kind::Numeric { .. }, _) => inputs.extend([0.0, 1.0]),
-            (Kind::Categorical(categories), value) => {
+            (Kind::Categorical(..), value) => {
                 let is = |index| value == Value::Word(index);
-                inputs.extend((0..categories.0.len()).map(|index| if is(index) { 1.0 } else { 0.0 }));
+                inputs.extend((0..self.width()).map(|index| if is(index) { 1.0 } else { 0.0 }));
+            }
+            (Kind::Hashed(hashing), value) => {
+                let start = inputs.len();
+                inputs.resize(start + self.width(), 0.0);
+                if value != Value::Missing {
+                    let (bucket, sign) = hashing.place(cell.trim());
+                    inputs[start + bucket] = sign;
+                }
             }
         }
         Ok(())

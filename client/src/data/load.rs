@@ -64,7 +64,7 @@ fn read(
             let images = read_text(table, &columns, &mut each)?;
             let size = size.filter(|size| (1..=images::SIDE_MAX).contains(size));
             let size = size.ok_or_else(|| ContractError::new(name, &config.path, Breach::NoSize))?;
-            Inputs::Images { size: size as usize, values: images::read(config, name, &images, size)? }
+            images::read(config, name, &images, size)?
         }
     };
     Ok((Dataset { inputs, targets: targets.found }, groups.of_examples))

@@ -1,21 +1,24 @@
 //! A site's data, read from its own files and brought into the form that the run's contract fixes.
 //!
-//! 1. `table` reads rows from a file, `lines` those of JSON lines.
+//! 1. `table` reads rows from a file, `lines` those of JSON lines, `parquet` those of Parquet.
 //!    `images` finds images and decodes them.
-//! 2. `encode` turns the cells of a row into model inputs, and `targets` holds what is learned.
+//! 2. `encode` turns the cells of a row into model inputs (`hashing`: words that no list holds), and `targets` holds what is
+//!    learned.
 //! 3. [`load()`] does both for a whole data set; `contract` says why it could not, once for the site and once
 //!    for the operator, who must learn the reason but none of the site's values.
 //! 4. [`count()`] reads the same for a survey, and keeps its counts alone.
-//! 5. [`split()`] holds out a part for validation, once for the whole run (`folds`: one of several), and [`few`] bounds
-//!    what is trained on.
+//! 5. [`hold_out_test`] and then [`split()`] hold out parts for the test and for validation, once for the whole run
+//!    (`folds`: one of several), and [`few`] bounds what is trained on.
 
 mod contract;
 mod count;
 mod encode;
 mod folds;
+mod hashing;
 mod images;
 mod lines;
 mod load;
+mod parquet;
 mod split;
 mod table;
 mod targets;
@@ -24,8 +27,9 @@ mod tests;
 
 pub use contract::ContractError;
 pub use count::count;
+pub use images::Stored;
 pub use load::{load, load_grouped};
-pub use split::{few, split};
+pub use split::{Parts, few, hold_out_test, split};
 pub use table::{Survey, survey};
 pub use targets::Targets;
 
@@ -57,6 +61,13 @@ pub enum Inputs {
         /// All pixels, of which 255 is white.
         values: Vec<u8>,
     },
+    /// The same in a file, for want of memory.
+    StoredImages {
+        /// Width and height in pixels.
+        size: usize,
+        /// Where they are.
+        images: Stored,
+    },
 }
 
 /// A site's examples, divided once for the whole run: the same in every round.
@@ -84,7 +95,9 @@ impl Dataset {
         let inputs = match &self.inputs {
             Inputs::Text(_) => Inputs::Text(Vec::new()),
             Inputs::Table { width, .. } => Inputs::Table { width: *width, values: Vec::new() },
-            Inputs::Images { size, .. } => Inputs::Images { size: *size, values: Vec::new() },
+            Inputs::Images { size, .. } | Inputs::StoredImages { size, .. } => {
+                Inputs::Images { size: *size, values: Vec::new() }
+            }
         };
         Self { inputs, targets: self.targets.empty_like() }
     }

@@ -1,4 +1,4 @@
-//! Which of a site's examples are held out for validation.
+//! Which of a site's examples are held out, for the test at the end and for validation.
 //!
 //! The division is drawn from the run's seed and the site's name, so that it is the same in every round and
 //! after every restart, and differs from site to site. It is stratified: every class gives its share. Examples that
@@ -21,13 +21,43 @@ use super::{Dataset, Inputs, Split, folds};
 pub fn split(dataset: Dataset, groups: Option<&[u32]>, what: HeldOut, seed: u64, site_label: &str) -> Split {
     let labels = &dataset.targets.classes();
     let held_out = match (what, groups) {
-        (HeldOut::Share(share), None) => held_out(labels, share, seed, site_label),
-        (HeldOut::Share(share), Some(groups)) => held_out_groups(labels, groups, share, seed, site_label),
+        (HeldOut::Share(share), groups) => {
+            held_out_share(labels, groups, share, "validation", (seed, site_label))
+        }
         (HeldOut::Fold(fold), None) => folds::dealt(labels, fold, seed, site_label),
         (HeldOut::Fold(fold), Some(groups)) => folds::dealt_groups(labels, groups, fold, seed, site_label),
     };
     let (train, validation) = part(dataset, &held_out);
     Split { train, validation }
+}
+
+/// A site's examples without those that are for the test at the end, and these.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parts {
+    /// What is trained and validated on.
+    pub rest: Dataset,
+    /// The groups of the rest, when the run has groups.
+    pub groups: Option<Vec<u32>>,
+    /// What the run's result is tested on; may be empty.
+    pub test: Dataset,
+}
+
+/// Holds out a share of the examples for the test, by the rules of [`split`] and before it.
+pub fn hold_out_test(
+    dataset: Dataset,
+    groups: Option<Vec<u32>>,
+    share: f64,
+    seed: u64,
+    site_label: &str,
+) -> Parts {
+    if share == 0.0 {
+        return Parts { test: dataset.empty_like(), rest: dataset, groups };
+    }
+    let labels = dataset.targets.classes();
+    let places = held_out_share(&labels, groups.as_deref(), share, "test", (seed, site_label));
+    let groups = groups.map(|groups| divide(groups, &places).0);
+    let (rest, test) = part(dataset, &places);
+    Parts { rest, groups, test }
 }
 
 /// At most `most` examples of each class, drawn once for the whole run.
@@ -58,6 +88,10 @@ fn part(dataset: Dataset, places: &BTreeSet<usize>) -> (Dataset, Dataset) {
             let [rows, others] = divide_rows(values, 3 * size * size, places);
             (Inputs::Images { size, values: rows }, Inputs::Images { size, values: others })
         }
+        Inputs::StoredImages { size, images } => {
+            let [rows, others] = images.divided(places);
+            (Inputs::StoredImages { size, images: rows }, Inputs::StoredImages { size, images: others })
+        }
     };
     (Dataset { inputs, targets }, Dataset { inputs: other_inputs, targets: other_targets })
 }
@@ -78,12 +112,12 @@ fn held_out_groups(
     labels: &[u32],
     groups: &[u32],
     share: f64,
-    seed: u64,
-    site_label: &str,
+    purpose: &str,
+    (seed, site_label): (u64, &str),
 ) -> BTreeSet<usize> {
     let mut left = tally(labels, 0..labels.len());
     let mut wanted: BTreeMap<u32, f64> = left.iter().map(|(label, count)| (*label, count * share)).collect();
-    let mut random = seed::stream(seed, &["validation groups", site_label]);
+    let mut random = seed::stream(seed, &[&format!("{purpose} groups"), site_label]);
     let mut held_out = BTreeSet::new();
     for places in largest_first(labels, groups, &left.clone(), &mut random) {
         let counts = tally(labels, places.iter().copied());
@@ -129,13 +163,23 @@ pub(super) fn largest_first(
     order
 }
 
-/// The held-out examples' places.
-fn held_out(labels: &[u32], share: f64, seed: u64, site_label: &str) -> BTreeSet<usize> {
+/// The places of the examples that are held out for this purpose.
+fn held_out_share(
+    labels: &[u32],
+    groups: Option<&[u32]>,
+    share: f64,
+    purpose: &str,
+    (seed, site_label): (u64, &str),
+) -> BTreeSet<usize> {
+    if let Some(groups) = groups {
+        return held_out_groups(labels, groups, share, purpose, (seed, site_label));
+    }
     let classes = by_class(labels);
     let sizes: Vec<usize> = classes.values().map(Vec::len).collect();
     let mut held_out = BTreeSet::new();
     for ((label, mut places), quota) in classes.into_iter().zip(quotas(&sizes, share)) {
-        places.shuffle(&mut seed::stream(seed, &["validation split", site_label, &label.to_string()]));
+        places
+            .shuffle(&mut seed::stream(seed, &[&format!("{purpose} split"), site_label, &label.to_string()]));
         held_out.extend(places.into_iter().take(quota));
     }
     held_out

@@ -1,4 +1,4 @@
-//! Rows of a file, delimited text or JSON lines, with the place of every row for the message; or of what else has an
+//! Rows of a file, delimited text, JSON lines or Parquet, with the place of every row for the message; or of what else has an
 //! image and a class for each example.
 
 use std::fs::File;
@@ -10,6 +10,7 @@ use csv::{ByteRecord, Reader, ReaderBuilder};
 use super::contract::{Breach, CellProblem, ContractError};
 use super::images;
 use super::lines::Lines;
+use super::parquet;
 use crate::config::{DatasetConfig, Format, Header};
 
 /// A file open for reading, past its header.
@@ -25,6 +26,7 @@ pub(super) struct Table<'a> {
 enum Source {
     Delimited(Reader<File>),
     Lines(Lines),
+    Parquet(parquet::Rows),
     /// Images and their classes.
     Images(std::vec::IntoIter<[String; 2]>),
 }
@@ -44,8 +46,18 @@ pub(super) struct Row<'a> {
     dataset: &'a str,
     path: &'a Path,
     record: &'a ByteRecord,
-    /// Whether it is a line of the file.
-    is_text: bool,
+    place: Place,
+}
+
+/// Where a row is.
+#[derive(Clone, Copy)]
+enum Place {
+    /// On a line of its own or on several.
+    Lines,
+    /// In a file that has no lines: which row it is, from 1.
+    Row(u64),
+    /// It is of no file.
+    Nowhere,
 }
 
 /// What a data set holds, whatever a run may ask of it.
@@ -84,6 +96,10 @@ impl<'a> Table<'a> {
             Format::JsonLines => {
                 let lines = Lines::open(&config.path).map_err(error)?;
                 (lines.names.clone(), Source::Lines(lines))
+            }
+            Format::Parquet => {
+                let rows = parquet::Rows::open(&config.path).map_err(error)?;
+                (rows.names.clone(), Source::Parquet(rows))
             }
             Format::ImageFolder | Format::Idx => {
                 let rows = images::rows(config).map_err(error)?;
@@ -154,7 +170,15 @@ impl<'a> Table<'a> {
             (Some(_), Some(_)) => {
                 Err(self.error(Breach::AmbiguousColumn { column: name.to_owned(), own: own.to_owned() }))
             }
-            (place, _) => Ok(place.map(|(index, _)| Column { name, own, index })),
+            (Some((index, _)), None) => match &self.source {
+                Source::Parquet(rows) if !rows.reads(index) => {
+                    Err(self.error(Breach::UnreadableColumn { column: name.to_owned(), own: own.to_owned() }))
+                }
+                Source::Parquet(_) | Source::Delimited(_) | Source::Lines(_) | Source::Images(_) => {
+                    Ok(Some(Column { name, own, index }))
+                }
+            },
+            (None, _) => Ok(None),
         }
     }
 
@@ -167,8 +191,12 @@ impl<'a> Table<'a> {
         let mut rows = 0;
         while self.next(&mut record)? {
             rows += 1;
-            let is_text = !matches!(self.source, Source::Images(_));
-            visit(&Row { dataset: self.dataset, path: &self.config.path, record: &record, is_text })?;
+            let place = match &self.source {
+                Source::Delimited(_) | Source::Lines(_) => Place::Lines,
+                Source::Parquet(rows) => Place::Row(rows.read),
+                Source::Images(_) => Place::Nowhere,
+            };
+            visit(&Row { dataset: self.dataset, path: &self.config.path, record: &record, place })?;
         }
         if rows == 0 { Err(self.error(Breach::NoExamples)) } else { Ok(()) }
     }
@@ -178,6 +206,7 @@ impl<'a> Table<'a> {
         let error = |breach| ContractError::new(dataset, path, breach);
         let more = match &mut self.source {
             Source::Lines(lines) => return lines.next(record).map_err(error),
+            Source::Parquet(rows) => return rows.next(record).map_err(error),
             Source::Images(rows) => {
                 let row = rows.next();
                 *record = row.iter().flatten().map(String::as_bytes).collect();
@@ -211,7 +240,11 @@ impl Row<'_> {
     pub(super) fn error(&self, column: Column<'_>, value: &str, problem: CellProblem) -> ContractError {
         const MOST: usize = 80;
         let breach = Breach::Cell {
-            line: self.is_text.then(|| line_of(self.record, self.path)),
+            place: match self.place {
+                Place::Lines => Some(("line", line_of(self.record, self.path))),
+                Place::Row(row) => Some(("row", row)),
+                Place::Nowhere => None,
+            },
             column: column.name.to_owned(),
             own: column.own.to_owned(),
             value: value.chars().take(MOST).collect(),

@@ -118,7 +118,8 @@ pub fn evaluate(site_toml: &Path, args: &EvaluateArgs) -> Result<Evaluation, Eva
     let dataset = load(&run.job, run.model_dir(), &config.datasets)?;
     let num_examples = dataset.len() as u64;
     let split = Split { train: dataset.empty_like(), validation: dataset };
-    let mut trainer = on_split(&run.job, run.model_dir(), split, "evaluation", config.device)?;
+    let mut trainer =
+        on_split(&run.job, run.model_dir(), split, "evaluation", config.device, &config.policy)?;
     let mut scores = Vec::new();
     for weights in &models {
         let params = weights.params(&run.job.params)?;

@@ -13,6 +13,7 @@ use sheaf_common::model::{
 use sheaf_common::params::to_bytes;
 use sheaf_common::status::{RunState, RunStatus, RunSummary};
 use sheaf_common::time::Timestamp;
+use sheaf_transport::durable;
 
 use super::run::LocalRun;
 
@@ -63,7 +64,7 @@ fn write(
     site: &str,
     out: &Path,
 ) -> io::Result<()> {
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = durable::parent(out);
     fs::create_dir_all(parent)?;
     let workshop = tempfile::Builder::new().prefix(".sheaf-export.").tempdir_in(parent)?;
     let folder = workshop.path().join("model");
@@ -75,7 +76,7 @@ fn write(
     fs::write(folder.join(CARD_FILE), card(run, site))?;
     let base = run.model.as_ref().map(|model| File::open(model.weights.path())).transpose()?;
     write_weights(&folder.join(WEIGHTS_FILE), weights, base, params)?;
-    fs::rename(&folder, out)
+    durable::publish(&folder, out)
 }
 
 /// What is neither written anew nor hidden: tokenizer and the like.
@@ -114,10 +115,12 @@ fn export_plan(run: &LocalRun, params: &[f32]) -> ExportPlan {
         },
         spec: spec.clone(),
         num_params: run.job.params.numel(),
+        held: Vec::new(),
         current: None,
         earlier_records: 0,
         history: Vec::new(),
         final_metrics: None,
+        test_metrics: None,
         best: None,
         result: spec.rounds,
         global,

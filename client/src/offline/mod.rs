@@ -4,7 +4,7 @@
 //! * [`train`] makes the site's own baseline: the same run without the other sites.
 //! * [`evaluate`] scores models on one data set.
 //!
-//! All three read the very files that the daemon and the server read: `site.toml`, `run.toml`, model folders.
+//! The first three read the very files that the daemon and the server read: `site.toml`, `run.toml`, model folders.
 //! `run` makes a job of them, as the server would; `folder` and `export` read and write models.
 
 pub mod check;
@@ -15,11 +15,13 @@ mod run;
 #[cfg(test)]
 mod tests;
 pub mod train;
-mod units;
+pub(crate) mod units;
 
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::approval::{self, ApproveArgs, ApproveError};
+use crate::audit::{AuditCommand, VerifyError};
 pub use check::CheckArgs;
 pub use evaluate::EvaluateArgs;
 pub use export::ExportFailed;
@@ -36,6 +38,11 @@ pub enum Command {
     Train(TrainArgs),
     /// Score models on one of this site's data sets
     Evaluate(EvaluateArgs),
+    /// Say yes to a run that waits for it, or list what was asked for and what would leave the site
+    Approve(ApproveArgs),
+    /// The log of what the site was asked, what left it, and what it refused
+    #[command(subcommand)]
+    Audit(AuditCommand),
 }
 
 /// A command did not do what it was asked for.
@@ -47,6 +54,12 @@ pub enum OfflineError {
     /// Evaluating.
     #[error(transparent)]
     Evaluate(#[from] evaluate::EvaluateError),
+    /// Approving.
+    #[error(transparent)]
+    Approve(#[from] ApproveError),
+    /// Checking the audit log.
+    #[error(transparent)]
+    Audit(#[from] VerifyError),
     /// Printing.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
@@ -68,6 +81,14 @@ impl Command {
             }
             Self::Evaluate(args) => {
                 evaluate::evaluate(site_toml, args)?.print(args.json, out)?;
+                Ok(true)
+            }
+            Self::Approve(args) => {
+                approval::approve(site_toml, args, out)?;
+                Ok(true)
+            }
+            Self::Audit(command) => {
+                command.execute(site_toml, out)?;
                 Ok(true)
             }
         }

@@ -9,7 +9,7 @@ use sheaf_common::config::ConfigError;
 use sheaf_common::message::Job;
 use sheaf_common::model::{Initial, InitialError, grown, initial, phases};
 use sheaf_common::params::{Phases, from_bytes, to_bytes};
-use sheaf_common::run::{ModelSource, RunSpec};
+use sheaf_common::run::{BatchNorm, ModelSource, RunSpec};
 use sheaf_common::time::Timestamp;
 
 use super::folder::{FolderError, ModelFolder};
@@ -60,7 +60,11 @@ impl LocalRun {
         Self::of(run, &text, spec, model)
     }
 
-    fn of(run: &Path, text: &str, spec: RunSpec, model: Option<&Path>) -> Result<Self, RunError> {
+    fn of(run: &Path, text: &str, mut spec: RunSpec, model: Option<&Path>) -> Result<Self, RunError> {
+        if spec.model.batch_norm == BatchNorm::Local {
+            // Where there is one site, what stays there and what is averaged are the same, and go into its model.
+            spec.model.batch_norm = BatchNorm::Averaged;
+        }
         let model = match (&spec.model.source, model) {
             (ModelSource::Imported(_), Some(folder)) => Some(ModelFolder::open(folder)?),
             (ModelSource::Imported(name), None) => return Err(RunError::ModelNeeded(name.clone())),
@@ -72,7 +76,14 @@ impl LocalRun {
         let params = phases.after(0).clone();
         // Neither the manifest nor the global parameters are blobs here; both names are only the protocol's.
         Ok(Self {
-            job: Job { spec, model: None, params, global: BlobId::of(&[]), submitted_at: Timestamp(0) },
+            job: Job {
+                spec,
+                model: None,
+                params,
+                global: BlobId::of(&[]),
+                submitted_at: Timestamp(0),
+                author: None,
+            },
             phases,
             model,
         })

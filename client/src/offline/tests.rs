@@ -10,6 +10,7 @@ use super::folder::WeightsFile;
 use super::run::LocalRun;
 use super::train::{Baseline, BaselineError, train};
 use super::*;
+use crate::trainer::Unwatched;
 
 /// A site with one data set and room for models and runs.
 struct Bench {
@@ -66,7 +67,7 @@ impl Bench {
     }
 
     fn train(&self, run: PathBuf, model: Option<&str>, out: &str) -> Result<Baseline, BaselineError> {
-        train(&self.path("site.toml"), &self.train_args(run, model, out), &mut |_| {})
+        train(&self.path("site.toml"), &self.train_args(run, model, out), &Unwatched, &mut |_| {})
     }
 
     fn evaluate(&self, run: PathBuf, models: &[&str]) -> Result<evaluate::Evaluation, EvaluateError> {
@@ -158,7 +159,7 @@ fn another_site_shuffles_another_way() {
     let loss = |site: &str, out| {
         let mut args = bench.train_args(bench.run(SOFTMAX), None, out);
         args.site = Some(site.parse().unwrap());
-        train(&bench.path("site.toml"), &args, &mut |_| {}).unwrap().rounds[0].train_loss
+        train(&bench.path("site.toml"), &args, &Unwatched, &mut |_| {}).unwrap().rounds[0].train_loss
     };
     assert_ne!(loss("st-mary", "a"), loss("st-john", "b"));
 }
@@ -197,19 +198,27 @@ fn gradual_unfreezing_is_the_rounds_of_each_part_one_after_the_other() {
         LocalRun::read(&run(&format!("trainable = \"{trainable}\"")), Some(&base)).unwrap()
     };
     let open = |run: &LocalRun| {
-        crate::trainer::open::open(&run.job, run.model_dir(), &site.datasets, "local", site.device).unwrap()
+        crate::trainer::open::open(
+            &run.job,
+            run.model_dir(),
+            &site.datasets,
+            "local",
+            site.device,
+            &site.policy,
+        )
+        .unwrap()
     };
     let round = |number| crate::trainer::Round { number, of: 3 };
     let (head, last) = (part("head"), part("last:1"));
     let mut trainer = open(&head);
     let mut trained = head.initial_params().unwrap();
     for number in [1, 2] {
-        trained = trainer.train(trained, round(number), &crate::trainer::Unwatched).unwrap().params;
+        trained = trainer.train(trained, round(number), &Unwatched).unwrap().params;
     }
     let mut params = last.initial_params().unwrap();
     let start = params.len() - trained.len();
     params[start..].copy_from_slice(&trained);
-    let params = open(&last).train(params, round(3), &crate::trainer::Unwatched).unwrap().params;
+    let params = open(&last).train(params, round(3), &Unwatched).unwrap().params;
 
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
     let [base, unfrozen] = ["base", "unfrozen"].map(|name| WeightsFile::open(&bench.path(name)).unwrap());

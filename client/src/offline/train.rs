@@ -1,13 +1,15 @@
 //! `sheaf-client train`: a run on one site's data alone. The same rounds, steps, seeds, schedule and trainer as in
 //! the federation, with a fresh optimizer in every round, but what a round gives is where the next one starts.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sheaf_common::id::{ClientId, Name};
 use sheaf_common::metrics::{Kind, Report};
+use sheaf_common::status::{Phase, Progress};
 use sheaf_transport::tls::Credentials;
 
 use super::OfflineError;
@@ -15,8 +17,12 @@ use super::export::{self, ExportFailed};
 use super::run::{LocalRun, RunError};
 use super::units::seconds;
 use crate::config::{SiteConfig, SiteConfigError};
-use crate::trainer::open::{OpenError, open};
-use crate::trainer::{Round, TrainError, Trainer, Unwatched};
+use crate::pace::Pace;
+use crate::trainer::open::{OpenError, open, open_test};
+use crate::trainer::{Round, TrainError, Trainer, Watch};
+
+/// Between two lines about training that goes on.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// What to train.
 #[derive(Clone, Debug, clap::Args)]
@@ -56,6 +62,8 @@ pub struct Baseline {
     pub initial_metrics: Option<Report>,
     /// Each round.
     pub rounds: Vec<RoundResult>,
+    /// The trained model on the test split, when the run has one.
+    pub test_metrics: Option<Report>,
     /// Wall time of it all.
     pub seconds: f64,
     /// Where the model is.
@@ -102,6 +110,7 @@ pub enum BaselineError {
 pub fn train(
     site_toml: &Path,
     args: &TrainArgs,
+    watch: &dyn Watch,
     each_round: &mut dyn FnMut(&RoundResult),
 ) -> Result<Baseline, BaselineError> {
     let started = Instant::now();
@@ -116,16 +125,17 @@ pub fn train(
         return Err(BaselineError::LeftOut(site));
     }
     let mut params = run.initial_params()?;
-    let mut trainer = open(&run.job, run.model_dir(), &config.datasets, &site, config.device)?;
+    let mut trainer =
+        open(&run.job, run.model_dir(), &config.datasets, &site, config.device, &config.policy)?;
     let spec = run.job.spec.clone();
     let kind = Kind::of(&spec);
-    let initial_metrics = metrics(&mut *trainer, &params, &kind)?;
+    let initial_metrics = metrics(&mut *trainer, &params, &kind, watch)?;
     let mut rounds = Vec::new();
     for number in 1..=spec.rounds {
         let started = Instant::now();
-        let trained = trainer.train(params, Round { number, of: spec.rounds }, &Unwatched)?;
+        let trained = trainer.train(params, Round { number, of: spec.rounds }, watch)?;
         params = trained.params;
-        let metrics = metrics(&mut *trainer, &params, &kind)?;
+        let metrics = metrics(&mut *trainer, &params, &kind, watch)?;
         let seconds = started.elapsed().as_secs_f64();
         let result = RoundResult { round: number, train_loss: trained.train_loss, metrics, seconds };
         each_round(&result);
@@ -133,24 +143,50 @@ pub fn train(
         if run.go_on(number, &mut params)? {
             // The old one's memory goes before the new one's comes.
             drop(trainer);
-            trainer = open(&run.job, run.model_dir(), &config.datasets, &site, config.device)?;
+            trainer =
+                open(&run.job, run.model_dir(), &config.datasets, &site, config.device, &config.policy)?;
         }
     }
     export::export(&run, &params, &site, &args.out)?;
+    let num_examples = trainer.num_examples();
+    // Likewise.
+    drop(trainer);
+    let test_metrics = match spec.tests() {
+        true => metrics(
+            &mut *open_test(
+                &run.job,
+                run.model_dir(),
+                &config.datasets,
+                &site,
+                config.device,
+                &config.policy,
+            )?,
+            &params,
+            &kind,
+            watch,
+        )?,
+        false => None,
+    };
     Ok(Baseline {
         run: spec.name,
         site,
         dataset: spec.task.dataset,
-        num_examples: trainer.num_examples(),
+        num_examples,
         initial_metrics,
         rounds,
+        test_metrics,
         seconds: started.elapsed().as_secs_f64(),
         out: args.out.clone(),
     })
 }
 
-fn metrics(trainer: &mut dyn Trainer, params: &[f32], kind: &Kind) -> Result<Option<Report>, TrainError> {
-    Ok(trainer.evaluate(params, &Unwatched)?.map(|counts| counts.report(kind)))
+fn metrics(
+    trainer: &mut dyn Trainer,
+    params: &[f32],
+    kind: &Kind,
+    watch: &dyn Watch,
+) -> Result<Option<Report>, TrainError> {
+    Ok(trainer.evaluate(params, watch)?.map(|counts| counts.report(kind)))
 }
 
 /// The site's name: it decides what is held out and in which order the rest is trained on.
@@ -162,6 +198,32 @@ pub(super) fn site_label(given: Option<&ClientId>, config: &SiteConfig) -> Strin
     }
 }
 
+/// Says on standard error how far training is.
+struct Aloud(RefCell<Pace>);
+
+impl Watch for Aloud {
+    fn progress(&self, progress: Progress) {
+        let told = self.0.borrow_mut().follow(progress, Instant::now());
+        // What was over before it could be told of is told with its round.
+        let Some(progress) = told.filter(|told| told.phase == Phase::Training && told.time_left.is_some())
+        else {
+            return;
+        };
+        let _ = writeln!(io::stderr(), "{}", line(&progress));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+fn line(progress: &Progress) -> String {
+    let Progress { done, total, time_left, .. } = progress;
+    let epoch = progress.epoch().map(|(epoch, epochs)| format!(", epoch {epoch} of {epochs}"));
+    let left = time_left.map(|left| format!(", about {} left", seconds(left.as_secs_f64())));
+    format!("training step {done} of {total}{}{}", epoch.unwrap_or_default(), left.unwrap_or_default())
+}
+
 /// Trains and prints each round when it is over, or all of it as JSON at the end.
 pub(super) fn train_and_print(
     site_toml: &Path,
@@ -169,7 +231,8 @@ pub(super) fn train_and_print(
     out: &mut dyn Write,
 ) -> Result<(), OfflineError> {
     let mut printed = Ok(());
-    let baseline = train(site_toml, args, &mut |round| {
+    let aloud = Aloud(RefCell::new(Pace::new(PROGRESS_EVERY)));
+    let baseline = train(site_toml, args, &aloud, &mut |round| {
         if !args.json && printed.is_ok() {
             printed = print_round(round, out);
         }
@@ -185,6 +248,9 @@ pub(super) fn train_and_print(
             "trained on {num_examples} examples of `{dataset}` as `{site}` in {}",
             seconds(baseline.seconds)
         )?;
+        if let Some(report) = &baseline.test_metrics {
+            writeln!(out, "test: {report}")?;
+        }
         writeln!(out, "wrote the model to {}", baseline.out.display())?;
     }
     Ok(())

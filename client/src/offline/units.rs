@@ -1,7 +1,7 @@
 //! Quantities as people read them.
 
 /// Bytes: `512 B`, `14.2 MB`.
-pub(super) fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "B";
     for next in ["kB", "MB", "GB", "TB"] {

@@ -7,6 +7,7 @@
 
 mod fetching;
 mod secure;
+mod standby;
 mod uploading;
 mod working;
 
@@ -24,6 +25,8 @@ use sheaf_common::secagg::record::SignedRecord;
 
 use fetching::Fetching;
 pub use secure::{Memory, Trust};
+use standby::Announced;
+pub use standby::Gate;
 use uploading::Uploading;
 use working::Working;
 
@@ -44,6 +47,8 @@ pub enum Input {
     Masked(TaskId, Result<BlobId, String>),
     /// A task's blob is at the server, or the transfer broke off.
     Uploaded(TaskId, bool),
+    /// Time has passed, or a person has decided: whether the site stands by for a run may have changed.
+    Reconsider,
 }
 
 /// Why a task's blobs are not here.
@@ -130,7 +135,7 @@ pub enum Effect {
 pub enum Task {
     /// Train.
     Train(Box<TrainTask>),
-    /// Evaluate the final model.
+    /// Evaluate the final model, or test the run's result.
     Evaluate(Box<EvaluateTask>),
 }
 
@@ -175,6 +180,8 @@ struct Context {
     memory: Memory,
     /// The task whose masked vector is being made.
     masking: Option<TaskId>,
+    /// The runs that the server announced over this connection.
+    announced: BTreeMap<RunId, Announced>,
     /// What the tasks in hand are about.
     jobs: BTreeMap<TaskId, Job>,
     /// Updates that are finished, durable, and not known to be over.
@@ -199,6 +206,7 @@ impl Session {
             trust,
             memory,
             masking: None,
+            announced: BTreeMap::new(),
             jobs: BTreeMap::new(),
             ready,
             effects: VecDeque::new(),
@@ -251,12 +259,17 @@ impl Context {
             // What became of a task that is no longer in hand is of no interest.
             (state, Input::Fetched(..) | Input::Worked(..) | Input::Uploaded(..)) => state,
             (state, Input::Message(message)) => self.on_message(state, message),
+            (state, Input::Reconsider) => {
+                self.reconsider();
+                state
+            }
             (state, Input::Connected) => {
                 self.connected = true;
                 state
             }
             (state, Input::Disconnected) => {
                 self.connected = false;
+                self.announced.clear();
                 // The work needs no connection. The rest starts again when the server asks again.
                 if matches!(state, State::Working(_)) { state } else { State::Idle }
             }
@@ -280,7 +293,13 @@ impl Context {
                 self.forget(&task);
                 if state.task() == Some(&task) { self.drop_work(&state) } else { state }
             }
-            ServerMessage::Welcome { .. } | ServerMessage::Refused(_) => state,
+            ServerMessage::Announce { run, job } => {
+                self.announced(run, *job);
+                state
+            }
+            ServerMessage::Welcome { .. } | ServerMessage::Refused(_) | ServerMessage::Certificate(_) => {
+                state
+            }
         }
     }
 
@@ -316,15 +335,20 @@ impl Context {
 
     /// Why the site does not do a task, if it does not: one sentence for the operator.
     fn objection(&self, task: &Task) -> Option<String> {
-        let (spec, policy) = (&task.job().spec, self.trust.policy);
-        let left_out = spec.validation.leaves_out(self.trust.party.name().as_str());
+        let (job, policy) = (task.job(), &self.trust.policy);
+        let author = match self.trust.gate.author(job) {
+            Ok(author) => author,
+            Err(why) => return Some(format!("no operator of the federation asked for this run: {why}")),
+        };
+        let left_out = job.spec.validation.leaves_out(self.trust.party.name().as_str());
         match task {
             Task::Train(_) if left_out => {
                 Some("the run leaves this site out, and so it does not train".into())
             }
             Task::Evaluate(_) if left_out => policy.keeps_own_metrics(),
-            Task::Train(_) | Task::Evaluate(_) => policy.objection(spec),
+            Task::Train(_) | Task::Evaluate(_) => policy.objection(job, &author),
         }
+        .or_else(|| self.hold(&task.id().run, job))
     }
 
     fn decline(&mut self, task: &Task, reason: String) -> State {
@@ -337,7 +361,8 @@ impl Context {
         let same = |task: &&TaskId| {
             task.run == newest.run && task.round == newest.round && task.attempt < newest.attempt
         };
-        let Some(old) = self.ready.keys().rfind(same).filter(|old| old.attempt > 0).cloned() else { return };
+        let trained = |old: &&TaskId| !old.is_evaluation() && !newest.is_evaluation();
+        let Some(old) = self.ready.keys().rfind(same).filter(trained).cloned() else { return };
         if self.ready.get(&old).is_some_and(|update| self.was_released(update)) {
             return;
         }

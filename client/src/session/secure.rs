@@ -19,6 +19,7 @@ use sheaf_common::secagg::record::{BadRecord, History};
 use sheaf_common::secagg::transcript::Digest;
 use sheaf_common::wire;
 
+use super::standby::Gate;
 use super::{Context, Effect, State, Task, Uploading};
 use crate::config::Policy;
 
@@ -33,6 +34,8 @@ pub struct Trust {
     pub federation: Federation,
     /// Its own rules.
     pub policy: Policy,
+    /// What its people, its clock and its trust in certificates say of a run.
+    pub gate: Box<dyn Gate + Send>,
     /// Fresh random bytes for each attempt.
     pub entropy: Box<dyn FnMut() -> [u8; 32] + Send>,
 }
@@ -69,6 +72,11 @@ struct Attempt {
 impl Memory {
     fn released_with(&self, content: BlobId) -> Option<Digest> {
         self.released.iter().rev().find(|(released, _)| *released == content).map(|(_, with)| *with)
+    }
+
+    /// The masked vector of the attempt in hand.
+    pub(crate) fn masked(&self) -> Option<BlobId> {
+        self.attempt.as_ref()?.masked
     }
 
     /// Whether these global parameters are needed to check a sum.
@@ -121,13 +129,18 @@ impl Context {
             return Err(Refusal::Terms("task"));
         };
         let origin = job.origin();
-        // The evaluation of the final model comes after all attempts at its round.
-        let order = if task.attempt == 0 { (task.round + 1, 0) } else { (task.round, task.attempt) };
+        // The evaluation of the final model comes after all attempts at its round, the test after everything.
+        let order = match task.attempt {
+            TaskId::TEST => (u32::MAX, TaskId::TEST),
+            0 => (task.round + 1, 0),
+            attempt => (task.round, attempt),
+        };
         if self.memory.joined.get(&origin).is_some_and(|newest| *newest >= order) {
             return Err(Refusal::Replayed);
         }
         let content = content(update);
-        let previous = self.memory.histories.get(&origin).and_then(History::digest);
+        let known = self.memory.histories.get(&origin).filter(|_| !task.is_test());
+        let previous = known.and_then(History::digest);
         let expectation = Expectation {
             params: expected(&self.trust.federation, task, job, previous, &params)?,
             sites: job.spec.cohort.sites.clone(),
@@ -215,8 +228,8 @@ impl Context {
     /// Its secrets go; what checks the sum stays.
     fn end_attempt(&mut self) {
         let Some(Attempt { task, origin, client, masked, .. }) = self.memory.attempt.take() else { return };
-        // The final evaluation publishes no sum.
-        if let Some(witness) = client.witness().filter(|_| task.attempt > 0) {
+        // An evaluation publishes no sum.
+        if let Some(witness) = client.witness().filter(|_| !task.is_evaluation()) {
             self.memory.histories.entry(origin).or_default().took_part(witness);
         }
         if let Some(blob) = masked {
@@ -227,7 +240,8 @@ impl Context {
     /// Judges the record of the round before, which comes with a task; gives back what checks its sum.
     pub(super) fn judge(&mut self, task: &Task) -> Result<Option<Box<Witness>>, BadRecord> {
         let (id, job) = (task.id(), task.job());
-        if !is_secure(&job.spec) {
+        // What is tested is not trained on, and its record may be long past.
+        if !is_secure(&job.spec) || id.is_test() {
             return Ok(None);
         }
         // What is left of an older attempt in this run tells whether we took part in the round before.
@@ -294,7 +308,7 @@ fn expected(
     let SecureAggregation::Required(spec) = job.spec.secure_aggregation else {
         return Err(Refusal::Terms("secure_aggregation"));
     };
-    let layout = if task.attempt == 0 { Layout::of_evaluation(job) } else { Layout::of_round(job) };
+    let layout = if task.is_evaluation() { Layout::of_evaluation(job) } else { Layout::of_round(job) };
     Ok(RoundParams {
         federation: federation.clone(),
         task: task.clone(),

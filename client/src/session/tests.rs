@@ -1,10 +1,13 @@
 //! The session without a network: a task's life, and what a lost connection or a restart changes about it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use sheaf_common::blob::BlobId;
 use sheaf_common::params::ParamSpec;
 use sheaf_common::run::RunSpec;
 
-use sheaf_common::id::ClientId;
+use sheaf_common::id::{ClientId, Name};
 use sheaf_common::secagg::client::Party;
 use sheaf_common::secagg::message::Signature;
 use sheaf_common::time::Timestamp;
@@ -20,8 +23,8 @@ impl Party for Loner {
         &self.0
     }
 
-    fn certificate(&self) -> &[u8] {
-        b"certificate"
+    fn certificate(&self) -> Vec<u8> {
+        b"certificate".to_vec()
     }
 
     fn sign(&self, _message: &[u8]) -> Result<Signature, String> {
@@ -37,15 +40,33 @@ impl Party for Loner {
     }
 }
 
+/// A site where everybody believes everybody, at all hours.
+struct Open;
+
+impl Gate for Open {
+    fn author(&self, _job: &Job) -> Result<Name, String> {
+        Ok("ada".parse().unwrap())
+    }
+
+    fn hold(&self, _run: &RunId, _job: &Job, _author: &Name) -> Option<String> {
+        None
+    }
+}
+
 /// A site that agrees to runs without encryption.
 fn session<const N: usize>(ready: [Update; N]) -> Session {
     with_policy(ready, Policy { require_secure_aggregation: false, ..Policy::default() })
 }
 
 fn with_policy<const N: usize>(ready: [Update; N], policy: Policy) -> Session {
+    with_gate(ready, policy, Box::new(Open))
+}
+
+fn with_gate<const N: usize>(ready: [Update; N], policy: Policy, gate: Box<dyn Gate + Send>) -> Session {
     let trust = Trust {
         party: Box::new(Loner("a".parse().unwrap())),
         federation: "test".parse().unwrap(),
+        gate,
         policy,
         entropy: Box::new(|| [7; 32]),
     };
@@ -85,6 +106,7 @@ fn job() -> Job {
         params: ParamSpec::default(),
         global: BlobId::of(b"global"),
         submitted_at: Timestamp(0),
+        author: None,
     }
 }
 
@@ -299,8 +321,8 @@ leave_out = "{site}"
 
 #[test]
 fn a_site_that_is_left_out_does_not_train_and_is_evaluated_alone_only_if_it_says_so() {
-    let declined = |policy: Policy, message: ServerMessage| {
-        let effects = feed(&mut with_policy([], policy), [Input::Connected, Input::Message(message)]);
+    let declined = |policy: &Policy, message: ServerMessage| {
+        let effects = feed(&mut with_policy([], policy.clone()), [Input::Connected, Input::Message(message)]);
         effects.into_iter().find_map(|effect| {
             if let Effect::Say(SiteMessage::Declined { reason, .. }) = effect { Some(reason) } else { None }
         })
@@ -315,12 +337,84 @@ fn a_site_that_is_left_out_does_not_train_and_is_evaluated_alone_only_if_it_says
             ServerMessage::Evaluate(Box::new(EvaluateTask { id: id(0, 0), job, record: None }))
         };
         let closed = Policy { require_secure_aggregation: false, ..Policy::default() };
-        let open = Policy { own_metrics: true, ..closed };
-        let said = declined(open, train("a")).unwrap();
+        let open = Policy { own_metrics: true, ..closed.clone() };
+        let said = declined(&open, train("a")).unwrap();
         assert_eq!(said, "the run leaves this site out, and so it does not train");
-        assert_eq!(declined(open, train("b")), None);
-        let said = declined(closed, evaluate("a")).unwrap();
+        assert_eq!(declined(&open, train("b")), None);
+        let said = declined(&closed, evaluate("a")).unwrap();
         assert!(said.contains("it must set policy.own_metrics = true in its site.toml"), "{said}");
-        assert_eq!(declined(open, evaluate("a")), None);
+        assert_eq!(declined(&open, evaluate("a")), None);
     }
+}
+
+/// A site whose people say no for as long as they are told to.
+struct Closed(Arc<AtomicBool>);
+
+impl Gate for Closed {
+    fn author(&self, _job: &Job) -> Result<Name, String> {
+        Ok("ada".parse().unwrap())
+    }
+
+    fn hold(&self, _run: &RunId, _job: &Job, _author: &Name) -> Option<String> {
+        self.0.load(Ordering::Relaxed).then(|| "not now".to_owned())
+    }
+}
+
+fn standby(held: Option<&str>) -> Effect {
+    Effect::Say(SiteMessage::Standby { run: "toy".parse().unwrap(), held: held.map(str::to_owned) })
+}
+
+fn announce() -> Input {
+    Input::Message(ServerMessage::Announce { run: "toy".parse().unwrap(), job: Box::new(job()) })
+}
+
+#[test]
+fn a_site_says_when_it_stands_by_and_only_when_that_changes() {
+    let closed = Arc::new(AtomicBool::new(true));
+    let policy = Policy { require_secure_aggregation: false, ..Policy::default() };
+    let mut session = with_gate([], policy, Box::new(Closed(closed.clone())));
+    assert_eq!(feed(&mut session, [Input::Connected, announce()]), [standby(Some("not now"))]);
+    assert_eq!(feed(&mut session, [Input::Reconsider]), []);
+    let declined = SiteMessage::Declined { task: id(1, 1), reason: "not now".into() };
+    assert_eq!(
+        feed(&mut session, [Input::Message(train(1, 1))]),
+        [Effect::Say(declined)],
+        "whoever asks all the same"
+    );
+    closed.store(false, Ordering::Relaxed);
+    assert_eq!(feed(&mut session, [Input::Reconsider]), [standby(None)]);
+    assert_eq!(feed(&mut session, [Input::Message(train(1, 1))]), [fetch(task(1, 1))]);
+    closed.store(true, Ordering::Relaxed);
+    assert_eq!(feed(&mut session, [Input::Reconsider]), [], "what is begun is brought to its end");
+    let over = Input::Message(ServerMessage::Over(id(1, 1)));
+    assert_eq!(feed(&mut session, [over, Input::Reconsider]).last(), Some(&standby(Some("not now"))));
+    assert_eq!(feed(&mut session, [Input::Disconnected, Input::Reconsider]), [], "nobody listens");
+}
+
+#[test]
+fn what_the_policy_refuses_is_declined_and_not_held() {
+    let mut session = with_gate([], Policy::default(), Box::new(Closed(Arc::new(AtomicBool::new(true)))));
+    assert_eq!(feed(&mut session, [Input::Connected, announce()]), [standby(None)]);
+}
+
+/// A site that believes no operator.
+struct Doubtful;
+
+impl Gate for Doubtful {
+    fn author(&self, _job: &Job) -> Result<Name, String> {
+        Err("forged".into())
+    }
+
+    fn hold(&self, _run: &RunId, _job: &Job, _author: &Name) -> Option<String> {
+        None
+    }
+}
+
+#[test]
+fn a_run_that_no_operator_asked_for_is_declined() {
+    let policy = Policy { require_secure_aggregation: false, ..Policy::default() };
+    let mut session = with_gate([], policy, Box::new(Doubtful));
+    let reason = "no operator of the federation asked for this run: forged".to_owned();
+    let declined = Effect::Say(SiteMessage::Declined { task: id(1, 1), reason });
+    assert_eq!(feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]), [declined]);
 }

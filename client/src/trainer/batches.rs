@@ -4,11 +4,13 @@
 //! tried again draws the same batches.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use sheaf_common::run::{LocalWork, Per, Sampling, Training};
 use sheaf_common::seed;
+use sheaf_common::status::{Phase, Progress};
 
 use super::Round;
 
@@ -82,6 +84,12 @@ impl Batches {
             Per::Round => training.schedule.factor(before, u64::from(round.of)),
         };
         training.learning_rate * factor
+    }
+
+    /// So many steps of the round are done.
+    pub(crate) fn progress(self, done: u64) -> Progress {
+        let steps_per_epoch = NonZeroU64::new(self.steps_per_epoch);
+        Progress { steps_per_epoch, ..Progress::new(Phase::Training, done, self.steps) }
     }
 
     /// Whether `step` (from 0) counts for the round's training loss: the last epoch's do.
@@ -171,6 +179,18 @@ mod tests {
         };
         assert_eq!(counted(LocalWork::Epochs(2)), [3, 4, 5]);
         assert_eq!(counted(LocalWork::Steps(2)), [0, 1]);
+    }
+
+    #[test]
+    fn progress_says_which_pass_is_in_hand() {
+        let epochs = |local, steps: &[u64]| {
+            let batches = Batches::new(&training(local), 10);
+            steps.iter().map(|done| batches.progress(*done).epoch()).collect::<Vec<_>>()
+        };
+        let of_three = |epoch| Some((epoch, 3));
+        assert_eq!(epochs(LocalWork::Epochs(3), &[0, 2, 3, 8, 9]), [1, 1, 2, 3, 3].map(of_three));
+        assert_eq!(epochs(LocalWork::Steps(7), &[0, 3, 7]), [1, 2, 3].map(of_three));
+        assert_eq!(epochs(LocalWork::Epochs(1), &[0, 3]), [None, None]);
     }
 
     #[test]

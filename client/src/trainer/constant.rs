@@ -3,7 +3,7 @@
 
 use sheaf_common::metrics::Counts;
 use sheaf_common::seed;
-use sheaf_common::status::Phase;
+use sheaf_common::status::{Phase, Progress};
 
 use super::{Round, TrainError, Trained, Trainer, Watch};
 
@@ -47,7 +47,7 @@ impl Trainer for ConstantTrainer {
             }
             chunk.iter_mut().for_each(|value| *value += self.step);
             done += chunk.len() as u64;
-            watch.progress(Phase::Training, done, total);
+            watch.progress(Progress::new(Phase::Training, done, total));
         }
         Ok(Trained { params, train_loss: 0.0 })
     }

@@ -9,8 +9,11 @@ pub mod open;
 pub mod softmax;
 pub mod torch;
 
+use std::collections::BTreeMap;
+
+use sheaf_common::blob::BlobId;
 use sheaf_common::metrics::Counts;
-use sheaf_common::status::Phase;
+use sheaf_common::status::Progress;
 
 /// Where a task is within its run: fixes the learning rate and the order of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,10 @@ pub struct Round {
     /// Rounds of the run.
     pub of: u32,
 }
+
+/// What a site keeps to itself of what training changes, by name: running statistics of batch normalisation, when the run
+/// says that they stay local.
+pub type Local = BTreeMap<String, Vec<f32>>;
 
 /// What training gave.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +55,12 @@ pub enum TrainError {
         /// The round.
         round: u32,
     },
+    /// The model is a program that the site does not run.
+    #[error(
+        "this site runs no TorchScript module that it does not know: when somebody there trusts what it does, they add \
+         \"{0}\" to policy.torchscript in its site.toml"
+    )]
+    Unlisted(BlobId),
     /// Everything else, as a sentence.
     #[error("{0}")]
     Failed(String),
@@ -57,7 +70,7 @@ impl TrainError {
     /// One sentence for the operator, without a path of the site's or a value of its data.
     pub fn for_operator(&self) -> String {
         match self {
-            Self::Cancelled | Self::Diverged { .. } => self.to_string(),
+            Self::Cancelled | Self::Diverged { .. } | Self::Unlisted(_) => self.to_string(),
             Self::Failed(_) => "the site could not train; its log says why".to_owned(),
         }
     }
@@ -65,8 +78,8 @@ impl TrainError {
 
 /// Whoever waits for the trainer: is told how far it is and may call it off.
 pub trait Watch {
-    /// `done` of `total` steps of `phase`.
-    fn progress(&self, phase: Phase, done: u64, total: u64);
+    /// So much is done; nobody here knows how long the rest will take.
+    fn progress(&self, progress: Progress);
     /// Whether to give up at the next step.
     fn is_cancelled(&self) -> bool;
 }
@@ -76,7 +89,7 @@ pub trait Watch {
 pub struct Unwatched;
 
 impl Watch for Unwatched {
-    fn progress(&self, _phase: Phase, _done: u64, _total: u64) {}
+    fn progress(&self, _progress: Progress) {}
 
     fn is_cancelled(&self) -> bool {
         false
@@ -93,4 +106,14 @@ pub trait Trainer: Send {
 
     /// The model with `params` on the site's validation split; `None` when it has none.
     fn evaluate(&mut self, params: &[f32], watch: &dyn Watch) -> Result<Option<Counts>, TrainError>;
+
+    /// What the site keeps to itself, as the last training left it.
+    fn local(&self) -> Result<Local, TrainError> {
+        Ok(Local::new())
+    }
+
+    /// Goes on with what the site has kept to itself; what is not there begins as in the imported model.
+    fn set_local(&mut self, _kept: &Local) -> Result<(), TrainError> {
+        Ok(())
+    }
 }

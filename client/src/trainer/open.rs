@@ -12,8 +12,8 @@ use super::constant::ConstantTrainer;
 use super::softmax::SoftmaxTrainer;
 use super::torch::TorchTrainer;
 use super::{TrainError, Trainer};
-use crate::config::DatasetConfig;
-use crate::data::{self, ContractError, Dataset, Inputs, Split, Targets};
+use crate::config::{DatasetConfig, Policy};
+use crate::data::{self, ContractError, Dataset, Inputs, Parts, Split, Targets};
 use crate::device::{self, DeviceChoice, DeviceError};
 
 /// A site cannot do a job. `Display` is for the site's own log and may hold a value of its data.
@@ -66,8 +66,23 @@ pub fn open(
     datasets: &BTreeMap<String, DatasetConfig>,
     site_label: &str,
     device: DeviceChoice,
+    policy: &Policy,
 ) -> Result<Box<dyn Trainer>, OpenError> {
-    on_split(job, model_dir, load_split(job, model_dir, datasets, site_label)?, site_label, device)
+    on_split(job, model_dir, load_split(job, model_dir, datasets, site_label)?, site_label, device, policy)
+}
+
+/// The same, to evaluate on the site's test split and to train on nothing.
+pub fn open_test(
+    job: &Job,
+    model_dir: Option<&Path>,
+    datasets: &BTreeMap<String, DatasetConfig>,
+    site_label: &str,
+    device: DeviceChoice,
+    policy: &Policy,
+) -> Result<Box<dyn Trainer>, OpenError> {
+    let Parts { rest, test, .. } = load_parts(job, model_dir, datasets, site_label)?;
+    let split = Split { train: rest.empty_like(), validation: test };
+    on_split(job, model_dir, split, site_label, device, policy)
 }
 
 /// The site's data for `job`, divided as it is in every round. A site that the run leaves out trains on none of it.
@@ -78,17 +93,12 @@ pub fn load_split(
     site_label: &str,
 ) -> Result<Split, OpenError> {
     let spec = &job.spec;
-    let (dataset, groups) = match datasets.get(&spec.task.dataset) {
-        Some(config) if spec.task.input != TaskInput::Nothing => {
-            data::load_grouped(config, &spec.task.dataset, &sized(&spec.task, model_dir))?
-        }
-        Some(_) | None => (load(job, model_dir, datasets)?, None),
-    };
+    let Parts { rest, groups, .. } = load_parts(job, model_dir, datasets, site_label)?;
     if spec.validation.leaves_out(site_label) {
-        return Ok(Split { train: dataset.empty_like(), validation: dataset });
+        return Ok(Split { train: rest.empty_like(), validation: rest });
     }
     let held_out = spec.validation.held_out;
-    let mut split = data::split(dataset, groups.as_deref(), held_out, spec.seed, site_label);
+    let mut split = data::split(rest, groups.as_deref(), held_out, spec.seed, site_label);
     if let Some(most) = spec.training.max_examples_per_class {
         split.train = data::few(split.train, most as usize, spec.seed, site_label);
     }
@@ -96,6 +106,22 @@ pub fn load_split(
         return Err(OpenError::NoExamples(spec.task.dataset.clone()));
     }
     Ok(split)
+}
+
+fn load_parts(
+    job: &Job,
+    model_dir: Option<&Path>,
+    datasets: &BTreeMap<String, DatasetConfig>,
+    site_label: &str,
+) -> Result<Parts, OpenError> {
+    let spec = &job.spec;
+    let (dataset, groups) = match datasets.get(&spec.task.dataset) {
+        Some(config) if spec.task.input != TaskInput::Nothing => {
+            data::load_grouped(config, &spec.task.dataset, &sized(&spec.task, model_dir))?
+        }
+        Some(_) | None => (load(job, model_dir, datasets)?, None),
+    };
+    Ok(data::hold_out_test(dataset, groups, spec.validation.test_split, spec.seed, site_label))
 }
 
 /// The site's data for `job`, whole. A job without data needs no data set.
@@ -133,9 +159,8 @@ fn sized(task: &Task, model_dir: Option<&Path>) -> Task {
     let mut task = task.clone();
     if let (TaskInput::Image { size: size @ None, .. }, Some(folder)) = (&mut task.input, model_dir) {
         let json = std::fs::read(folder.join(CONFIG_FILE)).ok();
-        if let Some(Ok(ModelConfig::Image(image))) = json.map(|json| ModelConfig::parse(&json)) {
-            *size = u32::try_from(image.image_size).ok();
-        }
+        let config = json.and_then(|json| ModelConfig::parse(&json).ok());
+        *size = config.and_then(|config| config.image_size()).and_then(|size| u32::try_from(size).ok());
     }
     task
 }
@@ -152,12 +177,15 @@ pub fn on_split(
     split: Split,
     site_label: &str,
     device: DeviceChoice,
+    policy: &Policy,
 ) -> Result<Box<dyn Trainer>, OpenError> {
     Ok(match &job.spec.model.source {
         ModelSource::Fresh(Architecture::Constant(_)) => Box::new(ConstantTrainer::new(site_label)),
         ModelSource::Fresh(Architecture::Softmax) => Box::new(SoftmaxTrainer::open(job, site_label, split)?),
         ModelSource::Fresh(Architecture::Mlp(_)) | ModelSource::Imported(_) => {
-            Box::new(TorchTrainer::open(job, model_dir, site_label, split, device::resolve(device)?)?)
+            let device = device::resolve(device::for_run(device, &job.spec.training))?;
+            let allowed = &policy.torchscript;
+            Box::new(TorchTrainer::open_allowing(job, model_dir, site_label, split, device, allowed)?)
         }
     })
 }

@@ -63,6 +63,11 @@ pub enum Occurs {
     Freely,
 }
 
+/// What a survey calls values that are none of the categories.
+const OTHER: &str = "(other)";
+/// What a survey calls whatever a hashed column holds.
+const ANY: &str = "(any value)";
+
 /// How a number is standardised: `(value - mean) / std`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
@@ -98,7 +103,12 @@ fn surveyed(task: &Task) -> Vec<Asked> {
     let features = features.iter().map(|feature| {
         let asks = match &feature.kind {
             FeatureKind::Numeric { mean, std } => Asks::Number(Scale { mean: *mean, std: *std }),
-            FeatureKind::Categorical { categories } => words(categories, Occurs::AtMostOnce),
+            FeatureKind::Categorical { categories, other } => {
+                let others = other.then(|| OTHER.to_owned());
+                let named: Vec<String> = categories.iter().cloned().chain(others).collect();
+                words(&named, Occurs::AtMostOnce)
+            }
+            FeatureKind::Hashed { .. } => words(&[ANY.to_owned()], Occurs::AtMostOnce),
         };
         Asked { column: feature.column.clone(), asks }
     });

@@ -7,13 +7,15 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::message::ExportPlan;
+use crate::model::config::ModelConfig;
 use crate::run::{
-    Architecture, GraphKind, ModelSource, RunSpec, SecAggSpec, SecureAggregation, Target, TaskInput,
+    Architecture, BatchNorm, GraphKind, ModelSource, RunSpec, SecAggSpec, SecureAggregation, Target,
+    TaskInput,
 };
 use crate::status::{Answer, RoundOutcome, RoundRecord, RunStatus};
 
-/// The card of the exported model, in Markdown.
-pub fn card(plan: &ExportPlan) -> String {
+/// The card of the exported model, in Markdown. `config` is the imported model's, `None` for a fresh one.
+pub fn card(plan: &ExportPlan, config: Option<&ModelConfig>) -> String {
     let spec = &plan.job.spec;
     [
         front_matter(spec),
@@ -21,7 +23,7 @@ pub fn card(plan: &ExportPlan) -> String {
         about(plan),
         privacy(spec),
         metrics::section(plan),
-        usage::usage(spec),
+        usage::usage(spec, config),
     ]
     .join("\n")
 }
@@ -68,6 +70,14 @@ fn about(plan: &ExportPlan) -> String {
     };
     line("Base", base);
     line("Trained", format!("{trained}, {} values", plan.job.params.numel()));
+    if spec.model.batch_norm == BatchNorm::Local {
+        line(
+            "Batch normalisation",
+            "every site kept the means and variances that it counted; here are those of the pretrained model, so count \
+             them anew on your data before you rely on it"
+                .into(),
+        );
+    }
     match &spec.task.target {
         Target::Label { .. } => line("Labels", labels.join(", ")),
         Target::Labels { .. } => line("Labels", format!("any of {}", labels.join(", "))),

@@ -2,6 +2,8 @@
 
 mod decoder;
 mod encoder;
+mod script;
+mod vit;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -15,9 +17,13 @@ use super::vision::Image;
 use super::weights::{BadWeights, Weights};
 use decoder::{Gpt2Json, LlamaJson};
 use encoder::{BertJson, DistilBertJson};
+use script::ScriptJson;
+use vit::VitJson;
 
 pub use decoder::{Gpt2Config, LlamaConfig};
 pub use encoder::EncoderConfig;
+pub use script::{ScriptConfig, ScriptInput};
+pub use vit::{is_vit, with_pixels};
 
 /// Longest `config.json`, in bytes.
 pub const CONFIG_MAX: u64 = 1 << 20;
@@ -33,8 +39,10 @@ pub enum ModelConfig {
     Llama(LlamaConfig),
     /// A multi-layer perceptron exported by Sheaf.
     Mlp(MlpConfig),
-    /// An image classifier under torchvision's or timm's names.
+    /// An image classifier under torchvision's, timm's or Hugging Face's names.
     Image(Image),
+    /// A TorchScript module.
+    Script(ScriptConfig),
 }
 
 /// A multi-layer perceptron with ReLU between its layers.
@@ -78,9 +86,11 @@ impl ModelConfig {
             Some("torchvision_resnet" | "timm_efficientnet_lite" | "timm_vit") => {
                 read::<Image>(config_json)?.checked().map(Self::Image)
             }
+            Some("vit") => read::<VitJson>(config_json)?.checked().map(Self::Image),
+            Some("torchscript") => read::<ScriptJson>(config_json)?.checked().map(Self::Script),
             Some(other) => bad(format!(
-                "`model_type` is `{}`; Sheaf trains {}, \"gpt2\", \"llama\", its own \"mlp\", and image classifiers imported \
-                 with --kind",
+                "`model_type` is `{}`; Sheaf trains {}, \"gpt2\", \"llama\", \"vit\", its own \"mlp\", and image classifiers and \
+                 TorchScript modules imported with --kind",
                 shown(other),
                 Family::ALL.map(|family| format!("\"{}\"", family.model_type())).join(", ")
             )),
@@ -99,6 +109,7 @@ impl ModelConfig {
             Self::Llama(_) => "llama",
             Self::Mlp(_) => "mlp",
             Self::Image(image) => image.architecture.model_type(),
+            Self::Script(_) => "torchscript",
         }
     }
 
@@ -109,12 +120,15 @@ impl ModelConfig {
             Self::Gpt2(_) | Self::Llama(_) => &[],
             Self::Mlp(mlp) => &mlp.labels,
             Self::Image(image) => &image.labels,
+            Self::Script(script) => &script.labels,
         }
     }
 
     /// Whether the head that the weights may bring gives what `task` learns.
     pub fn has_head_for(&self, task: &Task) -> bool {
         match (&task.target, self) {
+            // It has no other, and a run that means something else by it is refused.
+            (_, Self::Script(_)) => true,
             (Target::Number(number), Self::Mlp(mlp)) => mlp.number.as_ref() == Some(number),
             // A head of another number of Hugging Face's has no name that tells.
             (Target::Number(_) | Target::NextToken { .. } | Target::Nothing, _) => false,
@@ -126,7 +140,7 @@ impl ModelConfig {
     pub fn reads_text(&self) -> bool {
         match self {
             Self::Encoder(_) | Self::Gpt2(_) | Self::Llama(_) => true,
-            Self::Mlp(_) | Self::Image(_) => false,
+            Self::Mlp(_) | Self::Image(_) | Self::Script(_) => false,
         }
     }
 
@@ -134,17 +148,27 @@ impl ModelConfig {
     pub fn is_decoder(&self) -> bool {
         match self {
             Self::Gpt2(_) | Self::Llama(_) => true,
-            Self::Encoder(_) | Self::Mlp(_) | Self::Image(_) => false,
+            Self::Encoder(_) | Self::Mlp(_) | Self::Image(_) | Self::Script(_) => false,
         }
     }
 
-    /// The dense layers that PEFT puts adapters on when a run names none.
+    /// Side of the images that it was made for, in pixels, if it takes images.
+    pub fn image_size(&self) -> Option<u64> {
+        match self {
+            Self::Image(image) => Some(image.image_size),
+            Self::Script(ScriptConfig { input: ScriptInput::Image { size, .. }, .. }) => Some(*size),
+            Self::Encoder(_) | Self::Gpt2(_) | Self::Llama(_) | Self::Mlp(_) | Self::Script(_) => None,
+        }
+    }
+
+    /// The dense layers that adapters are put on when a run names none: where PEFT knows the model, those that it takes.
     pub fn lora_targets(&self) -> &'static [&'static str] {
         match self {
             Self::Encoder(encoder) => encoder.family.layout().lora_targets,
             Self::Gpt2(_) => &["c_attn"],
             Self::Llama(_) => &["q_proj", "v_proj"],
-            Self::Mlp(_) | Self::Image(_) => &[],
+            Self::Image(image) => image.architecture.lora_targets(),
+            Self::Mlp(_) | Self::Script(_) => &[],
         }
     }
 
@@ -157,6 +181,7 @@ impl ModelConfig {
             Self::Llama(llama) => tensors::llama(llama),
             Self::Mlp(mlp) => tensors::mlp(mlp.num_inputs(), &mlp.hidden, mlp.num_outputs()),
             Self::Image(image) => image.architecture.tensors(None),
+            Self::Script(script) => script.blocks(),
         };
         blocks.all().try_for_each(|tensor| weights.require(&tensor.name, &tensor.shape).map(|_| ()))
     }

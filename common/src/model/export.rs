@@ -1,4 +1,4 @@
-//! A trained model as a folder again. A text model is written so that Hugging Face `transformers` opens it,
+//! A trained model as a folder again. A model of Hugging Face's is written so that `transformers` opens it,
 //! as `BertForSequenceClassification` or as a bare `BertModel`, for instance; a tabular one so that Sheaf imports it again.
 //!
 //! The weights are described, not written: a header and a list of pieces to copy, so that the caller streams
@@ -19,6 +19,7 @@ use super::features::{FeatureJson, NumberJson};
 use super::lora::{self, factor_names, transposed};
 use super::plan::{PlanError, blocks};
 use super::tensors;
+use super::vision::is_variance;
 use super::weights::{BadWeights, Weights, f32_header};
 
 /// Values of a weight that are merged at a time.
@@ -42,6 +43,9 @@ pub enum ExportError {
     /// The run trained no adapters.
     #[error("the run has no adapters: leave out --adapter to write the whole model")]
     NoAdapters,
+    /// Adapters of a model of images.
+    #[error("adapters alone are written of text models only: leave out --adapter to write the whole model")]
+    ImageAdapters,
     /// The imported `config.json` cannot be changed.
     #[error("the model cannot be exported: the imported config.json is no JSON object")]
     Config,
@@ -77,6 +81,12 @@ impl WeightsPlan {
         for piece in &self.pieces {
             let copied = match *piece {
                 Piece::Global { offset, bytes } => copy(global, offset, bytes, out)?,
+                Piece::Variance { offset, bytes } => {
+                    let values = read(global, (offset, bytes))?;
+                    let values: Vec<f32> = values.into_iter().map(|value| value.max(0.0)).collect();
+                    out.write_all(&to_bytes(&values))?;
+                    values.len() as u64 * VALUE_BYTES
+                }
                 Piece::Base { offset, bytes } => copy(some(&mut base)?, offset, bytes, out)?,
                 Piece::Merged { offset, bytes, factors, inputs_first } => {
                     let lora =
@@ -157,6 +167,13 @@ pub enum Piece {
         /// How many.
         bytes: u64,
     },
+    /// Variances from the blob of the global parameters, of which one that rounding left below 0 is 0.
+    Variance {
+        /// Where they start.
+        offset: u64,
+        /// How many.
+        bytes: u64,
+    },
     /// A weight with its adapter merged into it ([`crate::run::Lora::merge`]).
     Merged {
         /// Where the weight starts in the imported `model.safetensors`.
@@ -174,7 +191,10 @@ impl Piece {
     /// How many bytes.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Base { bytes, .. } | Self::Global { bytes, .. } | Self::Merged { bytes, .. } => *bytes,
+            Self::Base { bytes, .. }
+            | Self::Global { bytes, .. }
+            | Self::Variance { bytes, .. }
+            | Self::Merged { bytes, .. } => *bytes,
         }
     }
 }
@@ -198,6 +218,10 @@ pub fn export_config(plan: &ExportPlan, base: Option<&[u8]>) -> Result<Vec<u8>, 
             config.extend(text_keys(spec, family));
         }
         TaskInput::Table { .. } => config.extend(table_keys(spec)),
+        // Hugging Face's, which take images of one size.
+        TaskInput::Image { .. } if config.get("model_type").and_then(Value::as_str) == Some("vit") => {
+            config.extend(head_keys(spec, "ViTForImageClassification"));
+        }
         TaskInput::Image { size, .. } => {
             config.insert("labels".into(), json!(spec.task.labels()));
             if let Some(size) = size {
@@ -229,6 +253,13 @@ fn text_keys(spec: &RunSpec, family: Option<Family>) -> Map<String, Value> {
     let Some(family) = family else {
         return owned(vec![("torch_dtype", json!("float32"))]);
     };
+    let mut keys = head_keys(spec, family.architecture());
+    keys.insert(family.layout().dropout_key.into(), json!(spec.model.dropout));
+    keys
+}
+
+/// The head's class, its task and its labels, as `transformers` reads them.
+fn head_keys(spec: &RunSpec, architecture: &str) -> Map<String, Value> {
     let problem = match &spec.task.target {
         Target::Number(_) => "regression",
         Target::Labels { .. } => "multi_label_classification",
@@ -246,9 +277,8 @@ fn text_keys(spec: &RunSpec, family: Option<Family>) -> Map<String, Value> {
     let id2label: Map<_, _> = names().map(|(id, name)| (id.to_string(), json!(name))).collect();
     let label2id: Map<_, _> = names().map(|(id, name)| ((*name).to_owned(), json!(id))).collect();
     owned(vec![
-        ("architectures", json!([family.architecture()])),
+        ("architectures", json!([architecture])),
         ("problem_type", json!(problem)),
-        (family.layout().dropout_key, json!(spec.model.dropout)),
         ("id2label", Value::Object(id2label)),
         ("label2id", Value::Object(label2id)),
         ("torch_dtype", json!("float32")),
@@ -343,6 +373,9 @@ pub fn export_adapter(
     {
         return Err(ExportError::HalfHead(hidden.name));
     }
+    if matches!(model, ModelConfig::Image(_)) {
+        return Err(ExportError::ImageAdapters);
+    }
     let is_decoder = model.is_decoder();
     let params = &plan.job.params;
     // By their whole names: other layers and other parts of the model have modules of the same last names.
@@ -353,8 +386,9 @@ pub fn export_adapter(
         .map(|name| exported_name(config, name))
         .collect();
     // The modules of the head, whole: `classifier`, and where it is trained `pre_classifier`.
-    let head = params.tensors.iter().filter(|tensor| lora::is_a(&tensor.name).is_none());
-    let head: BTreeSet<&str> = head.filter_map(|tensor| tensor.name.split('.').next()).collect();
+    let blocks = blocks(spec, config)?;
+    let head: BTreeSet<&str> =
+        blocks.head.iter().filter_map(|tensor| tensor.name.split('.').next()).collect();
     let modules_to_save = if is_decoder { Value::Null } else { json!(head) };
     let adapter_config = json!({
         "peft_type": "LORA",
@@ -362,8 +396,8 @@ pub fn export_adapter(
         "base_model_name_or_path": base,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
+        "lora_dropout": lora.dropout,
+        "bias": lora.bias.name(),
         "fan_in_fan_out": matches!(model, ModelConfig::Gpt2(_)),
         "inference_mode": true,
         "modules_to_save": modules_to_save,
@@ -371,7 +405,16 @@ pub fn export_adapter(
     });
     let mut bytes = serde_json::to_vec_pretty(&adapter_config).map_err(|_| ExportError::Config)?;
     bytes.push(b'\n');
-    let header = header(&params.tensors, |name| format!("base_model.model.{}", exported_name(config, name)));
+    let header = header(&params.tensors, |name| {
+        let exported = exported_name(config, name);
+        // What an adapter is put on is a part of the layer that PEFT puts in its place.
+        let exported =
+            match exported.strip_suffix(".bias").filter(|layer| adapted.iter().any(|it| it == layer)) {
+                Some(layer) => format!("{layer}.base_layer.bias"),
+                None => exported,
+            };
+        format!("base_model.model.{exported}")
+    });
     let pieces = vec![Piece::Global { offset: 0, bytes: params.bytes() }];
     Ok((bytes, WeightsPlan { header, pieces, lora: None }))
 }
@@ -415,7 +458,10 @@ fn piece(
         None
     };
     if let Some((_, (offset, bytes))) = trained(&tensor.name).filter(|(found, _)| *found == tensor) {
-        return Ok(Piece::Global { offset, bytes });
+        return Ok(match is_variance(&tensor.name) {
+            true => Piece::Variance { offset, bytes },
+            false => Piece::Global { offset, bytes },
+        });
     }
     let base = base.ok_or_else(|| BadWeights::Missing(tensor.name.clone()))?;
     let stored = base.require(&tensor.name, &tensor.shape)?;
@@ -430,12 +476,16 @@ fn piece(
 /// What is below a head has its family's prefix, as `bert.` or `transformer.`; `transformers` opens it as a bare encoder too.
 fn exported_name(config: Option<&ModelConfig>, name: &str) -> String {
     match config {
+        Some(ModelConfig::Image(image)) => match image.architecture.hugging_face() {
+            Some(layout) if !name.starts_with(layout.head) => format!("{}{name}", layout.prefix),
+            Some(_) | None => name.to_owned(),
+        },
         Some(ModelConfig::Encoder(encoder)) => {
             let layout = encoder.family.layout();
             if layout.is_head(name) { name.to_owned() } else { format!("{}{name}", layout.prefix) }
         }
         Some(ModelConfig::Gpt2(_)) if !name.starts_with("lm_head.") => format!("transformer.{name}"),
-        Some(ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_) | ModelConfig::Image(_))
+        Some(ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_) | ModelConfig::Script(_))
         | None => name.to_owned(),
     }
 }

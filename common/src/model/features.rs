@@ -18,6 +18,10 @@ pub(super) struct FeatureJson {
     std: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     categories: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    other: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    buckets: Option<u32>,
     #[serde(default)]
     missing: Vec<String>,
 }
@@ -58,13 +62,25 @@ enum Kind {
 
 impl From<&Feature> for FeatureJson {
     fn from(feature: &Feature) -> Self {
-        let (kind, mean, std, categories) = match &feature.kind {
-            FeatureKind::Numeric { mean, std } => (Kind::Numeric, Some(*mean), Some(*std), None),
-            FeatureKind::Categorical { categories } => {
-                (Kind::Categorical, None, None, Some(categories.clone()))
-            }
+        let plain = Self {
+            column: feature.column.clone(),
+            kind: Kind::Categorical,
+            mean: None,
+            std: None,
+            categories: None,
+            other: false,
+            buckets: None,
+            missing: feature.missing.clone(),
         };
-        Self { column: feature.column.clone(), kind, mean, std, categories, missing: feature.missing.clone() }
+        match &feature.kind {
+            FeatureKind::Numeric { mean, std } => {
+                Self { kind: Kind::Numeric, mean: Some(*mean), std: Some(*std), ..plain }
+            }
+            FeatureKind::Categorical { categories, other } => {
+                Self { categories: Some(categories.clone()), other: *other, ..plain }
+            }
+            FeatureKind::Hashed { buckets } => Self { buckets: Some(*buckets), ..plain },
+        }
     }
 }
 
@@ -73,9 +89,10 @@ impl TryFrom<FeatureJson> for Feature {
 
     fn try_from(json: FeatureJson) -> Result<Self, String> {
         let column = json.column;
+        let hashed = (json.other, json.buckets);
         let kind = match (json.kind, json.mean, json.std, json.categories) {
             (Kind::Numeric, Some(mean), Some(std), None)
-                if mean.is_finite() && std.is_finite() && std > 0.0 =>
+                if mean.is_finite() && std.is_finite() && std > 0.0 && hashed == (false, None) =>
             {
                 FeatureKind::Numeric { mean, std }
             }
@@ -84,11 +101,20 @@ impl TryFrom<FeatureJson> for Feature {
                     "the numeric column `{column}` needs a finite `mean` and a `std` above 0, and no more"
                 ));
             }
-            (Kind::Categorical, None, None, Some(categories)) if !categories.is_empty() => {
-                FeatureKind::Categorical { categories }
+            (Kind::Categorical, None, None, Some(categories))
+                if !categories.is_empty() && json.buckets.is_none() =>
+            {
+                FeatureKind::Categorical { categories, other: json.other }
+            }
+            (Kind::Categorical, None, None, None)
+                if !json.other && json.buckets.is_some_and(|count| count > 0) =>
+            {
+                FeatureKind::Hashed { buckets: json.buckets.unwrap_or_default() }
             }
             (Kind::Categorical, ..) => {
-                return Err(format!("the categorical column `{column}` needs `categories`, and no more"));
+                return Err(format!(
+                    "the categorical column `{column}` needs `categories` or `buckets`, and no more"
+                ));
             }
         };
         Ok(Self { column, kind, missing: json.missing })
@@ -125,15 +151,24 @@ fn feature_differs(trained: &Feature, asked: &Feature) -> Option<String> {
                 )
             })
         }
-        (FeatureKind::Categorical { categories }, FeatureKind::Categorical { categories: others }) => {
-            (categories != others).then(|| {
+        (FeatureKind::Categorical { categories, other }, asked @ FeatureKind::Categorical { .. }) => {
+            (trained.kind != *asked).then(|| {
+                let other = if *other { " and other = true" } else { "" };
                 format!(
-                    "the model was trained with categories = {categories:?} for `{column}`; write the same"
+                    "the model was trained with categories = {categories:?}{other} for `{column}`; write the same"
                 )
             })
         }
-        (FeatureKind::Numeric { .. }, FeatureKind::Categorical { .. })
-        | (FeatureKind::Categorical { .. }, FeatureKind::Numeric { .. }) => Some(format!(
+        (FeatureKind::Hashed { buckets }, asked @ FeatureKind::Hashed { .. }) => {
+            (trained.kind != *asked).then(|| {
+                format!("the model was trained with buckets = {buckets} for `{column}`; write the same")
+            })
+        }
+        (FeatureKind::Categorical { .. }, FeatureKind::Hashed { .. })
+        | (FeatureKind::Hashed { .. }, FeatureKind::Categorical { .. }) => Some(format!(
+            "the column `{column}` has `categories` in one of model and run and `buckets` in the other"
+        )),
+        (FeatureKind::Numeric { .. }, _) | (_, FeatureKind::Numeric { .. }) => Some(format!(
             "the column `{column}` is numeric in one of model and run and categorical in the other"
         )),
     }

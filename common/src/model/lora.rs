@@ -91,10 +91,11 @@ impl Lora {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::LoraBias;
 
     #[test]
     fn merging_adds_the_product_of_the_factors_wherever_it_begins() {
-        let lora = Lora { rank: 2, alpha: 4.0, targets: Vec::new() };
+        let lora = Lora { rank: 2, alpha: 4.0, targets: Vec::new(), dropout: 0.0, bias: LoraBias::None };
         let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
         let b = [1.0, 0.5, -1.0, 2.0];
         let mut whole = [1.0; 6];

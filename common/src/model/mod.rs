@@ -33,12 +33,14 @@ use serde::{Deserialize, Serialize};
 use crate::blob::BlobId;
 
 pub use card::card;
-pub use config::{BadConfig, EncoderConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig};
+pub use config::{
+    BadConfig, EncoderConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ScriptConfig, ScriptInput,
+};
 pub use encoder::Family;
 pub use export::{ExportError, Piece, WeightsPlan, export_adapter, export_config, export_weights, grown};
 pub use initial::{Distribution, Initial, InitialError, initial};
 pub use manifest::{BadManifest, MANIFEST_MAX, Manifest, ManifestFile};
-pub use plan::{PlanError, blocks, phases, plan};
+pub use plan::{PlanError, blocks, local, phases, plan};
 pub use tensors::Blocks;
 pub use weights::{BadWeights, StoredTensor, Weights};
 
@@ -46,8 +48,12 @@ pub use weights::{BadWeights, StoredTensor, Weights};
 pub const CONFIG_FILE: &str = "config.json";
 /// The model's values in its folder.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// A TorchScript module in its folder: code and buffers; the values of its parameters are those of [`WEIGHTS_FILE`].
+pub const MODULE_FILE: &str = "model.pt";
 /// A text model's tokenizer in its folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// What an image model of Hugging Face's reads of pixels, in its folder.
+pub const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 /// The model's card in its folder.
 pub const CARD_FILE: &str = "README.md";
 

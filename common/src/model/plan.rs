@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use crate::config::Invalid;
 use crate::params::{NotGrowing, ParamSpec, ParamTensor, Phases};
 use crate::run::{
-    Architecture, BadPattern, Lora, ModelSource, RunSpec, Target, TaskInput, Trainable, trainable::compile,
+    Architecture, BadPattern, BatchNorm, Lora, LoraBias, ModelSource, RunSpec, Target, TaskInput, Trainable,
+    trainable::compile,
 };
 
-use super::config::{EncoderConfig, MlpConfig, ModelConfig};
+use super::config::{EncoderConfig, MlpConfig, ModelConfig, ScriptConfig, ScriptInput};
 use super::features::features_differ;
 use super::lora;
 use super::tensors::{self, Blocks};
-use super::vision::{Image, is_statistic};
+use super::vision::{Image, is_statistic, statistics_of};
 
 /// A run that does not fit its model: one sentence, with what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +81,14 @@ pub enum PlanError {
         /// What there is.
         known: String,
     },
+    /// Adapters for a model of convolutions, or of layers that nobody knows.
+    #[error("adapters are for dense layers, as text models and vision transformers have them: leave it out")]
+    NoDense,
+    /// Nothing is trained that counts.
+    #[error(
+        "no batch normalisation is trained, so there is nothing to count; leave it out, or train layers that have one"
+    )]
+    NoBatchNorm,
     /// A later phase does not fit the model.
     #[error("from round {round} on: {why}")]
     Phase {
@@ -91,6 +100,14 @@ pub enum PlanError {
     /// Later phases do not train more.
     #[error(transparent)]
     NotGrowing(#[from] NotGrowing),
+    /// Something that a TorchScript module does not have, or not so.
+    #[error("the TorchScript module {problem}")]
+    Script {
+        /// Where it is asked for.
+        key: &'static str,
+        /// What is wrong, and what to write instead.
+        problem: String,
+    },
     /// Columns other than those that the model was trained on.
     #[error("{0}")]
     Features(String),
@@ -108,7 +125,10 @@ impl PlanError {
                 "model.trainable"
             }
             Self::Target { .. } => "model.lora.targets",
+            Self::NoDense => "model.lora",
+            Self::NoBatchNorm => "model.batch_norm",
             Self::Phase { .. } | Self::NotGrowing(_) => "model.unfreeze",
+            Self::Script { key, .. } => key,
             Self::Features(_) => "task.features",
         };
         Invalid::new(key, self.to_string())
@@ -119,13 +139,32 @@ impl PlanError {
 pub fn phases(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Phases, PlanError> {
     let blocks = blocks(spec, config)?;
     let first = trained(spec, &spec.model.trainable, config, &blocks)?;
-    spec.model.unfreeze.iter().try_fold(Phases::from(first), |phases, (round, trainable)| {
+    let phases = spec.model.unfreeze.iter().try_fold(Phases::from(first), |phases, (round, trainable)| {
         let wrong = |why| PlanError::Phase { round: *round, why: Box::new(why) };
-        Ok(phases.then(*round, trained(spec, trainable, config, &blocks).map_err(wrong)?)?)
-    })
+        Ok::<_, PlanError>(phases.then(*round, trained(spec, trainable, config, &blocks).map_err(wrong)?)?)
+    })?;
+    let counts = !counted(&blocks, &phases.after(spec.rounds).tensors).is_empty();
+    if spec.model.batch_norm != BatchNorm::Frozen && !counts {
+        return Err(PlanError::NoBatchNorm);
+    }
+    Ok(phases)
 }
 
-/// The tensors that travel from the first round on, in the order of the model.
+/// What stays at a site of what it trains with `params`: the running statistics, when the run keeps them local.
+pub fn local(
+    spec: &RunSpec,
+    config: Option<&ModelConfig>,
+    params: &ParamSpec,
+) -> Result<ParamSpec, PlanError> {
+    let tensors = match spec.model.batch_norm {
+        BatchNorm::Local => counted(&blocks(spec, config)?, &params.tensors),
+        BatchNorm::Frozen | BatchNorm::Averaged => Vec::new(),
+    };
+    Ok(ParamSpec { tensors })
+}
+
+/// The tensors that travel from the first round on, in the order of the model; running statistics, when they are averaged,
+/// come behind all that a gradient moves.
 ///
 /// A BERT's pooler belongs to the encoder: with `pooling = "cls"` it is trained with its last layers, not with the
 /// head alone, and otherwise it is not part of the model.
@@ -140,11 +179,21 @@ fn trained(
     blocks: &Blocks,
 ) -> Result<ParamSpec, PlanError> {
     let chosen = chosen(trainable, blocks)?;
-    let tensors = match &spec.model.lora {
+    let mut tensors = match &spec.model.lora {
         Some(lora) => adapters(lora, &chosen, config, blocks)?,
         None => chosen.into_iter().cloned().collect(),
     };
+    if spec.model.batch_norm == BatchNorm::Averaged {
+        tensors.extend(counted(blocks, &tensors));
+    }
     Ok(ParamSpec { tensors })
+}
+
+/// The running statistics of the batch normalisations whose weights are among these tensors.
+fn counted(blocks: &Blocks, trained: &[ParamTensor]) -> Vec<ParamTensor> {
+    let weights = trained.iter().filter_map(|tensor| tensor.name.strip_suffix(".weight"));
+    let names: BTreeSet<String> = weights.flat_map(statistics_of).collect();
+    blocks.all().filter(|tensor| names.contains(&tensor.name)).cloned().collect()
 }
 
 /// The tensors that `trainable` speaks of, in the order of the model.
@@ -160,7 +209,7 @@ fn chosen<'a>(trainable: &Trainable, blocks: &'a Blocks) -> Result<Vec<&'a Param
         Trainable::All => blocks.all().collect(),
         Trainable::Matching(patterns) => matching(patterns, blocks)?,
     };
-    // What batch normalisation has counted stays as it was imported: no gradient changes it.
+    // No gradient changes what batch normalisation has counted.
     chosen.retain(|tensor| !is_statistic(&tensor.name));
     Ok(chosen)
 }
@@ -193,7 +242,8 @@ fn examples(blocks: &Blocks) -> String {
     names.join(", ")
 }
 
-/// The adapters of the chosen layers, then the head, if it is the task's; a language model's is pretrained.
+/// The adapters of the chosen layers and the biases that go with them, then the head, if it is the task's; a language
+/// model's is pretrained.
 fn adapters(
     spec: &Lora,
     chosen: &[&ParamTensor],
@@ -201,6 +251,9 @@ fn adapters(
     blocks: &Blocks,
 ) -> Result<Vec<ParamTensor>, PlanError> {
     let targets = lora::targets(spec, config);
+    if config.is_none_or(|config| config.lora_targets().is_empty()) {
+        return Err(PlanError::NoDense);
+    }
     let mut tensors = Vec::new();
     for target in &targets {
         let found = blocks.layers.iter().flatten().any(|tensor| lora::is_target(target, tensor));
@@ -211,12 +264,25 @@ fn adapters(
             return Err(PlanError::Target { target: target.clone(), known });
         }
     }
-    for tensor in blocks.layers.iter().flatten().filter(|tensor| chosen.contains(tensor)) {
-        if targets.iter().any(|target| lora::is_target(target, tensor)) {
+    let is_adapted = |tensor: &ParamTensor| targets.iter().any(|target| lora::is_target(target, tensor));
+    let adapted: Vec<&ParamTensor> =
+        blocks.layers.iter().flatten().filter(|tensor| is_adapted(tensor)).collect();
+    let is_trained = |bias: &ParamTensor| match (spec.bias, bias.name.strip_suffix(".bias")) {
+        (LoraBias::All, layer) => layer.is_some(),
+        (LoraBias::LoraOnly, Some(layer)) => {
+            adapted.iter().any(|weight| weight.name.strip_suffix(".weight") == Some(layer))
+        }
+        (LoraBias::LoraOnly, None) | (LoraBias::None, _) => false,
+    };
+    let has_own_head = !config.is_some_and(ModelConfig::is_decoder);
+    for tensor in chosen.iter().filter(|tensor| !has_own_head || !blocks.head.contains(tensor)) {
+        if adapted.contains(tensor) {
             tensors.extend(lora::adapter(spec, tensor, blocks.inputs_first));
+        } else if is_trained(tensor) {
+            tensors.push((*tensor).clone());
         }
     }
-    if !config.is_some_and(ModelConfig::is_decoder) {
+    if has_own_head {
         tensors.extend(blocks.head.iter().cloned());
     }
     Ok(tensors)
@@ -234,6 +300,7 @@ pub fn blocks(spec: &RunSpec, config: Option<&ModelConfig>) -> Result<Blocks, Pl
         }
         (ModelSource::Imported(_), Some(ModelConfig::Mlp(config))) => mlp_blocks(spec, config),
         (ModelSource::Imported(_), Some(ModelConfig::Image(image))) => image_blocks(spec, image),
+        (ModelSource::Imported(_), Some(ModelConfig::Script(script))) => script_blocks(spec, script),
         (ModelSource::Imported(name), None) => Err(PlanError::NoModel(name.clone())),
         (ModelSource::Fresh(architecture), _) => Ok(fresh_blocks(spec, architecture)),
     }
@@ -294,6 +361,63 @@ fn image_blocks(spec: &RunSpec, image: &Image) -> Result<Blocks, PlanError> {
         }
         Some(_) | None => Ok(image.architecture.tensors(Some(spec.task.num_outputs()))),
     }
+}
+
+fn script_blocks(spec: &RunSpec, script: &ScriptConfig) -> Result<Blocks, PlanError> {
+    let wrong = |key, problem| Err(PlanError::Script { key, problem });
+    match (&spec.task.input, &script.input) {
+        (TaskInput::Table { .. }, ScriptInput::Table { width }) if spec.task.num_inputs() != *width => {
+            let problem = format!(
+                "takes {width} values, and the run's features make {}: two for a number (itself, and whether it is \
+                 missing), and one for each category",
+                spec.task.num_inputs()
+            );
+            return wrong("task.features", problem);
+        }
+        (TaskInput::Image { size: Some(asked), .. }, ScriptInput::Image { size, .. })
+            if u64::from(*asked) != *size =>
+        {
+            return Err(PlanError::ImageSize { asked: (*asked).into(), only: *size });
+        }
+        (TaskInput::Table { .. }, ScriptInput::Table { .. })
+        | (TaskInput::Image { .. }, ScriptInput::Image { .. }) => {}
+        (_, ScriptInput::Table { .. }) => {
+            let instead = "\"tabular-classification\" or \"tabular-regression\"";
+            return Err(PlanError::Task { model_type: "torchscript", instead });
+        }
+        (_, ScriptInput::Image { .. }) => {
+            let instead = "\"image-classification\" or \"image-regression\"";
+            return Err(PlanError::Task { model_type: "torchscript", instead });
+        }
+    }
+    let outputs = spec.task.num_outputs();
+    if outputs != script.outputs {
+        let problem = format!("gives {} values, and the run learns {outputs}", script.outputs);
+        return wrong("task.label", problem);
+    }
+    if !script.labels.is_empty() && script.labels != spec.task.labels() {
+        let problem = format!("was trained on labels = {:?}; write the same", script.labels);
+        return wrong("task.labels", problem);
+    }
+    let trainable = [&spec.model.trainable].into_iter().chain(spec.model.unfreeze.values());
+    for part in trainable {
+        if matches!(part, Trainable::Head | Trainable::Last(_)) {
+            let problem =
+                "is not parted into layers and head: write \"all\", or regular expressions over its names";
+            let key = if spec.model.unfreeze.is_empty() { "model.trainable" } else { "model.unfreeze" };
+            return wrong(key, problem.into());
+        }
+    }
+    if spec.model.dropout > 0.0 {
+        return wrong("model.dropout", "has its own dropout: leave `dropout` out".into());
+    }
+    if spec.model.batch_norm != BatchNorm::Frozen {
+        return wrong("model.batch_norm", "keeps what it has counted: leave `batch_norm` out".into());
+    }
+    if spec.training.layer_decay < 1.0 {
+        return wrong("training.layer_decay", "is not parted into layers: leave `layer_decay` out".into());
+    }
+    Ok(script.blocks())
 }
 
 fn fresh_blocks(spec: &RunSpec, architecture: &Architecture) -> Blocks {

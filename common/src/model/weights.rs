@@ -9,6 +9,7 @@ use safetensors::tensor::Metadata;
 use serde_json::{Value, json};
 
 use super::encoder::Family;
+use super::vision::VitNames;
 use crate::params::VALUE_BYTES;
 
 /// Longest header, in bytes.
@@ -130,9 +131,9 @@ impl Weights {
         Ok(Self { tensors })
     }
 
-    /// The tensor of this name, as Sheaf names it (without the prefix of its family).
+    /// The tensor of this name, as Sheaf names it (without the prefix of its family) or as the file does.
     pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
-        self.tensors.get(name)
+        self.tensors.get(name).or_else(|| self.tensors.get(&canonical(name)))
     }
 
     /// All tensors, by name.
@@ -190,7 +191,9 @@ pub fn f32_header<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [u64])>) -
 /// with today's names of layer normalisation, which the oldest checkpoints (`bert-base-uncased`) do not use.
 fn canonical(stored: &str) -> String {
     let is_gpt2 = |name: &&str| ["wte.", "wpe.", "h.", "ln_f."].iter().any(|part| name.starts_with(part));
-    let encoder = Family::ALL.iter().find_map(|family| stored.strip_prefix(family.layout().prefix));
+    let vit = VitNames::HuggingFace.layout().prefix;
+    let mut prefixes = Family::ALL.iter().map(|family| family.layout().prefix).chain([vit]);
+    let encoder = prefixes.find_map(|prefix| stored.strip_prefix(prefix));
     let name = encoder.or_else(|| stored.strip_prefix("transformer.").filter(is_gpt2));
     let name = name.unwrap_or(stored);
     if let Some(norm) = name.strip_suffix("LayerNorm.gamma") {

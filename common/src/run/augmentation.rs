@@ -29,4 +29,7 @@ pub struct Augmentation {
     pub noise: f64,
     /// Probability that a token, none of the special ones, gives way to the mask token.
     pub token_masking: f64,
+    /// Mixup (Zhang et al. 2018): each example is mixed with another of its batch, and so is what is learned of them; the share
+    /// is drawn from Beta(mixup, mixup).
+    pub mixup: f64,
 }

@@ -24,8 +24,8 @@ pub use augmentation::Augmentation;
 pub use task::{Feature, FeatureKind, NumberTarget, Target, Task, TaskInput};
 pub use trainable::{BadPattern, Trainable};
 pub use training::{
-    AdagradSpec, AdamSpec, ClassWeights, DecayOn, LocalWork, Loss, Optimizer, Per, RmsPropSpec, Sampling,
-    Schedule, ScheduleKind, Training,
+    AdagradSpec, AdamSpec, ClassWeights, DecayOn, LocalWork, Loss, Optimizer, Per, Precision, RmsPropSpec,
+    Sampling, Schedule, ScheduleKind, Training,
 };
 pub use validation::{Best, Fold, HeldOut, Monitor, Validation};
 
@@ -34,6 +34,8 @@ pub use validation::{Best, Fold, HeldOut, Monitor, Validation};
 pub struct RunSpec {
     /// Name, from which the `RunId` is made.
     pub name: Name,
+    /// What it is for, in the words that sites know it by.
+    pub purpose: Option<String>,
     /// Rounds to complete; none is a [survey](Self::parse_survey).
     pub rounds: u32,
     /// Seed of everything random in the run.
@@ -120,13 +122,20 @@ pub struct ModelSpec {
     pub pooling: Pooling,
     /// Dropout probability while training, in [0, 1).
     pub dropout: f64,
+    /// What becomes of the running statistics of batch normalisation in the layers that are trained.
+    pub batch_norm: BatchNorm,
 }
 
 impl ModelSpec {
     /// What is trained, in words.
     pub fn trained(&self) -> String {
         let later = self.unfreeze.iter().map(|(round, part)| format!(", from round {round} {part}"));
-        std::iter::once(self.trainable.to_string()).chain(later).collect()
+        let counted = match self.batch_norm {
+            BatchNorm::Frozen => "",
+            BatchNorm::Averaged => "; batch normalisation averaged",
+            BatchNorm::Local => "; batch normalisation local to each site",
+        };
+        std::iter::once(self.trainable.to_string()).chain(later).chain([counted.to_owned()]).collect()
     }
 }
 
@@ -161,6 +170,34 @@ pub struct Lora {
     /// The dense layers that get one, by the last part of their names; when there are none, those that PEFT takes for
     /// the model.
     pub targets: Vec<String>,
+    /// Probability with which a value that goes into an adapter is dropped while training, in [0, 1).
+    pub dropout: f64,
+    /// Which biases are trained beside the adapters.
+    pub bias: LoraBias,
+}
+
+/// Which biases are trained beside the adapters, in PEFT's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraBias {
+    /// None.
+    #[default]
+    None,
+    /// Those of all that `trainable` speaks of, normalisations among them.
+    All,
+    /// Those of the layers that have an adapter.
+    LoraOnly,
+}
+
+impl LoraBias {
+    /// Its name in `run.toml` and in PEFT.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::All => "all",
+            Self::LoraOnly => "lora_only",
+        }
+    }
 }
 
 /// How token vectors become one vector for the text.
@@ -172,6 +209,21 @@ pub enum Pooling {
     /// The first token, as the family's `ForSequenceClassification` in Hugging Face's transformers takes it to the
     /// classifier: BERT through its pooler, others through a dense layer of the head.
     Cls,
+}
+
+/// What batch normalisation does in the layers that are trained: by what it normalises in training, and what becomes of the
+/// means and variances that it counts there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorm {
+    /// It normalises by the pretrained model's, which stay as they are.
+    #[default]
+    Frozen,
+    /// It normalises by the batch and counts; what is counted travels and is averaged like parameters.
+    Averaged,
+    /// It normalises by the batch and counts; every site keeps what it has counted (FedBN, Li et al. 2021; SiloBN, Andreux
+    /// et al. 2020).
+    Local,
 }
 
 /// Which sites take part and when a round is over.
@@ -246,7 +298,7 @@ impl RunSpec {
             ..self.model
         };
         // Whoever a run leaves out counts all the same.
-        let validation = Validation { leave_out: None, ..self.validation };
+        let validation = Validation { leave_out: None, test_split: 0.0, ..self.validation };
         Ok(Self { rounds: 0, model, validation, ..self })
     }
 
@@ -258,6 +310,11 @@ impl RunSpec {
     /// Whether sites have something to count: examples held out while the run goes on, or all of them in a survey.
     pub fn validates(&self) -> bool {
         self.task.input != TaskInput::Nothing && (self.is_survey() || !self.validation.held_out.is_nothing())
+    }
+
+    /// Whether the run's result is tested at its end.
+    pub fn tests(&self) -> bool {
+        self.task.input != TaskInput::Nothing && self.validation.test_split > 0.0
     }
 
     /// What whoever submits the run should know of its privacy.

@@ -109,8 +109,16 @@ pub enum FeatureKind {
     },
     /// One input per category; all 0 where the value is missing.
     Categorical {
-        /// The categories. A value that is none of them breaks the contract.
+        /// The categories.
         categories: Vec<String>,
+        /// Whether a value that is none of them is an input of its own, the last. If not, it breaks the contract.
+        other: bool,
+    },
+    /// Words that nobody lists: the value's hash says which of so many inputs is 1 or -1, as in scikit-learn's
+    /// `FeatureHasher`. All are 0 where the value is missing.
+    Hashed {
+        /// Inputs.
+        buckets: u32,
     },
 }
 
@@ -167,7 +175,8 @@ impl FeatureKind {
     pub fn width(&self) -> u64 {
         match self {
             Self::Numeric { .. } => 2,
-            Self::Categorical { categories } => categories.len() as u64,
+            Self::Categorical { categories, other } => categories.len() as u64 + u64::from(*other),
+            Self::Hashed { buckets } => u64::from(*buckets),
         }
     }
 }

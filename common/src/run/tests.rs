@@ -107,6 +107,7 @@ fn check_ends(text: &str, cases: &[(&str, &str, &str)]) {
 fn a_whole_file_is_read() {
     let expected = RunSpec {
         name: "newswire".parse().unwrap(),
+        purpose: None,
         rounds: 5,
         seed: 42,
         secure_aggregation: SecureAggregation::Off,
@@ -117,6 +118,7 @@ fn a_whole_file_is_read() {
             lora: None,
             pooling: Pooling::Cls,
             dropout: 0.2,
+            batch_norm: BatchNorm::Frozen,
         },
         task: Task {
             dataset: "news".into(),
@@ -145,6 +147,7 @@ fn a_whole_file_is_read() {
             patience: Some(3),
             restore_best: false,
             held_out: HeldOut::Share(0.2),
+            test_split: 0.0,
             leave_out: None,
         },
         cohort: CohortSpec {
@@ -224,7 +227,7 @@ fn what_is_no_toml_has_its_line() {
     assert!(message.starts_with("run.toml:2: invalid value: integer `-1`"), "{message}");
     let message = sentence(TEXT, "seed = 42", "sede = 42");
     assert!(
-        message.starts_with("run.toml:3: unknown field `sede`, expected one of `name`, `rounds`"),
+        message.starts_with("run.toml:3: unknown field `sede`, expected one of `name`, `purpose`, `rounds`"),
         "{message}"
     );
     let message = sentence(TEXT, "batch_size = 8", "batchsize = 8");
@@ -302,17 +305,47 @@ fn wrong_values_of_the_model() {
 fn adapters_are_read_and_refused_where_they_cannot_be() {
     let with = |line: &str| parse(&TEXT.replace("trainable = \"last:2\"", line));
     let lora = with("trainable = \"last:2\"\nlora = { rank = 4 }").unwrap().model.lora;
-    assert_eq!(lora, Some(Lora { rank: 4, alpha: 4.0, targets: Vec::new() }));
+    let plain = Lora { rank: 4, alpha: 4.0, targets: Vec::new(), dropout: 0.0, bias: LoraBias::None };
+    assert_eq!(lora, Some(plain.clone()));
+    let lora = with("lora = { rank = 4, dropout = 0.1, bias = \"lora_only\" }").unwrap().model.lora;
+    assert_eq!(lora, Some(Lora { dropout: 0.1, bias: LoraBias::LoraOnly, ..plain }));
     let wrong = |line: &str| with(line).unwrap_err().split_once(": ").unwrap().1.to_owned();
     assert_eq!(wrong("lora = { rank = 0 }"), "model.lora.rank: 0 is not between 1 and 1024");
     assert_eq!(wrong("lora = { alpha = -1 }"), "model.lora.alpha: -1 is not a finite number above 0");
+    assert_eq!(wrong("lora = { dropout = 1 }"), "model.lora.dropout: 1 is not in [0, 1)");
+    assert!(wrong("lora = { bias = \"some\" }").contains("expected one of `none`, `all`, `lora_only`"));
     assert_eq!(wrong("lora = { targets = [] }"), "model.lora.targets: names no layer");
     assert!(
         wrong("trainable = \"head\"\nlora = {}")
             .starts_with("model.trainable: says in which layers adapters are")
     );
     let table = TABLE.replace("architecture = \"mlp\"", "architecture = \"mlp\"\nlora = {}");
-    assert!(parse(&table).unwrap_err().ends_with("model.lora: is for pretrained text models"));
+    assert!(parse(&table).unwrap_err().ends_with("model.lora: is for pretrained models of texts and images"));
+}
+
+#[test]
+fn what_becomes_of_batch_normalisation_is_for_images_and_kept_in_bounds() {
+    let image = "type = \"image-classification\"\ndataset = \"d\"\nlabel = \"l\"\nlabels = [\"a\", \"b\"]";
+    let with = |batch_norm: &str, rest: &str| {
+        parse(&format!(
+            "name = \"scans\"\nrounds = 5\n[model]\nname = \"net\"\nbatch_norm = \"{batch_norm}\"\n[task]\n{image}\n{rest}"
+        ))
+    };
+    assert_eq!(with("averaged", "").unwrap().model.batch_norm, BatchNorm::Averaged);
+    assert_eq!(
+        with("local", "").unwrap().model.trained(),
+        "everything; batch normalisation local to each site"
+    );
+    let wrong = |batch_norm: &str, rest: &str| with(batch_norm, rest).unwrap_err();
+    assert!(wrong("adaptive", "").contains("unknown variant `adaptive`, expected one of `frozen`"));
+    let said = wrong("averaged", "[server]\nlearning_rate = 1.5");
+    assert!(said.contains("server.learning_rate: is at most 1 with batch_norm = \"averaged\""), "{said}");
+    assert!(with("averaged", "[server]\nlearning_rate = 0.5").is_ok());
+    let said = wrong("local", "[validation]\npatience = 2");
+    assert!(said.contains("set validation.restore_best to false"), "{said}");
+    assert!(with("local", "[validation]\npatience = 2\nrestore_best = false").is_ok());
+    let text = TEXT.replace("trainable = \"last:2\"", "batch_norm = \"frozen\"");
+    assert!(parse(&text).unwrap_err().ends_with("model.batch_norm: is for models of images"));
 }
 
 #[test]
@@ -553,13 +586,28 @@ fn wrong_columns() {
             (
                 "categories = [\"f\", \"m\", \"x\"]\n",
                 "",
-                "run.toml:14: task.features.1.categories: list the categories",
+                "run.toml:14: task.features.1.categories: list the categories, or give `buckets` if nobody can",
             ),
             ("\"f\", \"m\"", "\"m\", \"m\"", "run.toml:17: task.features.1.categories: `m` is listed twice"),
             (
                 "\"numeric\"",
                 "\"numeric\"\ncategories = [\"a\"]",
                 "run.toml:14: task.features.0.categories: a numeric column has none",
+            ),
+            (
+                "\"numeric\"",
+                "\"numeric\"\nbuckets = 8",
+                "run.toml:14: task.features.0.buckets: a numeric column has none",
+            ),
+            (
+                "missing = [\"?\"]",
+                "buckets = 8",
+                "run.toml:18: task.features.1.buckets: is for values that are not listed; give it or `categories`, not both",
+            ),
+            (
+                "categories = [\"f\", \"m\", \"x\"]",
+                "buckets = 1",
+                "run.toml:17: task.features.1.buckets: 1 is not between 2 and 65536",
             ),
             (
                 "\"numeric\"",
@@ -678,7 +726,7 @@ fn wrong_values_of_schedules_and_losses() {
         ("class_weights = [1, 2, 0]", "training.class_weights: 0 is not a finite number above 0"),
         (
             "class_weights = \"balanced\"",
-            "training.class_weights: takes the sites' pooled counts to be balanced: leave it out, and let `sheaf survey --class-weights` write it; or write \"balanced-local\", by each site's own counts",
+            "training.class_weights: takes the sites' pooled counts to be balanced, which `sheaf run submit` asks them for: write numbers here, as `sheaf survey --class-weights` does, or \"balanced-local\", by each site's own counts",
         ),
         ("proximal_mu = -0.1", "training.proximal_mu: must be 0 or above"),
         ("gamma = 0.5", "training.gamma: only the schedules \"step\" and \"exponential\" have it"),
@@ -706,6 +754,8 @@ fn wrong_values_of_schedules_and_losses() {
     );
     let decay = wrong_training("weight_decay_on = \"biases\"");
     assert!(decay.starts_with("unknown variant `biases`, expected `weights` or `all`"), "{decay}");
+    let half = wrong_training("precision = \"f16\"");
+    assert!(half.starts_with("unknown variant `f16`, expected `f32` or `bf16`"), "{half}");
     assert_eq!(schedule("schedule = \"exponential\""), "training.gamma: say by which factor the rate falls");
 }
 
@@ -733,6 +783,8 @@ fn every_optimizer_and_loss_is_read() {
     let polynomial = training("schedule = \"polynomial\"").schedule.kind;
     assert_eq!(polynomial, ScheduleKind::Polynomial { power: 1.0 });
     assert_eq!(training("weight_decay_on = \"all\"").weight_decay_on, DecayOn::All);
+    assert_eq!(training("precision = \"bf16\"").precision, Precision::Bf16);
+    assert!(training("deterministic = true").deterministic);
     assert_eq!(training("sampling = \"balanced\"").sampling, Sampling::Balanced);
 }
 
@@ -771,6 +823,8 @@ fn augmentation_is_read_and_fits_the_task() {
         (image("token_masking = 0.1"), "training.augmentation.token_masking: is for text encoders"),
         (text("rotation = 5.0"), "training.augmentation.rotation: is for images"),
         (text("noise = 0.5"), "training.augmentation.noise: is for images and tables"),
+        (text("mixup = 0.2"), "training.augmentation.mixup: is for images and tables"),
+        (image("mixup = 11.0"), "training.augmentation.mixup: 11 is not in [0, 10]"),
         (
             table("architecture = \"softmax\"", "noise = 0.5"),
             "training.augmentation.noise: is not for softmax",
@@ -806,6 +860,29 @@ fn wrong_values_of_validation() {
     );
     let unknown = sentence(TEXT, "\"macro_f1\"", "\"f1\"");
     assert!(unknown.contains("unknown variant `f1`"), "{unknown}");
+}
+
+#[test]
+fn a_test_part_is_held_out_of_what_is_trained_and_validated_on() {
+    let test = "[validation]\ntest_split = 0.2\n";
+    let spec = parse(&format!("{TABLE}{test}")).unwrap();
+    assert_eq!((spec.validation.test_split, spec.tests(), spec.validates()), (0.2, true, true));
+    assert!(!parse(TABLE).unwrap().tests());
+    assert!(!RunSpec::parse_survey("run.toml", &format!("{TABLE}{test}")).unwrap().tests());
+    let both = |other: &str| {
+        format!(
+            "validation.test_split: give it or `{other}`, not both: each measures the model on data of its own"
+        )
+    };
+    check_ends(
+        &format!("{TABLE}{test}"),
+        &[
+            ("0.2", "0.91", "validation.test_split: 0.91 is not in [0, 0.9]"),
+            ("0.2", "nan", "validation.test_split: NaN is not in [0, 0.9]"),
+            ("0.2", "0.2\nfolds = 5\nfold = 1", &both("folds")),
+            ("0.2", "0.2\nleave_out = \"a\"", &both("leave_out")),
+        ],
+    );
 }
 
 #[test]

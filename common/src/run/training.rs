@@ -41,6 +41,21 @@ pub struct Training {
     pub max_examples_per_class: Option<u32>,
     /// What is changed at random in an example each time it is trained on.
     pub augmentation: Option<Augmentation>,
+    /// In which precision the large products are computed.
+    pub precision: Precision,
+    /// Whether a site gives up what makes its results differ from one time to the next: its GPU.
+    pub deterministic: bool,
+}
+
+/// In which precision dense layers, convolutions and attention are computed; parameters are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single.
+    #[default]
+    F32,
+    /// As PyTorch's autocast to `torch.bfloat16`.
+    Bf16,
 }
 
 /// Which parameters weight decay reaches.
@@ -262,6 +277,8 @@ impl Default for Training {
             sampling: Sampling::Shuffle,
             max_examples_per_class: None,
             augmentation: None,
+            precision: Precision::F32,
+            deterministic: false,
         }
     }
 }

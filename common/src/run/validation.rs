@@ -23,6 +23,9 @@ pub struct Validation {
     pub restore_best: bool,
     /// What every site holds out of its own data, the same in every round.
     pub held_out: HeldOut,
+    /// This share of every site's data, in [0, 0.9], is neither trained on nor validated on: the run's result is tested on
+    /// it, once.
+    pub test_split: f64,
     /// This site does not train: the final model is evaluated on all of its data, and on nothing else.
     pub leave_out: Option<ClientId>,
 }
@@ -97,6 +100,7 @@ impl Default for Validation {
             patience: None,
             restore_best: false,
             held_out: HeldOut::Share(0.1),
+            test_split: 0.0,
             leave_out: None,
         }
     }

@@ -28,12 +28,12 @@ impl Layout {
     /// Of a round: the parameters that travel, and two sets of metrics when sites hold out validation data.
     pub fn of_round(job: &Job) -> Self {
         let tensors = job.params.tensors.iter().map(ParamTensor::numel).collect();
-        Self { tensors, metrics: 2 * metric_slots(job) }
+        Self { tensors, metrics: 2 * metric_slots(job, job.spec.validates()) }
     }
 
-    /// Of the evaluation of the final model, or of a survey: metrics alone.
+    /// Of the evaluation of the final model, of its test, or of a survey: metrics alone.
     pub fn of_evaluation(job: &Job) -> Self {
-        Self { tensors: Vec::new(), metrics: metric_slots(job) }
+        Self { tensors: Vec::new(), metrics: metric_slots(job, job.spec.validates() || job.spec.tests()) }
     }
 
     /// Number of parameters.
@@ -69,10 +69,10 @@ impl Layout {
     }
 }
 
-/// Slots of one set of metrics in a run.
-fn metric_slots(job: &Job) -> u32 {
+/// Slots of one set of metrics in a run, if anything is held out to measure.
+fn metric_slots(job: &Job, measures: bool) -> u32 {
     // At most 64 labels, or the columns that a message has room for.
-    if job.spec.validates() { Counts::num_slots(&Kind::of(&job.spec)) as u32 } else { 0 }
+    if measures { Counts::num_slots(&Kind::of(&job.spec)) as u32 } else { 0 }
 }
 
 /// The slots that every vector has: one site's, or their sum.

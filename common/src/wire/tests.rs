@@ -6,13 +6,16 @@
 //! and texts.
 
 use std::fmt::Debug;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::author::Author;
 use crate::blob::BlobId;
-use crate::id::Name;
+use crate::enrolment::{Enroll, EnrollReply, Pin, Waiting};
+use crate::id::{ClientId, Name};
 use crate::message::*;
 use crate::metrics::{
     Asked, Asks, Classification, Counts, Kind, Language, MultiLabel, Occurs, Regression, Report, Scale,
@@ -22,6 +25,7 @@ use crate::model::ModelInfo;
 use crate::params::{ParamSpec, ParamTensor};
 use crate::run::{Best, RunSpec};
 use crate::secagg::record::{Record, SignedRecord};
+use crate::secagg::secret::Secret;
 use crate::status::*;
 use crate::time::Timestamp;
 
@@ -33,10 +37,10 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: &T, byte
     assert_eq!(decode::<T>(&hex::decode(&bytes).unwrap()).unwrap(), *message);
 }
 
-const SPEC: &str = "027238 05 2a 00 00066d696e696c6d 0102 00 00 00 9a9999999999b93f 046e657773 00 0004626f647980 \
+const SPEC: &str = "027238 00 05 2a 00 00066d696e696c6d 0102 00 00 00 9a9999999999b93f 00 046e657773 00 0004626f647980 \
     00 05746f706963 0201610162 02cdccccccccccec3f2b8716d9cef7ef3f3a8c30e28e79453e fca9f1d24d62503f \
     7b14ae47e17a843f 00 10 01 0001 000000 000000000000f03f 00 01000000000000f03f \
-    0000000000000000 0000000000000000 00 0000000000000000 00 00 00 01 00 0000000000000000 0000 00 9a9999999999b93f 00 0102056e6f72746805736f757468 \
+    0000000000000000 0000000000000000 00 0000000000000000 00 00 00 00 00 01 00 0000000000000000 0000 00 9a9999999999b93f 0000000000000000 00 0102056e6f72746805736f757468 \
     0202 02 02 fb100e00 03 fc80969800 000000000000f03f";
 const PARAMS: &str = "01 11636c61737369666965722e776569676874 02 02 fb8001";
 const BLOB: &str = "7017b0b8e44b3d0c57538692d17e462a7292043b9cb6358734b472f3b77756f4";
@@ -71,6 +75,7 @@ const REPORT: &str = "00 02 \
     0162 0000000000000000 0000000000000000 0000000000000000 01 \
     01000000000000e03f 01000000000000e03f 01000000000000e03f 01000000000000e03f \
     02020100020100";
+const SEVENS: &str = "0707070707070707070707070707070707070707070707070707070707070707";
 const SUMMARY: &str = "0472382d32 02 02 05 03616461 fd0068e5cf8b010000 00";
 
 fn spec() -> RunSpec {
@@ -144,11 +149,27 @@ fn task() -> TaskId {
 }
 
 fn job() -> Job {
-    Job { spec: spec(), model: Some(blob()), params: params(), global: blob(), submitted_at: Timestamp(7) }
+    Job {
+        spec: spec(),
+        model: Some(blob()),
+        params: params(),
+        global: blob(),
+        submitted_at: Timestamp(7),
+        author: Some(author()),
+    }
 }
 
+fn author() -> Author {
+    Author { certificate: vec![7, 8], signature: [9; 64].into() }
+}
+
+/// The bytes of [`author`].
+const AUTHOR: &str = "020708 \
+    0909090909090909090909090909090909090909090909090909090909090909 \
+    0909090909090909090909090909090909090909090909090909090909090909";
+
 /// The bytes of [`job`], in pieces.
-const JOB: [&str; 6] = [SPEC, "01", BLOB, PARAMS, BLOB, "07"];
+const JOB: [&str; 8] = [SPEC, "01", BLOB, PARAMS, BLOB, "07", "01", AUTHOR];
 
 fn counts() -> Counts {
     let mut counts = Classification::new(2);
@@ -181,10 +202,10 @@ fn what_messages_are_made_of() {
     golden(&spec(), &[SPEC]);
     golden(
         &table_spec(),
-        &["056865617274 01 00 00 01 00 020804 02 00 00 00 0000000000000000 06686561727473 00 \
+        &["056865617274 00 01 00 00 01 00 020804 02 00 00 00 0000000000000000 00 06686561727473 00 \
                 01 02 03616765 00 0000000000004b40 0000000000002240 00 03736578 01 \
-                020166016d 01013f 00 03696c6c 02026e6f03796573 00 0000000000000000 00 7b14ae47e17a843f 0000000000000000 00 10 01 011e \
-                02 00 fb2c01 000000000000f03f 00 00 0000000000000000 0000000000000000 00 0000000000000000 00 00 00 01 00 0000000000000000 0000 00 9a9999999999b93f 00 00 01 000000000000e03f 01 01 fb100e00 03 fc80969800 \
+                020166016d 00 01013f 00 03696c6c 02026e6f03796573 00 0000000000000000 00 7b14ae47e17a843f 0000000000000000 00 10 01 011e \
+                02 00 fb2c01 000000000000f03f 00 00 0000000000000000 0000000000000000 00 0000000000000000 00 00 00 00 00 01 00 0000000000000000 0000 00 9a9999999999b93f 0000000000000000 00 00 01 000000000000e03f 01 01 fb100e00 03 fc80969800 \
                 000000000000f03f"],
     );
     golden(&counts(), &[COUNTS]);
@@ -237,13 +258,26 @@ fn answers_on_blob_streams() {
 }
 
 #[test]
+fn the_names_of_tasks() {
+    golden(&task(), &[TASK]);
+    golden(&TaskId { attempt: TaskId::TEST, ..task() }, &["0472382d32 03 fcffffffff"]);
+}
+
+#[test]
 fn messages_of_a_site() {
-    let progress = |phase| SiteMessage::Progress { task: task(), phase, done: 7, total: 300 };
-    golden(&progress(Phase::Fetching), &["00", TASK, "00", "07fb2c01"]);
-    golden(&progress(Phase::Preparing), &["00", TASK, "01", "07fb2c01"]);
-    golden(&progress(Phase::Evaluating), &["00", TASK, "02", "07fb2c01"]);
-    golden(&progress(Phase::Training), &["00", TASK, "03", "07fb2c01"]);
-    golden(&progress(Phase::Uploading), &["00", TASK, "04", "07fb2c01"]);
+    let progress = |phase| SiteMessage::Progress { task: task(), progress: Progress::new(phase, 7, 300) };
+    golden(&progress(Phase::Fetching), &["00", TASK, "00", "07fb2c01", "0000"]);
+    golden(&progress(Phase::Preparing), &["00", TASK, "01", "07fb2c01", "0000"]);
+    golden(&progress(Phase::Evaluating), &["00", TASK, "02", "07fb2c01", "0000"]);
+    golden(&progress(Phase::Training), &["00", TASK, "03", "07fb2c01", "0000"]);
+    golden(&progress(Phase::Uploading), &["00", TASK, "04", "07fb2c01", "0000"]);
+    let trained = Progress {
+        steps_per_epoch: NonZeroU64::new(100),
+        time_left: Some(Duration::from_millis(2500)),
+        ..Progress::new(Phase::Training, 7, 300)
+    };
+    let trained = SiteMessage::Progress { task: task(), progress: trained };
+    golden(&trained, &["00", TASK, "03", "07fb2c01", "0164", "0102fc0065cd1d"]);
     let update = Update {
         task: task(),
         delta: blob(),
@@ -258,6 +292,10 @@ fn messages_of_a_site() {
     );
     golden(&SiteMessage::Evaluated { task: task(), metrics: Some(counts()) }, &["02", TASK, "01", COUNTS]);
     golden(&SiteMessage::Declined { task: task(), reason: "no".into() }, &["03", TASK, "026e6f"]);
+    golden(&SiteMessage::Renew(vec![1, 2]), &["07", "020102"]);
+    let standby = |held| SiteMessage::Standby { run: "r8".parse().unwrap(), held };
+    golden(&standby(None), &["06", "027238", "00"]);
+    golden(&standby(Some("no".into())), &["06", "027238", "01026e6f"]);
 }
 
 #[test]
@@ -274,17 +312,20 @@ fn messages_of_the_server_to_a_site() {
     golden(&ServerMessage::Evaluate(Box::new(evaluate)), &[&["03", TASK], &JOB[..], &["00"]].concat());
     golden(&ServerMessage::Rejected { task: task(), reason: "no".into() }, &["04", TASK, "026e6f"]);
     golden(&ServerMessage::Over(task()), &["05", TASK]);
+    let announce = ServerMessage::Announce { run: "r8".parse().unwrap(), job: Box::new(job()) };
+    golden(&announce, &[&["07", "027238"], &JOB[..]].concat());
+    golden(&ServerMessage::Certificate(EnrollReply::Pending), &["08", "02"]);
 }
 
 #[test]
 fn requests_of_an_operator() {
     golden(
-        &Request::Submit { file: "run.toml".into(), text: "x".into() },
-        &["00", "0872756e2e746f6d6c", "0178"],
+        &Request::Submit { file: "run.toml".into(), text: "x".into(), author: author() },
+        &["00", "0872756e2e746f6d6c", "0178", AUTHOR],
     );
     golden(
-        &Request::Survey { file: "run.toml".into(), text: "x".into() },
-        &["09", "0872756e2e746f6d6c", "0178"],
+        &Request::Survey { file: "run.toml".into(), text: "x".into(), author: author() },
+        &["09", "0872756e2e746f6d6c", "0178", AUTHOR],
     );
     golden(&Request::Runs, &["01"]);
     golden(&Request::Run("r8".parse().unwrap()), &["02", "027238"]);
@@ -295,8 +336,29 @@ fn requests_of_an_operator() {
     golden(&stand, &["08", "056e6f727468", "01", "01"]);
     golden(&Request::ImportModel { name: "m".into(), manifest: blob() }, &["05", "016d", BLOB]);
     golden(&Request::Models, &["06"]);
+    let pin = Pin([7; 32]);
+    let invite = Request::Invite { site: "north".parse().unwrap(), valid_ms: 250, pin };
+    golden(&invite, &["0a", "056e6f727468", "fa", SEVENS]);
+    golden(&Request::Waiting, &["0b"]);
+    let chain = vec![vec![1, 2], vec![3]];
+    golden(
+        &Request::Approve { site: "north".parse().unwrap(), chain },
+        &["0c", "056e6f727468", "02", "020102", "0103"],
+    );
     golden(&Request::Export { run: "r8".parse().unwrap(), round: None }, &["07", "027238", "00"]);
     golden(&Request::Export { run: "r8".parse().unwrap(), round: Some(2) }, &["07", "027238", "0102"]);
+}
+
+#[test]
+fn enrolment() {
+    let hello = Hello { protocol: 1, software: "0.1.0".into() };
+    golden(&Enroll::Hello(hello), &["00", "01", "05302e312e30"]);
+    let (site, secret) = ("north".parse().unwrap(), Secret::new([7; 32]));
+    golden(&Enroll::Present { site, secret, request: vec![1, 2] }, &["01", "056e6f727468", SEVENS, "020102"]);
+    golden(&EnrollReply::Welcome(vec![vec![1], vec![2]]), &["00", "02", "0101", "0102"]);
+    golden(&EnrollReply::Issued(vec![vec![1], vec![2]]), &["01", "02", "0101", "0102"]);
+    golden(&EnrollReply::Pending, &["02"]);
+    golden(&EnrollReply::Refused("no".into()), &["03", "026e6f"]);
 }
 
 #[test]
@@ -334,11 +396,25 @@ fn short_replies_to_an_operator() {
     golden(&submitted, &["02", "027238", "010177"]);
     golden(&Reply::Runs(vec![summary()]), &["03", "01", SUMMARY]);
     golden(&Reply::Stopping("r8".parse().unwrap()), &["05", "027238"]);
-    let revoked = Reply::Stands("north".parse().unwrap(), Standing::Revoked);
-    golden(&revoked, &["0a", "056e6f727468", "02"]);
+    let north: ClientId = "north".parse().unwrap();
+    let (site, counted) = (north.clone(), vec!["r8".parse().unwrap()]);
+    let revoked = Reply::Stands { site, standing: Standing::Revoked, counted };
+    golden(&revoked, &["0a", "056e6f727468", "02", "01", "027238"]);
+    let (site, secret) = (north.clone(), Secret::new([7; 32]));
+    let invited = Reply::Invited { site, secret, expires: Timestamp(1000), at_once: true };
+    golden(&invited, &["0b", "056e6f727468", SEVENS, "fbe803", "01"]);
+    let waiting = Waiting {
+        site: north.clone(),
+        request: vec![1, 2],
+        address: "a".into(),
+        since: Timestamp(1000),
+        renewal: false,
+    };
+    golden(&Reply::Waiting(vec![waiting]), &["0c", "01", "056e6f727468", "020102", "0161", "fbe803", "00"]);
+    golden(&Reply::Approved(north), &["0d", "056e6f727468"]);
     let site = SiteStatus {
         site: "north".parse().unwrap(),
-        connected: true,
+        connection: Some(SiteConnection { transport: Transport::Tcp, silent_secs: 4 }),
         standing: Standing::Suspended,
         address: "[::1]:9".into(),
         software: "0.1.0".into(),
@@ -346,6 +422,7 @@ fn short_replies_to_an_operator() {
         run: Some("r8".parse().unwrap()),
         bytes_down: 2,
         bytes_up: 3,
+        expires: Timestamp(4),
     };
     golden(
         &Reply::Sites(vec![site]),
@@ -353,7 +430,7 @@ fn short_replies_to_an_operator() {
             "06",
             "01",
             "056e6f727468",
-            "01",
+            "010104",
             "01",
             "075b3a3a315d3a39",
             "05302e312e30",
@@ -361,6 +438,7 @@ fn short_replies_to_an_operator() {
             "01027238",
             "02",
             "03",
+            "04",
         ],
     );
     let model = ModelInfo {
@@ -380,7 +458,7 @@ fn status() -> RunStatus {
         site: site.parse().unwrap(),
         connected: true,
         answer,
-        progress: Some((Phase::Training, 1, 2)),
+        progress: Some(Progress::new(Phase::Training, 1, 2)),
     };
     let record = |round, outcome| RoundRecord {
         round,
@@ -408,6 +486,7 @@ fn status() -> RunStatus {
         summary: summary(),
         spec: spec(),
         num_params: 768,
+        held: vec![("e".parse().unwrap(), "w".into())],
         current: Some(RoundStatus {
             round: 3,
             attempt: 1,
@@ -427,6 +506,7 @@ fn status() -> RunStatus {
             record(2, RoundOutcome::Abandoned("z".into())),
         ],
         final_metrics: None,
+        test_metrics: None,
         best: Some(Best { round: 1, value: 0.5, since: 1 }),
         result: 2,
         global: blob(),
@@ -434,15 +514,15 @@ fn status() -> RunStatus {
 }
 
 /// The bytes of [`status`], in pieces.
-const STATUS: [&str; 27] = [
+const STATUS: [&str; 28] = [
     SUMMARY,
     SPEC,
-    "fb0003",
+    "fb0003 01 01650177",
     "01 03 01 03 01fc0065cd1d 08747261696e696e67 04",
-    "0161 01 00 01030102",
-    "0162 01 01 01030102",
-    "0163 01 020178 01030102",
-    "0164 01 030179 01030102",
+    "0161 01 00 01030102 0000",
+    "0162 01 01 01030102 0000",
+    "0163 01 020178 01030102 0000",
+    "0164 01 030179 01030102 0000",
     "07",
     "02",
     "01 01 01 02",
@@ -458,6 +538,7 @@ const STATUS: [&str; 27] = [
     REPORT,
     "00 01000000000000e03f",
     SECURE,
+    "00",
     "00",
     "01 01 000000000000e03f 01",
     "02",

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 use sheaf_common::id::{ClientId, Federation, Name, Role, RunId};
-use sheaf_common::model::foreign::kind::Kind;
 
+use super::import::{FileKind, ScriptArgs};
 use super::survey::SurveyArgs;
 use crate::pki::Host;
 
@@ -61,12 +61,15 @@ pub enum Command {
     /// Train a run once for each of several folds, or for each site that is left out, and print what the models score.
     /// Ctrl-C ends the waiting, not the runs.
     CrossValidate(CrossArgs),
-    /// Sites: who is connected.
+    /// Sites: who is connected, who may be, and who waits for a certificate.
     #[command(subcommand)]
     Site(SiteCommand),
     /// Models: import pretrained ones, export trained ones.
     #[command(subcommand)]
     Model(ModelCommand),
+    /// The audit log of a server or a site: check a copy of it. Needs no server.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Certificates: make a federation and its parties. Needs no server.
     #[command(subcommand)]
     Pki(PkiCommand),
@@ -80,6 +83,16 @@ pub enum Command {
         /// Folder for them.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+    },
+}
+
+/// Commands on an audit log.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check that no entry was changed, taken out or moved.
+    Verify {
+        /// The log, such as DATA_DIR/audit.log.
+        file: PathBuf,
     },
 }
 
@@ -155,22 +168,50 @@ pub enum SiteCommand {
     Revoke {
         /// The site.
         site: ClientId,
-        /// What it gave to a round in progress still counts [default: it does not].
+        /// What it gave to a round in progress still counts.
         #[arg(long)]
         keep_updates: bool,
+        /// What it gave to a round in progress does not count, where that can still be [default].
+        #[arg(long, conflicts_with = "keep_updates")]
+        drop_updates: bool,
     },
     /// Send a site away until it is resumed.
     Suspend {
         /// The site.
         site: ClientId,
-        /// What it gave to a round in progress still counts [default: it does not].
+        /// What it gave to a round in progress still counts.
         #[arg(long)]
         keep_updates: bool,
+        /// What it gave to a round in progress does not count, where that can still be [default].
+        #[arg(long, conflicts_with = "keep_updates")]
+        drop_updates: bool,
     },
     /// Let a suspended site come back.
     Resume {
         /// The site.
         site: ClientId,
+    },
+    /// Make a token that works once, with which a site gets its certificate (`sheaf-client enroll`). Its key is made at
+    /// the site and stays there.
+    Invite {
+        /// The site.
+        site: ClientId,
+        /// How long the token is good for.
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+        expires: std::time::Duration,
+    },
+    /// List the sites that wait for a certificate.
+    Requests,
+    /// Sign the certificate that a site waits for, on this machine, and send it to the server.
+    Approve {
+        /// The site.
+        site: ClientId,
+        /// Folder of the authority, made by `sheaf pki init`.
+        #[arg(long, value_name = "DIR")]
+        pki: PathBuf,
+        /// Days that it is valid [default: 365]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        days: Option<u32>,
     },
 }
 
@@ -180,14 +221,17 @@ pub enum ModelCommand {
     /// Give a pretrained model to the server. What it has already is not sent again.
     Import {
         /// Folder with config.json, model.safetensors and, for text, tokenizer.json; or a GGUF file; or a file of
-        /// weights: a state dict of PyTorch (.pth, .pt) or safetensors.
+        /// weights: a state dict of PyTorch (.pth, .pt) or safetensors; or a TorchScript module (.pt).
         path: PathBuf,
-        /// What a file of weights is: resnet18, resnet34, resnet50, efficientnet-lite0 or vit.
+        /// What a file is: resnet18, resnet34, resnet50, efficientnet-lite0, vit or torchscript.
         #[arg(long)]
-        kind: Option<Kind>,
+        kind: Option<FileKind>,
         /// Name for run.toml.
         #[arg(long)]
         name: String,
+        /// What goes in and out of a TorchScript module.
+        #[command(flatten)]
+        script: ScriptArgs,
     },
     /// List the imported models.
     List,
@@ -235,6 +279,39 @@ pub enum PkiCommand {
         #[arg(long, value_name = "N")]
         days: Option<u32>,
         /// Folder for the key, the certificate and a copy of ca.crt [default: the authority's]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Make an authority below the federation's own that issues certificates of sites alone, for a server that signs
+    /// by itself ([enrolment] in server.toml).
+    Issuing {
+        /// Folder of the authority, made by `sheaf pki init`.
+        #[arg(long, value_name = "DIR")]
+        pki: PathBuf,
+        /// Days that it is valid [default: 365]
+        #[arg(long, value_name = "N")]
+        days: Option<u32>,
+        /// Folder for its certificate and key.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Sign a request whose key was made elsewhere (`sheaf-client csr`).
+    Sign {
+        /// The certificate signing request, in PEM form.
+        file: PathBuf,
+        /// Folder of the authority, made by `sheaf pki init`.
+        #[arg(long, value_name = "DIR")]
+        pki: PathBuf,
+        /// What its holder may do: server, site, operator or viewer.
+        #[arg(long, default_value = "site")]
+        role: Role,
+        /// Its holder's name [default: the one in the request]
+        #[arg(long)]
+        name: Option<Name>,
+        /// Days that it is valid [default: 365]
+        #[arg(long, value_name = "N")]
+        days: Option<u32>,
+        /// Folder for the certificate and a copy of ca.crt [default: the authority's]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },

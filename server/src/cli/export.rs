@@ -14,6 +14,7 @@ use sheaf_common::model::{
     WeightsPlan,
 };
 use sheaf_transport::blobs::{BlobDir, BlobError};
+use sheaf_transport::durable;
 use sheaf_transport::transfer;
 
 use super::CliError;
@@ -103,7 +104,7 @@ pub(super) async fn export(
     } else {
         assemble(&plan, &blobs, manifest.as_ref(), &folder)?
     };
-    fs::rename(&folder, out).map_err(|e| ExportFailed::Write(out.to_owned(), e))?;
+    durable::publish(&folder, out).map_err(|e| ExportFailed::Write(out.to_owned(), e))?;
     Ok(Exported { dir: out.to_owned(), run: plan.status.summary.run.clone(), round: plan.round, bytes })
 }
 
@@ -113,7 +114,7 @@ fn workshop(out: &Path) -> Result<tempfile::TempDir, ExportFailed> {
         return Err(ExportFailed::AlreadyThere(out.to_owned()));
     }
     let name = out.file_name().ok_or_else(|| ExportFailed::NoName(out.to_owned()))?;
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = durable::parent(out);
     let failed = |e| ExportFailed::Write(parent.to_owned(), e);
     fs::create_dir_all(parent).map_err(failed)?;
     let prefix = format!(".{}.", name.to_string_lossy());
@@ -207,13 +208,13 @@ fn assemble(
         let path = folder.join(&file.path);
         total += fs::copy(blobs.path(file.blob), &path).map_err(|e| failed(&path, e))?;
     }
-    let config = model::export_config(plan, base.as_ref().map(|base| base.config_json.as_slice()))?;
-    for (name, content) in [(CONFIG_FILE, config), (CARD_FILE, model::card(plan).into_bytes())] {
+    let (config, weights) = (base.as_ref().map(|base| &base.config), base.as_ref().map(|base| &base.weights));
+    let json = model::export_config(plan, base.as_ref().map(|base| base.config_json.as_slice()))?;
+    for (name, content) in [(CONFIG_FILE, json), (CARD_FILE, model::card(plan, config).into_bytes())] {
         let path = folder.join(name);
         fs::write(&path, &content).map_err(|e| failed(&path, e))?;
         total += content.len() as u64;
     }
-    let (config, weights) = (base.as_ref().map(|base| &base.config), base.as_ref().map(|base| &base.weights));
     let pieces = model::export_weights(plan, config, weights)?;
     let global = blobs.reader(plan.job.global)?;
     let path = folder.join(WEIGHTS_FILE);

@@ -26,14 +26,19 @@ pub enum FolderError {
 
 /// Reads `config.json`: its bytes and what they mean.
 pub(super) fn read_config(path: &Path) -> Result<(Vec<u8>, ModelConfig), FolderError> {
+    let bytes = read_short(path)?;
+    let config = ModelConfig::parse(&bytes).map_err(|e| FolderError::Config(path.to_owned(), e))?;
+    Ok((bytes, config))
+}
+
+/// Reads a file that describes a model.
+pub(super) fn read_short(path: &Path) -> Result<Vec<u8>, FolderError> {
     let unreadable = |e| FolderError::Read(path.to_owned(), e);
     let length = fs::metadata(path).map_err(unreadable)?.len();
     if length > CONFIG_MAX {
         return Err(FolderError::TooLong(path.to_owned(), length));
     }
-    let bytes = fs::read(path).map_err(unreadable)?;
-    let config = ModelConfig::parse(&bytes).map_err(|e| FolderError::Config(path.to_owned(), e))?;
-    Ok((bytes, config))
+    fs::read(path).map_err(unreadable)
 }
 
 /// Reads the header of `model.safetensors`, and no value.

@@ -3,18 +3,21 @@
 //! Blobs are 64 hexadecimal digits, points in time RFC 3339 in UTC, durations seconds, metrics the fields of
 //! [`sheaf_common::metrics::Report`].
 
+use aws_lc_rs::digest;
 use serde::Serialize;
 use serde_json::{Value, json};
+use sheaf_common::enrolment::Waiting;
 use sheaf_common::metrics::Report;
 use sheaf_common::model::ModelInfo;
 use sheaf_common::params::VALUE_BYTES;
 use sheaf_common::run::RunSpec;
 use sheaf_common::status::{
-    Answer, MemberStatus, Participant, RoundOutcome, RoundRecord, RoundStatus, RunStatus, RunSummary,
-    SecureSum, SiteStatus,
+    Answer, MemberStatus, Participant, Progress, RoundOutcome, RoundRecord, RoundStatus, RunStatus,
+    RunSummary, SecureSum, SiteStatus,
 };
 
 use super::units::rfc3339;
+use crate::pki::SigningRequest;
 
 /// A run in a list.
 pub(super) fn summary(run: &RunSummary) -> Value {
@@ -38,9 +41,11 @@ pub(super) fn status(status: &RunStatus) -> Value {
         "num_params": status.num_params,
         "bytes_per_transfer": status.num_params.saturating_mul(VALUE_BYTES),
         "global": status.global.to_string(),
+        "held": status.held.iter().map(|(site, why)| json!({ "site": site, "why": why })).collect::<Value>(),
         "current": status.current.as_ref().map(current),
         "history": status.history.iter().map(record).collect::<Value>(),
         "final_metrics": metrics(status.final_metrics.as_ref()),
+        "test_metrics": metrics(status.test_metrics.as_ref()),
         "best": status.best.map(|best| json!({ "round": best.round, "value": best.value, "since": best.since })),
         "result": status.result,
     });
@@ -103,7 +108,9 @@ pub(super) fn metrics(report: Option<&Report>) -> Value {
 pub(super) fn site(site: &SiteStatus) -> Value {
     json!({
         "site": site.site,
-        "connected": site.connected,
+        "connected": site.connection.is_some(),
+        "transport": site.connection.map(|connection| connection.transport),
+        "silent_seconds": site.connection.map(|connection| connection.silent_secs),
         "standing": site.standing,
         "address": site.address,
         "software": site.software,
@@ -111,7 +118,25 @@ pub(super) fn site(site: &SiteStatus) -> Value {
         "run": site.run,
         "bytes_down": site.bytes_down,
         "bytes_up": site.bytes_up,
+        "certificate_expires": rfc3339(site.expires),
     })
+}
+
+/// A request for a certificate.
+pub(super) fn waiting(waiting: &Waiting) -> Value {
+    json!({
+        "site": waiting.site,
+        "renewal": waiting.renewal,
+        "since": rfc3339(waiting.since),
+        "address": waiting.address,
+        "key": key(waiting),
+    })
+}
+
+/// SHA-256 of a request's public key, by which two people can compare what they see; empty of a request that is none.
+pub(super) fn key(waiting: &Waiting) -> String {
+    let key = SigningRequest::parse(&waiting.request).map(|request| request.public_key());
+    key.map_or_else(|_| String::new(), |key| hex::encode(digest::digest(&digest::SHA256, &key)))
 }
 
 /// A model in a list.
@@ -148,17 +173,19 @@ fn current(round: &RoundStatus) -> Value {
 
 fn member(member: &MemberStatus) -> Value {
     let (answer, reason) = answer(&member.answer);
-    let (phase, done, total) = member
-        .progress
-        .map_or((None, None, None), |(phase, done, total)| (Some(phase), Some(done), Some(total)));
+    let progress = member.progress.as_ref();
+    let epoch = progress.and_then(Progress::epoch);
     json!({
         "site": member.site,
         "connected": member.connected,
         "answer": answer,
         "reason": reason,
-        "phase": phase,
-        "done": done,
-        "total": total,
+        "phase": progress.map(|progress| progress.phase),
+        "done": progress.map(|progress| progress.done),
+        "total": progress.map(|progress| progress.total),
+        "epoch": epoch.map(|(epoch, _)| epoch),
+        "epochs": epoch.map(|(_, epochs)| epochs),
+        "seconds_left": progress.and_then(|progress| progress.time_left).map(|left| left.as_secs_f64()),
     })
 }
 

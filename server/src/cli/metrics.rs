@@ -35,15 +35,25 @@ pub(super) fn metrics(status: &RunStatus) -> Option<String> {
     );
     let last = status.final_metrics.as_ref().map(|report| (name, report));
     let (model, report) = last.or(newest).filter(|(_, report)| report.num_examples() > 0)?;
+    Some(all(&format!("{model}, on {} validation examples", count(report.num_examples())), report))
+}
+
+/// All metrics of the run's result on what neither trained nor chose it.
+pub(super) fn test(status: &RunStatus) -> Option<String> {
+    let report = status.test_metrics.as_ref()?;
+    let examples = count(report.num_examples());
+    Some(all(&format!("test: the model after round {}, on {examples} test examples", status.result), report))
+}
+
+fn all(title: &str, report: &Report) -> String {
     let figures: Vec<(&str, String)> =
         report.figures().iter().map(|figure| (figure.name, bounded(figure))).collect();
-    let mut text =
-        format!("{model}, on {} validation examples\n{}", count(report.num_examples()), card(&figures));
+    let mut text = format!("{title}\n{}", card(&figures));
     if !report.per_class().is_empty() {
         text.push_str("\n\n");
         text.push_str(&labels(report));
     }
-    Some(text)
+    text
 }
 
 fn labels(report: &Report) -> String {

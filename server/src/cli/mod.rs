@@ -5,7 +5,7 @@
 //!
 //! * `args`: what can be typed; `settings`: which server, and with which certificate.
 //! * `session`: a connection on which questions are asked and answered; `source`: one for long, made anew when lost.
-//! * `runs`, `sites`, `models`, `pki`, `manual`: the commands.
+//! * `runs`, `sites`, `models`, `audit`, `pki`, `manual`: the commands.
 //! * `survey`: what the sites hold, and a run filled in from it.
 //! * `tune`: a search over the keys of a run; `cross`: the same run with one part after another held out. Both make
 //!   runs of a run (`document`), submit them and wait (`series`).
@@ -15,6 +15,7 @@
 //!   people and for programs.
 
 mod args;
+mod audit;
 mod cross;
 mod document;
 mod event;
@@ -46,8 +47,8 @@ mod watch;
 
 use std::process::ExitCode;
 
+use args::AuditCommand;
 pub use args::{Args, Command};
-
 use output::Output;
 use settings::Settings;
 
@@ -66,6 +67,12 @@ pub enum CliError {
     /// No certificate was read.
     #[error(transparent)]
     Certificate(#[from] crate::pki::ReadError),
+    /// The request names nobody.
+    #[error("{0} does not say who it is for (its CN is no name of Sheaf's): give --name")]
+    Nameless(std::path::PathBuf),
+    /// The server trusts other authorities than the one that is to sign.
+    #[error(transparent)]
+    Approve(#[from] sites::ApproveError),
     /// The run's description was not read.
     #[error("cannot read {0}: {1}")]
     RunFile(String, std::io::Error),
@@ -90,6 +97,9 @@ pub enum CliError {
     /// Runs of these names are there already.
     #[error(transparent)]
     Series(#[from] series::SeriesError),
+    /// An audit log does not hold, or cannot be checked.
+    #[error(transparent)]
+    Audit(#[from] audit::AuditError),
     /// Manual pages were not written.
     #[error("cannot write manual pages to {0}: {1}")]
     Manual(String, std::io::Error),
@@ -116,6 +126,7 @@ pub async fn execute(args: Args) -> Result<ExitCode, CliError> {
         Command::Tune(args) => return tune::execute(args, &settings, out).await,
         Command::Site(command) => sites::execute(&command, &settings()?, out).await?,
         Command::Model(command) => models::execute(command, &settings, out).await?,
+        Command::Audit(AuditCommand::Verify { file }) => audit::verify(&file, &settings()?, out)?,
         Command::Pki(command) => pki::execute(command, out)?,
         Command::Completions { shell } => manual::completions(shell, out)?,
         Command::Man { out: dir } => manual::man(&dir, out)?,

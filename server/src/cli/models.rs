@@ -18,12 +18,15 @@ pub(super) async fn execute(
     out: Output,
 ) -> Result<(), CliError> {
     match command {
-        ModelCommand::Import { path, kind, name } => {
-            let model = import::read(&path, kind, &name)?;
+        ModelCommand::Import { path, kind, name, script } => {
+            let model = import::read(&path, kind, &script, &name)?;
             let (info, sent) = import::send(&model, &settings()?).await?;
             let mut value = json::model(&info);
             if let Value::Object(fields) = &mut value {
                 fields.insert("bytes_sent".to_owned(), sent.into());
+                if let Some(module) = model.module() {
+                    fields.insert("module".to_owned(), module.to_string().into());
+                }
             }
             out.print(import::card(&model, &info, sent), &value)?;
         }

@@ -8,7 +8,7 @@ use super::args::PkiCommand;
 use super::output::Output;
 use super::table::card;
 use super::units;
-use crate::pki::{self, CA_KEY, Card, Holder, IssueOptions};
+use crate::pki::{self, CA_KEY, Card, Holder, ISSUING_KEY, IssueOptions, PkiError, SigningRequest};
 
 pub(super) fn execute(command: PkiCommand, out: Output) -> Result<(), CliError> {
     match command {
@@ -35,6 +35,31 @@ pub(super) fn execute(command: PkiCommand, out: Output) -> Result<(), CliError> 
             let files = json!({ "certificate": issued.certificate, "key": issued.key, "ca": issued.ca });
             out.print(text, &files)?;
         }
+        PkiCommand::Issuing { pki: dir, days, out: to } => {
+            let certificate = pki::issuing(&dir, &to, days)?;
+            let card = Card::read(&certificate)?;
+            let text = format!(
+                "made an authority for sites, valid until {}\n  {}  for the server that issues with it: [enrolment] authority in server.toml",
+                units::date_and_time(card.until, ' '),
+                to.display()
+            );
+            out.print(text, &json!({ "certificate": certificate, "key": to.join(ISSUING_KEY) }))?;
+        }
+        PkiCommand::Sign { file, pki: dir, role, name, days, out: to } => {
+            let request = SigningRequest::read(&file).map_err(PkiError::from)?;
+            let name = name.or_else(|| request.name()).ok_or_else(|| CliError::Nameless(file.clone()))?;
+            let options = IssueOptions { hosts: Vec::new(), days, out: to };
+            let issued = pki::sign(&dir, &request, role, &name, &options)?;
+            let card = Card::read(&issued.certificate)?;
+            let text = format!(
+                "made {}, valid until {}\n  {}\n  {}  give both back to {name}",
+                card.holder,
+                units::date_and_time(card.until, ' '),
+                issued.certificate.display(),
+                issued.ca.display()
+            );
+            out.print(text, &json!({ "certificate": issued.certificate, "ca": issued.ca }))?;
+        }
         PkiCommand::Show { file } => {
             let card = Card::read(&file)?;
             let now = OffsetDateTime::now_utc();
@@ -57,6 +82,7 @@ fn text(certificate: &Card, now: OffsetDateTime) -> String {
         ("role", role(&certificate.holder).to_owned()),
         ("valid", format!("{} to {} UTC ({left})", date(certificate.from), date(certificate.until))),
         ("issuer", certificate.issuer.clone()),
+        ("authority key", certificate.authority_key.clone().unwrap_or_else(|| "-".to_owned())),
         ("sha256", hex(&certificate.fingerprint)),
     ];
     if !certificate.hosts.is_empty() {
@@ -74,6 +100,7 @@ fn json(card: &Card, now: OffsetDateTime) -> Value {
         "not_after": date(card.until),
         "days_left": days_left(card, now),
         "issuer": card.issuer,
+        "authority_key": card.authority_key,
         "sha256": hex(&card.fingerprint),
         "hosts": card.hosts,
     })
@@ -85,7 +112,11 @@ fn days_left(card: &Card, now: OffsetDateTime) -> i64 {
 }
 
 fn role(holder: &Holder) -> &'static str {
-    holder.role().map_or("certificate authority", |role| role.as_str())
+    match holder {
+        Holder::Authority(_) => "certificate authority",
+        Holder::Issuing(..) => "issuing authority for sites",
+        Holder::Party(identity) => identity.role.as_str(),
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,6 +1,9 @@
 //! A run in full as text: what was asked for, its rounds, who does what, and what went wrong.
 
-use sheaf_common::status::{Answer, MemberStatus, Phase, RoundOutcome, RoundRecord, RoundStatus, RunStatus};
+use sheaf_common::message::TaskId;
+use sheaf_common::status::{
+    Answer, MemberStatus, Phase, Progress, RoundOutcome, RoundRecord, RoundStatus, RunStatus,
+};
 use sheaf_common::time::Timestamp;
 
 use super::json::answer;
@@ -16,8 +19,13 @@ pub(super) fn run_card(status: &RunStatus, now: Timestamp) -> String {
         rounds(status),
         best(status),
         metrics::metrics(status),
+        metrics::test(status),
         records(&status.history),
         status.current.as_ref().map(members),
+        troubles(
+            "sites that hold the run",
+            status.held.iter().map(|(site, why)| format!("{site}: {why}")).collect(),
+        ),
         (status.earlier_records > 0)
             .then(|| format!("{} older rounds and attempts are not shown", status.earlier_records)),
         troubles("abandoned attempts", abandoned(&status.history)),
@@ -106,7 +114,11 @@ pub(super) fn answered(record: &RoundRecord) -> String {
 }
 
 fn members(round: &RoundStatus) -> String {
-    let again = if round.attempt > 1 { format!(" (attempt {})", round.attempt) } else { String::new() };
+    let again = if (2..TaskId::TEST).contains(&round.attempt) {
+        format!(" (attempt {})", round.attempt)
+    } else {
+        String::new()
+    };
     let columns = [("SITE", Align::Left), ("DOES", Align::Left)];
     let rows = round.members.iter().map(|member| [member.site.to_string(), doing(member)]);
     let left = coarse(round.time_left);
@@ -125,14 +137,15 @@ pub(super) fn doing(member: &MemberStatus) -> String {
         (Answer::Ready, _) => "ready to be summed".to_owned(),
         (Answer::Rejected(reason), _) => format!("its update was refused: {reason}"),
         (Answer::Declined(reason), _) => format!("declined: {reason}"),
-        (Answer::Pending, Some((phase, done, total))) => progress(phase, done, total),
+        (Answer::Pending, Some(progress)) => far(&progress),
         (Answer::Pending, None) if member.connected => "has its task".to_owned(),
         (Answer::Pending, None) => return "away".to_owned(),
     };
     if member.connected { does } else { format!("{does} (away)") }
 }
 
-fn progress(phase: Phase, done: u64, total: u64) -> String {
+fn far(progress: &Progress) -> String {
+    let Progress { phase, done, total, time_left, .. } = *progress;
     let (word, in_bytes) = match phase {
         Phase::Fetching => ("fetching", true),
         Phase::Preparing => ("preparing", false),
@@ -140,11 +153,14 @@ fn progress(phase: Phase, done: u64, total: u64) -> String {
         Phase::Training => ("training", false),
         Phase::Uploading => ("uploading", true),
     };
-    match (total, in_bytes) {
-        (0, _) | (1, false) => word.to_owned(),
+    let steps = match (total, in_bytes) {
+        (0, _) | (1, false) => return word.to_owned(),
         (_, true) => format!("{word} {} of {}", bytes(done), bytes(total)),
         (_, false) => format!("{word} {} of {}", count(done), count(total)),
-    }
+    };
+    let epoch = progress.epoch().map(|(epoch, epochs)| format!(", epoch {epoch} of {epochs}"));
+    let left = time_left.map(|left| format!(", about {} left", coarse(left)));
+    [Some(steps), epoch, left].into_iter().flatten().collect()
 }
 
 fn abandoned(history: &[RoundRecord]) -> Vec<String> {

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
+use sheaf_common::author::{self, Author};
 use sheaf_common::id::RunId;
 use sheaf_common::message::{Reply, Request};
-use sheaf_common::run::RunSpec;
+use sheaf_common::run::{ModelSource, RunSpec};
 use sheaf_common::status::RunSummary;
 use sheaf_common::time::Timestamp;
 
@@ -16,7 +17,7 @@ use super::output::Output;
 use super::session::{Session, SessionError};
 use super::settings::Settings;
 use super::table::{Align, table};
-use super::{CliError, json, run_card, units, watch};
+use super::{CliError, json, run_card, survey, units, watch};
 
 pub(super) async fn execute(
     command: RunCommand,
@@ -71,24 +72,41 @@ pub(super) async fn execute(
 async fn submit_file(path: &Path, settings: &Settings) -> Result<RunId, CliError> {
     let file = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|e| CliError::RunFile(file.clone(), e))?;
-    RunSpec::parse(&file, &text)?;
-    let (run, warnings) = submit(settings, &Request::Submit { file, text }).await?;
+    let text = survey::balanced(&file, &text, settings).await?.unwrap_or(text);
+    let spec = RunSpec::parse(&file, &text)?;
+    let request = |author| Request::Submit { file, text, author };
+    let (run, warnings) = submit(settings, &spec, request).await?;
     for warning in warnings {
         eprintln!("warning: {warning}");
     }
     Ok(run)
 }
 
-/// Queues a run or a survey. Returns its name, and what whoever submits it should know of its privacy.
+/// Queues a run or a survey, signed. Returns its name, and what whoever submits it should know of its privacy.
 pub(super) async fn submit(
     settings: &Settings,
-    request: &Request,
+    spec: &RunSpec,
+    request: impl FnOnce(Author) -> Request,
 ) -> Result<(RunId, Vec<String>), SessionError> {
     let mut session = Session::open(settings).await?;
+    let model = match &spec.model.source {
+        ModelSource::Fresh(_) => None,
+        ModelSource::Imported(name) => {
+            let expect = |reply| {
+                if let Reply::Models(models) = reply { Some(models) } else { None }
+            };
+            let models = session.ask(&Request::Models, expect).await?;
+            // A model that is not there is the server's to refuse, which knows the line in the file.
+            models.into_iter().find(|model| model.name == *name).map(|model| model.manifest)
+        }
+    };
+    let credentials = &settings.credentials;
+    let signature = credentials.sign(&author::statement(spec, model)).map_err(SessionError::Key)?;
+    let author = Author { certificate: credentials.certificate(), signature: signature.into() };
     let expect = |reply| {
         if let Reply::Submitted { run, warnings } = reply { Some((run, warnings)) } else { None }
     };
-    let submitted = session.ask(request, expect).await?;
+    let submitted = session.ask(&request(author), expect).await?;
     session.close().await;
     Ok(submitted)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sheaf_common::id::{ClientId, RunId};
-use sheaf_common::status::{Answer, MemberStatus, RoundOutcome, RunStatus};
+use sheaf_common::status::{Answer, MemberStatus, Progress, RoundOutcome, RunStatus};
 
 use super::output;
 use super::run_card::doing;
@@ -76,7 +76,7 @@ impl Drop for Screen {
 
 fn show_member(bar: &ProgressBar, member: &MemberStatus, width: usize) {
     let steps = match (&member.answer, member.progress) {
-        (Answer::Pending, Some((_, done, total))) if total > 1 => Some((done.min(total), total)),
+        (Answer::Pending, Some(Progress { done, total, .. })) if total > 1 => Some((done.min(total), total)),
         (
             Answer::Pending | Answer::Ready | Answer::Accepted | Answer::Rejected(_) | Answer::Declined(_),
             _,

@@ -71,7 +71,8 @@ impl<'a> Series<'a> {
             return Ok(None);
         }
         let (file, text) = (format!("{}.toml", document.run), document.text.clone());
-        match runs::submit(self.settings, &Request::Submit { file, text }).await {
+        let request = |author| Request::Submit { file, text, author };
+        match runs::submit(self.settings, &document.spec, request).await {
             Ok((run, _)) if run != document.run => {
                 Err(SeriesError::Renamed(document.run.clone(), run).into())
             }

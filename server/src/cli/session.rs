@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use quinn::{ConnectionError, RecvStream, SendStream};
 use serde::Serialize;
 use sheaf_common::id::Federation;
 use sheaf_common::message::{Hello, Open, Reply};
 use sheaf_common::wire::PROTOCOL_VERSION;
-use sheaf_transport::endpoint::{self, ConnectError, Link};
+use sheaf_transport::authority::NotOurs;
+use sheaf_transport::connection::{Connection, Ended, RecvStream, SendStream};
+use sheaf_transport::dial::{ConnectError, Dialer, Link};
 use sheaf_transport::frames::{self, FrameError};
 use sheaf_transport::transfer::TransferError;
 use tokio::time::timeout;
@@ -31,6 +32,9 @@ pub enum SessionError {
     /// The server does not accept our certificate.
     #[error("the server does not accept your certificate: {0}")]
     Certificate(&'static str),
+    /// Our key cannot sign.
+    #[error("the run cannot be signed with your certificate's key: {0}")]
+    Key(NotOurs),
     /// The server does not want to talk.
     #[error("the server refused the connection: {0}")]
     Unwelcome(String),
@@ -64,6 +68,7 @@ impl SessionError {
             Self::Transfer(error) => matches!(error, TransferError::Lost { .. }),
             Self::Distrust(_)
             | Self::Certificate(_)
+            | Self::Key(_)
             | Self::Unwelcome(_)
             | Self::Refused(_)
             | Self::OutOfTurn => false,
@@ -83,8 +88,9 @@ pub(super) struct Session {
 impl Session {
     /// Connects, and says hello.
     pub(super) async fn open(settings: &Settings) -> Result<Self, SessionError> {
-        let link = endpoint::connect(&settings.server, &settings.credentials).await.map_err(refused)?;
-        let (send, recv) = link.connection.open_bi().await.map_err(|error| ended(&error))?;
+        let dialer = Dialer::new(settings.server.clone(), settings.network.clone());
+        let link = dialer.connect(&settings.credentials).await.map_err(refused)?;
+        let (send, recv) = link.connection.open_bi().await.map_err(ended)?;
         let federation = settings.credentials.identity.federation.clone();
         let mut session = Self { link, send, recv, federation, patience: PATIENCE };
         let hello = Hello {
@@ -122,7 +128,7 @@ impl Session {
     }
 
     /// The connection, for files.
-    pub(super) fn connection(&self) -> &quinn::Connection {
+    pub(super) fn connection(&self) -> &Connection {
         &self.link.connection
     }
 
@@ -140,7 +146,7 @@ impl Session {
             Err(_) => Err(SessionError::Silent(self.patience)),
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error @ (FrameError::Closed | FrameError::Lost(_)))) => {
-                Err(self.link.connection.close_reason().map_or_else(|| lost(&error), |reason| ended(&reason)))
+                Err(self.link.connection.close_reason().map_or_else(|| lost(&error), ended))
             }
             Ok(Err(FrameError::TooLong(_) | FrameError::Decode(_) | FrameError::Encode(_))) => {
                 Err(SessionError::OutOfTurn)
@@ -161,27 +167,7 @@ fn lost(why: impl std::fmt::Display) -> SessionError {
     SessionError::Lost(why.to_string())
 }
 
-/// Why the server ended the connection. It looks at our certificate only after our side of the handshake is
-/// done, so that its refusal arrives as the end of a connection that seemed to stand.
-fn ended(error: &ConnectionError) -> SessionError {
-    if let ConnectionError::ConnectionClosed(close) = error
-        && let Some(why) = tls_alert(u64::from(close.error_code))
-    {
-        return SessionError::Certificate(why);
-    }
-    lost(endpoint::reason(error))
-}
-
-/// The TLS alerts about a certificate (RFC 8446, 6.2), which QUIC carries as 0x100 and the alert (RFC 9001, 4.8).
-fn tls_alert(code: u64) -> Option<&'static str> {
-    match code.checked_sub(0x100)? {
-        42 | 43 | 46 => Some("it is damaged or was made for something else"),
-        44 => Some("it was revoked; ask the federation's authority for a new one"),
-        45 => Some("it has expired, or the clock of one of the two machines is wrong; ask for a new one"),
-        48 | 51 => {
-            Some("another authority than the server's made it; ask whoever runs the federation for one")
-        }
-        116 => Some("it was not shown"),
-        _ => None,
-    }
+/// Why the server ended the connection.
+fn ended(why: Ended) -> SessionError {
+    why.about_our_certificate().map_or_else(|| lost(&why), SessionError::Certificate)
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sheaf_common::config::{self, ConfigError, Invalid};
 use sheaf_common::id::Role;
+use sheaf_transport::network::{Network, NetworkFile};
 use sheaf_transport::tls::{CredentialError, CredentialPaths, Credentials};
 
 use super::args::ConnectionArgs;
@@ -22,6 +23,8 @@ pub(super) struct Settings {
     pub(super) server: String,
     /// Our certificate, its key and the federation's CA.
     pub(super) credentials: Credentials,
+    /// How to get there.
+    pub(super) network: Network,
 }
 
 /// There is nothing to speak to the server with.
@@ -62,12 +65,14 @@ struct File {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     ca: Option<PathBuf>,
+    #[serde(default)]
+    network: NetworkFile,
 }
 
 impl Settings {
     /// Puts together what flags and file say, and reads the certificate.
     pub(super) fn find(args: &ConnectionArgs) -> Result<Self, SettingsError> {
-        let (server, paths) = choose(args)?;
+        let (server, paths, network) = choose(args)?;
         let credentials = Credentials::load(&paths)?;
         let identity = &credentials.identity;
         match identity.role {
@@ -80,12 +85,12 @@ impl Settings {
             let ago = units::age(sheaf_common::time::Timestamp(expired_ms), now);
             return Err(SettingsError::Expired(paths.certificate, ago, identity.role));
         }
-        Ok(Self { server, credentials })
+        Ok(Self { server, credentials, network })
     }
 }
 
-fn choose(args: &ConnectionArgs) -> Result<(String, CredentialPaths), SettingsError> {
-    let (dir, file) = read(args)?;
+fn choose(args: &ConnectionArgs) -> Result<(String, CredentialPaths, Network), SettingsError> {
+    let (dir, Checked { file, network }) = read(args)?;
     let path = |flag: &Option<PathBuf>, written: Option<PathBuf>| {
         flag.clone().or_else(|| written.map(|path| dir.join(path)))
     };
@@ -99,11 +104,11 @@ fn choose(args: &ConnectionArgs) -> Result<(String, CredentialPaths), SettingsEr
         key: path(&args.key, file.key).ok_or_else(missing("key", "key"))?,
         ca: path(&args.ca, file.ca).ok_or_else(missing("ca", "ca"))?,
     };
-    Ok((server, paths))
+    Ok((server, paths, network))
 }
 
 /// The folder and the content of the first file that is there; a file that was asked for must be there.
-fn read(args: &ConnectionArgs) -> Result<(PathBuf, File), SettingsError> {
+fn read(args: &ConnectionArgs) -> Result<(PathBuf, Checked), SettingsError> {
     if let Some(path) = &args.config {
         return parse(path, &fs::read_to_string(path).map_err(|e| SettingsError::Read(path.clone(), e))?);
     }
@@ -114,22 +119,27 @@ fn read(args: &ConnectionArgs) -> Result<(PathBuf, File), SettingsError> {
             Err(error) => return Err(SettingsError::Read(path, error)),
         }
     }
-    Ok((PathBuf::new(), File::default()))
+    Ok((PathBuf::new(), Checked::default()))
 }
 
-fn parse(path: &Path, text: &str) -> Result<(PathBuf, File), SettingsError> {
-    let file = config::read::<File, Checked>(&path.display().to_string(), text)?;
-    Ok((path.parent().unwrap_or(Path::new("")).to_owned(), file.0))
+fn parse(path: &Path, text: &str) -> Result<(PathBuf, Checked), SettingsError> {
+    let file: Checked = config::read::<File, _>(&path.display().to_string(), text)?;
+    Ok((path.parent().unwrap_or(Path::new("")).to_owned(), file))
 }
 
 /// A file in which nothing is wrong by itself: what is missing may come from flags.
-struct Checked(File);
+#[derive(Default)]
+struct Checked {
+    file: File,
+    network: Network,
+}
 
 impl TryFrom<File> for Checked {
     type Error = Invalid;
 
-    fn try_from(file: File) -> Result<Self, Invalid> {
-        Ok(Self(file))
+    fn try_from(mut file: File) -> Result<Self, Invalid> {
+        let network = std::mem::take(&mut file.network).try_into()?;
+        Ok(Self { file, network })
     }
 }
 
@@ -157,7 +167,8 @@ mod tests {
         let mut args = args(dir.path(), FULL);
         args.server = Some("b:2".into());
         args.ca = Some("here.crt".into());
-        let (server, paths) = choose(&args).unwrap();
+        let (server, paths, network) = choose(&args).unwrap();
+        assert_eq!(network, Network::default());
         assert_eq!(server, "b:2");
         assert_eq!(paths.certificate, dir.path().join("o.crt"));
         assert_eq!((paths.key, paths.ca), ("/k/o.key".into(), "here.crt".into()));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sheaf_common::id::RunId;
 use sheaf_common::message::{Reply, Request};
-use sheaf_common::status::{RunStatus, RunSummary};
+use sheaf_common::status::{RunStatus, RunSummary, SiteStatus};
 use tokio::time::sleep;
 
 use super::session::{Session, SessionError};
@@ -49,6 +49,17 @@ impl<'a> Source<'a> {
             if let Reply::Runs(runs) = reply { Some(runs) } else { None }
         };
         self.ask(&Request::Runs, expect, notice).await
+    }
+
+    /// All sites.
+    pub(super) async fn sites(
+        &mut self,
+        notice: &(dyn Fn(&str) + Sync),
+    ) -> Result<Vec<SiteStatus>, SessionError> {
+        let expect = |reply| {
+            if let Reply::Sites(sites) = reply { Some(sites) } else { None }
+        };
+        self.ask(&Request::Sites, expect, notice).await
     }
 
     /// Says good-bye.

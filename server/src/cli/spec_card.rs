@@ -2,8 +2,8 @@
 
 use sheaf_common::params::VALUE_BYTES;
 use sheaf_common::run::{
-    Architecture, Fold, GraphKind, HeldOut, LocalWork, Lora, ModelSource, Optimizer, Pooling, RunSpec,
-    SecureAggregation, Selection, Target, TaskInput, Trainable, Validation,
+    Architecture, Fold, GraphKind, HeldOut, LocalWork, Lora, ModelSource, Optimizer, Pooling, Precision,
+    RunSpec, SecureAggregation, Selection, Target, TaskInput, Trainable, Validation,
 };
 use sheaf_common::status::RunStatus;
 use sheaf_common::time::Timestamp;
@@ -113,8 +113,13 @@ fn training(spec: &RunSpec) -> String {
         LocalWork::Epochs(epochs) => plural(u64::from(epochs), "epoch"),
         LocalWork::Steps(steps) => plural(u64::from(steps), "step"),
     };
+    let precision = match training.precision {
+        Precision::F32 => "",
+        Precision::Bf16 => ", in bf16",
+    };
+    let deterministic = if training.deterministic { ", deterministic" } else { "" };
     format!(
-        "{optimizer}, learning rate {}, batches of {}, {work} per round",
+        "{optimizer}, learning rate {}, batches of {}, {work} per round{precision}{deterministic}",
         training.learning_rate, training.batch_size
     )
 }
@@ -144,6 +149,10 @@ fn held_out(validation: &Validation) -> String {
         HeldOut::Share(0.0) => "nothing".to_owned(),
         HeldOut::Share(share) => format!("{}% of each site's examples", share * 100.0),
         HeldOut::Fold(Fold { number, of }) => format!("fold {number} of {of} at each site"),
+    };
+    let everywhere = match validation.test_split {
+        0.0 => everywhere,
+        share => format!("{everywhere}, after {}% for the test at the end", share * 100.0),
     };
     match &validation.leave_out {
         None => everywhere,

@@ -1,5 +1,6 @@
 //! What an operator reads, from statuses made by hand; the commands themselves are tried in `tests/cli.rs`.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use clap::CommandFactory;
@@ -10,8 +11,8 @@ use sheaf_common::run::RunSpec;
 use sheaf_common::secagg::record::{Record, SignedRecord};
 use sheaf_common::secagg::transcript::Digest;
 use sheaf_common::status::{
-    Answer, MemberStatus, Participant, Phase, RoundOutcome, RoundRecord, RoundStatus, RunState, RunStatus,
-    RunSummary, SecureSum, SiteStatus, Standing,
+    Answer, MemberStatus, Participant, Phase, Progress, RoundOutcome, RoundRecord, RoundStatus, RunState,
+    RunStatus, RunSummary, SecureSum, SiteConnection, SiteStatus, Standing, Transport,
 };
 use sheaf_common::time::Timestamp;
 
@@ -66,12 +67,14 @@ fn status(state: RunState) -> RunStatus {
         },
         spec: RunSpec::parse("run.toml", SPEC).unwrap(),
         num_params: 3_550_000,
+        held: Vec::new(),
         current: None,
         earlier_records: 0,
         history: Vec::new(),
         best: None,
         result: 2,
         final_metrics: None,
+        test_metrics: None,
         global: BlobId::of(b"global"),
     }
 }
@@ -137,7 +140,11 @@ pub(super) fn busy() -> RunStatus {
         [("lima", declined), ("oslo", pending.clone()), ("paris", Answer::Accepted), ("tokyo", pending)];
     let mut current = round(2, 2, &answers);
     current.members[1].connected = false;
-    current.members[3].progress = Some((Phase::Training, 30, 120));
+    current.members[3].progress = Some(Progress {
+        steps_per_epoch: NonZeroU64::new(60),
+        time_left: Some(Duration::from_secs(190)),
+        ..Progress::new(Phase::Training, 30, 120)
+    });
     status.current = Some(current);
     status
 }
@@ -198,7 +205,7 @@ SITE   DOES
 lima   declined: no data set newswire
 oslo   away
 paris  answered
-tokyo  training 30 of 120
+tokyo  training 30 of 120, epoch 1 of 2, about 3m10s left
 
 abandoned attempts
   round 2, attempt 1 (1/2 answered): 1 of 2 updates at the deadline
@@ -239,6 +246,18 @@ fn the_final_model_ends_the_table() {
 }
 
 #[test]
+fn a_test_is_shown_apart() {
+    let mut done = busy();
+    (done.test_metrics, done.result) = (Some(report(93)), 2);
+    let text = run_card(&done, Timestamp(0));
+    assert!(text.contains("test: the model after round 2, on 100 test examples\nloss"), "{text}");
+    assert_eq!(json::status(&done)["test_metrics"]["accuracy"], 0.93);
+    done.summary.state = RunState::Completed;
+    let end = lines(Some(&status(RunState::Evaluating)), &done).pop().unwrap();
+    assert!(end.contains("; test of the result: ") && end.contains("accuracy 0.93"), "{end}");
+}
+
+#[test]
 fn a_run_for_programs() {
     let value = json::status(&busy());
     let at = |pointer| value.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {value:#}"));
@@ -274,7 +293,7 @@ fn lists() {
     );
     let site = SiteStatus {
         site: "tokyo".parse().unwrap(),
-        connected: true,
+        connection: Some(SiteConnection { transport: Transport::Quic, silent_secs: 4 }),
         standing: Standing::Admitted,
         address: "10.0.0.7:5001".into(),
         software: "0.1.0".into(),
@@ -282,12 +301,21 @@ fn lists() {
         run: None,
         bytes_down: 90_900_000,
         bytes_up: 0,
+        expires: Timestamp(7_200_000 + 45 * 86_400_000),
     };
     assert_eq!(
-        sites::list(&[site], Timestamp(7_200_000)),
-        "SITE   STATE      SINCE  RUN  FETCHED  SENT  VERSION  ADDRESS\n\
-         tokyo  connected  2h00m  -    90.9 MB   0 B  0.1.0    10.0.0.7:5001"
+        sites::list(std::slice::from_ref(&site), Timestamp(7_200_000)),
+        "SITE   STATE      TRANSPORT  SINCE  RUN  FETCHED  SENT  CERTIFICATE   VERSION  ADDRESS\n\
+         tokyo  connected  quic       2h00m  -    90.9 MB   0 B  45 days left  0.1.0    10.0.0.7:5001"
     );
+    let days = |days: u64| sites::days_left(&site, Timestamp(site.expires.0 - days * 86_400_000));
+    assert_eq!((days(31), days(30), days(1)), (None, Some(30), Some(1)));
+    assert_eq!(sites::days_left(&site, site.expires), Some(0));
+    let silent = SiteStatus {
+        connection: Some(SiteConnection { transport: Transport::Tcp, silent_secs: 40 }),
+        ..site
+    };
+    assert!(sites::list(&[silent], Timestamp(7_200_000)).contains("\ntokyo  silent 40s  tcp        2h00m  "),);
     assert!(runs::list(&[], Timestamp(0)).starts_with("no runs yet"));
 }
 
@@ -326,6 +354,22 @@ fn a_round_is_told_as_it_goes_on() {
 
     let first = with(&[("paris", Answer::Pending), ("tokyo", Answer::Accepted)]);
     assert_eq!(lines(Some(&started), &first), ["round 1/3: tokyo answered (1/2)"]);
+
+    let at = |done| {
+        let mut later = first.clone();
+        let progress = Progress {
+            steps_per_epoch: NonZeroU64::new(40),
+            time_left: (done > 50).then_some(Duration::from_secs(75)),
+            ..Progress::new(Phase::Training, done, 120)
+        };
+        later.current.as_mut().unwrap().members[0].progress = Some(progress);
+        later
+    };
+    assert_eq!(lines(Some(&first), &at(39)), [""; 0]);
+    assert_eq!(lines(Some(&at(39)), &at(40)), ["round 1/3: paris is in epoch 2 of 3"]);
+    assert_eq!(lines(Some(&at(40)), &at(79)), [""; 0]);
+    assert_eq!(lines(Some(&at(79)), &at(119)), ["round 1/3: paris is in epoch 3 of 3, about 1m15s left"]);
+    assert_eq!(lines(Some(&at(119)), &first), [""; 0]);
 
     let mut next = with(&[]);
     next.current = Some(round(2, 1, &[("paris", Answer::Pending)]));

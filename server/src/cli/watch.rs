@@ -14,6 +14,7 @@ use super::output::{self, Output};
 use super::screen::Screen;
 use super::settings::Settings;
 use super::source::Source;
+use super::{sites, units};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -26,6 +27,12 @@ pub(super) async fn watch(run: RunId, settings: Settings, out: Output) -> Result
     let watched = run.clone();
     let watching = async move {
         let (mut source, mut view) = (Source::new(&settings), View::new(&watched, out));
+        for site in source.sites(&|text| view.notice(text)).await? {
+            if let Some(days) = sites::days_left(&site, units::now()).filter(|_| site.connection.is_some()) {
+                let left = units::plural(days, "day");
+                view.notice(&format!("the certificate of site {} ends in {left}", site.site));
+            }
+        }
         let status = follow(&watched, &mut source, &mut view).await?;
         source.close().await;
         Ok(verdict(&status.summary.state))

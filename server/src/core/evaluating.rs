@@ -1,13 +1,16 @@
-//! All rounds are done: the sites that are connected evaluate the final model on their validation splits. In a run that
+//! All rounds are done: the sites that are connected evaluate the last model on their validation splits. In a run that
 //! leaves a site out it alone does so, on all of its data. A sum over one site is that site's, so its answer comes in the
 //! open, and whether it comes is that site's to say.
 //! A survey has no rounds, and is this alone: the sites count what they hold.
+//!
+//! With `validation.test_split` another evaluation follows: of the run's result, which the validation metrics chose, on
+//! what neither trained nor chose it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::id::ClientId;
-use sheaf_common::message::TaskId;
+use sheaf_common::message::{Job, TaskId};
 use sheaf_common::metrics::{Counts, Kind, Report};
 use sheaf_common::status::Answer;
 use sheaf_common::time::Timestamp;
@@ -22,9 +25,19 @@ const REASONS: usize = 8;
 /// Who was asked and what came back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Evaluating {
+    part: Part,
     started: Timestamp,
     pub(super) deadline: Timestamp,
     members: BTreeMap<ClientId, Member>,
+}
+
+/// Which of the held-out parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Part {
+    /// The last model on validation splits.
+    Validation,
+    /// The run's result on test splits.
+    Test,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,15 +54,19 @@ impl Evaluating {
     /// for.
     pub(super) fn start(context: &mut Context, now: Timestamp) -> State {
         let spec = &context.run.spec;
-        let deadline = now.after(spec.cohort.round_timeout);
         let sites = match &spec.validation.leave_out {
             Some(site) => BTreeSet::from([site.clone()]),
             None if spec.validates() => context.connected.clone(),
             None => BTreeSet::new(),
         };
+        Self::of(Part::Validation, sites, context, now)
+    }
+
+    fn of(part: Part, sites: BTreeSet<ClientId>, context: &mut Context, now: Timestamp) -> State {
         let state = Self {
+            part,
             started: now,
-            deadline,
+            deadline: now.after(context.run.spec.cohort.round_timeout),
             members: sites.into_iter().map(|site| (site, Member::Pending)).collect(),
         };
         for site in state.members.keys() {
@@ -62,14 +79,14 @@ impl Evaluating {
 
     pub(super) fn handle(mut self, context: &mut Context, input: Input, now: Timestamp) -> State {
         match input {
-            Input::Ready { from, task } if task == Self::task(context) && is_summed(context) => {
+            Input::Ready { from, task } if task == self.task(context) && is_summed(context) => {
                 self.answer(from, Member::Ready);
             }
             // What is ready at a site is summed, and never said in the open.
-            Input::Evaluated { from, task, .. } if task == Self::task(context) && is_summed(context) => {
+            Input::Evaluated { from, task, .. } if task == self.task(context) && is_summed(context) => {
                 self.answer(from, Member::Declined("it sent its metrics in the open".into()));
             }
-            Input::Evaluated { from, task, metrics } if task == Self::task(context) => {
+            Input::Evaluated { from, task, metrics } if task == self.task(context) => {
                 let kind = Kind::of(&context.run.spec);
                 let sound = metrics.as_ref().map_or(Ok(()), |counts| counts.is_sound(&kind, 1));
                 let answer = match sound {
@@ -78,7 +95,7 @@ impl Evaluating {
                 };
                 self.answer(from, answer);
             }
-            Input::Declined { from, task, reason } if task == Self::task(context) => {
+            Input::Declined { from, task, reason } if task == self.task(context) => {
                 self.answer(from, Member::Declined(reason));
             }
             Input::Excluded { site, why, .. } => self.blame(&site, &why),
@@ -117,31 +134,43 @@ impl Evaluating {
         let (sites, spec) = (counts.len(), &context.run.spec);
         if spec.is_survey() && sites < spec.cohort.min_updates as usize {
             let why = format!("{sites} sites counted, {} are needed", spec.cohort.min_updates);
-            return self.fail(context, &why);
+            return self.fail(context, &why, now);
         }
         let report = pool(&Kind::of(spec), counts.into_iter());
-        self.complete(context, report)
+        self.complete(context, report, now)
     }
 
     /// Keeps what was counted, if there is something.
-    pub(super) fn complete(self, context: &mut Context, report: Option<Report>) -> State {
-        let Some(report) = report else { return self.without_metrics(context) };
+    pub(super) fn complete(self, context: &mut Context, report: Option<Report>, now: Timestamp) -> State {
+        let Some(report) = report else { return self.without_metrics(context, now) };
         self.dismiss(context);
+        if self.part == Part::Test {
+            context.emit(Effect::TestMetrics(Box::new(report)));
+            return Finished::completed(context);
+        }
         // Another site's data says nothing about which round was best on those that trained.
         if context.run.spec.validation.leave_out.is_none() {
             context.observe(context.completed, Some(&report));
         }
         context.emit(Effect::FinalMetrics(Box::new(report)));
-        Finished::completed(context)
+        Self::go_on(context, now)
+    }
+
+    /// The validation splits have said what they have to say.
+    fn go_on(context: &mut Context, now: Timestamp) -> State {
+        if !context.run.spec.tests() {
+            return Finished::completed(context);
+        }
+        Self::of(Part::Test, context.connected.clone(), context, now)
     }
 
     /// Says why, when it was for them that a site was left out.
-    fn without_metrics(self, context: &mut Context) -> State {
-        if context.run.spec.is_survey() {
-            return self.fail(context, "no site has enough examples to send their counts");
+    fn without_metrics(self, context: &mut Context, now: Timestamp) -> State {
+        if context.run.spec.is_survey() || self.part == Part::Test {
+            return self.fail(context, "no site has enough examples to send their counts", now);
         }
         self.dismiss(context);
-        let Some(site) = &context.run.spec.validation.leave_out else { return Finished::completed(context) };
+        let Some(site) = &context.run.spec.validation.leave_out else { return Self::go_on(context, now) };
         let why = match self.members.get(site) {
             Some(Member::Declined(why)) => format!("{site}, which was left out: {why}"),
             Some(Member::Evaluated(_)) => {
@@ -155,8 +184,14 @@ impl Evaluating {
     }
 
     /// Nothing comes of it: a trained model stands all the same, a survey has failed.
-    pub(super) fn fail(self, context: &mut Context, why: &str) -> State {
+    pub(super) fn fail(self, context: &mut Context, why: &str, now: Timestamp) -> State {
         self.dismiss(context);
+        if self.part == Part::Test {
+            return Finished::completed_without_test(context, why);
+        }
+        if context.run.spec.tests() {
+            return Self::go_on(context, now);
+        }
         if !context.run.spec.is_survey() {
             return Finished::completed_without_metrics(context, why);
         }
@@ -171,7 +206,7 @@ impl Evaluating {
     /// Tells the members that nothing more is asked of them.
     pub(super) fn dismiss(&self, context: &mut Context) {
         for site in self.members.keys() {
-            let task = Self::task(context);
+            let task = self.task(context);
             context.emit(Effect::Over { to: site.clone(), task });
         }
     }
@@ -186,7 +221,7 @@ impl Evaluating {
     }
 
     fn ask(&self, context: &mut Context, site: &ClientId) {
-        let task = Self::task(context);
+        let task = self.task(context);
         context.emit(Effect::Evaluate { to: site.clone(), task });
     }
 
@@ -203,8 +238,19 @@ impl Evaluating {
         }
     }
 
-    pub(super) fn task(context: &Context) -> TaskId {
-        context.task(context.completed, 0)
+    pub(super) fn task(&self, context: &Context) -> TaskId {
+        match self.part {
+            Part::Validation => context.task(context.completed, 0),
+            Part::Test => context.task(context.result().0, TaskId::TEST),
+        }
+    }
+
+    /// What the sites are asked to evaluate.
+    pub(super) fn job(&self, context: &Context) -> Job {
+        match self.part {
+            Part::Validation => context.job(),
+            Part::Test => context.result_job(),
+        }
     }
 
     pub(super) fn view(&self, context: &Context) -> RoundView {
@@ -215,10 +261,14 @@ impl Evaluating {
             Member::Declined(why) => Answer::Declined(why.clone()),
         };
         RoundView {
-            task: Self::task(context),
+            task: self.task(context),
             started: self.started,
             deadline: self.deadline,
-            stage: if context.run.spec.is_survey() { "counting" } else { "evaluating" },
+            stage: match self.part {
+                Part::Test => "testing",
+                Part::Validation if context.run.spec.is_survey() => "counting",
+                Part::Validation => "evaluating",
+            },
             members: self.members.iter().map(|(site, member)| (site.clone(), answer(member))).collect(),
         }
     }

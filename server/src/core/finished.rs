@@ -30,6 +30,11 @@ impl Finished {
         Self::end(context, RunState::Completed, format!("without metrics of the final model: {why}"))
     }
 
+    /// All rounds are done, and the result could not be tested.
+    pub(super) fn completed_without_test(context: &mut Context, why: &str) -> State {
+        Self::end(context, RunState::Completed, format!("without a test of the result: {why}"))
+    }
+
     pub(super) fn failed(context: &mut Context, why: String) -> State {
         Self::end(context, RunState::Failed, why)
     }

@@ -31,6 +31,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::aggregate::Finding;
+use sheaf_common::author::Author;
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Federation, Name, RunId};
 use sheaf_common::message::{Job, TaskId, Update};
@@ -63,6 +64,8 @@ pub struct Run {
     pub spec: RunSpec,
     /// Operator who submitted it.
     pub submitted_by: Name,
+    /// The operator's word for it.
+    pub author: Option<Author>,
     /// When.
     pub submitted_at: Timestamp,
     /// Manifest of the imported model, if there is one.
@@ -240,6 +243,8 @@ pub enum Effect {
     Record(Box<RoundRecord>),
     /// Keep the final model's metrics.
     FinalMetrics(Box<Report>),
+    /// Keep the metrics of the run's result on the test splits.
+    TestMetrics(Box<Report>),
     /// These updates are no longer needed.
     Forget(Vec<BlobId>),
     /// This published sum is no longer needed: a newer one stands.
@@ -293,6 +298,8 @@ struct Context {
     record: Option<Box<SignedRecord>>,
     /// The best evaluation so far.
     best: Option<Best>,
+    /// The parameters that it was of.
+    best_global: BlobId,
     #[serde(skip)]
     effects: VecDeque<Effect>,
 }
@@ -331,6 +338,7 @@ impl Coordinator {
         let context = Context {
             ranges: vec![first_range(&run.spec); run.phases.after(0).tensors.len()],
             global: run.initial,
+            best_global: run.initial,
             run,
             completed: 0,
             record: None,
@@ -427,8 +435,7 @@ impl Coordinator {
 
     /// Rounds after which the model is the run's result.
     pub fn result(&self) -> u32 {
-        let best = self.context.best.filter(|_| self.context.run.spec.validation.restore_best);
-        best.map_or(self.context.completed, |best| best.round)
+        self.context.result().0
     }
 
     /// Whether `site` may take part.
@@ -438,7 +445,17 @@ impl Coordinator {
 
     /// What a task is about.
     pub fn job(&self) -> Job {
-        self.context.job()
+        match &self.state {
+            State::Securing(Securing { closed, .. }) | State::Opening(Opening { closed, .. }) => {
+                closed.job(&self.context)
+            }
+            State::Evaluating(state) => state.job(&self.context),
+            State::Queued(_)
+            | State::Waiting(_)
+            | State::Collecting(_)
+            | State::Aggregating(_)
+            | State::Finished(_) => self.context.job(),
+        }
     }
 
     /// How the newest global parameters came about, when they came from a secure sum.
@@ -483,14 +500,33 @@ impl Coordinator {
         }
     }
 
+    /// Whether the update of `site` is in a masked sum that can no longer be formed without it.
+    pub fn sums_with(&self, site: &ClientId) -> bool {
+        match &self.state {
+            State::Securing(state) => state.protocol.is_unmasking() && state.protocol.holds(site),
+            State::Opening(state) => state.unmasking.masked().contains_key(site),
+            State::Queued(_)
+            | State::Waiting(_)
+            | State::Collecting(_)
+            | State::Aggregating(_)
+            | State::Evaluating(_)
+            | State::Finished(_) => false,
+        }
+    }
+
     /// Whether an update of the round in progress lies in `blob`.
     pub fn holds(&self, blob: BlobId) -> bool {
+        self.held().contains(&blob)
+    }
+
+    /// The blobs in which updates of the round in progress lie.
+    pub fn held(&self) -> Vec<BlobId> {
         match &self.state {
-            State::Collecting(state) => state.deltas().any(|delta| delta == blob),
-            State::Aggregating(state) => state.closed.deltas().any(|delta| delta == blob),
-            State::Securing(state) => state.protocol.blobs().contains(&blob),
-            State::Opening(state) => state.unmasking.masked().values().any(|masked| *masked == blob),
-            State::Queued(_) | State::Waiting(_) | State::Evaluating(_) | State::Finished(_) => false,
+            State::Collecting(state) => state.deltas().collect(),
+            State::Aggregating(state) => state.closed.deltas().collect(),
+            State::Securing(state) => state.protocol.blobs(),
+            State::Opening(state) => state.unmasking.masked().values().copied().collect(),
+            State::Queued(_) | State::Waiting(_) | State::Evaluating(_) | State::Finished(_) => Vec::new(),
         }
     }
 }
@@ -529,7 +565,20 @@ impl Context {
             params: self.params().clone(),
             global: self.global,
             submitted_at: self.run.submitted_at,
+            author: self.run.author.clone(),
         }
+    }
+
+    /// Rounds after which the model is the run's result, and its parameters.
+    fn result(&self) -> (u32, BlobId) {
+        let best = self.best.filter(|_| self.run.spec.validation.restore_best);
+        best.map_or((self.completed, self.global), |best| (best.round, self.best_global))
+    }
+
+    /// [`Self::job`] of the run's result.
+    fn result_job(&self) -> Job {
+        let (round, global) = self.result();
+        Job { params: self.run.phases.after(round).clone(), global, ..self.job() }
     }
 
     /// The parameters that travel now.
@@ -547,10 +596,13 @@ impl Context {
         self.ranges = self.run.phases.after(round).tensors.iter().map(range).collect();
     }
 
-    /// Takes in an evaluation of the model after `round` rounds.
+    /// Takes in an evaluation of the global model, which is the one after `round` rounds.
     fn observe(&mut self, round: u32, report: Option<&Report>) {
         if let Some(report) = report {
             self.best = self.run.spec.validation.observe(self.best, round, report);
+            if self.best.is_some_and(|best| best.round == round) {
+                self.best_global = self.global;
+            }
         }
     }
 

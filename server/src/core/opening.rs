@@ -91,7 +91,7 @@ impl Opening {
             Closed::Final(closed) => {
                 let counts = summed.global_metrics.filter(|counts| counts.num_examples() > 0);
                 let report = counts.map(|counts| counts.report(&Kind::of(&context.run.spec)));
-                closed.complete(context, report)
+                closed.complete(context, report, now)
             }
         }
     }

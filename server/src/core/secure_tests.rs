@@ -52,6 +52,7 @@ impl Bench {
             federation: "test".parse().unwrap(),
             spec: RunSpec::parse("run.toml", RUN).unwrap(),
             submitted_by: "op".parse().unwrap(),
+            author: None,
             submitted_at: Timestamp(0),
             model: None,
             phases: ParamSpec { tensors: vec![ParamTensor { name: "weight".into(), shape: vec![2, 2] }] }
@@ -185,6 +186,17 @@ fn a_refusal_is_told_by_its_reason() {
     let members = bench.coordinator.round().unwrap().members;
     assert_eq!(members[3], (site("d"), Answer::Declined(reason)));
     assert_eq!(bench.stage(), "exchanging keys");
+}
+
+/// Found by the simulation: an answer said twice made its site forget the update that it was still awaited with.
+#[test]
+fn an_answer_that_comes_twice_or_late_costs_its_site_nothing() {
+    let mut bench = Bench::advertising();
+    let answer = Box::new(SecureAnswer::Confirmed([0; 64].into()));
+    let evidence = Evidence::Nothing;
+    bench.feed(Input::Secure { from: site("a"), task: task(1), answer, evidence });
+    assert_eq!(bench.effects, []);
+    assert_eq!(bench.coordinator.round().unwrap().members[0], (site("a"), Answer::Ready));
 }
 
 #[test]

@@ -5,13 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::id::ClientId;
-use sheaf_common::message::TaskId;
+use sheaf_common::message::{Job, TaskId};
 use sheaf_common::run::{GraphKind, SecAggSpec, SecureAggregation};
 use sheaf_common::secagg::graph::COMPLETE_MAX;
 use sheaf_common::secagg::layout::Layout;
 use sheaf_common::secagg::params::RoundParams;
 use sheaf_common::secagg::quantize::Encoding;
-use sheaf_common::secagg::server::{Next, Server};
+use sheaf_common::secagg::server::{Next, Rejected, Server};
 use sheaf_common::status::RunState;
 use sheaf_common::time::Timestamp;
 
@@ -52,15 +52,19 @@ impl Securing {
             return self.fail(context, "the run does not ask for secure aggregation".into(), now);
         };
         match input {
+            Input::Secure { from, task, .. } if task != self.closed.task(context) => {
+                let reason = format!("it answers {task}, but {} is in progress", self.closed.task(context));
+                context.emit(Effect::Reject { to: from, task, reason });
+            }
             Input::Secure { from, task, answer, evidence } => {
-                let verdict = if task == self.closed.task(context) {
-                    self.protocol.take(&from, *answer, evidence).map_err(|rejected| rejected.to_string())
-                } else {
-                    Err(format!("it answers {task}, but {} is in progress", self.closed.task(context)))
-                };
-                if let Err(reason) = verdict {
-                    self.closed.blame(&from, &reason);
-                    context.emit(Effect::Reject { to: from, task, reason });
+                match self.protocol.take(&from, *answer, evidence) {
+                    // What came late or twice changes nothing: the update that the site holds may serve yet.
+                    Ok(()) | Err(Rejected::NotAwaited) => {}
+                    Err(rejected) => {
+                        let reason = rejected.to_string();
+                        self.closed.blame(&from, &reason);
+                        context.emit(Effect::Reject { to: from, task, reason });
+                    }
                 }
             }
             Input::Declined { from, task, reason } if task == self.closed.task(context) => {
@@ -170,7 +174,15 @@ impl Closed {
     pub(super) fn task(&self, context: &Context) -> TaskId {
         match self {
             Self::Round(state) => state.task().clone(),
-            Self::Final(_) => Evaluating::task(context),
+            Self::Final(state) => state.task(context),
+        }
+    }
+
+    /// What the members' tasks are about.
+    pub(super) fn job(&self, context: &Context) -> Job {
+        match self {
+            Self::Round(_) => context.job(),
+            Self::Final(state) => state.job(context),
         }
     }
 
@@ -185,7 +197,7 @@ impl Closed {
     pub(super) fn fail(self, context: &mut Context, why: String, now: Timestamp) -> State {
         match self {
             Self::Round(state) => state.abandon(context, why, now),
-            Self::Final(state) => state.fail(context, &why),
+            Self::Final(state) => state.fail(context, &why, now),
         }
     }
 
@@ -226,7 +238,7 @@ fn params(
     spec: &SecAggSpec,
     members: usize,
 ) -> Result<RoundParams, String> {
-    let job = context.job();
+    let (job, task) = (closed.job(context), closed.task(context));
     let layout = match closed {
         Closed::Round(_) => Layout::of_round(&job),
         Closed::Final(_) => Layout::of_evaluation(&job),
@@ -244,10 +256,11 @@ fn params(
     };
     Ok(RoundParams {
         federation: context.run.federation.clone(),
-        task: closed.task(context),
+        // What is tested was published before, and the newest record need not be that of its round.
+        previous: context.record.as_ref().filter(|_| !task.is_test()).map(|record| record.body.digest()),
+        task,
         origin: job.origin(),
         model: job.global,
-        previous: context.record.as_ref().map(|record| record.body.digest()),
         layout,
         encoding,
         ranges,

@@ -52,6 +52,7 @@ impl Bench {
             federation: "test".parse().unwrap(),
             spec: RunSpec::parse_survey("run.toml", text).unwrap(),
             submitted_by: "op".parse().unwrap(),
+            author: None,
             submitted_at: Timestamp(0),
             model: None,
             phases: ParamSpec { tensors: vec![ParamTensor { name: "constant".into(), shape: vec![1] }] }

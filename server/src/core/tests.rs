@@ -48,6 +48,7 @@ fn run() -> Run {
         federation: "test".parse().unwrap(),
         spec: RunSpec::parse("run.toml", RUN).unwrap(),
         submitted_by: "op".parse().unwrap(),
+        author: None,
         submitted_at: Timestamp(0),
         model: None,
         phases: params(&["weight"]).into(),
@@ -631,4 +632,60 @@ fn what_one_site_counts_alone_is_in_no_sum() {
     bench.feed([Input::Evaluated { from: site("c"), task: task(1, 0), metrics: None }]);
     assert_eq!(bench.state(), RunState::Completed);
     assert!(bench.coordinator.state().1.ends_with("sent none: it has too few examples, as its log says"));
+}
+
+/// All rounds are over and the sites were asked what the last model is worth.
+fn to_be_tested(accuracies: &[usize], last: usize) -> Bench {
+    let mut bench = watched(&format!("{PATIENT}test_split = 0.2\n"), accuracies);
+    let completed = bench.coordinator.completed();
+    bench.feed(["a", "b", "c"].map(|name| evaluated(name, task(completed, 0), last)));
+    bench
+}
+
+/// Ten examples of one label, so many of them right.
+fn evaluated(name: &str, task: TaskId, right: usize) -> Input {
+    let mut counts = Classification::new(2);
+    (0..10).for_each(|example| counts.observe(0, if example < right { &[1.0, 0.0] } else { &[0.0, 1.0] }));
+    Input::Evaluated { from: site(name), task, metrics: Some(counts.into()) }
+}
+
+#[test]
+fn the_model_that_validation_chose_is_tested_once() {
+    let mut bench = to_be_tested(&[3, 5, 8, 7, 8], 8);
+    let test = task(2, TaskId::TEST);
+    let view = bench.coordinator.round().unwrap();
+    assert_eq!((view.task, view.stage, bench.state()), (test.clone(), "testing", RunState::Evaluating));
+    assert_eq!(bench.coordinator.job().global, BlobId::of(&2u32.to_le_bytes()), "the model after round 2");
+    assert_eq!(asked_to_evaluate(&bench), ["a", "b", "c", "a", "b", "c"]);
+    // What is said of the validation splits is said.
+    bench.feed([evaluated("a", task(5, 0), 1)]);
+    bench.feed([evaluated("a", test.clone(), 6), evaluated("b", test.clone(), 6)]);
+    assert_eq!(bench.state(), RunState::Evaluating);
+    bench.feed([evaluated("c", test, 9)]);
+    assert_eq!(bench.state(), RunState::Completed);
+    let tests =
+        bench.effects(
+            |effect| {
+                if let Effect::TestMetrics(report) = effect { report.classification() } else { None }
+            },
+        );
+    assert_eq!((tests.len(), tests[0].accuracy), (1, 0.7));
+    assert_eq!(bench.coordinator.result(), 2, "a test chooses nothing");
+}
+
+#[test]
+fn the_last_model_is_tested_when_it_is_the_best() {
+    let bench = to_be_tested(&[3, 5, 8, 7, 8], 9);
+    assert_eq!(bench.coordinator.round().unwrap().task, task(5, TaskId::TEST));
+    assert_eq!(bench.coordinator.job().global, BlobId::of(&5u32.to_le_bytes()));
+}
+
+#[test]
+fn a_test_that_nobody_answers_is_said() {
+    let mut bench = to_be_tested(&[3, 5, 8, 7, 8], 8);
+    let decline =
+        |name| Input::Declined { from: site(name), task: task(2, TaskId::TEST), reason: "no".into() };
+    bench.feed(["a", "b", "c"].map(decline));
+    let why = "without a test of the result: no site has enough examples to send their counts";
+    assert_eq!(bench.coordinator.state(), (RunState::Completed, why.into()));
 }

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sheaf_common::id::{Federation, Identity, Role};
 use time::OffsetDateTime;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The SAN URI of an authority is this and the name of its federation.
@@ -20,15 +20,17 @@ pub(super) const AUTHORITY_URI: &str = "sheaf://";
 pub enum Holder {
     /// The authority of a federation.
     Authority(Federation),
+    /// An authority below it, for one role.
+    Issuing(Federation, Role),
     /// A party.
     Party(Identity),
 }
 
 impl Holder {
-    /// The party's role; `None` for the authority.
+    /// The party's role; `None` for an authority.
     pub fn role(&self) -> Option<Role> {
         match self {
-            Self::Authority(_) => None,
+            Self::Authority(_) | Self::Issuing(..) => None,
             Self::Party(identity) => Some(identity.role),
         }
     }
@@ -38,6 +40,7 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Authority(federation) => write!(f, "{AUTHORITY_URI}{federation}"),
+            Self::Issuing(federation, role) => write!(f, "{AUTHORITY_URI}{federation}/{role}"),
             Self::Party(identity) => identity.fmt(f),
         }
     }
@@ -54,12 +57,17 @@ pub struct Card {
     pub until: OffsetDateTime,
     /// Distinguished name of who signed it.
     pub issuer: String,
+    /// Identifier of the key that signed it, by which authorities of one name are told apart; of an authority that
+    /// signed itself its own.
+    pub authority_key: Option<String>,
     /// DNS names and addresses in it.
     pub hosts: Vec<String>,
     /// SHA-256 of the certificate.
     pub fingerprint: [u8; 32],
     /// DER of the public key with its algorithm.
     pub public_key: Vec<u8>,
+    /// Authorities that may stand below this one, down to a party.
+    pub below: u32,
 }
 
 /// The file holds no certificate of a federation.
@@ -109,11 +117,32 @@ impl Card {
             from: x509.validity().not_before.to_datetime(),
             until: x509.validity().not_after.to_datetime(),
             issuer: x509.issuer().to_string(),
+            authority_key: authority_key(&x509),
             hosts: names.iter().filter_map(host).collect(),
             fingerprint,
             public_key: x509.public_key().raw.to_vec(),
+            below: below(&x509),
         })
     }
+}
+
+fn authority_key(x509: &X509Certificate<'_>) -> Option<String> {
+    let extensions = || x509.extensions().iter().map(|extension| extension.parsed_extension());
+    let issuers = extensions().find_map(|extension| {
+        let ParsedExtension::AuthorityKeyIdentifier(issuer) = extension else { return None };
+        issuer.key_identifier.as_ref().map(|key| hex::encode(key.0))
+    });
+    issuers.or_else(|| {
+        extensions().find_map(|extension| {
+            let ParsedExtension::SubjectKeyIdentifier(own) = extension else { return None };
+            Some(hex::encode(own.0))
+        })
+    })
+}
+
+fn below(x509: &X509Certificate<'_>) -> u32 {
+    let constraints = x509.basic_constraints().ok().flatten().map(|extension| extension.value);
+    constraints.filter(|of| of.ca).map_or(0, |of| of.path_len_constraint.unwrap_or(u32::MAX))
 }
 
 pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
@@ -126,7 +155,11 @@ fn holder(name: &GeneralName<'_>) -> Option<Holder> {
     if let Ok(identity) = uri.parse() {
         return Some(Holder::Party(identity));
     }
-    uri.strip_prefix(AUTHORITY_URI)?.parse().ok().map(Holder::Authority)
+    let rest = uri.strip_prefix(AUTHORITY_URI)?;
+    match rest.split_once('/') {
+        None => rest.parse().ok().map(Holder::Authority),
+        Some((federation, role)) => Some(Holder::Issuing(federation.parse().ok()?, role.parse().ok()?)),
+    }
 }
 
 fn host(name: &GeneralName<'_>) -> Option<String> {

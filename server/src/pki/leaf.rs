@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ED25519, SanType,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::DnsName;
-use sheaf_common::id::{Identity, Name, Role};
+use sheaf_common::id::{Federation, Identity, Name, Role};
+use sheaf_transport::files;
+use sheaf_transport::key::PrivateKey;
 use time::{Duration, OffsetDateTime};
 
-use super::{Authority, BACKDATED, CA_CERTIFICATE, PkiError, files};
+use super::{Authority, CA_CERTIFICATE, PkiError, SigningRequest};
 
-const DEFAULT_DAYS: i64 = 365;
+/// How long a certificate is valid when nothing is said.
+pub(super) const LIFETIME: Duration = Duration::days(365);
 
 /// A name or address under which a server is dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,26 +92,82 @@ pub(super) fn issue_at(
     options: &IssueOptions,
 ) -> Result<Issued, PkiError> {
     let authority = Authority::open(dir)?;
-    if role != Role::Server && !options.hosts.is_empty() {
-        return Err(PkiError::Hosts(role));
-    }
-    let identity = Identity { federation: authority.federation.clone(), role, name: name.clone() };
-    let mut params = params(&identity, &options.hosts)?;
-    params.not_before = now - BACKDATED;
-    params.not_after = expiry(now, &authority, options.days)?;
-    let key = KeyPair::generate_for(&PKCS_ED25519)?;
-    let certificate = params.signed_by(&key, &authority.issuer)?;
-
-    let out = options.out.as_deref().unwrap_or(dir);
-    let file = |extension: &str| out.join(format!("{role}-{name}.{extension}"));
-    let issued = Issued { certificate: file("crt"), key: file("key"), ca: out.join(CA_CERTIFICATE) };
-    files::make_private_dir(out)?;
+    let key = PrivateKey::generate()?;
+    let chain = authority.issue(&key, &options.wanted(role, name), now)?;
+    let issued = Issued::named(role, name, options.out.as_deref().unwrap_or(dir));
+    files::make_private_dir(issued.folder())?;
     files::ensure(&issued.ca, &authority.certificate)?;
-    files::write_pair((&issued.key, &key.serialize_pem()), (&issued.certificate, &certificate.pem()))?;
+    files::write_pair((&issued.key, &key.pem()), (&issued.certificate, &files::pem(&chain)))?;
     Ok(issued)
 }
 
-fn params(identity: &Identity, hosts: &[Host]) -> Result<CertificateParams, PkiError> {
+/// Makes a certificate for a party that made its key and the request by itself, signed by the authority in `dir`.
+///
+/// The party is named by whoever signs: what the request says of itself is no more than a wish.
+pub fn sign(
+    dir: &Path,
+    request: &SigningRequest,
+    role: Role,
+    name: &Name,
+    options: &IssueOptions,
+) -> Result<Issued, PkiError> {
+    let authority = Authority::open(dir)?;
+    let wanted = options.wanted(role, name);
+    let chain = authority.issue(request.key(), &wanted, OffsetDateTime::now_utc())?;
+    let issued = Issued::named(role, name, options.out.as_deref().unwrap_or(dir));
+    files::make_private_dir(issued.folder())?;
+    files::ensure(&issued.ca, &authority.certificate)?;
+    files::write_new(&issued.certificate, &files::pem(&chain))?;
+    Ok(issued)
+}
+
+/// A certificate as whoever issues it wants it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// What its holder may do.
+    pub role: Role,
+    /// Who its holder is.
+    pub name: &'a Name,
+    /// Further names of a server.
+    pub hosts: &'a [Host],
+    /// How long it is valid; a year, or what the authority has left, when not given.
+    pub lifetime: Option<Duration>,
+}
+
+impl<'a> Wanted<'a> {
+    /// A site's.
+    pub fn site(name: &'a Name, lifetime: Option<Duration>) -> Self {
+        Self { role: Role::Site, name, hosts: &[], lifetime }
+    }
+}
+
+impl IssueOptions {
+    fn wanted<'a>(&'a self, role: Role, name: &'a Name) -> Wanted<'a> {
+        Wanted { role, name, hosts: &self.hosts, lifetime: self.days.map(days) }
+    }
+}
+
+impl Issued {
+    fn named(role: Role, name: &Name, out: &Path) -> Self {
+        let file = |extension: &str| out.join(format!("{role}-{name}.{extension}"));
+        Self { certificate: file("crt"), key: file("key"), ca: out.join(CA_CERTIFICATE) }
+    }
+
+    fn folder(&self) -> &Path {
+        self.ca.parent().unwrap_or(Path::new(""))
+    }
+}
+
+pub(super) fn days(days: u32) -> Duration {
+    Duration::days(i64::from(days))
+}
+
+pub(super) fn params(federation: &Federation, wanted: &Wanted<'_>) -> Result<CertificateParams, PkiError> {
+    let &Wanted { role, name, hosts, .. } = wanted;
+    if role != Role::Server && !hosts.is_empty() {
+        return Err(PkiError::Hosts(role));
+    }
+    let identity = Identity { federation: federation.clone(), role, name: name.clone() };
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, identity.federation.as_str());
@@ -134,20 +192,4 @@ fn params(identity: &Identity, hosts: &[Host]) -> Result<CertificateParams, PkiE
         });
     }
     Ok(params)
-}
-
-/// No certificate outlives its authority: it would stop working without anybody being told.
-fn expiry(now: OffsetDateTime, authority: &Authority, days: Option<u32>) -> Result<OffsetDateTime, PkiError> {
-    let left = authority.until - now;
-    if !left.is_positive() {
-        return Err(PkiError::Expired(authority.federation.clone()));
-    }
-    let Some(days) = days else {
-        return Ok(now + left.min(Duration::days(DEFAULT_DAYS)));
-    };
-    let lifetime = Duration::days(i64::from(days));
-    if days == 0 || lifetime > left {
-        return Err(PkiError::Lifetime { asked: days, most: left.whole_days() });
-    }
-    Ok(now + lifetime)
 }

@@ -10,6 +10,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 use sheaf_common::id::{Federation, Identity, Name, Role};
+use sheaf_transport::files;
+use sheaf_transport::key::PrivateKey;
+use sheaf_transport::tls::identity_of_chain;
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 
@@ -32,7 +35,7 @@ fn party(dir: &Path, role: Role, text: &str) -> Issued {
 }
 
 fn chain(path: &Path) -> Vec<CertificateDer<'static>> {
-    vec![CertificateDer::from_pem_file(path).unwrap()]
+    CertificateDer::pem_file_iter(path).unwrap().map(Result::unwrap).collect()
 }
 
 fn roots(ca: &Path) -> Arc<RootCertStore> {
@@ -76,7 +79,7 @@ fn handshake(server: &Issued, client: &Issued, dialled: &str) -> Result<Identity
     assert_eq!(seen, &chain(&client.certificate)[0]);
     match Card::read(&client.certificate).unwrap().holder {
         Holder::Party(identity) => Ok(identity),
-        Holder::Authority(_) => panic!("a party's certificate"),
+        Holder::Authority(_) | Holder::Issuing(..) => panic!("a party's certificate"),
     }
 }
 
@@ -160,6 +163,15 @@ fn keys_are_for_their_owner_alone() {
 }
 
 #[test]
+fn an_authority_whose_key_others_can_read_issues_nothing() {
+    let (dir, _) = federation();
+    let key = dir.path().join(CA_KEY);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let error = issue(dir.path(), Role::Site, &name("a"), &IssueOptions::default()).unwrap_err().to_string();
+    assert!(error.ends_with(&format!("run `chmod 600 {}`", key.display())), "{error}");
+}
+
+#[test]
 fn nothing_is_overwritten_and_no_half_is_left() {
     let (dir, federation) = federation();
     let site = party(dir.path(), Role::Site, "st-mary");
@@ -191,6 +203,16 @@ fn a_party_can_get_a_folder_of_its_own() {
     let (other, _) = federation();
     let error = issue(other.path(), Role::Site, &name("st-john"), &options).unwrap_err().to_string();
     assert!(error.contains("ca.crt is already there"), "{error}");
+}
+
+#[test]
+fn authorities_of_one_name_are_told_apart_by_their_keys() {
+    let ((one, _), (other, _)) = (federation(), federation());
+    let key = |path: &Path| Card::read(path).unwrap().authority_key.unwrap();
+    let (ours, theirs) = (key(&one.path().join(CA_CERTIFICATE)), key(&other.path().join(CA_CERTIFICATE)));
+    assert_ne!(ours, theirs);
+    assert_eq!(key(&party(one.path(), Role::Site, "a").certificate), ours);
+    assert_eq!(key(&party(other.path(), Role::Site, "a").certificate), theirs);
 }
 
 #[test]
@@ -230,7 +252,90 @@ fn the_right_folder_and_the_right_key_are_needed() {
 
     fs::remove_file(other.path().join(CA_KEY)).unwrap();
     let Err(error) = Authority::open(other.path()) else { panic!("opened without a key") };
-    assert!(error.to_string().starts_with("cannot read the authority's key"), "{error}");
+    let key = other.path().join(CA_KEY);
+    assert!(error.to_string().starts_with(&format!("cannot read {}", key.display())), "{error}");
+}
+
+/// What whoever has an authority's key can make with it, whatever our own code would refuse.
+fn forge(issuing: &Path, role: Role) -> Issued {
+    let key = PrivateKey::read(&issuing.join(ISSUING_KEY)).unwrap();
+    let pem = fs::read_to_string(issuing.join(ISSUING_CERTIFICATE)).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&pem, key).unwrap();
+    let (own, mallory) = (PrivateKey::generate().unwrap(), name("mallory"));
+    let wanted = Wanted { role, name: &mallory, hosts: &[], lifetime: None };
+    let params = leaf::params(&"hearts".parse().unwrap(), &wanted).unwrap();
+    let leaf = params.signed_by(&own, &issuer).unwrap().pem();
+    let file = |extension: &str| issuing.join(format!("{role}-forged.{extension}"));
+    files::write_pair((&file("key"), &own.pem()), (&file("crt"), &(leaf + &pem))).unwrap();
+    Issued { certificate: file("crt"), key: file("key"), ca: issuing.join(CA_CERTIFICATE) }
+}
+
+#[test]
+fn an_issuing_authority_speaks_for_sites_alone_even_in_a_thiefs_hands() {
+    let (dir, _) = federation();
+    let issuing_dir = dir.path().join("issuing");
+    let certificate = issuing(dir.path(), &issuing_dir, Some(30)).unwrap();
+    let card = Card::read(&certificate).unwrap();
+    assert_eq!(card.holder.to_string(), "sheaf://hearts/site");
+    let server = party(dir.path(), Role::Server, "main");
+    let site = party(&issuing_dir, Role::Site, "st-mary");
+    handshake(&server, &site, SERVER).unwrap();
+    assert_eq!(chain(&site.certificate).len(), 2);
+    let until = Card::read(&site.certificate).unwrap().until;
+    assert_eq!(until, card.until, "no certificate outlives its authority");
+
+    let error = issue(&issuing_dir, Role::Operator, &name("ada"), &IssueOptions::default()).unwrap_err();
+    assert!(matches!(error, PkiError::Limited(Role::Site)), "{error}");
+    let error = issuing(&issuing_dir, &dir.path().join("below"), None).unwrap_err();
+    assert!(matches!(error, PkiError::NoAuthority(..)), "{error}");
+
+    for role in [Role::Operator, Role::Viewer] {
+        let forged = chain(&forge(&issuing_dir, role).certificate);
+        let error = identity_of_chain(&forged).unwrap_err().to_string();
+        let mallory = format!("it is sheaf://hearts/{role}/mallory");
+        assert_eq!(error, format!("{mallory}, but who issued it may make hearts/site alone"));
+    }
+    let site = party(dir.path(), Role::Site, "st-john");
+    let error = handshake(&forge(&issuing_dir, Role::Server), &site, SERVER).unwrap_err();
+    assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{error}");
+}
+
+#[test]
+fn a_request_gets_a_certificate_for_its_key_under_the_name_that_the_signer_gives() {
+    let (dir, _) = federation();
+    let key = PrivateKey::generate().unwrap();
+    let csr = sheaf_transport::enrolment::request(&key, &name("st-mary"), None).unwrap();
+    let path = dir.path().join("a.csr");
+    fs::write(&path, csr.pem().unwrap()).unwrap();
+    let request = SigningRequest::read(&path).unwrap();
+    assert_eq!(request.name(), Some(name("st-mary")));
+    let signed = sign(dir.path(), &request, Role::Site, &name("other"), &IssueOptions::default()).unwrap();
+    let card = Card::read(&signed.certificate).unwrap();
+    assert_eq!(card.holder.to_string(), "sheaf://hearts/site/other");
+    assert_eq!(card.public_key, key.public_key());
+    assert!(!signed.key.exists(), "the key is the site's own");
+
+    // A request that asks to be somebody else, or an authority, gets none of it.
+    let wish =
+        sheaf_transport::enrolment::request(&key, &name("x"), Some(&"lungs".parse().unwrap())).unwrap();
+    let request = SigningRequest::parse(wish.der()).unwrap();
+    let signed = sign(dir.path(), &request, Role::Viewer, &name("eye"), &IssueOptions::default()).unwrap();
+    assert_eq!(Card::read(&signed.certificate).unwrap().holder.to_string(), "sheaf://hearts/viewer/eye");
+}
+
+#[test]
+fn a_request_must_be_signed_by_the_key_that_it_names_and_that_key_be_ed25519() {
+    let key = PrivateKey::generate().unwrap();
+    let good = sheaf_transport::enrolment::request(&key, &name("a"), None).unwrap();
+    let mut bytes = good.der().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    assert!(matches!(SigningRequest::parse(&bytes), Err(BadRequest::Damaged(_))));
+    for cut in 0..bytes.len() {
+        assert!(SigningRequest::parse(&good.der()[..cut]).is_err(), "{cut}");
+    }
+    let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&other).unwrap();
+    assert!(matches!(SigningRequest::parse(request.der()), Err(BadRequest::Key)));
 }
 
 #[test]

@@ -12,16 +12,16 @@ use rcgen::{
 use sheaf_common::id::Role;
 
 use super::*;
-use crate::tls::CredentialPaths;
+use crate::tls::{CredentialPaths, Credentials};
 
 /// A certificate authority that exists in memory only.
-struct Ca {
+pub(crate) struct Ca {
     certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Ca {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -30,7 +30,7 @@ impl Ca {
         Self { certificate, issuer: Issuer::new(params, key) }
     }
 
-    fn issue(&self, asked: &Asked<'_>) -> (Certificate, KeyPair) {
+    pub(crate) fn issue(&self, asked: &Asked<'_>) -> (Certificate, KeyPair) {
         let key = KeyPair::generate_for(asked.algorithm).unwrap();
         let mut params = CertificateParams::default();
         let uri = |uri: &&str| SanType::URI((*uri).try_into().unwrap());
@@ -44,13 +44,13 @@ impl Ca {
 }
 
 /// What a certificate says.
-struct Asked<'a> {
-    uris: &'a [&'a str],
-    usage: ExtendedKeyUsagePurpose,
-    algorithm: &'static SignatureAlgorithm,
+pub(crate) struct Asked<'a> {
+    pub(crate) uris: &'a [&'a str],
+    pub(crate) usage: ExtendedKeyUsagePurpose,
+    pub(crate) algorithm: &'static SignatureAlgorithm,
 }
 
-const SITE: Asked<'static> = Asked {
+pub(crate) const SITE: Asked<'static> = Asked {
     uris: &["sheaf://hearts/site/north"],
     usage: ExtendedKeyUsagePurpose::ClientAuth,
     algorithm: &PKCS_ED25519,
@@ -64,7 +64,7 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 /// Our own files, loaded as a program loads them.
-fn load(ca: &Ca, (certificate, key): &(Certificate, KeyPair)) -> Credentials {
+pub(crate) fn load(ca: &Ca, (certificate, key): &(Certificate, KeyPair)) -> Credentials {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: String| {
         let path = dir.path().join(name);
@@ -81,9 +81,9 @@ fn load(ca: &Ca, (certificate, key): &(Certificate, KeyPair)) -> Credentials {
 }
 
 /// The federation's judge, at a site called south.
-fn judge(ca: &Ca) -> Authority {
+pub(crate) fn judge(ca: &Ca) -> Authority {
     let south = Asked { uris: &["sheaf://hearts/site/south"], ..SITE };
-    load(ca, &ca.issue(&south)).authority().unwrap()
+    load(ca, &ca.issue(&south)).authority().clone()
 }
 
 fn refusal(ca: &Ca, certificate: &[u8], now: u64) -> NotOurs {
@@ -99,9 +99,9 @@ fn what_a_site_signs_is_checked_with_the_key_of_its_certificate() {
     let ca = Ca::new();
     let own = ca.issue(&SITE);
     let credentials = load(&ca, &own);
-    assert_eq!(credentials.certificate(), &own.0.der()[..]);
+    assert_eq!(credentials.certificate(), own.0.der()[..]);
 
-    let (identity, key) = judge(&ca).verify(credentials.certificate(), at(VALID)).unwrap();
+    let (identity, key) = judge(&ca).verify(&credentials.certificate(), at(VALID)).unwrap();
     assert_eq!(identity.to_string(), "sheaf://hearts/site/north");
     let signature = credentials.sign(b"roster").unwrap();
     let key = UnparsedPublicKey::new(&ED25519, key);

@@ -2,23 +2,31 @@
 //!
 //! `folder` lists a folder for each class, `idx` reads the files of MNIST, and a table names files in a column: all
 //! three are rows of a [`Table`](super::table::Table) with a column that says which image it is. `pixels` decodes one.
-//! Images are decoded once, when the data set is opened, on all cores, and kept as bytes: `3 * size * size` each.
+//! Images are decoded once, when the data set is opened, on all cores, and kept as bytes, `3 * size * size` each: in memory,
+//! or as `stored` says where the site gives them too little of it.
 
 mod folder;
 mod idx;
 mod pixels;
+mod stored;
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use self::pixels::Pixels;
 pub(super) use self::pixels::SIDE_MAX;
+pub use self::stored::Stored;
+use super::Inputs;
 use super::contract::{Breach, ContractError, ImageProblem};
 use crate::config::{DatasetConfig, Format};
 
 /// Names of the columns of images and classes where the site gives them none: in folders and IDX files.
 pub(super) const COLUMNS: [&str; 2] = ["image", "label"];
+
+/// Bytes of images that are decoded at a time when they go to a file.
+const PART: usize = 64 << 20;
 
 /// The rows of a data set that is no table: which image, and its class.
 pub(super) fn rows(config: &DatasetConfig) -> Result<Vec<[String; 2]>, Breach> {
@@ -31,7 +39,7 @@ pub(super) fn rows(config: &DatasetConfig) -> Result<Vec<[String; 2]>, Breach> {
             let classes = idx::classes(config)?.into_iter().enumerate();
             Ok(classes.map(|(place, class)| [place.to_string(), name(class)]).collect())
         }
-        Format::Delimited | Format::JsonLines => Ok(Vec::new()),
+        Format::Delimited | Format::JsonLines | Format::Parquet => Ok(Vec::new()),
     }
 }
 
@@ -39,39 +47,50 @@ pub(super) fn rows(config: &DatasetConfig) -> Result<Vec<[String; 2]>, Breach> {
 /// place of an image in an IDX file.
 ///
 /// # Errors
-/// When they would take more memory than the site gives them, or the first image that cannot be had.
+/// The first image that cannot be had, or that there is no room for.
 pub(super) fn read(
     config: &DatasetConfig,
     dataset: &str,
     images: &[String],
     size: u32,
-) -> Result<Vec<u8>, ContractError> {
+) -> Result<Inputs, ContractError> {
     let error = |breach| ContractError::new(dataset, &config.path, breach);
     let each = Pixels::bytes(size);
     let bytes = (images.len() as u64).saturating_mul(each as u64);
-    if bytes > config.memory_bytes() {
-        return Err(error(Breach::TooMuch { bytes, most: config.memory_bytes() }));
-    }
     let source = Source::open(config).map_err(error)?;
-    let mut pixels = vec![0; bytes as usize];
-    fill(&source, images, size, &mut pixels)
-        .map_err(|(image, problem)| error(Breach::Image { image, problem }))?;
-    Ok(pixels)
+    let side = size as usize;
+    if bytes <= config.memory_bytes() {
+        let mut values = vec![0; bytes as usize];
+        fill(&source, images, size, &mut values).map_err(error)?;
+        return Ok(Inputs::Images { size: side, values });
+    }
+    let mut part = vec![0; images.len().min((PART / each).max(1)) * each];
+    let stored = Stored::new(&config.spill, images.len(), |file| {
+        images.chunks(part.len() / each).try_for_each(|images| {
+            let pixels = &mut part[..images.len() * each];
+            fill(&source, images, size, pixels)?;
+            Ok::<_, Breach>(file.write_all(pixels)?)
+        })
+    });
+    Ok(Inputs::StoredImages { size: side, images: stored.map_err(error)? })
+}
+
+/// The file of images could not be written.
+impl From<io::Error> for Breach {
+    fn from(reason: io::Error) -> Self {
+        Self::NoRoom(reason.to_string())
+    }
 }
 
 /// Decodes on all cores, each a part of the images, and gives the first that fails in the order of the images.
-fn fill(
-    source: &Source,
-    images: &[String],
-    size: u32,
-    pixels: &mut [u8],
-) -> Result<(), (String, ImageProblem)> {
+fn fill(source: &Source, images: &[String], size: u32, pixels: &mut [u8]) -> Result<(), Breach> {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let share = images.len().div_ceil(workers).max(1);
     let each = Pixels::bytes(size);
     let decode = |images: &[String], pixels: &mut [u8]| {
         images.iter().zip(pixels.chunks_exact_mut(each)).try_for_each(|(image, pixels)| {
-            let found = source.image(image, size).map_err(|problem| (image.clone(), problem))?;
+            let refused = |problem| Breach::Image { image: image.clone(), problem };
+            let found = source.image(image, size).map_err(refused)?;
             pixels.copy_from_slice(&found.0);
             Ok(())
         })
@@ -81,7 +100,10 @@ fn fill(
         let parts: Vec<_> =
             parts.map(|(images, pixels)| scope.spawn(move || decode(images, pixels))).collect();
         // A decoder that panics is one that cannot decode.
-        let panicked = || Err((String::new(), ImageProblem::Undecodable("the decoder failed".to_owned())));
+        let panicked = || {
+            let problem = ImageProblem::Undecodable("the decoder failed".to_owned());
+            Err(Breach::Image { image: String::new(), problem })
+        };
         parts.into_iter().try_for_each(|part| part.join().unwrap_or_else(|_| panicked()))
     })
 }

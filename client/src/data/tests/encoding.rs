@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::data::hashing::Hashing;
 
 /// A cell of a numeric column and what it must become, said as plainly as possible.
 fn numeric_cell() -> impl Strategy<Value = (String, [f32; 2])> {
@@ -138,4 +139,38 @@ fn a_run_without_data_reads_none() {
 fn classes_are_counted() {
     let dataset = Dataset { inputs: Inputs::Text(Vec::new()), targets: Targets::Label(vec![2, 0, 2, 9]) };
     assert_eq!(dataset.targets.label_counts(3), [1, 0, 2]);
+}
+
+#[test]
+fn words_that_are_not_listed_are_other_or_hashed() {
+    let file = TestFile::new("age,cp,disease\n,typical,no\n, odd ,yes\n,?,yes\n");
+    let mut feature = categorical("cp", &["typical", "none"], &["?"]);
+    feature.kind = FeatureKind::Categorical { categories: owned(&["typical", "none"]), other: true };
+    let values = vec![1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
+    assert_eq!(file.load(&table(vec![feature.clone()])).unwrap().inputs, Inputs::Table { width: 3, values });
+    feature.kind = FeatureKind::Hashed { buckets: 4 };
+    let Inputs::Table { width: 4, values } = file.load(&table(vec![feature])).unwrap().inputs else {
+        panic!("a table")
+    };
+    let rows: Vec<f32> = values.chunks(4).map(|row| row.iter().map(|value| value.abs()).sum()).collect();
+    assert_eq!(rows, [1.0, 1.0, 0.0]);
+}
+
+/// Every word is where scikit-learn's `FeatureHasher` puts it (`scripts/reference/hashing.py`).
+#[test]
+fn words_are_hashed_as_scikit_learn_does() {
+    let reference: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/data/hashing.json")).unwrap();
+    let cases = reference["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 200);
+    for case in cases {
+        let buckets = case[1].as_u64().unwrap() as u32;
+        let hashing = Hashing { column: case[0].as_str().unwrap(), buckets };
+        let (bucket, sign) = hashing.place(case[2].as_str().unwrap());
+        assert_eq!(
+            (bucket as u64, f64::from(sign)),
+            (case[3].as_u64().unwrap(), case[4].as_f64().unwrap()),
+            "{case}"
+        );
+    }
 }

@@ -2,6 +2,7 @@
 //! with its two sentences.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -204,12 +205,44 @@ fn an_image_that_cannot_be_decoded_is_named_at_the_site_only() {
 }
 
 #[test]
-fn images_that_take_too_much_memory_are_not_decoded() {
+fn images_that_memory_is_too_small_for_are_kept_on_disk_and_divided_there() {
     let mut file = folder();
-    file.config.memory_mib = 1;
-    fs::write(file.config.path.join("yes/b.JPEG"), "no image").unwrap();
-    let (site, operator) = said(&file, &image_task(1024));
-    assert!(site.starts_with(": its images take 12 MiB of memory and may take 1 MiB; raise"), "{site}");
+    let expected = file.load(&image_task(4)).unwrap();
+    file.config.memory_mib = 0;
+    let all = file.load(&image_task(4)).unwrap();
+    assert_eq!((all.len(), &all.targets), (expected.len(), &expected.targets));
+    let (share, groups) = (HeldOut::Share(0.34), None);
+    let found = split(all, groups, share, 1, "a");
+    let expected = split(expected, groups, share, 1, "a");
+    for (found, expected) in [(&found.train, &expected.train), (&found.validation, &expected.validation)] {
+        let Inputs::StoredImages { size: 4, images } = &found.inputs else { panic!("{:?}", found.inputs) };
+        let mut bytes = vec![0; 48 * images.all];
+        images.file().read_exact_at(&mut bytes, 0).unwrap();
+        let own: Vec<u8> =
+            images.places.iter().flat_map(|place| &bytes[48 * place..][..48]).copied().collect();
+        assert_eq!(own, pixels(expected));
+        assert_eq!(found.targets, expected.targets);
+    }
+}
+
+#[test]
+fn images_that_have_room_nowhere_are_refused() {
+    let mut file = folder();
+    (file.config.memory_mib, file.config.spill) = (0, Path::new("/proc/nowhere").to_owned());
+    let (site, operator) = said(&file, &image_task(4));
+    assert!(
+        site.starts_with(": its images take more memory than `memory_mib`, and cannot be kept"),
+        "{site}"
+    );
+    assert_eq!(operator, "its images cannot be kept on the site's disk; its log says why");
+}
+
+#[test]
+fn idx_that_takes_too_much_memory_is_refused() {
+    let mut file = two([0, 1]);
+    file.config.memory_mib = 0;
+    let (site, operator) = said(&file, &image_task(2));
+    assert!(site.starts_with(": its images take 1 MiB of memory as they are in their file"), "{site}");
     assert_eq!(operator, "its images take more memory than the site gives them");
 }
 

@@ -6,6 +6,7 @@ mod counting;
 mod encoding;
 mod images;
 mod lines;
+mod parquet;
 mod splitting;
 
 use std::fs;
@@ -38,6 +39,7 @@ impl TestFile {
             labels: None,
             classes: Vec::new(),
             memory_mib: 64,
+            spill: folder.path().to_owned(),
         };
         Self { config, _folder: folder }
     }
@@ -52,7 +54,7 @@ fn numeric(column: &str, mean: f64, std: f64, missing: &[&str]) -> Feature {
 }
 
 fn categorical(column: &str, categories: &[&str], missing: &[&str]) -> Feature {
-    let kind = FeatureKind::Categorical { categories: owned(categories) };
+    let kind = FeatureKind::Categorical { categories: owned(categories), other: false };
     Feature { column: column.to_owned(), kind, missing: owned(missing) }
 }
 

@@ -16,7 +16,9 @@ fn numbered(labels: Vec<u32>) -> Dataset {
 fn places(dataset: &Dataset) -> Vec<usize> {
     match &dataset.inputs {
         Inputs::Text(texts) => texts.iter().map(|text| text.parse().unwrap()).collect(),
-        Inputs::Table { .. } | Inputs::Images { .. } => panic!("the examples are texts"),
+        Inputs::Table { .. } | Inputs::Images { .. } | Inputs::StoredImages { .. } => {
+            panic!("the examples are texts")
+        }
     }
 }
 
@@ -59,6 +61,34 @@ proptest! {
         for (text, row) in [(by_text.train, by_row.train), (by_text.validation, by_row.validation)] {
             let expected = places(&text).into_iter().flat_map(|place| [place as f32, -(place as f32)]).collect();
             prop_assert_eq!(row.inputs, Inputs::Table { width: 2, values: expected });
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_tested_is_neither_trained_nor_validated_on(
+        examples in prop::collection::vec((0u32..3, 0u32..30), 1..200),
+        grouped: bool,
+        share in 0.0f64..=0.6,
+        seed: u64,
+    ) {
+        let (labels, groups): (Vec<u32>, Vec<u32>) = examples.into_iter().unzip();
+        let own = grouped.then(|| groups.clone());
+        let Parts { rest, groups: left, test } = hold_out_test(numbered(labels.clone()), own, share, seed, "a");
+        let side = |dataset: &Dataset| places(dataset).into_iter().map(|place| groups[place]).collect::<Vec<_>>();
+        if let Some(left) = &left {
+            prop_assert_eq!(left, &side(&rest), "a group stays with its example");
+            prop_assert!(side(&test).iter().all(|group| !left.contains(group)));
+        }
+        let Split { train, validation } = split(rest, left.as_deref(), HeldOut::Share(0.25), seed, "a");
+        let mut all = [places(&train), places(&validation), places(&test)].concat();
+        all.sort_unstable();
+        prop_assert_eq!(all, (0..labels.len()).collect::<Vec<_>>(), "every example is in one part");
+        let of_test = test.targets.label_counts(3);
+        for (class, size) in numbered(labels).targets.label_counts(3).into_iter().enumerate() {
+            prop_assert!(size == 0 || of_test[class] < size, "class {class} is trained on");
+            prop_assert!(grouped || (of_test[class] as f64 - size as f64 * share).abs() <= 1.0);
         }
     }
 }

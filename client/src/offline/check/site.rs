@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sheaf_common::id::Role;
+use sheaf_transport::issuer::Issuers;
 use sheaf_transport::tls::{CredentialPaths, Credentials};
 
 use super::CheckReport;
@@ -32,7 +33,7 @@ pub(super) fn check(config: &SiteConfig, report: &mut CheckReport) {
 /// Whether certificate, key and authority can be used together, by a site, today.
 fn certificate(paths: &CredentialPaths) -> Result<String, String> {
     let credentials = Credentials::load(paths).map_err(|error| error.to_string())?;
-    credentials.client_config().map_err(|error| error.to_string())?;
+    credentials.client_config(&Issuers::default()).map_err(|error| error.to_string())?;
     let identity = &credentials.identity;
     if identity.role != Role::Site {
         return Err(format!("it is that of {identity}: issue a site's with `sheaf pki issue site NAME`"));

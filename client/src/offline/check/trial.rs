@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use sheaf_common::message::Job;
-use sheaf_common::model::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
+use sheaf_common::model::{CONFIG_FILE, MODULE_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use sheaf_common::run::{LocalWork, TaskInput};
 
 use super::{CheckReport, ClassCount, Cost};
@@ -77,7 +77,7 @@ fn cost(mut run: LocalRun, split: Split, site: &str, config: &SiteConfig) -> Res
     job.spec.training.local = LocalWork::Steps(STEPS);
 
     let started = Instant::now();
-    let mut trainer = on_split(&job, run.model_dir(), split, site, config.device)?;
+    let mut trainer = on_split(&job, run.model_dir(), split, site, config.device, &config.policy)?;
     let params = trainer.train(params, Round { number: 1, of: 2 }, &Unwatched)?.params;
     trainer.evaluate(&params, &Unwatched)?;
     let seconds_to_prepare = started.elapsed().as_secs_f64();
@@ -124,7 +124,7 @@ fn classes(job: &Job, split: &Split) -> Vec<ClassCount> {
 
 /// Bytes of the files that a site fetches of a model.
 fn model_bytes(folder: Option<&Path>) -> u64 {
-    let names = [CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE];
+    let names = [CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, MODULE_FILE];
     let files = folder.into_iter().flat_map(|folder| names.map(|name| folder.join(name)));
     files.filter_map(|file| fs::metadata(file).ok()).map(|file| file.len()).sum()
 }

@@ -12,7 +12,7 @@ use sheaf_common::message::Job;
 use sheaf_common::metrics::{Classification, Counts};
 use sheaf_common::params::{ParamSpec, ParamTensor};
 use sheaf_common::run::{DecayOn, Training};
-use sheaf_common::status::Phase;
+use sheaf_common::status::{Phase, Progress};
 
 use self::model::Model;
 use self::optimizer::Optimizer;
@@ -117,7 +117,7 @@ impl Trainer for SoftmaxTrainer {
                 loss_sum += loss * batch.len() as f64;
                 loss_examples += batch.len();
             }
-            watch.progress(Phase::Training, step + 1, batches.steps);
+            watch.progress(batches.progress(step + 1));
         }
         let params: Vec<f32> = params.into_iter().map(|value| value as f32).collect();
         if params.iter().any(|value| !value.is_finite()) {
@@ -148,7 +148,7 @@ impl Trainer for SoftmaxTrainer {
                 let logits: Vec<f32> = self.model.logits(&params, row).map(|logit| logit as f32).collect();
                 counts.observe(label, &logits);
             }
-            watch.progress(Phase::Evaluating, end as u64, examples as u64);
+            watch.progress(Progress::new(Phase::Evaluating, end as u64, examples as u64));
         }
         Ok(Some(counts.into()))
     }
@@ -178,7 +178,9 @@ impl Table {
                 Ok(Self { width, values, labels })
             }
             Inputs::Table { .. } => failed("the data's rows are not as wide as the run's features"),
-            Inputs::Text(_) | Inputs::Images { .. } => failed("softmax regression reads tables only"),
+            Inputs::Text(_) | Inputs::Images { .. } | Inputs::StoredImages { .. } => {
+                failed("softmax regression reads tables only")
+            }
         }
     }
 

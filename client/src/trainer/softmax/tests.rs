@@ -35,7 +35,14 @@ fn job(training: &str) -> Job {
     );
     let spec = RunSpec::parse("run.toml", &text).unwrap();
     let params = Model { inputs: 2, labels: 3 }.param_spec();
-    Job { spec, model: None, params, global: BlobId::of(b""), submitted_at: sheaf_common::time::Timestamp(0) }
+    Job {
+        spec,
+        model: None,
+        params,
+        global: BlobId::of(b""),
+        submitted_at: sheaf_common::time::Timestamp(0),
+        author: None,
+    }
 }
 
 fn plane(examples: usize) -> Dataset {
@@ -237,7 +244,7 @@ fn without_a_validation_split_there_are_no_metrics() {
 fn it_stops_when_it_is_called_off() {
     struct CalledOff;
     impl Watch for CalledOff {
-        fn progress(&self, _phase: Phase, _done: u64, _total: u64) {}
+        fn progress(&self, _progress: Progress) {}
         fn is_cancelled(&self) -> bool {
             true
         }

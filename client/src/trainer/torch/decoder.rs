@@ -5,7 +5,8 @@
 
 use tch::{TchError, Tensor};
 
-use super::network::Stage;
+use super::network::{Mode, Stage};
+use super::precision::Products;
 use super::source::Source;
 use crate::trainer::TrainError;
 
@@ -17,10 +18,10 @@ pub(super) fn by_head(values: &Tensor, heads: i64) -> Result<Tensor, TchError> {
 
 /// Attention of every token to itself and those before it, all `[batch, heads, length, width]`; to
 /// `[batch, length, heads * width]`.
-pub(super) fn attend(query: &Tensor, key: &Tensor, value: &Tensor, dropout: f64) -> Result<Tensor, TchError> {
+pub(super) fn attend(query: &Tensor, key: &Tensor, value: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
     let none = None::<&Tensor>;
     let context =
-        Tensor::f_scaled_dot_product_attention(query, key, value, none, dropout, true, None, false)?;
+        Tensor::f_scaled_dot_product_attention(query, key, value, none, mode.dropout(), true, None, false)?;
     context.f_transpose(1, 2)?.f_flatten(2, 3)
 }
 
@@ -28,6 +29,7 @@ pub(super) fn attend(query: &Tensor, key: &Tensor, value: &Tensor, dropout: f64)
 pub(super) struct Unembedding {
     /// `[vocab_size, hidden]`.
     weight: Tensor,
+    products: Products,
 }
 
 impl Unembedding {
@@ -35,7 +37,7 @@ impl Unembedding {
     pub(super) fn open(source: &mut Source<'_>, embeddings: &Tensor, tied: bool) -> Result<Self, TrainError> {
         let shape: Vec<u64> = embeddings.size().into_iter().map(|size| size as u64).collect();
         let weight = if tied { embeddings.shallow_clone() } else { source.take("lm_head.weight", &shape)? };
-        Ok(Self { weight })
+        Ok(Self { weight, products: source.products() })
     }
 }
 
@@ -44,7 +46,7 @@ impl Stage for Unembedding {
         vec![&self.weight]
     }
 
-    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
-        states.f_linear(&self.weight, None::<&Tensor>)
+    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, _mode: Mode) -> Result<Tensor, TchError> {
+        self.products.dense(states, &self.weight, None)
     }
 }

@@ -9,7 +9,7 @@ use sheaf_common::model::encoder::{Activation, Hidden};
 use sheaf_common::run::Pooling;
 use tch::{TchError, Tensor};
 
-use super::network::{Linear, Stage, drop_some};
+use super::network::{Linear, Mode, Stage, drop_some};
 use super::norm::LayerNorm;
 use super::source::Source;
 use crate::trainer::TrainError;
@@ -78,14 +78,14 @@ impl Stage for Embeddings {
         tables.chain(self.norm.parameters()).collect()
     }
 
-    fn apply(&self, ids: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, ids: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let (_, length) = ids.size2()?;
         let words = Tensor::f_embedding(&self.words, ids, -1, false, false)?;
         let mut places = self.positions.f_narrow(0, self.first_position, length)?;
         if let Some(segments) = &self.segments {
             places = places.f_add(&segments.f_narrow(0, 0, 1)?)?;
         }
-        drop_some(self.norm.apply(&words.f_add(&places)?)?, dropout)
+        drop_some(self.norm.apply(&words.f_add(&places)?)?, mode)
     }
 }
 
@@ -124,22 +124,30 @@ impl Layer {
     }
 
     /// Multi-head attention of every token to all tokens that are not padding.
-    fn attend(&self, states: &Tensor, real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
+    fn attend(&self, states: &Tensor, real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let (batch, length, hidden) = states.size3()?;
         let by_head = |linear: &Linear| {
             let split = [batch, length, self.heads, hidden / self.heads];
-            linear.apply(states)?.f_view(split)?.f_transpose(1, 2)
+            linear.apply(states, mode)?.f_view(split)?.f_transpose(1, 2)
         };
         let (query, key, value) = (by_head(&self.query)?, by_head(&self.key)?, by_head(&self.value)?);
         // `[batch, heads, length, length]`, the same for all heads and all asking tokens.
         let mask = real.map(|real| real.f_view([batch, 1, 1, length])).transpose()?;
-        let context =
-            Tensor::f_scaled_dot_product_attention(&query, &key, &value, mask, dropout, false, None, false)?;
-        self.output.apply(&context.f_transpose(1, 2)?.f_reshape([batch, length, hidden])?)
+        let context = Tensor::f_scaled_dot_product_attention(
+            &query,
+            &key,
+            &value,
+            mask,
+            mode.dropout(),
+            false,
+            None,
+            false,
+        )?;
+        self.output.apply(&context.f_transpose(1, 2)?.f_reshape([batch, length, hidden])?, mode)
     }
 
-    fn feed_forward(&self, states: &Tensor) -> Result<Tensor, TchError> {
-        self.down.apply(&self.up.apply(states)?.f_gelu("none")?)
+    fn feed_forward(&self, states: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        self.down.apply(&self.up.apply(states, mode)?.f_gelu("none")?, mode)
     }
 }
 
@@ -154,13 +162,13 @@ impl Stage for Layer {
             .collect()
     }
 
-    fn apply(&self, states: &Tensor, real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
-        let mut attended = self.attend(states, real, dropout)?;
+    fn apply(&self, states: &Tensor, real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
+        let mut attended = self.attend(states, real, mode)?;
         if self.drops_attended {
-            attended = drop_some(attended, dropout)?;
+            attended = drop_some(attended, mode)?;
         }
         let states = self.attention_norm.apply(&attended.f_add(states)?)?;
-        let fed = drop_some(self.feed_forward(&states)?, dropout)?;
+        let fed = drop_some(self.feed_forward(&states, mode)?, mode)?;
         self.norm.apply(&fed.f_add(&states)?)
     }
 }
@@ -173,7 +181,7 @@ impl Stage for MeanPooling {
         Vec::new()
     }
 
-    fn apply(&self, states: &Tensor, real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, states: &Tensor, real: Option<&Tensor>, _mode: Mode) -> Result<Tensor, TchError> {
         let Some(real) = real else {
             return states.f_mean_dim([1_i64].as_slice(), true, None);
         };
@@ -197,10 +205,10 @@ impl Stage for FirstToken {
         self.pooler.iter().flat_map(Linear::parameters).collect()
     }
 
-    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let first = states.f_narrow(1, 0, 1)?;
         match &self.pooler {
-            Some(pooler) => pooler.apply(&first)?.f_tanh(),
+            Some(pooler) => pooler.apply(&first, mode)?.f_tanh(),
             None => Ok(first),
         }
     }
@@ -223,15 +231,15 @@ impl Stage for Head {
         hidden.chain(self.output.parameters()).collect()
     }
 
-    fn apply(&self, pooled: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, pooled: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let mut values = pooled.shallow_clone();
         if let Some((dense, Hidden { activation, drops_input, .. })) = &self.hidden {
-            values = dense.apply(&if *drops_input { drop_some(values, dropout)? } else { values })?;
+            values = dense.apply(&if *drops_input { drop_some(values, mode)? } else { values }, mode)?;
             values = match activation {
                 Activation::Relu => values.f_relu()?,
                 Activation::Tanh => values.f_tanh()?,
             };
         }
-        self.output.apply(&drop_some(values, dropout)?)
+        self.output.apply(&drop_some(values, mode)?, mode)
     }
 }

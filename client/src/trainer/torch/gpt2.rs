@@ -9,7 +9,7 @@ use sheaf_common::model::Gpt2Config;
 use tch::{TchError, Tensor};
 
 use super::decoder::{Unembedding, attend, by_head};
-use super::network::{Form, Linear, Stage, drop_some};
+use super::network::{Form, Linear, Mode, Stage, drop_some};
 use super::norm::LayerNorm;
 use super::source::Source;
 use crate::trainer::TrainError;
@@ -44,10 +44,10 @@ impl Stage for Embeddings {
         vec![&self.words, &self.positions]
     }
 
-    fn apply(&self, ids: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, ids: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let (_, length) = ids.size2()?;
         let words = Tensor::f_embedding(&self.words, ids, -1, false, false)?;
-        drop_some(words.f_add(&self.positions.f_narrow(0, 0, length)?)?, dropout)
+        drop_some(words.f_add(&self.positions.f_narrow(0, 0, length)?)?, mode)
     }
 }
 
@@ -79,15 +79,15 @@ impl Layer {
         Ok(Self { attention_norm, attention, output, norm, up, down, heads: config.n_head as i64 })
     }
 
-    fn attend(&self, states: &Tensor, dropout: f64) -> Result<Tensor, TchError> {
-        let parts = self.attention.apply(states)?.f_chunk(3, -1)?;
+    fn attend(&self, states: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        let parts = self.attention.apply(states, mode)?.f_chunk(3, -1)?;
         let parts = parts.iter().map(|part| by_head(part, self.heads)).collect::<Result<Vec<_>, _>>()?;
-        let context = attend(&parts[0], &parts[1], &parts[2], dropout)?;
-        drop_some(self.output.apply(&context)?, dropout)
+        let context = attend(&parts[0], &parts[1], &parts[2], mode)?;
+        drop_some(self.output.apply(&context, mode)?, mode)
     }
 
-    fn feed_forward(&self, states: &Tensor, dropout: f64) -> Result<Tensor, TchError> {
-        drop_some(self.down.apply(&self.up.apply(states)?.f_gelu("tanh")?)?, dropout)
+    fn feed_forward(&self, states: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        drop_some(self.down.apply(&self.up.apply(states, mode)?.f_gelu("tanh")?, mode)?, mode)
     }
 }
 
@@ -99,8 +99,8 @@ impl Stage for Layer {
         linears.iter().flat_map(|part| part.parameters()).chain(norms).collect()
     }
 
-    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
-        let states = self.attend(&self.attention_norm.apply(states)?, dropout)?.f_add(states)?;
-        self.feed_forward(&self.norm.apply(&states)?, dropout)?.f_add(&states)
+    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
+        let states = self.attend(&self.attention_norm.apply(states)?, mode)?.f_add(states)?;
+        self.feed_forward(&self.norm.apply(&states)?, mode)?.f_add(&states)
     }
 }

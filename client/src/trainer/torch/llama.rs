@@ -8,7 +8,7 @@ use sheaf_common::model::LlamaConfig;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::decoder::{Unembedding, attend, by_head};
-use super::network::{Form, Linear, Stage};
+use super::network::{Form, Linear, Mode, Stage};
 use super::source::Source;
 use crate::trainer::TrainError;
 
@@ -38,7 +38,7 @@ impl Stage for Embeddings {
         vec![&self.0]
     }
 
-    fn apply(&self, ids: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, ids: &Tensor, _real: Option<&Tensor>, _mode: Mode) -> Result<Tensor, TchError> {
         Tensor::f_embedding(&self.0, ids, -1, false, false)
     }
 }
@@ -66,13 +66,13 @@ impl Rotary {
         Self { cos: self.cos.shallow_clone(), sin: self.sin.shallow_clone() }
     }
 
-    /// `[batch, heads, length, width]`, turned by each token's position.
+    /// `[batch, heads, length, width]`, turned by each token's position, in the precision that they have.
     fn turn(&self, values: &Tensor) -> Result<Tensor, TchError> {
         let length = values.size4()?.2;
         let halves = values.f_chunk(2, -1)?;
         let swapped = Tensor::f_cat(&[&halves[1].f_neg()?, &halves[0]], -1)?;
         let along = values.f_mul(&self.cos.f_narrow(0, 0, length)?)?;
-        along.f_add(&swapped.f_mul(&self.sin.f_narrow(0, 0, length)?)?)
+        along.f_add(&swapped.f_mul(&self.sin.f_narrow(0, 0, length)?)?)?.f_to_kind(values.f_kind()?)
     }
 }
 
@@ -128,12 +128,12 @@ impl Layer {
         })
     }
 
-    fn attend(&self, states: &Tensor, dropout: f64) -> Result<Tensor, TchError> {
-        let query = self.rotary.turn(&by_head(&self.query.apply(states)?, self.heads)?)?;
-        let key = self.rotary.turn(&by_head(&self.key.apply(states)?, self.kv_heads)?)?;
-        let value = by_head(&self.value.apply(states)?, self.kv_heads)?;
+    fn attend(&self, states: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        let query = self.rotary.turn(&by_head(&self.query.apply(states, mode)?, self.heads)?)?;
+        let key = self.rotary.turn(&by_head(&self.key.apply(states, mode)?, self.kv_heads)?)?;
+        let value = by_head(&self.value.apply(states, mode)?, self.kv_heads)?;
         let (key, value) = (self.for_each_query(key)?, self.for_each_query(value)?);
-        self.output.apply(&attend(&query, &key, &value, dropout)?)
+        self.output.apply(&attend(&query, &key, &value, mode)?, mode)
     }
 
     /// Each head of keys or values serves several heads of queries, one after the other.
@@ -144,9 +144,9 @@ impl Layer {
         values.f_repeat_interleave_self_int(self.heads / self.kv_heads, 1, None)
     }
 
-    fn feed_forward(&self, states: &Tensor) -> Result<Tensor, TchError> {
-        let gate = self.gate.apply(states)?.f_silu()?;
-        self.down.apply(&gate.f_mul(&self.up.apply(states)?)?)
+    fn feed_forward(&self, states: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        let gate = self.gate.apply(states, mode)?.f_silu()?;
+        self.down.apply(&gate.f_mul(&self.up.apply(states, mode)?)?, mode)
     }
 }
 
@@ -157,9 +157,9 @@ impl Stage for Layer {
         linears.iter().flat_map(|part| part.parameters()).chain(norms).collect()
     }
 
-    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
-        let states = self.attend(&self.attention_norm.normalised(states)?, dropout)?.f_add(states)?;
-        self.feed_forward(&self.norm.normalised(&states)?)?.f_add(&states)
+    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
+        let states = self.attend(&self.attention_norm.normalised(states)?, mode)?.f_add(states)?;
+        self.feed_forward(&self.norm.normalised(&states)?, mode)?.f_add(&states)
     }
 }
 
@@ -186,7 +186,7 @@ impl Stage for RmsNorm {
         vec![&self.weight]
     }
 
-    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, states: &Tensor, _real: Option<&Tensor>, _mode: Mode) -> Result<Tensor, TchError> {
         self.normalised(states)
     }
 }

@@ -4,6 +4,7 @@
 use sheaf_common::run::{ClassWeights, Loss as Spec};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
+use super::augment::Mix;
 use crate::data::Targets;
 
 /// The loss of a run at a site.
@@ -57,6 +58,21 @@ impl Loss {
             }
             _ => examples.len() as f64,
         }
+    }
+
+    /// [`Loss::sum`] of examples that are mixed in pairs: of what the one has and of what its partner has, in their shares.
+    /// Where a number is learned this is more than the squared error from the mixed number, by what does not depend on the
+    /// model. Its weight is that of the examples: each is a partner once.
+    pub(super) fn sum_of_pairs(
+        &self,
+        logits: &Tensor,
+        targets: &Targets,
+        examples: &[usize],
+        mix: &Mix,
+    ) -> Result<Tensor, TchError> {
+        let partners: Vec<usize> = mix.partners.iter().map(|place| examples[*place]).collect();
+        let own = self.sum(logits, targets, examples)?.f_mul_scalar(mix.share)?;
+        own.f_add(&self.sum(logits, targets, &partners)?.f_mul_scalar(1.0 - mix.share)?)
     }
 
     /// The sum over these examples, whose `logits` are `[rows, outputs]`; a scalar.

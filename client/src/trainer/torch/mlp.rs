@@ -2,7 +2,7 @@
 
 use tch::{TchError, Tensor};
 
-use super::network::{Linear, Stage, drop_some};
+use super::network::{Linear, Mode, Stage, drop_some};
 use super::source::Source;
 use crate::trainer::TrainError;
 
@@ -36,8 +36,8 @@ impl Stage for Dense {
         self.linear.parameters().to_vec()
     }
 
-    fn apply(&self, values: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
-        let values = self.linear.apply(values)?;
-        if self.is_hidden { drop_some(values.f_relu()?, dropout) } else { Ok(values) }
+    fn apply(&self, values: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
+        let values = self.linear.apply(values, mode)?;
+        if self.is_hidden { drop_some(values.f_relu()?, mode) } else { Ok(values) }
     }
 }

@@ -1,5 +1,5 @@
-//! The trainer that uses libtorch: a text encoder or a perceptron on tables, to give labels or a number, or a
-//! decoder of language, on a CPU or a GPU.
+//! The trainer that uses libtorch: a text encoder, a perceptron on tables, an image classifier or a TorchScript module, to
+//! give labels or a number, or a decoder of language, on a CPU or a GPU.
 //!
 //! What is frozen is computed once: the output of the layers below the first trained one is kept for every example
 //! (f32, without padding, in main memory) for the life of the trainer, and both training and evaluation begin
@@ -7,7 +7,7 @@
 //! `4 * hidden_size` bytes each. Dropout acts on the trained layers only.
 //!
 //! Read in this order: `network` (a model as a row of stages), `encoder`, `mlp`, `llama` and `gpt2` with `decoder`
-//! (the models), `norm`, `source` and
+//! (the models), `script` (a model that is a program), `norm`, `precision` (their products), `source` and
 //! `parameters` (where their tensors come from and how the trained ones lie in memory), `tokenize`,
 //! `sequences`, `prepared`, `ragged` and `augment` (data), `loss`, `optimizer`, `fitting` and `training` (a round's steps).
 //!
@@ -25,8 +25,10 @@ mod network;
 mod norm;
 mod optimizer;
 mod parameters;
+mod precision;
 mod prepared;
 mod ragged;
+mod script;
 mod sequences;
 mod source;
 #[cfg(test)]
@@ -35,24 +37,28 @@ mod tokenize;
 mod training;
 mod vision;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use sheaf_common::blob::BlobId;
 use sheaf_common::message::Job;
 use sheaf_common::metrics::{self, Counts};
 use sheaf_common::model::vision::Image;
-use sheaf_common::model::{CONFIG_FILE, EncoderConfig, Gpt2Config, LlamaConfig, ModelConfig, blocks};
+use sheaf_common::model::{
+    CONFIG_FILE, EncoderConfig, Gpt2Config, LlamaConfig, ModelConfig, PlanError, ScriptConfig, blocks, local,
+};
 use sheaf_common::run::{Architecture, ModelSource, RunSpec, TaskInput};
-use sheaf_common::status::Phase;
+use sheaf_common::status::{Phase, Progress};
 use tch::{Device, Reduction, TchError, Tensor};
 
 use self::augment::Augment;
-use self::network::{Mode, Network, ROWS_PER_BATCH};
+use self::network::{Mode, Network, ROWS_PER_BATCH, Stage};
 use self::parameters::Parameters;
 pub use self::prepared::Prepared;
 use self::source::Source;
 use self::tokenize::Tokens;
 use crate::data::{Dataset, Split, Targets};
-use crate::trainer::{Round, TrainError, Trained, Trainer, Watch};
+use crate::trainer::{Local, Round, TrainError, Trained, Trainer, Watch};
 
 /// Tokens whose logits are there at a time when a language model is evaluated.
 const TOKENS_PER_HEAD: usize = 256;
@@ -64,6 +70,8 @@ pub struct TorchTrainer {
     site: String,
     device: Device,
     parameters: Parameters,
+    /// What stays at the site, as the imported model has it.
+    imported: Local,
     /// How many layers lie above each trained tensor.
     depths: Vec<u32>,
     network: Network,
@@ -86,13 +94,31 @@ impl TorchTrainer {
         split: Split,
         device: Device,
     ) -> Result<Self, TrainError> {
+        Self::open_allowing(job, model_dir, site_label, split, device, &BTreeSet::new())
+    }
+
+    /// [`TorchTrainer::open`] at a site that runs the TorchScript modules whose files have these hashes.
+    ///
+    /// # Errors
+    /// As there, and when the model is another module.
+    pub fn open_allowing(
+        job: &Job,
+        model_dir: Option<&Path>,
+        site_label: &str,
+        split: Split,
+        device: Device,
+        allowed: &BTreeSet<BlobId>,
+    ) -> Result<Self, TrainError> {
         let spec = job.spec.clone();
         let config = model_dir.map(read_config).transpose()?;
-        let all = blocks(&spec, config.as_ref()).map_err(|reason| TrainError::Failed(reason.to_string()))?;
-        let depths = all.depths(&job.params);
-        let parameters = Parameters::zeros(job.params.clone(), device)?;
-        let mut source = Source::open(&parameters, model_dir, spec.model.lora.as_ref(), device)?;
+        let unfit = |reason: PlanError| TrainError::Failed(reason.to_string());
+        let depths = blocks(&spec, config.as_ref()).map_err(unfit)?.depths(&job.params);
+        let own = local(&spec, config.as_ref(), &job.params).map_err(unfit)?;
+        let mut parameters = Parameters::zeros(job.params.clone(), own.clone(), device)?;
+        let mut source =
+            Source::open(&parameters, model_dir, spec.model.lora.as_ref(), spec.training.precision, device)?;
         let num_labels = spec.task.num_outputs();
+        let mut leaves = None;
         let (stages, tokens) = match Kind::of(&spec, config, model_dir)? {
             Kind::Encoder { config, model_dir, max_length } => {
                 let stages = encoder::stages(&mut source, &config, spec.model.pooling, num_labels)?;
@@ -107,16 +133,26 @@ impl TorchTrainer {
                 (llama::stages(&mut source, &config, max_length)?, Some(tokens))
             }
             Kind::Image(image) => (vision::stages(&mut source, &image, num_labels, device)?, None),
+            Kind::Script { config, model_dir } => {
+                let (script, trained) = script::open(&mut source, &config, model_dir, allowed)?;
+                leaves = Some(trained);
+                (vec![Box::new(script) as Box<dyn Stage>], None)
+            }
             Kind::Mlp { hidden } => {
                 (mlp::stages(&mut source, spec.task.num_inputs(), &hidden, num_labels)?, None)
             }
         };
         let network = Network::new(stages, device);
+        let imported = source.imported(&own)?;
+        if let Some(leaves) = leaves {
+            parameters.adopt(leaves);
+        }
+        parameters.set_local([&imported, &imported])?;
         let mut train = Prepared::new(&spec, tokens.as_ref(), &split.train)?;
         train.augment = Augment::new(&spec, tokens.as_ref(), device)?;
         let validation = Prepared::new(&spec, tokens.as_ref(), &split.validation)?;
         let site = site_label.to_owned();
-        Ok(Self { spec, site, device, parameters, depths, network, tokens, train, validation })
+        Ok(Self { spec, site, device, parameters, imported, depths, network, tokens, train, validation })
     }
 
     /// Brings another data set, a test set for instance, into the form that [`TorchTrainer::evaluate_on`] takes.
@@ -160,6 +196,14 @@ impl Trainer for TorchTrainer {
         self.parameters.set(params)?;
         evaluate(&self.network, &self.spec, &mut self.validation, watch).map(Some)
     }
+
+    fn local(&self) -> Result<Local, TrainError> {
+        Ok(self.parameters.local()?)
+    }
+
+    fn set_local(&mut self, kept: &Local) -> Result<(), TrainError> {
+        Ok(self.parameters.set_local([kept, &self.imported])?)
+    }
 }
 
 /// Counts over the logits of all examples of `data`.
@@ -174,7 +218,7 @@ fn evaluate(
     let mut counts = Counts::new(&metrics::Kind::of(spec));
     let mut done = 0;
     for examples in data.features.by_length(ROWS_PER_BATCH) {
-        step(watch, Phase::Evaluating, done, data.len())?;
+        step(watch, Progress::new(Phase::Evaluating, done as u64, data.len() as u64))?;
         if let (Counts::Language(counts), Targets::Tokens(tokens)) = (&mut counts, &data.targets) {
             let rows = network.below_head(data, &examples)?;
             observe_tokens(counts, network, &rows, examples.iter().map(|example| &tokens[*example]))?;
@@ -188,7 +232,7 @@ fn evaluate(
         }
         done += examples.len();
     }
-    step(watch, Phase::Evaluating, done, data.len())?;
+    step(watch, Progress::new(Phase::Evaluating, done as u64, data.len() as u64))?;
     Ok(counts)
 }
 
@@ -203,7 +247,7 @@ fn observe_tokens<'a>(
     let all: Vec<i64> = tokens.clone().flatten().copied().collect();
     let mut seen = Vec::with_capacity(all.len());
     for (at, chunk) in (0..).step_by(TOKENS_PER_HEAD).zip(all.chunks(TOKENS_PER_HEAD)) {
-        let logits = network.head(&rows.f_narrow(0, at, chunk.len() as i64)?, 0.0)?;
+        let logits = network.head(&rows.f_narrow(0, at, chunk.len() as i64)?, Mode::Inference)?;
         let expected = Tensor::f_from_slice(chunk)?.f_to(rows.device())?;
         let loss = logits.f_cross_entropy_loss(&expected, None::<&Tensor>, Reduction::None, -100, 0.0)?;
         let right = logits.f_argmax(-1, false)?.f_eq_tensor(&expected)?.f_to_kind(tch::Kind::Float)?;
@@ -239,11 +283,11 @@ fn values(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
 }
 
 /// Reports progress, and stops where the task was called off.
-fn step(watch: &dyn Watch, phase: Phase, done: usize, total: usize) -> Result<(), TrainError> {
+fn step(watch: &dyn Watch, progress: Progress) -> Result<(), TrainError> {
     if watch.is_cancelled() {
         return Err(TrainError::Cancelled);
     }
-    watch.progress(phase, done as u64, total as u64);
+    watch.progress(progress);
     Ok(())
 }
 
@@ -253,6 +297,7 @@ enum Kind<'a> {
     Gpt2 { config: Gpt2Config, model_dir: &'a Path },
     Llama { config: LlamaConfig, model_dir: &'a Path, max_length: u32 },
     Image(Image),
+    Script { config: ScriptConfig, model_dir: &'a Path },
     Mlp { hidden: Vec<u64> },
 }
 
@@ -273,6 +318,7 @@ impl<'a> Kind<'a> {
                 Ok(Self::Llama { config, model_dir, max_length: *max_length })
             }
             (Some(ModelConfig::Image(image)), ..) => Ok(Self::Image(image)),
+            (Some(ModelConfig::Script(config)), Some(model_dir), ..) => Ok(Self::Script { config, model_dir }),
             (Some(ModelConfig::Mlp(config)), _, _, TaskInput::Table { .. }) => {
                 Ok(Self::Mlp { hidden: config.hidden })
             }

@@ -7,9 +7,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use sheaf_common::status::Phase;
+use sheaf_common::status::{Phase, Progress};
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::precision::Products;
 use super::prepared::Prepared;
 use super::ragged::{Batch, Ragged};
 use super::source::Source;
@@ -24,8 +25,13 @@ pub(super) trait Stage: Send {
     /// Its parameters.
     fn parameters(&self) -> Vec<&Tensor>;
 
-    /// What it makes of `values`, `[batch, length, ...]`. `real` is that of [`Batch`], `dropout` a probability.
-    fn apply(&self, values: &Tensor, real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError>;
+    /// What it makes of `values`, `[batch, length, ...]`. `real` is that of [`Batch`].
+    fn apply(&self, values: &Tensor, real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError>;
+
+    /// Whether it may draw random numbers when it is trained, whatever the run's dropout.
+    fn draws(&self) -> bool {
+        false
+    }
 
     /// Whether it makes one row of all the rows of an example.
     fn pools(&self) -> bool {
@@ -36,15 +42,43 @@ pub(super) trait Stage: Send {
 /// How a forward pass is made.
 #[derive(Clone, Copy)]
 pub(super) enum Mode {
-    /// As it is used: no dropout.
+    /// As it is used: no dropout, and batch normalisation by what was counted.
     Inference,
-    /// With dropout of this probability, drawn from this seed.
+    /// With dropout of this probability, drawn from this seed, and batch normalisation by the batch where the run has it
+    /// counted.
     Training {
         /// In [0, 1).
         dropout: f64,
+        /// The same for what goes into adapters.
+        adapter_dropout: f64,
         /// Fixes what is dropped.
         seed: i64,
     },
+}
+
+impl Mode {
+    /// Whether it is part of a step.
+    pub(super) fn is_training(self) -> bool {
+        matches!(self, Self::Training { .. })
+    }
+
+    /// The probability with which a value is dropped.
+    pub(super) fn dropout(self) -> f64 {
+        match self {
+            Self::Inference => 0.0,
+            Self::Training { dropout, .. } => dropout,
+        }
+    }
+
+    /// What an adapter sees of its layer's input: in training some of it may be dropped.
+    fn adapter_input(self, values: &Tensor) -> Result<Tensor, TchError> {
+        match self {
+            Self::Training { adapter_dropout, .. } if adapter_dropout > 0.0 => {
+                values.f_dropout(adapter_dropout, true)
+            }
+            Self::Inference | Self::Training { .. } => Ok(values.shallow_clone()),
+        }
+    }
 }
 
 /// All stages. The last one is the head, which gives logits, `[rows, outputs]`, of the rows that are looked at.
@@ -77,9 +111,9 @@ impl Network {
         let mut frozen: Option<Ragged> = None;
         let mut done = 0;
         for examples in data.features.by_length(ROWS_PER_BATCH) {
-            step(watch, Phase::Preparing, done, lengths.len())?;
+            step(watch, Progress::new(Phase::Preparing, done as u64, lengths.len() as u64))?;
             let batch = data.features.batch(&examples, self.device)?;
-            let values = self.apply(todo.clone(), &batch, 0.0)?;
+            let values = self.apply(todo.clone(), &batch, Mode::Inference)?;
             let store = match &mut frozen {
                 Some(store) => store,
                 None => frozen.insert(empty(&lengths, &values)?),
@@ -87,7 +121,7 @@ impl Network {
             store.put(&examples, &values)?;
             done += examples.len();
         }
-        step(watch, Phase::Preparing, done, lengths.len())?;
+        step(watch, Progress::new(Phase::Preparing, done as u64, lengths.len() as u64))?;
         if let Some(frozen) = frozen {
             data.features = frozen;
             data.stage = self.first_trained;
@@ -98,21 +132,24 @@ impl Network {
     /// Logits, `[rows, outputs]`, of examples of `data`, which has been through [`Network::freeze`]: a row for each
     /// example, or for each token that a language model foretells.
     pub(super) fn logits(&self, data: &Prepared, examples: &[usize], mode: Mode) -> Result<Tensor, TchError> {
-        let forward = |batch, dropout| self.head(&self.rows(data, examples, batch, dropout)?, dropout);
+        let forward = |batch| self.head(&self.rows(data, examples, batch, mode)?, mode);
+        let draws = self.stages.iter().any(|stage| stage.draws());
         match mode {
-            Mode::Training { dropout, seed } if dropout > 0.0 => {
+            Mode::Training { dropout, adapter_dropout, seed }
+                if dropout.max(adapter_dropout) > 0.0 || draws =>
+            {
                 let batch = self.frozen(data, examples, Some(seed))?;
-                seeded(seed, || forward(batch, dropout))
+                seeded(seed, || forward(batch))
             }
-            Mode::Training { seed, .. } => forward(self.frozen(data, examples, Some(seed))?, 0.0),
-            Mode::Inference => forward(self.frozen(data, examples, None)?, 0.0),
+            Mode::Training { seed, .. } => forward(self.frozen(data, examples, Some(seed))?),
+            Mode::Inference => forward(self.frozen(data, examples, None)?),
         }
     }
 
-    /// What goes into the head without dropout, `[rows, ...]`, so that a language model gives no logits that nobody looks
+    /// What goes into the head in inference, `[rows, ...]`, so that a language model gives no logits that nobody looks
     /// at.
     pub(super) fn below_head(&self, data: &Prepared, examples: &[usize]) -> Result<Tensor, TchError> {
-        self.rows(data, examples, self.frozen(data, examples, None)?, 0.0)
+        self.rows(data, examples, self.frozen(data, examples, None)?, Mode::Inference)
     }
 
     /// What goes into the first trained stage: examples of `data`, changed as `seed` says if they are to be.
@@ -122,7 +159,7 @@ impl Network {
         if let (Some(augment), Some(seed)) = (&data.augment, seed) {
             batch = augment.apply(batch, seed)?;
         }
-        batch.values = self.apply(data.stage..self.first_trained.max(data.stage), &batch, 0.0)?;
+        batch.values = self.apply(data.stage..self.first_trained.max(data.stage), &batch, Mode::Inference)?;
         Ok(batch)
     }
 
@@ -132,29 +169,29 @@ impl Network {
         data: &Prepared,
         examples: &[usize],
         batch: Batch,
-        dropout: f64,
+        mode: Mode,
     ) -> Result<Tensor, TchError> {
         let first = self.first_trained.max(data.stage);
-        let rows = self.apply(first..self.stages.len() - 1, &batch, dropout)?.f_flatten(0, 1)?;
+        let rows = self.apply(first..self.stages.len() - 1, &batch, mode)?.f_flatten(0, 1)?;
         match data.foretelling(examples) {
             Some(places) => rows.f_index_select(0, &Tensor::f_from_slice(&places)?.f_to(self.device)?),
             None => Ok(rows),
         }
     }
 
-    /// Logits, `[rows, outputs]`, of what goes into the head.
-    pub(super) fn head(&self, rows: &Tensor, dropout: f64) -> Result<Tensor, TchError> {
+    /// Logits, `[rows, outputs]` of f32, of what goes into the head.
+    pub(super) fn head(&self, rows: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         match self.stages.last() {
-            Some(head) => head.apply(rows, None, dropout),
+            Some(head) => head.apply(rows, None, mode)?.f_to_kind(Kind::Float),
             None => Ok(rows.shallow_clone()),
         }
     }
 
-    fn apply(&self, stages: std::ops::Range<usize>, batch: &Batch, dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, stages: std::ops::Range<usize>, batch: &Batch, mode: Mode) -> Result<Tensor, TchError> {
         let Batch { values, real } = batch;
         let mut values = values.shallow_clone();
         for stage in &self.stages[stages] {
-            values = stage.apply(&values, real.as_ref(), dropout)?;
+            values = stage.apply(&values, real.as_ref(), mode)?;
         }
         Ok(values)
     }
@@ -195,6 +232,7 @@ pub(super) struct Linear {
     /// `[outputs]`.
     bias: Option<Tensor>,
     adapter: Option<Adapter>,
+    products: Products,
 }
 
 /// A low-rank adapter.
@@ -234,7 +272,8 @@ impl Linear {
             Form::Dense | Form::InputsFirst => Some(source.take(&format!("{name}.bias"), &[outputs])?),
             Form::Unbiased => None,
         };
-        Ok(Self { weight, inputs_first, bias, adapter: adapter.map(|(a, b, scale)| Adapter { a, b, scale }) })
+        let adapter = adapter.map(|(a, b, scale)| Adapter { a, b, scale });
+        Ok(Self { weight, inputs_first, bias, adapter, products: source.products() })
     }
 
     pub(super) fn parameters(&self) -> Vec<&Tensor> {
@@ -243,17 +282,48 @@ impl Linear {
     }
 
     /// `[..., inputs]` to `[..., outputs]`.
-    pub(super) fn apply(&self, values: &Tensor) -> Result<Tensor, TchError> {
+    pub(super) fn apply(&self, values: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let transposed = self.inputs_first.then(|| self.weight.f_tr()).transpose()?;
         let weight = transposed.as_ref().unwrap_or(&self.weight);
-        let dense = values.f_linear(weight, self.bias.as_ref())?;
+        let dense = self.products.dense(values, weight, self.bias.as_ref())?;
         let Some(Adapter { a, b, scale }) = &self.adapter else { return Ok(dense) };
-        let low = values.f_linear(a, None::<&Tensor>)?.f_linear(b, None::<&Tensor>)?;
+        let kept = mode.adapter_input(values)?;
+        let low = self.products.dense(&self.products.dense(&kept, a, None)?, b, None)?;
         dense.f_add(&low.f_mul_scalar(*scale)?)
     }
 }
 
-/// Dropout as in training; with probability 0 the values as they are.
-pub(super) fn drop_some(values: Tensor, dropout: f64) -> Result<Tensor, TchError> {
-    if dropout > 0.0 { values.f_dropout(dropout, true) } else { Ok(values) }
+/// Dropout in training; with probability 0 the values as they are.
+pub(super) fn drop_some(values: Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    if mode.dropout() > 0.0 { values.f_dropout(mode.dropout(), true) } else { Ok(values) }
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_common::run::Precision;
+
+    use super::*;
+
+    /// As in PEFT: what the layer itself makes of its input is whole, and its adapter sees some of it dropped and the
+    /// rest scaled up.
+    #[test]
+    fn an_adapter_sees_some_of_its_input_dropped_in_training_alone() {
+        let eye = || Tensor::eye(64, (Kind::Float, Device::Cpu));
+        let adapter = Adapter { a: eye(), b: eye(), scale: 3.0 };
+        let products = Products::new(Precision::F32);
+        let layer =
+            Linear { weight: eye(), inputs_first: false, bias: None, products, adapter: Some(adapter) };
+        let ones = Tensor::ones([8, 64], (Kind::Float, Device::Cpu));
+        let mode = Mode::Training { dropout: 0.0, adapter_dropout: 0.25, seed: 5 };
+        let apply = |mode| -> Vec<f32> {
+            seeded(5, || layer.apply(&ones, mode)).unwrap().flatten(0, -1).try_into().unwrap()
+        };
+        assert!(apply(Mode::Inference).iter().all(|value| *value == 4.0));
+        let found = apply(mode);
+        assert!(found.iter().all(|value| *value == 1.0 || *value == 5.0));
+        let dropped = found.iter().filter(|value| **value == 1.0).count();
+        // Of 512 a quarter, with a standard deviation of 10.
+        assert!((78..178).contains(&dropped), "{dropped}");
+        assert_eq!(apply(mode), found);
+    }
 }

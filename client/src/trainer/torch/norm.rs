@@ -2,7 +2,7 @@
 
 use tch::{TchError, Tensor};
 
-use super::network::Stage;
+use super::network::{Mode, Stage};
 use super::source::Source;
 use crate::trainer::TrainError;
 
@@ -43,7 +43,7 @@ impl Stage for LayerNorm {
         self.parameters().into()
     }
 
-    fn apply(&self, values: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, values: &Tensor, _real: Option<&Tensor>, _mode: Mode) -> Result<Tensor, TchError> {
         self.apply(values)
     }
 }

@@ -1,13 +1,15 @@
 //! A data set in the form in which the network takes it.
 
+use std::os::fd::AsRawFd;
+
 use sheaf_common::run::{RunSpec, Target, Task, TaskInput};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::augment::Augment;
 use super::ragged::Ragged;
 use super::sequences::Sequences;
 use super::tokenize::Tokens;
-use crate::data::{Dataset, Inputs, Targets};
+use crate::data::{Dataset, Inputs, Stored, Targets};
 use crate::trainer::TrainError;
 
 /// A data set ready to be trained or evaluated on by the trainer that made it. From its first use on it holds the
@@ -46,7 +48,9 @@ impl Prepared {
             (Inputs::Text(texts), Some(tokens)) => of_tokens(&tokens.encode(texts, true)?)?,
             (Inputs::Table { width, values }, None) => from_table(*width, values, spec.task.num_inputs())?,
             (Inputs::Images { size, values }, None) => from_images(*size, values, data.targets.len())?,
-            (Inputs::Text(_), None) | (Inputs::Table { .. } | Inputs::Images { .. }, Some(_)) => {
+            (Inputs::StoredImages { size, images }, None) => from_file(*size as i64, images)?,
+            (Inputs::Text(_), None)
+            | (Inputs::Table { .. } | Inputs::Images { .. } | Inputs::StoredImages { .. }, Some(_)) => {
                 return Err(wrong_kind(&spec.task.input));
             }
         };
@@ -130,6 +134,16 @@ fn from_images(size: usize, values: &[u8], examples: usize) -> Result<Ragged, Tr
     }
     let shape = [examples as i64, 3, size as i64, size as i64];
     Ok(Ragged::new(Tensor::f_from_slice(values)?.f_view(shape)?, std::iter::repeat_n(1, examples)))
+}
+
+/// The same, mapped into memory from their file: pages come as they are read, and go when memory is short.
+fn from_file(size: i64, images: &Stored) -> Result<Ragged, TrainError> {
+    let shape = [images.all as i64, 3, size, size];
+    // The file has no name but this one. The mapping outlives it.
+    let path = format!("/proc/self/fd/{}", images.file().as_raw_fd());
+    let bytes = shape.iter().product::<i64>();
+    let rows = Tensor::f_from_file(&path, true, bytes, (Kind::Uint8, Device::Cpu))?.f_view(shape)?;
+    Ok(Ragged::scattered(rows, images.places.clone()))
 }
 
 fn wrong_kind(input: &TaskInput) -> TrainError {

@@ -13,6 +13,8 @@ pub(super) struct Ragged {
     rows: Tensor,
     /// Where each example starts, and where the last one ends.
     starts: Vec<usize>,
+    /// Which of `rows` each of these rows is; `None` when they are one after the other.
+    places: Option<Vec<usize>>,
 }
 
 /// Some examples, padded to the longest of them.
@@ -31,7 +33,12 @@ impl Ragged {
             *end += length;
             Some(*end)
         }));
-        Self { rows, starts }
+        Self { rows, starts, places: None }
+    }
+
+    /// Examples of one row each, at these places among `rows`, which are only read.
+    pub(super) fn scattered(rows: Tensor, places: Vec<usize>) -> Self {
+        Self { rows, starts: (0..=places.len()).collect(), places: Some(places) }
     }
 
     /// Number of examples.
@@ -72,6 +79,9 @@ impl Ragged {
             index.extend(
                 (0..length).map(|row| if start + row < end { (start + row) as i64 } else { start as i64 }),
             );
+        }
+        if let Some(places) = &self.places {
+            index.iter_mut().for_each(|row| *row = places[*row as usize] as i64);
         }
         let values = self.rows.f_index_select(0, &Tensor::f_from_slice(&index)?)?;
         let mut shape = vec![examples.len() as i64, length as i64];

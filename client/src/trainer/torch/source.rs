@@ -8,17 +8,22 @@ use std::path::Path;
 
 use sheaf_common::model::lora::factor_names;
 use sheaf_common::model::{WEIGHTS_FILE, Weights};
-use sheaf_common::run::Lora;
+use sheaf_common::params::{ParamSpec, ParamTensor};
+use sheaf_common::run::{Lora, Precision};
 use tch::{Device, Kind, Tensor};
 
 use super::parameters::Parameters;
-use crate::trainer::TrainError;
+use super::precision::Products;
+use super::values;
+use crate::trainer::{Local, TrainError};
 
 /// A network's tensors, to be taken by name.
 pub(super) struct Source<'a> {
+    /// With the statistics that training changes.
     trained: BTreeMap<&'a str, &'a Tensor>,
     pretrained: Option<Pretrained>,
     lora: Option<Lora>,
+    products: Products,
     device: Device,
 }
 
@@ -31,15 +36,22 @@ impl<'a> Source<'a> {
         parameters: &'a Parameters,
         model_dir: Option<&Path>,
         lora: Option<&Lora>,
+        precision: Precision,
         device: Device,
     ) -> Result<Self, TrainError> {
         let pretrained = model_dir.map(Pretrained::open).transpose()?;
-        Ok(Self { trained: parameters.leaves().collect(), pretrained, lora: lora.cloned(), device })
+        let (lora, products) = (lora.cloned(), Products::new(precision));
+        Ok(Self { trained: parameters.named().collect(), pretrained, lora, products, device })
     }
 
     /// Where the tensors are.
     pub(super) fn device(&self) -> Device {
         self.device
+    }
+
+    /// How the network multiplies.
+    pub(super) fn products(&self) -> Products {
+        self.products
     }
 
     /// The tensor of this name and shape.
@@ -54,6 +66,20 @@ impl<'a> Source<'a> {
             )));
         }
         Ok(leaf.shallow_clone())
+    }
+
+    /// Whether training changes the tensor of this name.
+    pub(super) fn is_trained(&self, name: &str) -> bool {
+        self.trained.contains_key(name)
+    }
+
+    /// The values of some tensors in the pretrained model.
+    pub(super) fn imported(&mut self, params: &ParamSpec) -> Result<Local, TrainError> {
+        let mut found = Local::new();
+        for ParamTensor { name, shape } in &params.tensors {
+            found.insert(name.clone(), values(&self.frozen(name, shape)?)?);
+        }
+        Ok(found)
     }
 
     /// The factors of the adapter of this weight, and its scale, when one is trained.

@@ -1,7 +1,6 @@
 //! A round's steps at a site.
 
 use sheaf_common::seed;
-use sheaf_common::status::Phase;
 use tch::{TchError, Tensor};
 
 use super::fitting::Fitting;
@@ -47,22 +46,37 @@ pub(super) fn train_and_tell(
     let mut fitting = Fitting::new(batches.batch_size);
     let mut batch = 0u64;
     for (done, examples) in (0..).zip(order) {
-        step(watch, Phase::Training, done as usize, batches.steps as usize)?;
+        step(watch, batches.progress(done))?;
         let (mut gradient, mut loss) = (None, 0.0);
         // What all examples of the step count: so their gradients add up to that of one large batch.
         let weight = loss_of.weight(&data.targets, &examples);
         for examples in examples.chunks(batches.batch_size) {
             let mut at = 0;
             fitting.run(examples, |part| {
+                let counted = parameters.statistics()?;
                 let batch = batch.to_string();
                 let (start, whole) = (at.to_string(), part.len() == examples.len());
                 let names = ["dropout", site, &number, &batch, &start];
                 let seed = seed::integer(spec.seed, if whole { &names[..4] } else { &names });
                 let dropout = spec.model.dropout;
-                let logits = network.logits(data, part, Mode::Training { dropout, seed })?;
-                let mean = loss_of.sum(&logits, &data.targets, part)?.f_div_scalar(weight)?;
-                add(&mut gradient, parameters.gradient(&mean)?)?;
-                loss += mean.f_double_value(&[])?;
+                let adapter_dropout = spec.model.lora.as_ref().map_or(0.0, |lora| lora.dropout);
+                let mode = Mode::Training { dropout, adapter_dropout, seed };
+                let of_part = || {
+                    let logits = network.logits(data, part, mode)?;
+                    let sum = match data.augment.as_ref().and_then(|augment| augment.mix(part.len(), seed)) {
+                        Some(mix) => loss_of.sum_of_pairs(&logits, &data.targets, part, &mix)?,
+                        None => loss_of.sum(&logits, &data.targets, part)?,
+                    };
+                    let mean = sum.f_div_scalar(weight)?;
+                    Ok((parameters.gradient(&mean)?, mean.f_double_value(&[])?))
+                };
+                let (part_gradient, part_loss) = match of_part() {
+                    Ok(found) => found,
+                    // What is done again on each half must not be counted twice.
+                    Err(error) => return parameters.set_statistics(&counted).and(Err(error)),
+                };
+                add(&mut gradient, part_gradient)?;
+                loss += part_loss;
                 at += part.len();
                 Ok(())
             })?;
@@ -81,9 +95,8 @@ pub(super) fn train_and_tell(
         optimizer.step(parameters.flat(), gradient, batches.learning_rate(&spec.training, round, done))?;
     }
     // The last step can leave the finite numbers, too.
-    let sum = parameters.flat().f_sum(None)?.f_double_value(&[])?;
-    finite(sum, batches.steps, round)?;
-    step(watch, Phase::Training, batches.steps as usize, batches.steps as usize)?;
+    finite(parameters.sum()?, batches.steps, round)?;
+    step(watch, batches.progress(batches.steps))?;
     Ok(Trained { params: parameters.values()?, train_loss: last_epoch.mean() })
 }
 

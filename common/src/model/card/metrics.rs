@@ -4,18 +4,37 @@ use std::fmt::Write;
 
 use super::cell;
 use crate::message::ExportPlan;
-use crate::metrics::{CalibrationReport, ClassReport};
+use crate::metrics::{CalibrationReport, ClassReport, Report};
 
 /// The section on metrics.
 pub(super) fn section(plan: &ExportPlan) -> String {
-    let report = plan.status.metrics_after(plan.round).filter(|report| report.num_examples() > 0);
-    let Some(report) = report else {
-        return "## Metrics\n\nThe model was not evaluated at the sites.\n".into();
+    let status = &plan.status;
+    let known = |report: &&Report| report.num_examples() > 0;
+    let validation = status.metrics_after(plan.round).filter(known);
+    let tested = status.test_metrics.as_ref().filter(|_| plan.round == status.result).filter(known);
+    let mut text = match (validation, tested) {
+        (None, None) => return "## Metrics\n\nThe model was not evaluated at the sites.\n".into(),
+        (Some(report), _) => figures("Metrics", &measured_on(plan, report.num_examples()), report),
+        (None, Some(_)) => String::new(),
     };
+    if let Some(report) = tested {
+        let examples = report.num_examples();
+        let what = format!(
+            "On the test examples of the sites ({examples} in all), which neither trained nor chose the model, measured \
+             once when training was over"
+        );
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&figures("Test", &what, report));
+    }
+    text
+}
+
+fn figures(title: &str, measured_on: &str, report: &Report) -> String {
     let mut text = format!(
-        "## Metrics\n\n{}. The areas under curves are of binned scores, and exact to what stands behind \
-         the ±:\n\n| metric | value |\n|---|---|\n",
-        measured_on(plan, report.num_examples())
+        "## {title}\n\n{measured_on}. The areas under curves are of binned scores, and exact to what stands behind \
+         the ±:\n\n| metric | value |\n|---|---|\n"
     );
     for figure in report.figures() {
         // Writing to a string cannot fail.

@@ -163,6 +163,6 @@ impl DistilBertJson {
 }
 
 /// The labels by number, or none when the numbers are not 0, 1, 2 …
-fn labels_in_order(mut id2label: BTreeMap<String, String>) -> Vec<String> {
+pub(super) fn labels_in_order(mut id2label: BTreeMap<String, String>) -> Vec<String> {
     (0..id2label.len()).map_while(|index| id2label.remove(&index.to_string())).collect()
 }

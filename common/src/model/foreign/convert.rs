@@ -22,6 +22,13 @@ pub struct Converted {
     pub parts: Vec<ForeignTensor>,
 }
 
+impl From<ForeignTensor> for Converted {
+    /// The tensor under its own name.
+    fn from(tensor: ForeignTensor) -> Self {
+        Self { name: tensor.name.clone(), shape: tensor.shape.clone(), parts: vec![tensor] }
+    }
+}
+
 /// `model.safetensors` to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversion {
@@ -39,12 +46,7 @@ impl Conversion {
 
     /// The file of all tensors of `index`, under their own names.
     pub fn all(index: &Index) -> Self {
-        let one = |tensor: &ForeignTensor| Converted {
-            name: tensor.name.clone(),
-            shape: tensor.shape.clone(),
-            parts: vec![tensor.clone()],
-        };
-        Self::new(index.tensors().map(one).collect())
+        Self::new(index.tensors().cloned().map(Converted::from).collect())
     }
 
     /// Bytes of the foreign file that [`write`](Self::write) reads.

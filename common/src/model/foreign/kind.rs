@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::convert::{Conversion, Converted};
 use super::{ForeignTensor, Index};
-use crate::model::vision::{Architecture, EfficientNetLite, Image, ResNet, Residual, Stage, Vit};
+use crate::model::vision::{Architecture, EfficientNetLite, Image, ResNet, Residual, Stage, Vit, VitNames};
 use crate::params::ParamTensor;
 
 /// Mean and standard deviation of ImageNet's pixels, which torchvision's models were trained with.
@@ -27,7 +27,7 @@ pub enum Kind {
 
 /// A name of no kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no kind of model that Sheaf knows: use {kinds}", kinds = Kind::names())]
+#[error("`{0}` is no kind of model that Sheaf knows: use {kinds} or torchscript", kinds = Kind::names())]
 pub struct UnknownKind(String);
 
 /// Weights that are not those of the kind of model that they are said to be.
@@ -151,6 +151,7 @@ fn vit<'a>(found: &impl Fn(&str) -> Option<&'a ForeignTensor>) -> Option<Image> 
         intermediate_size,
         num_tokens,
         layer_norm_eps: 1e-6,
+        names: VitNames::Timm,
     };
     let image_size = side.checked_mul(patch_size)?;
     // So a config.json that would be refused is not written.

@@ -4,11 +4,13 @@
 //! where in the file each tensor lies. Only the file's headers are read for it; the values are decoded later, a piece at
 //! a time, so that converting a model costs the memory of one buffer. Pure over bytes: whoever calls reads and writes.
 
+mod archive;
 pub mod convert;
 pub mod gguf;
 pub mod kind;
 pub mod pickle;
 mod quantized;
+pub mod script;
 #[cfg(test)]
 mod tests;
 pub mod torch;

@@ -1,7 +1,7 @@
 //! Python's pickle, read without running it.
 //!
 //! A pickle is a program for a small stack machine, and Python's own machine calls whatever the program names. This one
-//! calls nothing: it knows the opcodes that a state dict needs, keeps a call as a note of what would be called with what
+//! calls nothing: it knows the opcodes that a state dict or a TorchScript module needs, keeps a call as a note of what would be called with what
 //! (`Node::Call`), and refuses every name but the few in `Global::named`.
 //!
 //! Values lie in one list and refer to each other by number, so that nothing is ever copied or walked: a pickle of `n`
@@ -21,8 +21,9 @@ pub(super) type Id = usize;
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
-    /// Something that does not matter here: `None`, a truth value, a float.
+    /// Something that does not matter here: `None`, a float, a list that is told its type.
     Opaque,
+    Bool(bool),
     Int(i128),
     Text(String),
     Tuple(Vec<Id>),
@@ -34,9 +35,11 @@ pub(super) enum Node {
     Call(Global, Vec<Id>),
     /// Something outside the pickle, under this name.
     Persistent(Id),
+    /// A TorchScript object, with its attributes once they are there.
+    Object(Option<Id>),
 }
 
-/// What a state dict may name.
+/// What a state dict or a TorchScript module may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Global {
     OrderedDict,
@@ -45,6 +48,10 @@ pub(super) enum Global {
     /// A tensor that is a parameter.
     Parameter,
     Storage(StorageKind),
+    /// A class of a TorchScript module.
+    Class,
+    /// What makes something else than a tensor of a TorchScript module's attributes.
+    Attribute,
 }
 
 /// The type of a storage's values.
@@ -133,11 +140,15 @@ impl Pickle {
 impl Global {
     /// What this name of this module is, if a state dict may name it.
     fn named(module: &str, name: &str) -> Option<Self> {
+        if module == "__torch__" || module.starts_with("__torch__.") {
+            return Some(Self::Class);
+        }
         let storage = |kind| Some(Self::Storage(kind));
         match (module, name) {
             ("collections", "OrderedDict") => Some(Self::OrderedDict),
             ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Some(Self::Tensor),
             ("torch._utils", "_rebuild_parameter") => Some(Self::Parameter),
+            ("torch.jit._pickle", _) | ("torch", "device") => Some(Self::Attribute),
             ("torch", "FloatStorage") => storage(StorageKind::F32),
             ("torch", "HalfStorage") => storage(StorageKind::F16),
             ("torch", "BFloat16Storage") => storage(StorageKind::Bf16),
@@ -174,7 +185,8 @@ impl Machine<'_> {
             b'.' => return Ok(true),
             0x80 => drop(self.array::<1>()?), // protocol
             0x95 => drop(self.array::<8>()?), // frame
-            b'N' | 0x88 | 0x89 => self.push(Node::Opaque)?,
+            b'N' => self.push(Node::Opaque)?,
+            0x88 | 0x89 => self.push(Node::Bool(opcode == 0x88))?,
             b'G' => {
                 self.array::<8>()?;
                 self.push(Node::Opaque)?;
@@ -254,11 +266,8 @@ impl Machine<'_> {
                 self.global(&module, &name)?;
             }
             b'R' => self.call()?,
-            b'b' => {
-                // What Python hangs onto a dict besides its items: PyTorch's version numbers.
-                self.pop()?;
-                self.dict()?;
-            }
+            0x81 => self.object()?,
+            b'b' => self.build()?,
             b'Q' => {
                 let name = self.pop()?;
                 self.push(Node::Persistent(name))?;
@@ -407,8 +416,30 @@ impl Machine<'_> {
             (Node::Global(global @ (Global::Tensor | Global::Parameter)), Node::Tuple(items)) => {
                 Node::Call(*global, items.clone())
             }
+            (Node::Global(Global::Class | Global::Attribute), Node::Tuple(_)) => Node::Opaque,
             _ => return Err(self.wrong("calls something that makes no tensor")),
         };
         self.push(called)
+    }
+
+    /// An object without attributes yet.
+    fn object(&mut self) -> Result<(), BadPickle> {
+        let (_, class) = (self.pop()?, self.pop()?);
+        if self.nodes[class] == Node::Global(Global::Class) {
+            self.push(Node::Object(None))
+        } else {
+            Err(self.wrong("makes an object that is no part of a TorchScript module"))
+        }
+    }
+
+    /// Gives an object its attributes; what Python hangs onto a dict besides its items, PyTorch's version numbers, does not
+    /// matter.
+    fn build(&mut self) -> Result<(), BadPickle> {
+        let (attributes, top) = (self.pop()?, self.top()?);
+        if let Node::Object(own) = &mut self.nodes[top] {
+            *own = Some(attributes);
+            return Ok(());
+        }
+        self.dict().map(drop)
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::archive::Archive;
 use super::pickle::{BadPickle, Global, Id, Node, PICKLE_MAX, Pickle, StorageKind};
 use super::zip::{self, BadZip};
 use super::{BadIndex, ForeignTensor, Format, Index};
@@ -32,7 +33,10 @@ pub enum BadTorch {
     #[error("it holds no tensors by name: save them with torch.save(model.state_dict(), PATH)")]
     NoTensors,
     /// A TorchScript archive, which is a program.
-    #[error("it is a TorchScript program, not a state dict: save model.state_dict() instead")]
+    #[error(
+        "it is a TorchScript module, which is a program: import it with --kind torchscript, or save model.state_dict() \
+         instead"
+    )]
     Script,
     /// Values of a big-endian machine.
     #[error("it was written on a big-endian machine: save it as safetensors there")]
@@ -72,34 +76,16 @@ pub fn index(file: &mut dyn Source, file_bytes: u64) -> Result<Index, BadTorch> 
 }
 
 /// Where each storage starts, and how many values it has.
-type Places = BTreeMap<String, (u64, u64)>;
+pub(super) type Places = BTreeMap<String, (u64, u64)>;
 
-/// The form since PyTorch 1.6: `NAME/data.pkl`, and a storage in each `NAME/data/KEY`.
+/// The form since PyTorch 1.6.
 fn archived(file: &mut dyn Source, file_bytes: u64) -> Result<(StateDict, Places), BadTorch> {
-    let entries = zip::entries(file, file_bytes)?;
-    let folder = entries.keys().find_map(|name| name.strip_suffix("data.pkl"));
-    let folder = folder.filter(|folder| folder.matches('/').count() == 1).ok_or(BadTorch::Format)?;
-    let entry = |name: &str| entries.get(&format!("{folder}{name}"));
-    if entry("constants.pkl").is_some() {
+    let archive = Archive::open(file, file_bytes)?;
+    if archive.is_script() {
         return Err(BadTorch::Script);
     }
-    let mut content = |name: &str| match entry(name).filter(|entry| entry.bytes <= PICKLE_MAX) {
-        Some(entry) => {
-            let start = entry.start(file)?;
-            Ok(zip::read(file, start, entry.bytes)?)
-        }
-        None => Err(BadTorch::from(BadPickle::Cut)),
-    };
-    if entry("byteorder").is_some() && content("byteorder")? != b"little" {
-        return Err(BadTorch::BigEndian);
-    }
-    let dict = StateDict::of(&Pickle::read(&content("data.pkl")?)?)?;
-    let mut places = Places::new();
-    for (key, (kind, values)) in &dict.storages {
-        let entry = entry(&format!("data/{key}")).filter(|entry| kind.bytes(*values) == Some(entry.bytes));
-        let entry = entry.ok_or_else(|| BadTorch::Storage(key.clone()))?;
-        places.insert(key.clone(), (entry.start(file)?, *values));
-    }
+    let dict = StateDict::of(&archive.pickle(file)?)?;
+    let places = archive.places(file, &dict.storages)?;
     Ok((dict, places))
 }
 
@@ -142,15 +128,15 @@ fn legacy(file: &mut dyn Source, start: &[u8]) -> Result<(StateDict, Places), Ba
 
 /// What the pickle says of tensors and of the storages that they lie in.
 #[derive(Default)]
-struct StateDict {
-    tensors: Vec<(String, StoredIn)>,
-    storages: BTreeMap<String, (StorageKind, u64)>,
+pub(super) struct StateDict {
+    pub(super) tensors: Vec<(String, StoredIn)>,
+    pub(super) storages: BTreeMap<String, (StorageKind, u64)>,
 }
 
 /// A tensor as a part of a storage.
-struct StoredIn {
-    storage: String,
-    kind: StorageKind,
+pub(super) struct StoredIn {
+    pub(super) storage: String,
+    pub(super) kind: StorageKind,
     /// In values from the storage's start.
     offset: u64,
     shape: Vec<u64>,
@@ -178,7 +164,7 @@ impl StateDict {
     }
 
     /// `_rebuild_tensor_v2(storage, offset, shape, strides, …)`, perhaps within `_rebuild_parameter(tensor, …)`.
-    fn tensor(&mut self, pickle: &Pickle, global: Global, arguments: &[Id]) -> Option<StoredIn> {
+    pub(super) fn tensor(&mut self, pickle: &Pickle, global: Global, arguments: &[Id]) -> Option<StoredIn> {
         let arguments = match (global, pickle.node(*arguments.first()?)) {
             (Global::Parameter, Node::Call(Global::Tensor, inner)) => inner,
             (Global::Parameter, _) => return None,
@@ -206,7 +192,7 @@ impl StateDict {
 
 impl StoredIn {
     /// The tensor in a storage that starts at byte `start` of the file and has `values` values.
-    fn placed(
+    pub(super) fn placed(
         self,
         name: String,
         format: Format,
@@ -240,7 +226,7 @@ fn is_contiguous(shape: &[u64], strides: &[u64]) -> bool {
 
 impl StorageKind {
     /// How parameters of this kind are stored; `None` for integers.
-    fn format(self) -> Option<Format> {
+    pub(super) fn format(self) -> Option<Format> {
         match self {
             Self::F32 => Some(Format::F32),
             Self::F16 => Some(Format::F16),
@@ -250,7 +236,7 @@ impl StorageKind {
         }
     }
 
-    fn bytes(self, values: u64) -> Option<u64> {
+    pub(super) fn bytes(self, values: u64) -> Option<u64> {
         match (self, self.format()) {
             (Self::Integer(bytes), _) => values.checked_mul(bytes),
             (_, format) => format?.bytes(values),
@@ -259,6 +245,6 @@ impl StorageKind {
 }
 
 /// As much of a name as a message should show.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     name.chars().filter(|letter| !letter.is_control()).take(80).collect()
 }

@@ -1,4 +1,5 @@
-//! Where in a zip archive its entries lie. PyTorch stores without compressing, so that an entry's bytes are the file's.
+//! Where in a zip archive its entries lie. PyTorch stores tensors and pickles without compressing, so that an entry's bytes
+//! are the file's; the code of a TorchScript module it compresses, which nobody here reads.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, SeekFrom};
@@ -38,6 +39,8 @@ pub enum BadZip {
 pub(super) struct Entry {
     header: u64,
     pub(super) bytes: u64,
+    /// Whether the bytes are the file's.
+    is_stored: bool,
 }
 
 /// The entries of an archive of `file_bytes` bytes, by name.
@@ -76,20 +79,21 @@ fn listed(list: &[u8]) -> Result<(String, Entry, &[u8]), BadZip> {
     let name = list.get(LISTED_BYTES..name_end).ok_or(BadZip::Damaged)?;
     let name = String::from_utf8(name.to_vec()).map_err(|_| BadZip::Damaged)?;
     let (flags, method) = (u16_at(list, 8)?, u16_at(list, 10)?);
-    if method != 0 || flags & 1 == 1 {
-        return Err(BadZip::Compressed(name));
-    }
     let (bytes, header) = (u32_at(list, 24)?, u32_at(list, 42)?);
     if bytes == u32::MAX || header == u32::MAX {
         return Err(BadZip::TooLarge);
     }
-    let entry = Entry { header: header.into(), bytes: bytes.into() };
+    let is_stored = method == 0 && flags & 1 == 0;
+    let entry = Entry { header: header.into(), bytes: bytes.into(), is_stored };
     Ok((name, entry, list.get(end..).ok_or(BadZip::Damaged)?))
 }
 
 impl Entry {
-    /// Where the entry's bytes start, which its own header says.
-    pub(super) fn start(&self, file: &mut dyn Source) -> Result<u64, BadZip> {
+    /// Where the bytes of the entry of this name start, which its own header says.
+    pub(super) fn start(&self, file: &mut dyn Source, name: &str) -> Result<u64, BadZip> {
+        if !self.is_stored {
+            return Err(BadZip::Compressed(name.to_owned()));
+        }
         let header = read(file, self.header, LOCAL_BYTES as u64)?;
         if !header.starts_with(b"PK\x03\x04") {
             return Err(BadZip::Damaged);

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::run::FeatureKind;
+use crate::model::features::FeatureJson;
+use crate::run::{Feature, FeatureKind};
 
 /// The sentence for `base` with one key changed, or removed by null.
 fn sentence(base: &str, key: &str, value: Value) -> String {
@@ -78,7 +79,7 @@ fn each_wrong_bert_has_its_sentence() {
             "model_type",
             json!("t5"),
             "config.json: `model_type` is `t5`; Sheaf trains \"bert\", \"distilbert\", \"roberta\", \"xlm-roberta\", \"gpt2\", \
-             \"llama\", its own \"mlp\", and image classifiers imported with --kind",
+             \"llama\", \"vit\", its own \"mlp\", and image classifiers and TorchScript modules imported with --kind",
         ),
         (
             "model_type",
@@ -116,11 +117,27 @@ fn each_wrong_mlp_has_its_sentence() {
         (
             "features",
             json!([{"column": "sex", "type": "categorical", "mean": 1.0}]),
-            "config.json: the categorical column `sex` needs `categories`, and no more",
+            "config.json: the categorical column `sex` needs `categories` or `buckets`, and no more",
         ),
     ];
     for (key, value, expected) in cases {
         assert_eq!(sentence(TINY_MLP, key, value), expected);
+    }
+}
+
+#[test]
+fn every_kind_of_column_is_written_and_read_again() {
+    let categories = vec!["f".to_owned(), "m".to_owned()];
+    for kind in [
+        FeatureKind::Numeric { mean: 0.5, std: 2.0 },
+        FeatureKind::Categorical { categories: categories.clone(), other: false },
+        FeatureKind::Categorical { categories, other: true },
+        FeatureKind::Hashed { buckets: 8 },
+    ] {
+        let feature = Feature { column: "x".into(), kind, missing: vec!["?".into()] };
+        let json = serde_json::to_string(&FeatureJson::from(&feature)).unwrap();
+        let read: FeatureJson = serde_json::from_str(&json).unwrap();
+        assert_eq!(Feature::try_from(read).unwrap(), feature, "{json}");
     }
 }
 

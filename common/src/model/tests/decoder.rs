@@ -217,7 +217,7 @@ fn adapters_alone_have_the_names_that_peft_looks_for() {
 fn the_card_shows_how_the_model_is_asked() {
     let spec = language_spec("lora = {}");
     let params = plan(&spec, Some(&config(TINY_LLAMA))).unwrap();
-    let card = card(&export_plan(&spec, params));
+    let card = card(&export_plan(&spec, params), None);
     assert!(card.contains("pipeline_tag: text-generation\n"), "{card}");
     assert!(card.contains("prompt = \"Q: {text} A: \".replace(\"{text}\", \"a text\")"), "{card}");
     assert!(

@@ -242,3 +242,34 @@ fn adapters_alone_are_written_with_pefts_names() {
         Err(ExportError::NoAdapters)
     );
 }
+
+#[test]
+fn biases_beside_adapters_are_those_that_peft_trains_under_the_names_that_it_looks_for() {
+    let config = config(TINY_BERT);
+    let planned = |bias: &str| {
+        let spec = text_spec(&format!("trainable = \"last:1\"\nlora = {{ bias = \"{bias}\" }}"));
+        let params = plan(&spec, Some(&config)).unwrap();
+        let (json, weights) = export_adapter(&export_plan(&spec, params.clone()), Some(&config)).unwrap();
+        let json: Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!((&json["bias"], &json["modules_to_save"]), (&json!(bias), &json!(["classifier"])));
+        let header: Value = serde_json::from_slice(&weights.header[8..]).unwrap();
+        let biases: Vec<String> = params
+            .tensors
+            .into_iter()
+            .map(|tensor| tensor.name)
+            .filter(|name| name.ends_with("bias"))
+            .collect();
+        (biases, header)
+    };
+    assert_eq!(planned("none").0, ["classifier.bias"]);
+    let (biases, header) = planned("lora_only");
+    let layer = "encoder.layer.1.attention.self";
+    let targeted = [format!("{layer}.query.bias"), format!("{layer}.value.bias"), "classifier.bias".into()];
+    assert_eq!(biases, targeted);
+    let wrapped = format!("base_model.model.bert.{layer}.query.base_layer.bias");
+    assert!(header.get(wrapped).is_some(), "{header}");
+    let (biases, header) = planned("all");
+    assert_eq!(biases.len(), 9, "of six dense layers, two normalisations and the head: {biases:?}");
+    let plain = format!("base_model.model.bert.{layer}.key.bias");
+    assert!(header.get(plain).is_some(), "{header}");
+}

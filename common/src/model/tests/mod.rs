@@ -10,6 +10,8 @@ mod image;
 mod initial;
 mod manifest;
 mod plan;
+mod script;
+mod vit;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -71,9 +73,11 @@ fn config(json: &str) -> ModelConfig {
 fn bert_config() -> EncoderConfig {
     match config(TINY_BERT) {
         ModelConfig::Encoder(bert) => bert,
-        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Mlp(_) | ModelConfig::Image(_) => {
-            panic!("TINY_BERT is a BERT")
-        }
+        ModelConfig::Gpt2(_)
+        | ModelConfig::Llama(_)
+        | ModelConfig::Mlp(_)
+        | ModelConfig::Image(_)
+        | ModelConfig::Script(_) => panic!("TINY_BERT is a BERT"),
     }
 }
 
@@ -128,10 +132,12 @@ fn export_plan(spec: &RunSpec, params: ParamSpec) -> ExportPlan {
         summary,
         spec: spec.clone(),
         num_params: params.numel(),
+        held: Vec::new(),
         current: None,
         earlier_records: 0,
         history: Vec::new(),
         final_metrics: None,
+        test_metrics: None,
         best: None,
         result: 3,
         global,
@@ -139,6 +145,13 @@ fn export_plan(spec: &RunSpec, params: ParamSpec) -> ExportPlan {
     ExportPlan {
         status,
         round: 3,
-        job: Job { spec: spec.clone(), model: None, params, global, submitted_at: Timestamp(0) },
+        job: Job {
+            spec: spec.clone(),
+            model: None,
+            params,
+            global,
+            submitted_at: Timestamp(0),
+            author: None,
+        },
     }
 }

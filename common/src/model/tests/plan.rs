@@ -204,4 +204,12 @@ fn other_columns_are_refused_with_the_difference() {
         with(("\"f\", \"m\"", "\"m\", \"f\"")).unwrap_err(),
         "the model was trained with categories = [\"m\", \"f\", \"x\"] for `sex`; write the same"
     );
+    assert_eq!(
+        with(("[\"f\", \"m\", \"x\"]", "[\"f\", \"m\"], \"other\": true")).unwrap_err(),
+        "the model was trained with categories = [\"f\", \"m\"] and other = true for `sex`; write the same"
+    );
+    assert_eq!(
+        with(("\"categories\": [\"f\", \"m\", \"x\"]", "\"buckets\": 3")).unwrap_err(),
+        "the column `sex` has `categories` in one of model and run and `buckets` in the other"
+    );
 }

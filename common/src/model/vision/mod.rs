@@ -1,7 +1,7 @@
 //! Image classifiers: what they are made of, described once for server and site.
 //!
-//! A file for each architecture gives its description in `config.json`, its tensors under the names of torchvision or
-//! timm, block by block, and the shapes from which a site builds it. [`Image`] is what they have in common.
+//! A file for each architecture gives its description in `config.json`, its tensors under the names of torchvision,
+//! timm or Hugging Face, block by block, and the shapes from which a site builds it. [`Image`] is what they have in common.
 
 mod efficientnet;
 mod resnet;
@@ -15,7 +15,7 @@ use crate::params::ParamTensor;
 
 pub use efficientnet::{EfficientNetLite, InvertedResidual, Stage};
 pub use resnet::{ResNet, Residual, ResidualBlock};
-pub use vit::Vit;
+pub use vit::{Vit, VitLayout, VitNames};
 
 /// Channels of an image: red, green and blue. A grey image is repeated.
 pub const CHANNELS: u64 = 3;
@@ -61,13 +61,32 @@ impl Architecture {
         match self {
             Self::ResNet(_) => "torchvision_resnet",
             Self::EfficientNetLite(_) => "timm_efficientnet_lite",
-            Self::Vit(_) => "timm_vit",
+            Self::Vit(net) => match net.names {
+                VitNames::Timm => "timm_vit",
+                VitNames::HuggingFace => "vit",
+            },
         }
     }
 
     /// Whether it takes images of one size only.
     pub fn has_fixed_size(&self) -> bool {
         matches!(self, Self::Vit(_))
+    }
+
+    /// Its names, if it is a vision transformer of Hugging Face's.
+    pub(super) fn hugging_face(&self) -> Option<&'static VitLayout> {
+        match self {
+            Self::Vit(net) if net.names == VitNames::HuggingFace => Some(net.names.layout()),
+            Self::ResNet(_) | Self::EfficientNetLite(_) | Self::Vit(_) => None,
+        }
+    }
+
+    /// The dense layers that get adapters when a run names none; none where all layers are convolutions.
+    pub fn lora_targets(&self) -> &'static [&'static str] {
+        match self {
+            Self::ResNet(_) | Self::EfficientNetLite(_) => &[],
+            Self::Vit(net) => net.names.layout().lora_targets,
+        }
     }
 
     /// The tensors, running statistics among them, with a head of so many labels.
@@ -98,9 +117,22 @@ impl Image {
     }
 }
 
+/// What batch normalisation counts: the mean and the variance of each channel.
+const STATISTICS: [&str; 2] = [".running_mean", ".running_var"];
+
 /// Whether a tensor holds what batch normalisation has counted, which no gradient changes.
 pub fn is_statistic(name: &str) -> bool {
-    name.ends_with(".running_mean") || name.ends_with(".running_var")
+    STATISTICS.iter().any(|statistic| name.ends_with(statistic))
+}
+
+/// Whether a tensor holds variances that batch normalisation has counted. A sum that was rounded may leave one a hair below 0.
+pub fn is_variance(name: &str) -> bool {
+    name.ends_with(STATISTICS[1])
+}
+
+/// The names of what the batch normalisation of this name counts.
+pub(super) fn statistics_of(norm: &str) -> [String; 2] {
+    STATISTICS.map(|statistic| format!("{norm}{statistic}"))
 }
 
 /// A convolution's weight, without a bias, for so many groups of channels.

@@ -21,6 +21,7 @@ fn in_range(given: &Augmentation) -> Result<(), Invalid> {
         ("erasing", given.erasing, 1.0),
         ("noise", given.noise, 10.0),
         ("token_masking", given.token_masking, 0.9),
+        ("mixup", given.mixup, 10.0),
     ];
     for (name, value, most) in ranges {
         if !(0.0..=most).contains(&value) {
@@ -54,12 +55,14 @@ fn fits(given: &Augmentation, model: &ModelSpec, task: &Task) -> Result<(), Inva
     for (name, given) in images {
         forbid(&key(name), given && !is_image, "is for images: leave it out for this task")?;
     }
-    let (noisy, masked) = (given.noise > 0.0, given.token_masking > 0.0);
-    let why = "is for images and tables: leave it out for this task";
-    forbid(&key("noise"), noisy && !is_image && !is_table, why)?;
     let softmax = model.source == ModelSource::Fresh(Architecture::Softmax);
-    let why = "is not for softmax regression: use architecture = \"mlp\", hidden = []";
-    forbid(&key("noise"), noisy && softmax, why)?;
+    for (name, given) in [("noise", given.noise > 0.0), ("mixup", given.mixup > 0.0)] {
+        let why = "is for images and tables: leave it out for this task";
+        forbid(&key(name), given && !is_image && !is_table, why)?;
+        let why = "is not for softmax regression: use architecture = \"mlp\", hidden = []";
+        forbid(&key(name), given && softmax, why)?;
+    }
+    let masked = given.token_masking > 0.0;
     let encoder = is_text && !matches!(task.target, Target::NextToken { .. });
     let why = "is for text encoders, which know a mask token: leave it out for this task";
     forbid(&key("token_masking"), masked && !encoder, why)

@@ -18,13 +18,17 @@ use self::secagg::{SecAggFile, secure_aggregation};
 use self::task::{TaskFile, task};
 use self::training::{TrainingFile, training};
 use self::validation::{ValidationFile, validation};
-use super::{RunSpec, ServerSpec};
+use super::{BatchNorm, RunSpec, ServerSpec};
 use crate::config::Invalid;
+
+/// Longest purpose in bytes.
+const PURPOSE_MAX: usize = 200;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RunFile {
     name: String,
+    purpose: Option<String>,
     rounds: u32,
     #[serde(default)]
     seed: u64,
@@ -53,6 +57,7 @@ impl TryFrom<RunFile> for RunSpec {
 
     fn try_from(file: RunFile) -> Result<Self, Invalid> {
         let name = file.name.parse().map_err(|e| invalid("name", e))?;
+        file.purpose.as_deref().map_or(Ok(()), purpose)?;
         within("rounds", u64::from(file.rounds), 1, 100_000)?;
         let secure_aggregation = secure_aggregation(file.secure_aggregation.as_deref(), file.secagg)?;
         let task = task(file.task)?;
@@ -65,6 +70,7 @@ impl TryFrom<RunFile> for RunSpec {
         positive("server.learning_rate", learning_rate)?;
         let run = Self {
             name,
+            purpose: file.purpose,
             rounds: file.rounds,
             seed: file.seed,
             secure_aggregation,
@@ -76,8 +82,32 @@ impl TryFrom<RunFile> for RunSpec {
             server: ServerSpec { learning_rate },
         };
         secagg::check(&run)?;
+        batch_norm(&run)?;
         Ok(run)
     }
+}
+
+/// Statistics are no parameters: nothing may go beyond their mean, and a site has those of the newest round alone.
+fn batch_norm(run: &RunSpec) -> Result<(), Invalid> {
+    let kept = run.model.batch_norm;
+    forbid(
+        "server.learning_rate",
+        kept == BatchNorm::Averaged && run.server.learning_rate > 1.0,
+        "is at most 1 with batch_norm = \"averaged\": a variance beyond the sites' mean may be negative",
+    )?;
+    forbid(
+        "model.batch_norm",
+        kept == BatchNorm::Local && run.validation.restore_best,
+        "\"local\" goes with the newest model only: set validation.restore_best to false",
+    )
+}
+
+/// It is shown on terminals, and a site compares it with those that it agrees to.
+fn purpose(written: &str) -> Result<(), Invalid> {
+    if written.is_empty() || written.len() > PURPOSE_MAX || written.chars().any(char::is_control) {
+        return Err(Invalid::new("purpose", format!("is not one line of 1 to {PURPOSE_MAX} bytes")));
+    }
+    Ok(())
 }
 
 fn invalid(key: &str, problem: impl ToString) -> Invalid {

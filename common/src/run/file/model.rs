@@ -7,7 +7,10 @@ use serde::Deserialize;
 use super::{forbid, invalid, no_duplicates, positive, within};
 use crate::config::Invalid;
 use crate::run::trainable::compile;
-use crate::run::{Architecture, Lora, ModelSource, ModelSpec, Pooling, Target, Task, TaskInput, Trainable};
+use crate::run::{
+    Architecture, BatchNorm, Lora, LoraBias, ModelSource, ModelSpec, Pooling, Target, Task, TaskInput,
+    Trainable,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +24,7 @@ pub(super) struct ModelFile {
     lora: Option<LoraFile>,
     pooling: Option<Pooling>,
     dropout: Option<f64>,
+    batch_norm: Option<BatchNorm>,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +47,9 @@ struct LoraFile {
     rank: Option<u32>,
     alpha: Option<f64>,
     targets: Option<Vec<String>>,
+    dropout: Option<f64>,
+    #[serde(default)]
+    bias: LoraBias,
 }
 
 pub(super) fn model(file: ModelFile, task: &Task, rounds: u32) -> Result<ModelSpec, Invalid> {
@@ -85,8 +92,8 @@ pub(super) fn model(file: ModelFile, task: &Task, rounds: u32) -> Result<ModelSp
     }
     let lora = file.lora.map(lora).transpose()?;
     if lora.is_some() {
-        let is_encoder = matches!(task.input, TaskInput::Text { .. });
-        forbid("model.lora", !is_encoder, "is for pretrained text models")?;
+        let can_have = matches!(task.input, TaskInput::Text { .. } | TaskInput::Image { .. });
+        forbid("model.lora", !can_have, "is for pretrained models of texts and images")?;
         forbid(
             "model.unfreeze",
             !unfreeze.is_empty(),
@@ -106,11 +113,21 @@ pub(super) fn model(file: ModelFile, task: &Task, rounds: u32) -> Result<ModelSp
             0.0
         }
     });
-    if !(0.0..1.0).contains(&dropout) {
-        return Err(Invalid::new("model.dropout", format!("{dropout} is not in [0, 1)")));
-    }
+    let dropout = probability("model.dropout", dropout)?;
     let pooling = file.pooling.unwrap_or(Pooling::Mean);
-    Ok(ModelSpec { source, trainable, unfreeze, lora, pooling, dropout })
+    let is_of_images = matches!(task.input, TaskInput::Image { .. });
+    forbid("model.batch_norm", file.batch_norm.is_some() && !is_of_images, "is for models of images")?;
+    let batch_norm = file.batch_norm.unwrap_or_default();
+    Ok(ModelSpec { source, trainable, unfreeze, lora, pooling, dropout, batch_norm })
+}
+
+/// Of dropping a value.
+fn probability(key: &str, value: f64) -> Result<f64, Invalid> {
+    if (0.0..1.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err(Invalid::new(key, format!("{value} is not in [0, 1)")))
+    }
 }
 
 fn lora(file: LoraFile) -> Result<Lora, Invalid> {
@@ -121,7 +138,8 @@ fn lora(file: LoraFile) -> Result<Lora, Invalid> {
     forbid("model.lora.targets", file.targets.as_ref().is_some_and(Vec::is_empty), "names no layer")?;
     let targets = file.targets.unwrap_or_default();
     no_duplicates("model.lora.targets", targets.iter().map(String::as_str))?;
-    Ok(Lora { rank, alpha, targets })
+    let dropout = probability("model.lora.dropout", file.dropout.unwrap_or(0.0))?;
+    Ok(Lora { rank, alpha, targets, dropout, bias: file.bias })
 }
 
 fn fresh(

@@ -9,6 +9,9 @@ use crate::run::{Feature, FeatureKind, NumberTarget, Target, Task, TaskInput};
 /// Most classes of a run: metrics hold a histogram per class, and a control message holds the metrics.
 const LABELS_MAX: usize = 64;
 
+/// Most inputs of a hashed column.
+const BUCKETS_MAX: u64 = 65_536;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TaskFile {
@@ -43,6 +46,8 @@ struct FeatureFile {
     mean: Option<f64>,
     std: Option<f64>,
     categories: Option<Vec<String>>,
+    other: Option<bool>,
+    buckets: Option<u32>,
     #[serde(default)]
     missing: Vec<String>,
 }
@@ -236,7 +241,13 @@ fn feature(index: usize, file: FeatureFile) -> Result<Feature, Invalid> {
     let key = |name: &str| format!("task.features.{index}.{name}");
     let kind = match file.kind.as_str() {
         "numeric" => {
-            forbid(&key("categories"), file.categories.is_some(), "a numeric column has none")?;
+            for (name, given) in [
+                ("categories", file.categories.is_some()),
+                ("other", file.other.is_some()),
+                ("buckets", file.buckets.is_some()),
+            ] {
+                forbid(&key(name), given, "a numeric column has none")?;
+            }
             let mean = file.mean.unwrap_or(0.0);
             let std = file.std.unwrap_or(1.0);
             if !mean.is_finite() {
@@ -252,11 +263,23 @@ fn feature(index: usize, file: FeatureFile) -> Result<Feature, Invalid> {
                 "a categorical column has no mean and std",
             )?;
             let categories = file.categories.unwrap_or_default();
-            if categories.is_empty() {
-                return Err(Invalid::new(key("categories"), "list the categories"));
+            if let Some(buckets) = file.buckets {
+                let listed = !categories.is_empty() || file.other.is_some();
+                forbid(
+                    &key("buckets"),
+                    listed,
+                    "is for values that are not listed; give it or `categories`, not both",
+                )?;
+                within(&key("buckets"), u64::from(buckets), 2, BUCKETS_MAX)?;
+                FeatureKind::Hashed { buckets }
+            } else {
+                if categories.is_empty() {
+                    let problem = "list the categories, or give `buckets` if nobody can";
+                    return Err(Invalid::new(key("categories"), problem));
+                }
+                no_duplicates(&key("categories"), categories.iter().map(String::as_str))?;
+                FeatureKind::Categorical { categories, other: file.other.unwrap_or(false) }
             }
-            no_duplicates(&key("categories"), categories.iter().map(String::as_str))?;
-            FeatureKind::Categorical { categories }
         }
         other => {
             return Err(Invalid::new(

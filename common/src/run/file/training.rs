@@ -6,7 +6,8 @@ use super::{augmentation, forbid, positive, within};
 use crate::config::Invalid;
 use crate::run::{
     AdagradSpec, AdamSpec, Architecture, Augmentation, ClassWeights, DecayOn, LocalWork, Loss, ModelSource,
-    ModelSpec, Optimizer, Per, RmsPropSpec, Sampling, Schedule, ScheduleKind, Target, Task, Training,
+    ModelSpec, Optimizer, Per, Precision, RmsPropSpec, Sampling, Schedule, ScheduleKind, Target, Task,
+    Training,
 };
 
 #[derive(Deserialize, Default)]
@@ -45,6 +46,8 @@ pub(super) struct TrainingFile {
     sampling: Option<Sampling>,
     max_examples_per_class: Option<u32>,
     augmentation: Option<Augmentation>,
+    precision: Precision,
+    deterministic: bool,
     /// What is held out is not trained on, but belongs to [`crate::run::Validation`].
     pub(super) validation_split: Option<f64>,
 }
@@ -122,6 +125,8 @@ pub(super) fn training(file: &TrainingFile, labels: usize) -> Result<Training, I
         sampling: file.sampling.unwrap_or(Sampling::Shuffle),
         max_examples_per_class: file.max_examples_per_class,
         augmentation: file.augmentation.filter(|given| *given != Augmentation::default()),
+        precision: file.precision,
+        deterministic: file.deterministic,
     })
 }
 
@@ -153,6 +158,7 @@ pub(super) fn fits(training: &Training, model: &ModelSpec, task: &Task) -> Resul
         ("label_smoothing", training.loss.label_smoothing > 0.0),
         ("focal_gamma", training.loss.focal_gamma > 0.0),
         ("class_weights", training.loss.class_weights != ClassWeights::Equal),
+        ("precision", training.precision != Precision::F32),
     ];
     for (key, given) in keys {
         let why = "is not for softmax regression: use architecture = \"mlp\", hidden = []";
@@ -250,7 +256,7 @@ fn loss(file: &TrainingFile, labels: usize) -> Result<Loss, Invalid> {
         Some(ClassWeightsFile::Word(word)) if word == "balanced" => {
             return Err(Invalid::new(
                 "training.class_weights",
-                "takes the sites' pooled counts to be balanced: leave it out, and let `sheaf survey --class-weights` write it; or write \"balanced-local\", by each site's own counts",
+                "takes the sites' pooled counts to be balanced, which `sheaf run submit` asks them for: write numbers here, as `sheaf survey --class-weights` does, or \"balanced-local\", by each site's own counts",
             ));
         }
         Some(ClassWeightsFile::Word(word)) => {

@@ -18,6 +18,7 @@ pub(super) struct ValidationFile {
     min_delta: Option<f64>,
     patience: Option<u32>,
     restore_best: Option<bool>,
+    test_split: Option<f64>,
     folds: Option<u32>,
     fold: Option<u32>,
     leave_out: Option<String>,
@@ -54,6 +55,7 @@ pub(super) fn validation(
         patience: file.patience,
         restore_best,
         held_out,
+        test_split: test_split(file, target)?,
         leave_out: leave_out(file, restore_best, target)?,
     })
 }
@@ -99,6 +101,25 @@ fn held_out(
         )),
         (None, Some(_)) => Err(Invalid::new("validation.fold", "say with `folds` of how many")),
     }
+}
+
+fn test_split(file: &ValidationFile, target: &Target) -> Result<f64, Invalid> {
+    const KEY: &str = "validation.test_split";
+    let share = file.test_split.unwrap_or(0.0);
+    if !(0.0..=0.9).contains(&share) {
+        return Err(Invalid::new(KEY, format!("{share} is not in [0, 0.9]")));
+    }
+    if share > 0.0 {
+        something_to_learn(KEY, target)?;
+        let other = [("folds", file.folds.is_some()), ("leave_out", file.leave_out.is_some())];
+        if let Some((other, _)) = other.iter().find(|(_, given)| *given) {
+            return Err(Invalid::new(
+                KEY,
+                format!("give it or `{other}`, not both: each measures the model on data of its own"),
+            ));
+        }
+    }
+    Ok(share)
 }
 
 fn leave_out(

@@ -58,7 +58,7 @@ impl Advertised {
         let (_, mask_key) = keys::mask_key_pair(&secrets.sigma);
         let body = Advertisement {
             site: party.name().clone(),
-            certificate: party.certificate().to_vec(),
+            certificate: party.certificate(),
             share_key: keys::public(&secrets.share),
             mask_key,
             commitment: keys::commitment(&t0.0, &secrets.beta),

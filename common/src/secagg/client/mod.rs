@@ -35,9 +35,9 @@ use shared::Shared;
 pub trait Party {
     /// Our name.
     fn name(&self) -> &ClientId;
-    /// Our certificate, DER.
-    fn certificate(&self) -> &[u8];
-    /// Our signature.
+    /// Our certificate and what links it to the authority, DER, as it is now.
+    fn certificate(&self) -> Vec<u8>;
+    /// Our signature, with the key of the certificate that was last asked for.
     fn sign(&self, message: &[u8]) -> Result<Signature, String>;
     /// The site whose certificate this is, and its Ed25519 key; an error when the federation's CA did not sign
     /// it, it is not valid now, or it is not a site's.

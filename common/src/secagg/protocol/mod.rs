@@ -59,8 +59,8 @@ impl Party for Site {
         &self.name
     }
 
-    fn certificate(&self) -> &[u8] {
-        &self.certificate
+    fn certificate(&self) -> Vec<u8> {
+        self.certificate.clone()
     }
 
     fn sign(&self, message: &[u8]) -> Result<Signature, String> {

@@ -2,9 +2,12 @@
 
 mod text;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use sheaf_common::id::{ClientId, RunId};
 use sheaf_common::metrics::Report;
-use sheaf_common::status::{Answer, RoundRecord, RunState, RunStatus};
+use sheaf_common::status::{Answer, Progress, RoundRecord, RunState, RunStatus};
 
 /// Something that happened to a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +18,8 @@ pub(super) enum Event {
     State { state: RunState, detail: String },
     /// An attempt at a round began.
     Started { at: At, sites: Vec<ClientId> },
+    /// A site began a pass over its training data that is not the first.
+    Epoch { at: At, site: ClientId, epoch: u64, epochs: u64, time_left: Option<Duration> },
     /// A site's update was counted; so many of the cohort's were by then.
     Answered { at: At, site: ClientId, answered: usize, of: usize },
     /// A site's update was refused, or the site declined.
@@ -22,7 +27,13 @@ pub(super) enum Event {
     /// An attempt at a round is over.
     Over { at: At, record: Box<RoundRecord> },
     /// Nothing more will happen.
-    Ended { run: RunId, state: RunState, detail: String, metrics: Option<Box<Report>> },
+    Ended {
+        run: RunId,
+        state: RunState,
+        detail: String,
+        metrics: Option<Box<Report>>,
+        test: Option<Box<Report>>,
+    },
 }
 
 /// An attempt at a round.
@@ -72,7 +83,8 @@ fn state_change(old: Option<&RunStatus>, new: &RunStatus) -> Option<Event> {
     let (state, detail) = (summary.state.clone(), summary.detail.clone());
     if state.is_final() {
         let metrics = new.final_metrics.clone().map(Box::new);
-        return Some(Event::Ended { run: summary.run.clone(), state, detail, metrics });
+        let test = new.test_metrics.clone().map(Box::new);
+        return Some(Event::Ended { run: summary.run.clone(), state, detail, metrics, test });
     }
     let old = &old?.summary;
     let same = old.state == state && old.detail == detail;
@@ -84,6 +96,8 @@ fn state_change(old: Option<&RunStatus>, new: &RunStatus) -> Option<Event> {
 struct Attempt<'a> {
     at: At,
     answers: Vec<(&'a ClientId, &'a Answer)>,
+    /// What those do that have not answered.
+    progress: BTreeMap<&'a ClientId, &'a Progress>,
 }
 
 impl<'a> Attempt<'a> {
@@ -92,6 +106,12 @@ impl<'a> Attempt<'a> {
         Some(Self {
             at: At { round: current.round, rounds: status.summary.rounds, attempt: current.attempt },
             answers: current.members.iter().map(|member| (&member.site, &member.answer)).collect(),
+            progress: current
+                .members
+                .iter()
+                .filter(|member| member.answer == Answer::Pending)
+                .filter_map(|member| Some((&member.site, member.progress.as_ref()?)))
+                .collect(),
         })
     }
 
@@ -99,6 +119,7 @@ impl<'a> Attempt<'a> {
         Self {
             at: At { round: record.round, rounds: status.summary.rounds, attempt: record.attempt },
             answers: record.participants.iter().map(|member| (&member.site, &member.answer)).collect(),
+            progress: BTreeMap::new(),
         }
     }
 
@@ -109,6 +130,7 @@ impl<'a> Attempt<'a> {
             let sites = self.answers.iter().map(|(site, _)| (*site).clone()).collect();
             events.push(Event::Started { at: self.at, sites });
         }
+        self.epochs_since(before, events);
         let known = |site: &ClientId| {
             let answers = before.map_or(&[][..], |before| &before.answers);
             answers.iter().find(|(member, _)| *member == site).map_or(&Answer::Pending, |(_, answer)| *answer)
@@ -129,6 +151,18 @@ impl<'a> Attempt<'a> {
             }
         }
     }
+
+    fn epochs_since(&self, before: Option<&Attempt<'_>>, events: &mut Vec<Event>) {
+        let known =
+            |site| before.and_then(|before| before.progress.get(site)?.epoch()).map(|(epoch, _)| epoch);
+        for (site, progress) in &self.progress {
+            let Some((epoch, epochs)) = progress.epoch() else { continue };
+            if epoch > known(site).unwrap_or(1) {
+                let (at, site, time_left) = (self.at, (*site).clone(), progress.time_left);
+                events.push(Event::Epoch { at, site, epoch, epochs, time_left });
+            }
+        }
+    }
 }
 
 impl Event {
@@ -136,7 +170,11 @@ impl Event {
     pub(super) fn is_lasting(&self) -> bool {
         match self {
             Self::Refused { .. } | Self::Over { .. } | Self::Ended { .. } => true,
-            Self::Found { .. } | Self::State { .. } | Self::Started { .. } | Self::Answered { .. } => false,
+            Self::Found { .. }
+            | Self::State { .. }
+            | Self::Started { .. }
+            | Self::Epoch { .. }
+            | Self::Answered { .. } => false,
         }
     }
 }

@@ -4,11 +4,12 @@ use std::fmt;
 
 use serde_json::{Value, json};
 use sheaf_common::id::ClientId;
+use sheaf_common::message::TaskId;
 use sheaf_common::status::{RoundOutcome, RoundRecord};
 
 use super::super::json as as_json;
 use super::super::run_card::answered;
-use super::super::units::{duration, plural};
+use super::super::units::{coarse, duration, plural};
 use super::{At, Event};
 
 impl Event {
@@ -22,6 +23,10 @@ impl Event {
             Self::State { state, detail } => json!({ "event": "state", "state": state, "detail": detail }),
             Self::Started { at, sites } => json!({
                 "event": "round_started", "round": at.round, "attempt": at.attempt, "sites": sites,
+            }),
+            Self::Epoch { at, site, epoch, epochs, time_left } => json!({
+                "event": "epoch", "round": at.round, "attempt": at.attempt, "site": site,
+                "epoch": epoch, "epochs": epochs, "seconds_left": time_left.map(|left| left.as_secs_f64()),
             }),
             Self::Answered { at, site, answered, of } => json!({
                 "event": "answered", "round": at.round, "attempt": at.attempt, "site": site,
@@ -39,9 +44,10 @@ impl Event {
                 value["event"] = "round_over".into();
                 value
             }
-            Self::Ended { run, state, detail, metrics } => json!({
+            Self::Ended { run, state, detail, metrics, test } => json!({
                 "event": "ended", "run": run, "state": state, "detail": detail,
                 "final_metrics": as_json::metrics(metrics.as_deref()),
+                "test_metrics": as_json::metrics(test.as_deref()),
             }),
         }
     }
@@ -50,6 +56,9 @@ impl Event {
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "round {}/{}", self.round, self.rounds)?;
+        if self.attempt == TaskId::TEST {
+            return f.write_str(", test");
+        }
         if self.attempt > 1 { write!(f, ", attempt {}", self.attempt) } else { Ok(()) }
     }
 }
@@ -65,15 +74,20 @@ impl fmt::Display for Event {
                 let names: Vec<&str> = sites.iter().map(ClientId::as_str).collect();
                 write!(f, "{at}: started with {}: {}", plural(names.len() as u64, "site"), names.join(", "))
             }
+            Self::Epoch { at, site, epoch, epochs, time_left } => {
+                write!(f, "{at}: {site} is in epoch {epoch} of {epochs}")?;
+                time_left.map_or(Ok(()), |left| write!(f, ", about {} left", coarse(left)))
+            }
             Self::Answered { at, site, answered, of } => write!(f, "{at}: {site} answered ({answered}/{of})"),
             Self::Refused { at, site, answer } => {
                 let (word, reason) = as_json::answer(answer);
                 write!(f, "{at}: {site} {word}{}", Because(reason.unwrap_or_default()))
             }
             Self::Over { at, record } => over(f, *at, record),
-            Self::Ended { run, state, detail, metrics } => {
+            Self::Ended { run, state, detail, metrics, test } => {
                 write!(f, "{run} {state}{}", Because(detail))?;
-                metrics.as_ref().map_or(Ok(()), |metrics| write!(f, "; final model: {metrics}"))
+                metrics.as_ref().map_or(Ok(()), |metrics| write!(f, "; final model: {metrics}"))?;
+                test.as_ref().map_or(Ok(()), |metrics| write!(f, "; test of the result: {metrics}"))
             }
         }
     }

@@ -34,6 +34,13 @@ pub(in crate::cli) fn card(model: &Model, info: &ModelInfo, sent: u64) -> String
         ("files", format!("{} ({}; {news})", files.join(", "), bytes(info.bytes))),
         ("id", info.manifest.to_string()),
     ];
+    if let Some(module) = model.module() {
+        let listed = format!("torchscript = [\"{module}\"]");
+        lines.push((
+            "code",
+            format!("runs at a site that lists it in its site.toml, under [policy]:\n{listed}"),
+        ));
+    }
     if !travels.is_empty() {
         lines.push(("travels", travels.join("\n")));
     }
@@ -42,11 +49,14 @@ pub(in crate::cli) fn card(model: &Model, info: &ModelInfo, sent: u64) -> String
 
 /// What travels by setting of `trainable`; settings that do not suit the model are left out.
 pub(super) fn settings(config: &ModelConfig) -> Vec<(&'static str, ParamSpec)> {
+    if let ModelConfig::Script(script) = config {
+        return vec![("all", ParamSpec { tensors: script.parameters.clone() })];
+    }
     let settings = match config {
         ModelConfig::Encoder(_) => ["head", "last:1", "last:2", "all"].as_slice(),
         ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => &["last:1", "all", "lora"],
-        ModelConfig::Image(_) => &["head", "last:1", "last:2", "all"],
-        ModelConfig::Mlp(_) => &[],
+        ModelConfig::Image(_) => &["head", "last:1", "last:2", "all", "lora"],
+        ModelConfig::Mlp(_) | ModelConfig::Script(_) => &[],
     };
     let planned = settings.iter().filter_map(|setting| {
         let params = model::plan(&example_run(setting, config).ok()?, Some(config)).ok()?;
@@ -62,7 +72,7 @@ fn example_run(setting: &str, config: &ModelConfig) -> Result<RunSpec, ConfigErr
     let task = match config {
         ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => "type = \"causal-lm\"\ntext = \"t\"\nmax_length = 3",
         ModelConfig::Image(_) => "type = \"image-classification\"\nlabel = \"l\"\nlabels = [\"a\", \"b\"]",
-        ModelConfig::Encoder(_) | ModelConfig::Mlp(_) => {
+        ModelConfig::Encoder(_) | ModelConfig::Mlp(_) | ModelConfig::Script(_) => {
             "type = \"text-classification\"\nlabel = \"l\"\nlabels = [\"a\", \"b\"]\ntext = \"t\"\nmax_length = 3"
         }
     };

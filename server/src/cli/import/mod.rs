@@ -1,10 +1,11 @@
 //! `sheaf model import`: what people have of a model, checked and given to the server file by file.
 //!
-//! In this order: `source` makes of a path the folder of a model in Sheaf's form, converting what is in another (`gguf`); this file
+//! In this order: `source` makes of a path the folder of a model in Sheaf's form, converting what is in another (`gguf`, `script`); this file
 //! checks the folder; `send` gives it to the server; `card` says what it is.
 
 mod card;
 mod gguf;
+mod script;
 mod send;
 mod source;
 
@@ -13,8 +14,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sheaf_common::blob::BlobId;
-use sheaf_common::model::foreign::kind::Kind;
-use sheaf_common::model::{BadManifest, CONFIG_FILE, Manifest, ManifestFile, TOKENIZER_FILE, WEIGHTS_FILE};
+use sheaf_common::model::{
+    BadManifest, CONFIG_FILE, MODULE_FILE, Manifest, ManifestFile, ModelConfig, PREPROCESSOR_FILE,
+    TOKENIZER_FILE, WEIGHTS_FILE,
+};
 use sheaf_common::params::ParamSpec;
 
 use super::folder::{FolderError, read_config, read_weights};
@@ -22,13 +25,18 @@ use super::screen::transfer_bar;
 
 pub(super) use self::card::card;
 use self::card::settings;
+pub(super) use self::script::ScriptArgs;
+use self::script::ScriptError;
 pub(super) use self::send::send;
+pub(super) use self::source::FileKind;
 use self::source::{Source, SourceError};
 
-/// Files that some tokenizers of Hugging Face consist of, taken along when they are there.
-const ALONG: [&str; 7] = [
+/// Files that some tokenizers of Hugging Face consist of, and what its image processors are made of, taken along when they
+/// are there.
+const ALONG: [&str; 8] = [
     "chat_template.jinja",
     "merges.txt",
+    PREPROCESSOR_FILE,
     "sentencepiece.bpe.model",
     "special_tokens_map.json",
     "tokenizer_config.json",
@@ -43,6 +51,9 @@ pub enum ImportError {
     /// What is there cannot be brought into Sheaf's form.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A TorchScript module is not what it should be.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
     /// A file is missing.
     #[error("{0} is missing from {1}{2}")]
     Missing(&'static str, PathBuf, &'static str),
@@ -65,12 +76,24 @@ pub(super) struct Model {
     trainable: Vec<(&'static str, ParamSpec)>,
 }
 
+impl Model {
+    /// The hash of a TorchScript module's file, which a site's policy must list.
+    pub(super) fn module(&self) -> Option<BlobId> {
+        self.manifest.file(MODULE_FILE).map(|file| file.blob)
+    }
+}
+
 /// Brings what is at `path` into Sheaf's form, checks it and names its files by their hashes.
-pub(super) fn read(path: &Path, kind: Option<Kind>, name: &str) -> Result<Model, ImportError> {
+pub(super) fn read(
+    path: &Path,
+    kind: Option<FileKind>,
+    script: &ScriptArgs,
+    name: &str,
+) -> Result<Model, ImportError> {
     // The name is checked before a gigabyte is converted or hashed.
     let placeholder = ManifestFile { path: CONFIG_FILE.to_owned(), blob: BlobId::of(&[]), bytes: 0 };
     Manifest::new(name, vec![placeholder])?;
-    let source = Source::open(path, kind)?;
+    let source = Source::open(path, kind, script)?;
     let dir = source.dir();
     let required = |file, hint| {
         let path = dir.join(file);
@@ -84,8 +107,13 @@ pub(super) fn read(path: &Path, kind: Option<Kind>, name: &str) -> Result<Model,
     if config.reads_text() {
         required(TOKENIZER_FILE, ": save the fast tokenizer beside the model with `save_pretrained`")?;
         names.push(TOKENIZER_FILE);
-        names.extend(ALONG.into_iter().filter(|file| dir.join(file).is_file()));
     }
+    if let ModelConfig::Script(config) = &config {
+        required(MODULE_FILE, "")?;
+        script::check(dir, config)?;
+        names.push(MODULE_FILE);
+    }
+    names.extend(ALONG.into_iter().filter(|file| dir.join(file).is_file()));
     config.check_weights(&weights).map_err(|e| FolderError::Weights(weights_path, e))?;
     let files = names.into_iter().map(|file| hash(dir, file)).collect::<Result<_, _>>()?;
     let manifest = Manifest::new(name, files)?;

@@ -8,17 +8,37 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use sheaf_common::model::config::{is_vit, with_pixels};
 use sheaf_common::model::foreign::convert::Conversion;
-use sheaf_common::model::foreign::kind::{Kind, NotOfKind};
+use sheaf_common::model::foreign::kind::{Kind, NotOfKind, UnknownKind};
 use sheaf_common::model::foreign::torch::{self, BadTorch};
 use sheaf_common::model::foreign::{Format, Index};
-use sheaf_common::model::{CONFIG_FILE, WEIGHTS_FILE};
+use sheaf_common::model::{CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE};
 use tempfile::TempDir;
 
-use super::super::folder::{FolderError, read_weights};
+use super::super::folder::{FolderError, read_short, read_weights};
 use super::super::screen::transfer_bar;
 use super::gguf::{self, GgufError};
+use super::script::{self, ScriptArgs, ScriptError};
+
+/// What a file is that does not say it itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// Weights of a model whose description Sheaf knows.
+    Weights(Kind),
+    /// A TorchScript module.
+    TorchScript,
+}
+
+impl FromStr for FileKind {
+    type Err = UnknownKind;
+
+    fn from_str(written: &str) -> Result<Self, UnknownKind> {
+        if written == "torchscript" { Ok(Self::TorchScript) } else { written.parse().map(Self::Weights) }
+    }
+}
 
 /// What is at a path cannot be brought into Sheaf's form.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +50,19 @@ pub enum SourceError {
     )]
     Nothing(PathBuf),
     /// A file of weights alone.
-    #[error("{0} holds weights and no description: say what they are with --kind {kinds}", kinds = Kind::names())]
+    #[error("{0} holds weights and no description: say what they are with --kind {kinds} or torchscript", kinds = Kind::names())]
     NoKind(PathBuf),
     /// A kind of what describes itself.
     #[error("{0} says itself what it is: leave out --kind")]
     Described(PathBuf),
+    /// Inputs or outputs of something else than a TorchScript module.
+    #[error(
+        "--inputs, --image-size, --mean, --std and --outputs describe a TorchScript module: add --kind torchscript, or leave them out"
+    )]
+    NotScript,
+    /// A TorchScript module that cannot be converted.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
     /// A GGUF file that cannot be converted.
     #[error(transparent)]
     Gguf(#[from] GgufError),
@@ -68,12 +96,22 @@ pub(super) enum Source {
 
 impl Source {
     /// Brings what is at `path` into Sheaf's form.
-    pub(super) fn open(path: &Path, kind: Option<Kind>) -> Result<Self, SourceError> {
+    pub(super) fn open(
+        path: &Path,
+        kind: Option<FileKind>,
+        script: &ScriptArgs,
+    ) -> Result<Self, SourceError> {
+        if kind != Some(FileKind::TorchScript) && !script.is_empty() {
+            return Err(SourceError::NotScript);
+        }
         match kind {
             Some(_) if path.is_dir() || gguf::is_gguf(path) => Err(SourceError::Described(path.to_owned())),
             None if gguf::is_gguf(path) => Ok(Self::Converted(gguf::convert(path)?)),
             None if path.is_dir() => from_folder(path),
-            Some(kind) if path.is_file() => from_file(path, kind),
+            Some(FileKind::Weights(kind)) if path.is_file() => from_file(path, kind),
+            Some(FileKind::TorchScript) if path.is_file() => {
+                Ok(Self::Converted(script::convert(path, script)?))
+            }
             None if path.is_file() => Err(SourceError::NoKind(path.to_owned())),
             Some(_) | None => Err(SourceError::Nothing(path.to_owned())),
         }
@@ -95,7 +133,8 @@ fn from_folder(dir: &Path) -> Result<Source, SourceError> {
         return Ok(Source::Folder(dir.to_owned()));
     }
     let index = Index::of_safetensors(&read_weights(&path)?);
-    if index.tensors().all(|tensor| tensor.format == Format::F32) {
+    let config = described(dir)?;
+    if config.is_none() && index.tensors().all(|tensor| tensor.format == Format::F32) {
         return Ok(Source::Folder(dir.to_owned()));
     }
     convert(&path, &Conversion::all(&index), |target| {
@@ -105,8 +144,22 @@ fn from_folder(dir: &Path) -> Result<Source, SourceError> {
                 fs::copy(entry.path(), target.join(entry.file_name()))?;
             }
         }
-        Ok(())
+        config.map_or(Ok(()), |config| fs::write(target.join(CONFIG_FILE), config))
     })
+}
+
+/// The `config.json` of a model of which a second file of Hugging Face's says what it reads of pixels.
+fn described(dir: &Path) -> Result<Option<Vec<u8>>, SourceError> {
+    let [config_path, processor_path] = [CONFIG_FILE, PREPROCESSOR_FILE].map(|file| dir.join(file));
+    if !config_path.is_file() || !processor_path.is_file() {
+        return Ok(None);
+    }
+    let config = read_short(&config_path)?;
+    if !is_vit(&config) {
+        return Ok(None);
+    }
+    let described = with_pixels(&config, &read_short(&processor_path)?);
+    Ok(Some(described.map_err(|e| FolderError::Config(config_path, e))?))
 }
 
 /// Weights alone, of which the kind says the rest.
@@ -154,4 +207,42 @@ fn convert(
         Ok(dir)
     };
     converted().map(Source::Converted).map_err(|e| SourceError::Convert(path.to_owned(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_common::model::ModelConfig;
+    use sheaf_common::model::weights::f32_header;
+
+    use super::*;
+
+    const VIT: &str = r#"{"model_type": "vit", "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 4, "image_size": 32, "patch_size": 16}"#;
+
+    #[test]
+    fn what_a_second_file_says_of_pixels_comes_into_the_description() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &[u8]| fs::write(dir.path().join(name), content).unwrap();
+        write(CONFIG_FILE, VIT.as_bytes());
+        write(WEIGHTS_FILE, &f32_header([]));
+        let processor = br#"{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1], "size": 32}"#;
+        write(PREPROCESSOR_FILE, processor);
+        let source = Source::open(dir.path(), None, &ScriptArgs::default()).unwrap();
+        let ModelConfig::Image(image) =
+            ModelConfig::parse(&fs::read(source.dir().join(CONFIG_FILE)).unwrap()).unwrap()
+        else {
+            panic!("an image classifier")
+        };
+        assert_eq!(image.mean, [0.1, 0.2, 0.3]);
+        assert_eq!(fs::read(source.dir().join(PREPROCESSOR_FILE)).unwrap(), processor);
+        assert_eq!(
+            fs::read(dir.path().join(CONFIG_FILE)).unwrap(),
+            VIT.as_bytes(),
+            "the operator's own stays"
+        );
+
+        write(PREPROCESSOR_FILE, br#"{"image_mean": [0, 0, 0], "image_std": [1, 1, 1], "size": 64}"#);
+        let refused = Source::open(dir.path(), None, &ScriptArgs::default()).err().unwrap().to_string();
+        assert!(refused.contains("images of 64 x 64 pixels, and `image_size` is 32"), "{refused}");
+    }
 }

@@ -1,9 +1,10 @@
 //! What is changed at random in a batch each time it is trained on, as the run's `[training.augmentation]` says.
 //!
-//! `draw` draws, `transform` changes an image as it was drawn. Everything follows from one seed, that of the batch, so
+//! `draw` draws, `transform` changes an image as it was drawn, `mix` mixes examples in pairs. Everything follows from one seed, that of the batch, so
 //! that a round that is tried again sees the same examples. Validation never comes here.
 
 mod draw;
+mod mix;
 #[cfg(test)]
 mod tests;
 mod transform;
@@ -16,6 +17,7 @@ use sheaf_common::seed;
 use tch::{Device, Kind, TchError, Tensor};
 
 use self::draw::{Share, around_one, crop_of, either, erased_of};
+pub(super) use self::mix::Mix;
 use self::transform::{
     Axis, brightness, contrast, erased, flipped, moved, resized_crop, rotated, saturation,
 };
@@ -56,7 +58,9 @@ impl Augment {
             TaskInput::Table { features } => {
                 let inputs = features.iter().flat_map(|feature| match &feature.kind {
                     FeatureKind::Numeric { .. } => vec![1.0_f32, 0.0],
-                    FeatureKind::Categorical { categories } => vec![0.0; categories.len()],
+                    words @ (FeatureKind::Categorical { .. } | FeatureKind::Hashed { .. }) => {
+                        vec![0.0; words.width() as usize]
+                    }
                 });
                 let inputs: Vec<f32> = inputs.collect();
                 Examples::Rows { numbers: Tensor::f_from_slice(&inputs)?.f_to(device)? }
@@ -94,7 +98,16 @@ impl Augment {
                 values.f_masked_fill(&drawn.f_logical_and(&special.f_logical_not()?)?, *mask)?
             }
         };
+        let values = match self.mix(values.size()[0] as usize, seed) {
+            Some(mix) => mix.apply(&values)?,
+            None => values,
+        };
         Ok(Batch { values, real })
+    }
+
+    /// How the examples of the batch with this seed are mixed, if they are: [`Self::apply`] does so, and their loss must know.
+    pub(super) fn mix(&self, examples: usize, seed: i64) -> Option<Mix> {
+        Mix::draw(self.asked.mixup, examples, seed)
     }
 
     /// Images whose white is 1, whatever they were.

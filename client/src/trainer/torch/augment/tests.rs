@@ -161,6 +161,7 @@ fn images_differ_within_a_batch_and_not_between_attempts() {
         erasing: 0.5,
         noise: 0.05,
         token_masking: 0.0,
+        mixup: 0.0,
     };
     let augment = augment(asked, Examples::Images);
     let once = augment.apply(four(), 7).unwrap().values;
@@ -229,4 +230,33 @@ fn tokens_are_masked_but_for_special_ones() {
         assert!((found - share).abs() < 0.04, "{found} at {place}");
     }
     assert_eq!(found.masked_select(&changed).eq(4).all().int64_value(&[]), 1);
+}
+
+#[test]
+fn a_batch_is_mixed_in_pairs_by_shares_of_the_beta_distribution() {
+    let asked = Augmentation { mixup: 0.4, ..Augmentation::default() };
+    let augment = augment(asked, Examples::Rows { numbers: Tensor::from_slice(&[1.0_f32, 0.0]) });
+    let rows = Tensor::from_slice(&[1.0_f32, 0.0, 0.0, 1.0, 5.0, 0.0, -3.0, 0.0, 0.5, 0.0]).view([5, 1, 2]);
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for seed in 0..4000 {
+        let Mix { share, partners } = augment.mix(5, seed).unwrap();
+        let mut all = partners.clone();
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3, 4]);
+        if seed < 20 {
+            let found = values(&augment.apply(batch(rows.shallow_clone()), seed).unwrap().values).unwrap();
+            let before = values(&rows).unwrap();
+            for (at, found) in found.into_iter().enumerate() {
+                let other = before[2 * partners[at / 2] + at % 2];
+                let expected = share * f64::from(before[at]) + (1.0 - share) * f64::from(other);
+                assert!((f64::from(found) - expected).abs() < 1e-6, "{found} {expected}");
+            }
+        }
+        sum += share / 4000.0;
+        squares += share * share / 4000.0;
+    }
+    // Mean and variance of Beta(0.4, 0.4): 1/2 and 1 / (4 (2 * 0.4 + 1)).
+    assert!((sum - 0.5).abs() < 0.02, "{sum}");
+    assert!((squares - sum * sum - 1.0 / 7.2).abs() < 0.005, "{squares}");
+    assert_eq!(augment.mix(5, 7), augment.mix(5, 7));
 }

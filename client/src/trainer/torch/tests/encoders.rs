@@ -25,6 +25,8 @@ struct Reference {
     multi_labels: Vec<Vec<u8>>,
     numbers: Vec<f32>,
     learning_rate: f64,
+    rank: u32,
+    alpha: f64,
     families: BTreeMap<String, Family>,
 }
 
@@ -34,6 +36,8 @@ struct Family {
     tensors: BTreeMap<String, Vec<usize>>,
     logits: BTreeMap<String, Vec<Vec<f32>>>,
     losses: BTreeMap<String, Vec<f64>>,
+    /// Of training adapters, by the biases that are trained beside them.
+    adapter_losses: BTreeMap<String, Vec<f64>>,
 }
 
 fn reference() -> Reference {
@@ -75,9 +79,15 @@ impl Family {
         ModelConfig::parse(config.as_bytes()).unwrap()
     }
 
-    /// The trained part of the model, by the formula: a head may have another number of outputs than the file's.
+    /// The trained part of the model, adapters too, by the formulas: a head may have another number of outputs than the file's.
     fn start(&self, job: &Job) -> Vec<f32> {
         let of = |tensor: &sheaf_common::params::ParamTensor| {
+            if let Some(phase) =
+                [".lora_A.weight", ".lora_B.weight"].iter().position(|it| tensor.name.ends_with(it))
+            {
+                let value = |at: u64| 0.2 * (1.7 * at as f64 + phase as f64).sin();
+                return (0..tensor.numel()).map(|at| value(at) as f32).collect();
+            }
             let mut named = self.tensors.keys().enumerate();
             let is_it = |stored: &str| {
                 stored == tensor.name || stored.split_once('.').is_some_and(|(_, name)| name == tensor.name)
@@ -86,6 +96,36 @@ impl Family {
             wave(number, name, tensor.numel() as usize)
         };
         job.params.tensors.iter().flat_map(of).collect()
+    }
+}
+
+impl Reference {
+    /// How far the losses of the script's steps are from those `expected`.
+    fn furthest_loss(
+        &self,
+        family: &Family,
+        mut spec: RunSpec,
+        (folder, config): (&Path, &ModelConfig),
+        data: Dataset,
+        expected: &[f64],
+    ) -> f64 {
+        spec.training = Training {
+            learning_rate: self.learning_rate,
+            weight_decay: 0.0,
+            batch_size: self.ids.len() as u32,
+            local: LocalWork::Steps(expected.len() as u32),
+            max_grad_norm: None,
+            schedule: Schedule { kind: ScheduleKind::Constant, per: Per::Step, warmup_steps: 0 },
+            ..spec.training
+        };
+        let job = job(spec, Some(config));
+        let mut trainer = TorchTrainer::open(&job, Some(folder), "site", both(data), Device::Cpu).unwrap();
+        trainer.parameters.set(&family.start(&job)).unwrap();
+        let mut found = Vec::new();
+        let round = Round { number: 1, of: 1 };
+        training::train_and_tell(&mut trainer, round, &Unwatched, |loss| found.push(loss)).unwrap();
+        assert_eq!(found.len(), expected.len());
+        found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
     }
 }
 
@@ -159,29 +199,30 @@ fn a_few_steps_of_training_everything_have_the_losses_of_transformers() {
         let folder = tempfile::tempdir().unwrap();
         let config = family.write(folder.path());
         for (task, target, targets) in &tasks {
-            let expected = &family.losses[*task];
             let mut spec = spec(Trainable::All, Pooling::Cls);
             spec.task.target = target.clone();
-            spec.training = Training {
-                learning_rate: reference.learning_rate,
-                weight_decay: 0.0,
-                batch_size: reference.ids.len() as u32,
-                local: LocalWork::Steps(expected.len() as u32),
-                max_grad_norm: None,
-                schedule: Schedule { kind: ScheduleKind::Constant, per: Per::Step, warmup_steps: 0 },
-                ..spec.training
-            };
-            let job = job(spec, Some(&config));
-            let data = both(reference.data(targets.clone()));
-            let mut trainer =
-                TorchTrainer::open(&job, Some(folder.path()), "site", data, Device::Cpu).unwrap();
-            trainer.parameters.set(&family.start(&job)).unwrap();
-            let mut found = Vec::new();
-            let round = Round { number: 1, of: 1 };
-            training::train_and_tell(&mut trainer, round, &Unwatched, |loss| found.push(loss)).unwrap();
-            assert_eq!(found.len(), expected.len());
-            let off = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            assert!(off < 1e-5, "{name}, {task}: {found:?} is not {expected:?}");
+            let data = reference.data(targets.clone());
+            let off =
+                reference.furthest_loss(family, spec, (folder.path(), &config), data, &family.losses[*task]);
+            assert!(off < 1e-5, "{name}, {task}: {off}");
+        }
+    }
+}
+
+#[test]
+fn a_few_steps_of_training_adapters_and_biases_have_the_losses_of_peft() {
+    let reference = reference();
+    for (name, family) in &reference.families {
+        let folder = tempfile::tempdir().unwrap();
+        let config = family.write(folder.path());
+        for bias in [LoraBias::None, LoraBias::All, LoraBias::LoraOnly] {
+            let mut spec = spec(Trainable::All, Pooling::Cls);
+            let Reference { rank, alpha, .. } = reference;
+            spec.model.lora = Some(Lora { rank, alpha, targets: Vec::new(), dropout: 0.0, bias });
+            let data = reference.data(Targets::Label(reference.labels.clone()));
+            let expected = &family.adapter_losses[bias.name()];
+            let off = reference.furthest_loss(family, spec, (folder.path(), &config), data, expected);
+            assert!(off < 1e-5, "{name}, {bias:?}: {off}");
         }
     }
 }

@@ -30,6 +30,7 @@ struct Reference {
     max_grad_norm: f64,
     topics: Vec<String>,
     losses: Vec<f64>,
+    bf16_losses: Vec<f64>,
 }
 
 /// The first documents of each topic, in turns, as the script takes them.
@@ -63,10 +64,23 @@ fn start(job: &Job, folder: &Path) -> Vec<f32> {
     values.collect()
 }
 
+fn reference() -> Reference {
+    serde_json::from_str(include_str!("../../../../tests/data/fine_tuning_reference.json")).unwrap()
+}
+
 #[test]
 fn losses_are_those_of_transformers() {
-    let reference: Reference =
-        serde_json::from_str(include_str!("../../../../tests/data/fine_tuning_reference.json")).unwrap();
+    let reference = reference();
+    assert_losses(&reference, Precision::F32, &reference.losses);
+}
+
+#[test]
+fn losses_in_bf16_are_those_of_transformers_with_autocast() {
+    let reference = reference();
+    assert_losses(&reference, Precision::Bf16, &reference.bf16_losses);
+}
+
+fn assert_losses(reference: &Reference, precision: Precision, expected: &[f64]) {
     let folder = cached("minilm");
     let config = ModelConfig::parse(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
     let mut spec = text_spec(Trainable::All, Pooling::Cls);
@@ -81,11 +95,12 @@ fn losses_are_those_of_transformers() {
         local: LocalWork::Epochs(1),
         schedule: Schedule { kind: ScheduleKind::Linear, per: Per::Step, warmup_steps: 0 },
         max_grad_norm: Some(reference.max_grad_norm),
+        precision,
         ..Training::default()
     };
 
     // The data set is laid out so that the site's own order is the script's.
-    let examples = documents(&reference.topics, reference.losses.len() * reference.batch_size as usize);
+    let examples = documents(&reference.topics, expected.len() * reference.batch_size as usize);
     let batches = Batches::new(&spec.training, examples.len());
     let order = batches.of_round(spec.seed, SITE, ONE_ROUND.number, Sampling::Shuffle, &[]).flatten();
     let mut laid_out = vec![(String::new(), 0); examples.len()];
@@ -106,8 +121,8 @@ fn losses_are_those_of_transformers() {
     })
     .unwrap();
 
-    assert_eq!(losses.len(), reference.losses.len());
-    let off = losses.iter().zip(&reference.losses).map(|(found, expected)| (found - expected).abs());
+    assert_eq!(losses.len(), expected.len());
+    let off = losses.iter().zip(expected).map(|(found, expected)| (found - expected).abs());
     let furthest = off.fold(0.0, f64::max);
     times.sort();
     println!("furthest loss: {furthest:.1e}; median {:?} a step", times[times.len() / 2]);

@@ -16,7 +16,7 @@ use sheaf_common::model::{ModelConfig, plan};
 use sheaf_common::params::to_bytes;
 use sheaf_common::run::*;
 use sheaf_common::seed;
-use sheaf_common::status::Phase;
+use sheaf_common::status::{Phase, Progress};
 use tempfile::TempDir;
 
 use crate::data::{Dataset, Inputs, Split, Targets};
@@ -174,6 +174,7 @@ pub(super) fn text_spec(trainable: Trainable, pooling: Pooling) -> RunSpec {
             lora: None,
             pooling,
             dropout: 0.1,
+            batch_norm: BatchNorm::Frozen,
         },
         task: Task {
             dataset: "news".into(),
@@ -193,6 +194,7 @@ fn label(column: &str, labels: [&str; 3]) -> Target {
 pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
     RunSpec {
         name: "tiny".parse().unwrap(),
+        purpose: None,
         rounds: 4,
         seed: 11,
         secure_aggregation: SecureAggregation::Off,
@@ -203,6 +205,7 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
             lora: None,
             pooling: Pooling::Mean,
             dropout: 0.1,
+            batch_norm: BatchNorm::Frozen,
         },
         task: Task {
             dataset: "points".into(),
@@ -237,7 +240,14 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
 /// The job of `spec` on a model with this `config`.
 pub(super) fn job(spec: RunSpec, config: Option<&ModelConfig>) -> Job {
     let params = plan(&spec, config).unwrap();
-    Job { spec, model: None, params, global: BlobId::of(b""), submitted_at: sheaf_common::time::Timestamp(0) }
+    Job {
+        spec,
+        model: None,
+        params,
+        global: BlobId::of(b""),
+        submitted_at: sheaf_common::time::Timestamp(0),
+        author: None,
+    }
 }
 
 /// Texts of four different lengths, one of them too long for the run, one with a word that the model lacks.
@@ -262,7 +272,7 @@ pub(super) fn both(data: Dataset) -> Split {
 
 /// Writes down what it is told, and calls the task off after so many reports.
 pub(super) struct Recorder {
-    pub(super) reports: RefCell<Vec<(Phase, u64, u64)>>,
+    pub(super) reports: RefCell<Vec<Progress>>,
     pub(super) patience: Cell<usize>,
 }
 
@@ -274,13 +284,17 @@ impl Recorder {
     /// The reports of one phase.
     pub(super) fn of(&self, phase: Phase) -> Vec<(u64, u64)> {
         let reports = self.reports.borrow();
-        reports.iter().filter(|report| report.0 == phase).map(|report| (report.1, report.2)).collect()
+        reports
+            .iter()
+            .filter(|report| report.phase == phase)
+            .map(|report| (report.done, report.total))
+            .collect()
     }
 }
 
 impl Watch for Recorder {
-    fn progress(&self, phase: Phase, done: u64, total: u64) {
-        self.reports.borrow_mut().push((phase, done, total));
+    fn progress(&self, progress: Progress) {
+        self.reports.borrow_mut().push(progress);
         self.patience.update(|left| left.saturating_sub(1));
     }
     fn is_cancelled(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The encoder against nested loops: logits whatever is frozen, and gradients.
 
-use sheaf_common::run::{Lora, Pooling, RunSpec, Trainable};
+use sheaf_common::run::{Lora, LoraBias, Pooling, RunSpec, Trainable};
 use tch::{Reduction, Tensor};
 
 use super::fixture::{TinyBert, both, news, text_spec};
@@ -135,7 +135,7 @@ fn gradients_are_those_of_central_differences() {
 fn adapted(layers: u32, pooling: Pooling) -> RunSpec {
     let mut spec = text_spec(Trainable::Last(layers), pooling);
     let targets = ["query", "value", "dense"].map(str::to_owned).into();
-    spec.model.lora = Some(Lora { rank: 3, alpha: 6.0, targets });
+    spec.model.lora = Some(Lora { rank: 3, alpha: 6.0, targets, dropout: 0.0, bias: LoraBias::None });
     spec
 }
 

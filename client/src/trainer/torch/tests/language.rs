@@ -154,7 +154,7 @@ fn tiny_decoders_are_those_of_transformers_whatever_is_trained() {
         let folder = tempfile::tempdir().unwrap();
         tiny.write(folder.path());
         let config = config_of(folder.path());
-        let lora = Lora { rank: 2, alpha: 4.0, targets: Vec::new() };
+        let lora = Lora { rank: 2, alpha: 4.0, targets: Vec::new(), dropout: 0.0, bias: LoraBias::None };
         for (trainable, lora) in
             [(Trainable::All, None), (Trainable::Last(1), None), (Trainable::All, Some(lora))]
         {
@@ -244,7 +244,8 @@ fn the_real_smollm2_is_that_of_transformers() {
 fn tokens_and_logits(reference: &Reference, folder: &Path) {
     let data = texts(reference.texts.iter().map(|text| text.text.clone()).collect());
     let mut spec = language_spec(Trainable::All, 64);
-    spec.model.lora = Some(Lora { rank: 1, alpha: 1.0, targets: Vec::new() });
+    spec.model.lora =
+        Some(Lora { rank: 1, alpha: 1.0, targets: Vec::new(), dropout: 0.0, bias: LoraBias::None });
     let job = job(spec, Some(&config_of(folder)));
     let trainer = TorchTrainer::open(&job, Some(folder), SITE, both(data), Device::Cpu).unwrap();
     let _guard = tch::no_grad_guard();
@@ -270,7 +271,13 @@ fn tokens_and_logits(reference: &Reference, folder: &Path) {
 /// A few steps of instruction tuning with adapters, step by step.
 fn losses(tuning: &Tuning, folder: &Path) {
     let mut spec = language_spec(Trainable::All, tuning.max_length);
-    spec.model.lora = Some(Lora { rank: tuning.rank, alpha: tuning.alpha, targets: Vec::new() });
+    spec.model.lora = Some(Lora {
+        rank: tuning.rank,
+        alpha: tuning.alpha,
+        targets: Vec::new(),
+        dropout: 0.0,
+        bias: LoraBias::None,
+    });
     spec.task.target = Target::NextToken { answer: Some("answer".into()), template: tuning.template.clone() };
     spec.training = Training {
         optimizer: Optimizer::AdamW(ADAM),

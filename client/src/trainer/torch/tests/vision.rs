@@ -8,7 +8,7 @@ use sheaf_common::model::foreign::kind::Kind;
 use sheaf_common::model::foreign::{ForeignTensor, Format, Index, torch};
 use sheaf_common::model::vision::{Image, is_statistic};
 use sheaf_common::model::{CONFIG_FILE, ModelConfig, WEIGHTS_FILE};
-use sheaf_common::params::{ParamSpec, to_bytes};
+use sheaf_common::params::{ParamSpec, ParamTensor, to_bytes};
 use sheaf_common::run::*;
 use tch::{Device, Kind as Type, Tensor};
 use tempfile::TempDir;
@@ -23,7 +23,7 @@ use crate::trainer::torch::prepared::Prepared;
 use crate::trainer::torch::ragged::Ragged;
 use crate::trainer::torch::source::Source;
 use crate::trainer::torch::{TorchTrainer, training, values, vision};
-use crate::trainer::{Round, Unwatched};
+use crate::trainer::{Local, Round, Unwatched};
 
 const SITE: &str = "site";
 const ONE_ROUND: Round = Round { number: 1, of: 1 };
@@ -31,6 +31,7 @@ const ONE_ROUND: Round = Round { number: 1, of: 1 };
 #[derive(serde::Deserialize)]
 struct Reference {
     training: Steps,
+    counting: Counting,
     #[serde(flatten)]
     logits: BTreeMap<String, Vec<Vec<f32>>>,
 }
@@ -43,6 +44,24 @@ struct Steps {
     momentum: f64,
     weight_decay: f64,
     losses: Vec<f64>,
+}
+
+/// Steps in which batch normalisation counts.
+#[derive(serde::Deserialize)]
+struct Counting {
+    batch_size: u32,
+    learning_rate: f64,
+    #[serde(flatten)]
+    nets: BTreeMap<String, Counted>,
+}
+
+#[derive(serde::Deserialize)]
+struct Counted {
+    losses: Vec<f64>,
+    /// Of each tensor of statistics the value in its middle.
+    counted: BTreeMap<String, f32>,
+    /// Of the trained model.
+    logits: Vec<Vec<f32>>,
 }
 
 fn reference() -> Reference {
@@ -136,28 +155,55 @@ impl Imported {
         Self::new(Kind::EfficientNetLite0, &mut file, &index, head.into())
     }
 
-    /// A network that trains `trained` of these tensors, and its parameters.
-    fn open(&self, labels: u64, head_alone: bool) -> (Network, Parameters) {
+    /// The script's `lite0_with_new_head`.
+    fn lite0_with_new_head() -> Self {
+        let weight = ("classifier.weight".to_owned(), made("classifier.weight", &[2, 1280]));
+        let head = [weight, ("classifier.bias".into(), vec![0.0; 2])].into();
+        Self { head, ..Self::lite0() }
+    }
+
+    /// A network that trains the head or all of it, and its parameters.
+    fn open(&self, labels: u64, head_alone: bool, precision: Precision) -> (Network, Parameters) {
         let blocks = self.image.architecture.tensors(Some(labels));
         let all = if head_alone { blocks.head.clone() } else { blocks.all().cloned().collect() };
         let tensors = all.into_iter().filter(|tensor| !is_statistic(&tensor.name)).collect();
-        let mut parameters = Parameters::zeros(ParamSpec { tensors }, Device::Cpu).unwrap();
-        let mut source = Source::open(&parameters, Some(self.folder.path()), None, Device::Cpu).unwrap();
+        self.training(labels, tensors, precision)
+    }
+
+    /// A network that trains all of it and counts.
+    fn open_counting(&self, labels: u64) -> (Network, Parameters) {
+        let blocks = self.image.architecture.tensors(Some(labels));
+        let (counted, mut tensors): (Vec<_>, Vec<_>) =
+            blocks.all().cloned().partition(|tensor| is_statistic(&tensor.name));
+        tensors.extend(counted);
+        self.training(labels, tensors, Precision::F32)
+    }
+
+    /// A network of which `tensors` travel, and its parameters.
+    fn training(
+        &self,
+        labels: u64,
+        tensors: Vec<ParamTensor>,
+        precision: Precision,
+    ) -> (Network, Parameters) {
+        let spec = ParamSpec { tensors };
+        let mut parameters = Parameters::zeros(spec.clone(), ParamSpec::default(), Device::Cpu).unwrap();
+        let mut source =
+            Source::open(&parameters, Some(self.folder.path()), None, precision, Device::Cpu).unwrap();
         let stages = vision::stages(&mut source, &self.image, labels, Device::Cpu).unwrap();
-        let start: Vec<f32> = self.start(&parameters);
-        parameters.set(&start).unwrap();
+        parameters.set(&self.start(&spec)).unwrap();
         (Network::new(stages, Device::Cpu), parameters)
     }
 
     /// The imported values of the parameters.
-    fn start(&self, parameters: &Parameters) -> Vec<f32> {
+    fn start(&self, spec: &ParamSpec) -> Vec<f32> {
         let bytes = fs::read(self.folder.path().join(WEIGHTS_FILE)).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let of = |name: &str| match self.head.get(name) {
             Some(values) => values.clone(),
             None => sheaf_common::params::from_bytes(file.tensor(name).unwrap().data()),
         };
-        parameters.spec().tensors.iter().flat_map(|tensor| of(&tensor.name)).collect()
+        spec.tensors.iter().flat_map(|tensor| of(&tensor.name)).collect()
     }
 }
 
@@ -181,15 +227,19 @@ fn furthest(found: &Tensor, expected: &[Vec<f32>]) -> f32 {
 fn assert_logits(name: &str, imported: &Imported, labels: u64, side: usize) {
     let expected = &reference().logits[name];
     for head_alone in [false, true] {
-        let (network, _parameters) = imported.open(labels, head_alone);
-        let mut data = prepared(images(2, side), vec![0; 2]);
-        network.freeze(&mut data, &Unwatched).unwrap();
-        assert_eq!(data.stage > 0, head_alone);
-        let found = network.logits(&data, &[0, 1], Mode::Inference).unwrap();
+        let found = logits(imported, labels, side, head_alone, Precision::F32);
         let off = furthest(&found, expected);
         println!("{name}, head alone {head_alone}: off by {off:.1e}");
         assert!(off < 1e-4, "{name} is off by {off}");
     }
+}
+
+fn logits(imported: &Imported, labels: u64, side: usize, head_alone: bool, precision: Precision) -> Tensor {
+    let (network, _parameters) = imported.open(labels, head_alone, precision);
+    let mut data = prepared(images(2, side), vec![0; 2]);
+    network.freeze(&mut data, &Unwatched).unwrap();
+    assert_eq!(data.stage > 0, head_alone);
+    network.logits(&data, &[0, 1], Mode::Inference).unwrap()
 }
 
 /// A vision transformer's shapes, which its kind reads from its weights.
@@ -231,9 +281,28 @@ fn the_real_efficientnet_lite0_is_that_of_timm() {
 }
 
 #[test]
+fn products_in_bf16_are_those_of_autocast() {
+    let vit: Image = serde_json::from_str(VIT_TINY).unwrap();
+    let resnet18 = Imported::made(Kind::ResNet18, 8, &resnet("basic", [2, 2, 2, 2]));
+    let models = [
+        ("resnet18", resnet18, 8, 64),
+        ("vit", Imported::made(Kind::Vit, 8, &vit), 8, 224),
+        ("efficientnet-lite0", Imported::lite0(), 1000, 224),
+    ];
+    for (name, imported, labels, side) in models {
+        let found = logits(&imported, labels, side, false, Precision::Bf16);
+        let reference = reference().logits;
+        let [off, from_f32] = [&reference[&format!("{name} in bf16")], &reference[name]]
+            .map(|expected| furthest(&found, expected));
+        println!("{name}: off by {off:.1e}, and from f32 by {from_f32:.1e}");
+        assert!(off < 0.2 * from_f32, "{name} is off by {off}, and from f32 by {from_f32}");
+    }
+}
+
+#[test]
 fn grey_bytes_are_three_equal_channels_of_floats() {
     let imported = Imported::made(Kind::ResNet18, 8, &resnet("basic", [2, 2, 2, 2]));
-    let (network, _parameters) = imported.open(8, false);
+    let (network, _parameters) = imported.open(8, false, Precision::F32);
     let grey = (images(2, 64).narrow(1, 0, 1) * 255.0).to_kind(Type::Uint8);
     let colour = (grey.to_kind(Type::Float) / 255.0).repeat([1, 3, 1, 1]);
     let logits = |images| network.logits(&prepared(images, vec![0; 2]), &[0, 1], Mode::Inference).unwrap();
@@ -245,11 +314,8 @@ fn grey_bytes_are_three_equal_channels_of_floats() {
 fn fifty_steps_of_efficientnet_lite0_have_the_losses_of_pytorch() {
     let Steps { batch_size, side, learning_rate, momentum, weight_decay, losses: expected } =
         reference().training;
-    let mut imported = Imported::lite0();
-    let head = [("classifier.weight", vec![2, 1280]), ("classifier.bias", vec![2])];
-    imported.head = head.map(|(name, shape)| (name.to_owned(), made(name, &shape))).into();
-    imported.head.insert("classifier.bias".into(), vec![0.0; 2]);
-    let (network, parameters) = imported.open(2, false);
+    let imported = Imported::lite0_with_new_head();
+    let (network, parameters) = imported.open(2, false, Precision::F32);
     let mut spec = text_spec(Trainable::All, Pooling::Mean);
     spec.model.dropout = 0.0;
     let labels = ["even", "odd"].map(str::to_owned).into();
@@ -263,29 +329,12 @@ fn fifty_steps_of_efficientnet_lite0_have_the_losses_of_pytorch() {
         ..Training::default()
     };
 
-    // The data set is laid out so that the site's own order is the script's.
-    let count = expected.len() * batch_size as usize;
-    let batches = Batches::new(&spec.training, count);
-    let order = batches.of_round(spec.seed, SITE, ONE_ROUND.number, Sampling::Shuffle, &[]).flatten();
-    let mut places = vec![0i64; count];
-    order.zip(0..).for_each(|(place, example)| places[place] = example);
+    let places = places(&spec, expected.len() * batch_size as usize);
     let labels: Vec<u32> = places.iter().map(|example| (example % 2) as u32).collect();
     let odd: Vec<f32> = labels.iter().map(|label| *label as f32).collect();
     let brighter = Tensor::from_slice(&odd).view([-1, 1, 1, 1]) * 0.1;
-    let pixels = images(count, side).index_select(0, &Tensor::from_slice(&places)) * 0.9 + brighter;
-    let train = prepared(pixels, labels);
-    let blocks = imported.image.architecture.tensors(Some(2));
-    let mut trainer = TorchTrainer {
-        spec,
-        site: SITE.into(),
-        device: Device::Cpu,
-        depths: blocks.depths(parameters.spec()),
-        parameters,
-        network,
-        tokens: None,
-        train,
-        validation: prepared(images(1, 8), vec![0]),
-    };
+    let pixels = images(places.len(), side).index_select(0, &Tensor::from_slice(&places)) * 0.9 + brighter;
+    let mut trainer = trainer(&imported, (network, parameters), spec, prepared(pixels, labels));
     let (mut losses, mut times, mut since) = (Vec::new(), Vec::new(), Instant::now());
     training::train_and_tell(&mut trainer, ONE_ROUND, &Unwatched, |loss| {
         losses.push(loss);
@@ -293,10 +342,85 @@ fn fifty_steps_of_efficientnet_lite0_have_the_losses_of_pytorch() {
         since = Instant::now();
     })
     .unwrap();
-    assert_eq!(losses.len(), expected.len());
-    let off = losses.iter().zip(&expected).map(|(found, expected)| (found - expected).abs());
-    let furthest = off.fold(0.0, f64::max);
+    let furthest = furthest_loss(&losses, &expected);
     times.sort();
     println!("furthest loss: {furthest:.1e}; median {:?} a step", times[times.len() / 2]);
     assert!(furthest < 1e-3, "the losses are off by {furthest}: {losses:?}");
+}
+
+/// Where each example of a data set lies, so that the site's own order is the script's.
+fn places(spec: &RunSpec, count: usize) -> Vec<i64> {
+    let batches = Batches::new(&spec.training, count);
+    let order = batches.of_round(spec.seed, SITE, ONE_ROUND.number, Sampling::Shuffle, &[]).flatten();
+    let mut places = vec![0i64; count];
+    order.zip(0..).for_each(|(place, example)| places[place] = example);
+    places
+}
+
+fn trainer(
+    imported: &Imported,
+    (network, parameters): (Network, Parameters),
+    spec: RunSpec,
+    train: Prepared,
+) -> TorchTrainer {
+    let blocks = imported.image.architecture.tensors(Some(2));
+    TorchTrainer {
+        spec,
+        site: SITE.into(),
+        device: Device::Cpu,
+        depths: blocks.depths(parameters.spec()),
+        parameters,
+        imported: Local::new(),
+        network,
+        tokens: None,
+        train,
+        validation: prepared(images(1, 8), vec![0]),
+    }
+}
+
+fn furthest_loss(losses: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(losses.len(), expected.len());
+    losses.iter().zip(expected).map(|(found, expected)| (found - expected).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn batch_normalisation_counts_as_in_pytorch() {
+    let Reference { counting, training: Steps { side, .. }, .. } = reference();
+    let nets = [
+        ("resnet18", Imported::made(Kind::ResNet18, 2, &resnet("basic", [2, 2, 2, 2]))),
+        ("efficientnet-lite0", Imported::lite0_with_new_head()),
+    ];
+    for (name, imported) in nets {
+        let expected = &counting.nets[name];
+        let mut spec = text_spec(Trainable::All, Pooling::Mean);
+        spec.model.dropout = 0.0;
+        let labels = ["even", "odd"].map(str::to_owned).into();
+        spec.task.target = Target::Label { column: "parity".into(), labels };
+        spec.training = Training {
+            optimizer: Optimizer::Sgd { momentum: 0.0, nesterov: false },
+            learning_rate: counting.learning_rate,
+            batch_size: counting.batch_size,
+            local: LocalWork::Epochs(1),
+            ..Training::default()
+        };
+        let places = places(&spec, expected.losses.len() * counting.batch_size as usize);
+        let labels = places.iter().map(|example| (example % 2) as u32).collect();
+        let pixels = images(places.len(), side).index_select(0, &Tensor::from_slice(&places));
+        let mut trainer = trainer(&imported, imported.open_counting(2), spec, prepared(pixels, labels));
+        let mut losses = Vec::new();
+        training::train_and_tell(&mut trainer, ONE_ROUND, &Unwatched, |loss| losses.push(loss)).unwrap();
+        let off = furthest_loss(&losses, &expected.losses);
+        let counted: BTreeMap<&str, Vec<f32>> =
+            trainer.parameters.named().map(|(name, part)| (name, values(part).unwrap())).collect();
+        let mut most = 0.0f32;
+        for (name, expected) in &expected.counted {
+            let found = counted[name.as_str()][counted[name.as_str()].len() / 2];
+            most = most.max((found - expected).abs() / expected.abs().max(1.0));
+        }
+        let data = prepared(images(2, side), vec![0; 2]);
+        let logits = trainer.network.logits(&data, &[0, 1], Mode::Inference).unwrap();
+        let apart = furthest(&logits, &expected.logits);
+        println!("{name}: losses off by {off:.1e}, statistics by {most:.1e}, logits by {apart:.1e}");
+        assert!(off < 1e-3 && most < 1e-3 && apart < 1e-3, "{name}: {off}, {most}, {apart}");
+    }
 }

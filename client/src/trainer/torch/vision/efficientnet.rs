@@ -5,7 +5,7 @@ use tch::{TchError, Tensor};
 
 use super::{Convolution, Head, MeanPooling, Padding, Pixels, Shape, batch_of, rows_of};
 use crate::trainer::TrainError;
-use crate::trainer::torch::network::{Linear, Stage};
+use crate::trainer::torch::network::{Linear, Mode, Stage};
 use crate::trainer::torch::source::Source;
 
 pub(super) fn stages(
@@ -43,12 +43,12 @@ impl Stage for Activated {
         self.convolution.parameters()
     }
 
-    fn apply(&self, maps: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, maps: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let maps = match &self.pixels {
             Some(pixels) => pixels.apply(maps)?,
             None => batch_of(maps)?,
         };
-        rows_of(&self.convolution.apply(&maps)?.f_relu6_()?)
+        rows_of(&self.convolution.apply(&maps, mode)?.f_relu6_()?)
     }
 }
 
@@ -81,11 +81,11 @@ impl Stage for Block {
         self.convolutions.iter().flat_map(Convolution::parameters).collect()
     }
 
-    fn apply(&self, maps: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, maps: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let maps = batch_of(maps)?;
         let mut inner = maps.shallow_clone();
         for (at, convolution) in self.convolutions.iter().enumerate() {
-            inner = convolution.apply(&if at == 0 { inner } else { inner.f_relu6_()? })?;
+            inner = convolution.apply(&if at == 0 { inner } else { inner.f_relu6_()? }, mode)?;
         }
         rows_of(&if self.has_shortcut { inner.f_add_(&maps)? } else { inner })
     }

@@ -10,7 +10,8 @@ mod vit;
 use sheaf_common::model::vision::{Architecture, CHANNELS, Image};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::network::{Linear, Stage, drop_some};
+use super::network::{Linear, Mode, Stage, drop_some};
+use super::precision::Products;
 use super::source::Source;
 use crate::trainer::TrainError;
 
@@ -86,6 +87,7 @@ struct Convolution {
     stride: i64,
     padding: Padding,
     groups: i64,
+    products: Products,
 }
 
 /// A convolution's place in the model and its shape.
@@ -110,7 +112,8 @@ impl Convolution {
         let Shape { names: [conv, norm], outputs, inputs, groups, kernel, stride } = shape;
         let weight = source.take(&format!("{conv}.weight"), &[*outputs, *inputs, *kernel, *kernel])?;
         let norm = BatchNorm::open(source, norm, *outputs, epsilon)?;
-        Ok(Self { weight, norm, stride: *stride as i64, padding, groups: *groups as i64 })
+        let (stride, groups, products) = (*stride as i64, *groups as i64, source.products());
+        Ok(Self { weight, norm, stride, padding, groups, products })
     }
 
     fn parameters(&self) -> Vec<&Tensor> {
@@ -118,21 +121,20 @@ impl Convolution {
     }
 
     /// `[batch, inputs, height, width]` to `[batch, outputs, height / stride, width / stride]`.
-    fn apply(&self, maps: &Tensor) -> Result<Tensor, TchError> {
+    fn apply(&self, maps: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let (_, _, height, width) = maps.size4()?;
         let kernel = self.weight.size()[2];
         let [before_h, after_h] = self.padding(height, kernel);
         let [before_w, after_w] = self.padding(width, kernel);
         let convolve = |maps: &Tensor, padding: [i64; 2]| {
-            let stride = [self.stride, self.stride];
-            maps.f_conv2d(&self.weight, None::<&Tensor>, stride, padding, [1, 1], self.groups)
+            self.products.convolve(maps, &self.weight, None, self.stride, padding, self.groups)
         };
         let maps = if before_h == after_h && before_w == after_w {
             convolve(maps, [before_h, before_w])?
         } else {
             convolve(&maps.f_constant_pad_nd([before_w, after_w, before_h, after_h])?, [0, 0])?
         };
-        self.norm.apply(&maps)
+        self.norm.apply(&maps, mode)
     }
 
     /// Pixels before and after an axis of this size.
@@ -155,12 +157,13 @@ struct BatchNorm {
     running_mean: Tensor,
     running_var: Tensor,
     epsilon: f64,
-    /// Whether it normalises by the batch, and counts it, rather than by what it has counted.
+    /// Whether it normalises by the batch in training, and counts it, rather than by what it has counted.
     counts: bool,
 }
 
 impl BatchNorm {
     fn open(source: &mut Source<'_>, name: &str, width: u64, epsilon: f64) -> Result<Self, TrainError> {
+        let counts = source.is_trained(&format!("{name}.running_mean"));
         let mut part = |part| source.take(&format!("{name}.{part}"), &[width]);
         Ok(Self {
             weight: part("weight")?,
@@ -168,7 +171,7 @@ impl BatchNorm {
             running_mean: part("running_mean")?,
             running_var: part("running_var")?,
             epsilon,
-            counts: false,
+            counts,
         })
     }
 
@@ -176,13 +179,16 @@ impl BatchNorm {
         [&self.weight, &self.bias]
     }
 
-    fn apply(&self, maps: &Tensor) -> Result<Tensor, TchError> {
+    /// A batch of one value a channel has no variance: it is normalised by what was counted, and not counted.
+    fn apply(&self, maps: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        let (examples, _, height, width) = maps.size4()?;
+        let counts = self.counts && mode.is_training() && examples * height * width > 1;
         maps.f_batch_norm(
             Some(&self.weight),
             Some(&self.bias),
             Some(&self.running_mean),
             Some(&self.running_var),
-            self.counts,
+            counts,
             MOMENTUM,
             self.epsilon,
             true,
@@ -198,8 +204,8 @@ impl Stage for Head {
         self.0.parameters()
     }
 
-    fn apply(&self, features: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
-        self.0.apply(&drop_some(features.shallow_clone(), dropout)?)
+    fn apply(&self, features: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
+        self.0.apply(&drop_some(features.shallow_clone(), mode)?, mode)
     }
 }
 
@@ -211,7 +217,7 @@ impl Stage for MeanPooling {
         Vec::new()
     }
 
-    fn apply(&self, maps: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, maps: &Tensor, _real: Option<&Tensor>, _mode: Mode) -> Result<Tensor, TchError> {
         maps.f_mean_dim([-2_i64, -1].as_slice(), false, None)
     }
 }

@@ -5,7 +5,7 @@ use tch::{TchError, Tensor};
 
 use super::{Convolution, Head, MeanPooling, Padding, Pixels, Shape, batch_of, rows_of};
 use crate::trainer::TrainError;
-use crate::trainer::torch::network::{Linear, Stage};
+use crate::trainer::torch::network::{Linear, Mode, Stage};
 use crate::trainer::torch::source::Source;
 
 pub(super) fn stages(
@@ -37,8 +37,8 @@ impl Stage for Stem {
         self.convolution.parameters()
     }
 
-    fn apply(&self, images: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
-        let maps = self.convolution.apply(&self.pixels.apply(images)?)?.f_relu_()?;
+    fn apply(&self, images: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
+        let maps = self.convolution.apply(&self.pixels.apply(images)?, mode)?.f_relu_()?;
         rows_of(&maps.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?)
     }
 }
@@ -82,14 +82,14 @@ impl Stage for Block {
         self.convolutions.iter().chain(&self.downsample).flat_map(Convolution::parameters).collect()
     }
 
-    fn apply(&self, maps: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, maps: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let maps = batch_of(maps)?;
         let mut inner = maps.shallow_clone();
         for (at, convolution) in self.convolutions.iter().enumerate() {
-            inner = convolution.apply(&if at == 0 { inner } else { inner.f_relu_()? })?;
+            inner = convolution.apply(&if at == 0 { inner } else { inner.f_relu_()? }, mode)?;
         }
         let past = match &self.downsample {
-            Some(downsample) => downsample.apply(&maps)?,
+            Some(downsample) => downsample.apply(&maps, mode)?,
             None => maps,
         };
         rows_of(&inner.f_add_(&past)?.f_relu_()?)

@@ -1,4 +1,5 @@
-//! Vision transformers (Dosovitskiy et al. 2021), as timm's: pre-norm layers, of which the class token goes on.
+//! Vision transformers (Dosovitskiy et al. 2021), as timm's and Hugging Face's: pre-norm layers, of which the class token
+//! goes on.
 //!
 //! Dropout has one probability, the run's, in all the places where the paper drops: after the positions, after the
 //! attention, within the feed-forward layer, and before the head.
@@ -8,8 +9,9 @@ use tch::{TchError, Tensor};
 
 use super::{Head, Pixels, batch_of, rows_of};
 use crate::trainer::TrainError;
-use crate::trainer::torch::network::{Linear, Stage, drop_some};
+use crate::trainer::torch::network::{Linear, Mode, Stage, drop_some};
 use crate::trainer::torch::norm::LayerNorm;
+use crate::trainer::torch::precision::Products;
 use crate::trainer::torch::source::Source;
 
 pub(super) fn stages(
@@ -18,12 +20,14 @@ pub(super) fn stages(
     pixels: Pixels,
     num_labels: u64,
 ) -> Result<Vec<Box<dyn Stage>>, TrainError> {
+    let layout = net.names.layout();
     let mut stages: Vec<Box<dyn Stage>> = vec![Box::new(Patches::open(source, net, pixels)?)];
     for layer in 0..net.num_hidden_layers {
         stages.push(Box::new(Layer::open(source, net, layer)?));
     }
-    stages.push(Box::new(ClassToken(LayerNorm::open(source, "norm", net.hidden_size, net.layer_norm_eps)?)));
-    stages.push(Box::new(Head(Linear::open(source, "head", net.hidden_size, num_labels)?)));
+    let norm = LayerNorm::open(source, layout.last_norm, net.hidden_size, net.layer_norm_eps)?;
+    stages.push(Box::new(ClassToken(norm)));
+    stages.push(Box::new(Head(Linear::open(source, layout.head, net.hidden_size, num_labels)?)));
     Ok(stages)
 }
 
@@ -38,17 +42,19 @@ struct Patches {
     class: Tensor,
     /// `[1, tokens, hidden]`.
     positions: Tensor,
+    products: Products,
 }
 
 impl Patches {
     fn open(source: &mut Source<'_>, net: &Vit, pixels: Pixels) -> Result<Self, TrainError> {
-        let (hidden, side) = (net.hidden_size, net.patch_size);
+        let (hidden, side, layout) = (net.hidden_size, net.patch_size, net.names.layout());
         Ok(Self {
             pixels,
-            weight: source.take("patch_embed.proj.weight", &[hidden, CHANNELS, side, side])?,
-            bias: source.take("patch_embed.proj.bias", &[hidden])?,
-            class: source.take("cls_token", &[1, 1, hidden])?,
-            positions: source.take("pos_embed", &[1, net.num_tokens, hidden])?,
+            weight: source.take(&format!("{}.weight", layout.patches), &[hidden, CHANNELS, side, side])?,
+            bias: source.take(&format!("{}.bias", layout.patches), &[hidden])?,
+            class: source.take(layout.class, &[1, 1, hidden])?,
+            positions: source.take(layout.positions, &[1, net.num_tokens, hidden])?,
+            products: source.products(),
         })
     }
 }
@@ -58,22 +64,23 @@ impl Stage for Patches {
         vec![&self.weight, &self.bias, &self.class, &self.positions]
     }
 
-    fn apply(&self, images: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, images: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let images = self.pixels.apply(images)?;
         let (_, _, side, _) = self.weight.size4()?;
-        let patches = images.f_conv2d(&self.weight, Some(&self.bias), [side, side], [0, 0], [1, 1], 1)?;
+        let patches = self.products.convolve(&images, &self.weight, Some(&self.bias), side, [0, 0], 1)?;
         let patches = patches.f_flatten(2, 3)?.f_transpose(1, 2)?;
         let (batch, _, hidden) = patches.size3()?;
         let class = self.class.f_expand([batch, 1, hidden], false)?;
         let tokens = Tensor::f_cat(&[class, patches], 1)?.f_add(&self.positions)?;
-        rows_of(&drop_some(tokens, dropout)?)
+        rows_of(&drop_some(tokens, mode)?)
     }
 }
 
 /// One layer, `[batch, 1, tokens, hidden]` to the same.
 struct Layer {
     attention_norm: LayerNorm,
-    qkv: Linear,
+    /// One for queries, keys and values together, or one for each.
+    qkv: Vec<Linear>,
     output: Linear,
     norm: LayerNorm,
     up: Linear,
@@ -83,25 +90,28 @@ struct Layer {
 
 impl Layer {
     fn open(source: &mut Source<'_>, net: &Vit, layer: u64) -> Result<Self, TrainError> {
-        let (hidden, inner) = (net.hidden_size, net.intermediate_size);
-        let name = |part: &str| format!("blocks.{layer}.{part}");
+        let (hidden, inner, epsilon) = (net.hidden_size, net.intermediate_size, net.layer_norm_eps);
+        let layout = net.names.layout();
+        let name = |part: &str| format!("{}.{layer}.{part}", layout.layers);
+        let qkv = layout.qkv.iter().map(|part| Linear::open(source, &name(part), hidden, net.qkv_width()));
         Ok(Self {
-            attention_norm: LayerNorm::open(source, &name("norm1"), net.hidden_size, net.layer_norm_eps)?,
-            qkv: Linear::open(source, &name("attn.qkv"), hidden, 3 * hidden)?,
-            output: Linear::open(source, &name("attn.proj"), hidden, hidden)?,
-            norm: LayerNorm::open(source, &name("norm2"), net.hidden_size, net.layer_norm_eps)?,
-            up: Linear::open(source, &name("mlp.fc1"), hidden, inner)?,
-            down: Linear::open(source, &name("mlp.fc2"), inner, hidden)?,
+            qkv: qkv.collect::<Result<_, _>>()?,
+            attention_norm: LayerNorm::open(source, &name(layout.attention_norm), hidden, epsilon)?,
+            output: Linear::open(source, &name(layout.attended), hidden, hidden)?,
+            norm: LayerNorm::open(source, &name(layout.norm), hidden, epsilon)?,
+            up: Linear::open(source, &name(layout.up), hidden, inner)?,
+            down: Linear::open(source, &name(layout.down), inner, hidden)?,
             heads: net.num_attention_heads as i64,
         })
     }
 
     /// Multi-head attention of every token to all tokens.
-    fn attend(&self, tokens: &Tensor) -> Result<Tensor, TchError> {
+    fn attend(&self, tokens: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let (batch, length, hidden) = tokens.size3()?;
         let split = [batch, length, 3, self.heads, hidden / self.heads];
+        let parts = self.qkv.iter().map(|part| part.apply(tokens, mode)).collect::<Result<Vec<_>, _>>()?;
         // `[3, batch, heads, length, hidden / heads]`
-        let parts = self.qkv.apply(tokens)?.f_view(split)?.f_permute([2, 0, 3, 1, 4])?;
+        let parts = Tensor::f_cat(&parts, -1)?.f_view(split)?.f_permute([2, 0, 3, 1, 4])?;
         let [query, key, value] = [0, 1, 2].map(|part| parts.f_select(0, part));
         let (query, key, value) = (query?, key?, value?);
         let context = Tensor::f_scaled_dot_product_attention(
@@ -114,24 +124,24 @@ impl Layer {
             None,
             false,
         )?;
-        self.output.apply(&context.f_transpose(1, 2)?.f_reshape([batch, length, hidden])?)
+        self.output.apply(&context.f_transpose(1, 2)?.f_reshape([batch, length, hidden])?, mode)
     }
 }
 
 impl Stage for Layer {
     fn parameters(&self) -> Vec<&Tensor> {
-        let linears =
-            [&self.qkv, &self.output, &self.up, &self.down].into_iter().flat_map(Linear::parameters);
+        let dense = self.qkv.iter().chain([&self.output, &self.up, &self.down]);
+        let linears = dense.flat_map(Linear::parameters);
         let norms = [&self.attention_norm, &self.norm].into_iter().flat_map(LayerNorm::parameters);
         linears.chain(norms).collect()
     }
 
-    fn apply(&self, tokens: &Tensor, _real: Option<&Tensor>, dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, tokens: &Tensor, _real: Option<&Tensor>, mode: Mode) -> Result<Tensor, TchError> {
         let tokens = batch_of(tokens)?;
-        let attended = self.attend(&self.attention_norm.apply(&tokens)?)?;
-        let tokens = tokens.f_add(&drop_some(attended, dropout)?)?;
-        let inner = drop_some(self.up.apply(&self.norm.apply(&tokens)?)?.f_gelu("none")?, dropout)?;
-        rows_of(&tokens.f_add(&drop_some(self.down.apply(&inner)?, dropout)?)?)
+        let attended = self.attend(&self.attention_norm.apply(&tokens)?, mode)?;
+        let tokens = tokens.f_add(&drop_some(attended, mode)?)?;
+        let inner = drop_some(self.up.apply(&self.norm.apply(&tokens)?, mode)?.f_gelu("none")?, mode)?;
+        rows_of(&tokens.f_add(&drop_some(self.down.apply(&inner, mode)?, mode)?)?)
     }
 }
 
@@ -143,7 +153,7 @@ impl Stage for ClassToken {
         self.0.parameters().into()
     }
 
-    fn apply(&self, tokens: &Tensor, _real: Option<&Tensor>, _dropout: f64) -> Result<Tensor, TchError> {
+    fn apply(&self, tokens: &Tensor, _real: Option<&Tensor>, _mode: Mode) -> Result<Tensor, TchError> {
         self.0.apply(&tokens.f_select(2, 0)?)
     }
 }

@@ -1,4 +1,5 @@
-//! Files of other tools, as those write them, damaged, and malicious (`scripts/reference/state_dicts.py` made them).
+//! Files of other tools, as those write them, damaged, and malicious (`scripts/reference/{state_dicts,torchscript}.py` made them).
 
 mod index;
+mod script;
 mod torch;

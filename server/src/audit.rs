@@ -1,0 +1,206 @@
+//! What the server writes into its audit log: everything that it makes durable, in the words of an auditor.
+//!
+//! The log is made of the very writes that go to the database, after they are committed and before anything that
+//! follows from them leaves.
+
+use serde::Serialize;
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::{ClientId, Name, RunId};
+use sheaf_common::message::TaskId;
+use sheaf_common::secagg::message::Answer;
+use sheaf_common::status::{Participant, RoundOutcome, Standing};
+
+use crate::core::Input;
+use crate::store::Write;
+
+/// An event in the life of a server.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(crate) enum Event<'a> {
+    /// A site came.
+    SiteConnected {
+        /// The site.
+        site: &'a ClientId,
+        /// Where from.
+        address: &'a str,
+        /// Version of its program.
+        software: &'a str,
+    },
+    /// An operator said whether a site may take part.
+    Standing {
+        /// The site.
+        site: &'a ClientId,
+        /// Whether it may.
+        standing: Standing,
+        /// The operator.
+        by: &'a Name,
+    },
+    /// An operator imported a model.
+    ModelImported {
+        /// Its name.
+        name: &'a str,
+        /// Its id.
+        model: BlobId,
+    },
+    /// An operator submitted a run.
+    RunSubmitted {
+        /// The run.
+        run: &'a RunId,
+        /// The operator.
+        by: &'a Name,
+        /// Hash of all that is fixed in it.
+        origin: BlobId,
+        /// The imported model.
+        model: Option<BlobId>,
+        /// The global parameters before round 1.
+        global: BlobId,
+    },
+    /// A run is over.
+    RunEnded {
+        /// The run.
+        run: &'a RunId,
+    },
+    /// A site was invited, or an invitation was used.
+    Invitation {
+        /// The site.
+        site: &'a ClientId,
+    },
+    /// A run was stopped.
+    RunStopped {
+        /// The run.
+        run: &'a RunId,
+        /// The operator.
+        by: &'a Name,
+    },
+    /// A site sent an update in the open; what became of it is in the round's entry.
+    Update {
+        /// For which task.
+        #[serde(flatten)]
+        task: Task<'a>,
+        /// The site.
+        site: &'a ClientId,
+        /// What.
+        blob: BlobId,
+        /// Its examples.
+        num_examples: u64,
+    },
+    /// A site said something about a task.
+    Answer {
+        /// For which task.
+        #[serde(flatten)]
+        task: Task<'a>,
+        /// The site.
+        site: &'a ClientId,
+        /// `ready`, `metrics`, or its answer to a stage of a secure sum.
+        what: &'static str,
+        /// The masked vector.
+        blob: Option<BlobId>,
+    },
+    /// A site declined a task.
+    Declined {
+        /// Which.
+        #[serde(flatten)]
+        task: Task<'a>,
+        /// The site.
+        site: &'a ClientId,
+        /// Why.
+        reason: &'a str,
+    },
+    /// An attempt at a round is over.
+    Round {
+        /// The run.
+        run: &'a RunId,
+        /// The round.
+        round: u32,
+        /// The attempt.
+        attempt: u32,
+        /// What it came to: the global parameters after it, or why there are none.
+        outcome: &'a RoundOutcome,
+        /// Who took part, and what became of each one's update.
+        participants: &'a [Participant],
+        /// Digest of the published record of a secure sum.
+        record: Option<String>,
+    },
+}
+
+/// A task, as an auditor reads it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Task<'a> {
+    run: &'a RunId,
+    round: u32,
+    attempt: u32,
+}
+
+impl<'a> From<&'a TaskId> for Task<'a> {
+    fn from(TaskId { run, round, attempt }: &'a TaskId) -> Self {
+        Self { run, round: *round, attempt: *attempt }
+    }
+}
+
+impl<'a> Event<'a> {
+    /// The event in a durable write, if an auditor cares for it.
+    pub(crate) fn of(write: &'a Write) -> Option<Self> {
+        Some(match write {
+            Write::Run(coordinator) => {
+                let (run, job) = (coordinator.run(), coordinator.job());
+                let (origin, model, global) = (job.origin(), job.model, job.global);
+                Self::RunSubmitted { run: &run.id, by: &run.submitted_by, origin, model, global }
+            }
+            Write::Input { run, input, .. } => return Self::of_input(run, input),
+            Write::Round { run, record } => Self::Round {
+                run,
+                round: record.round,
+                attempt: record.attempt,
+                outcome: &record.outcome,
+                participants: &record.participants,
+                record: record
+                    .secure
+                    .as_ref()
+                    .and_then(|sum| sum.record.as_ref())
+                    .map(|record| record.body.digest().to_string()),
+            },
+            Write::Model(info) => Self::ModelImported { name: &info.name, model: info.manifest },
+            Write::Site(seen) => {
+                Self::SiteConnected { site: &seen.site, address: &seen.address, software: &seen.software }
+            }
+            Write::Standing { site, standing, by, .. } => Self::Standing { site, standing: *standing, by },
+            Write::Ended { run, .. } => Self::RunEnded { run },
+            Write::Invitation(site, _) => Self::Invitation { site },
+            Write::Snapshot(_) | Write::FinalMetrics { .. } | Write::TestMetrics { .. } => return None,
+        })
+    }
+
+    fn of_input(run: &'a RunId, input: &'a Input) -> Option<Self> {
+        let answer =
+            |task: &'a TaskId, site, what, blob| Some(Self::Answer { task: task.into(), site, what, blob });
+        match input {
+            Input::Update { from, update, .. } => Some(Self::Update {
+                task: (&update.task).into(),
+                site: from,
+                blob: update.delta,
+                num_examples: update.num_examples,
+            }),
+            Input::Ready { from, task } => answer(task, from, "ready", None),
+            Input::Evaluated { from, task, .. } => answer(task, from, "metrics", None),
+            Input::Secure { from, task, answer: said, .. } => match &**said {
+                Answer::Advertisement(_) => answer(task, from, "keys", None),
+                Answer::Shares(_) => answer(task, from, "sealed shares", None),
+                Answer::Masked(blob) => answer(task, from, "masked vector", Some(*blob)),
+                Answer::Confirmed(_) => answer(task, from, "signature of the survivors", None),
+                Answer::Unmasking(_) => answer(task, from, "shares", None),
+            },
+            Input::Declined { from, task, reason } => {
+                Some(Self::Declined { task: task.into(), site: from, reason })
+            }
+            Input::Stop(by) => Some(Self::RunStopped { run, by }),
+            Input::Start
+            | Input::Restarted
+            | Input::Connected(_)
+            | Input::Disconnected(_)
+            | Input::Excluded { .. }
+            | Input::Aggregated { .. }
+            | Input::AggregationFailed { .. }
+            | Input::Tick => None,
+        }
+    }
+}

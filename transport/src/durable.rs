@@ -1,0 +1,78 @@
+//! Making files last through a loss of power: the content first, then its name, then the folder that holds the name.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Ends the name of a file that is being written. One that is left over is of no use.
+pub const UNFINISHED: &str = ".new";
+
+/// Writes a file with these permissions, whole or not at all, in place of one that is there.
+pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(UNFINISHED);
+    let unfinished = PathBuf::from(unfinished);
+    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&unfinished)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    sync(parent(path))
+}
+
+/// Gives a finished folder its name, with everything in it durable. An empty folder of that name gives way.
+pub fn publish(folder: &Path, name: &Path) -> io::Result<()> {
+    sync_all(folder)?;
+    fs::rename(folder, name)?;
+    sync(parent(name))
+}
+
+/// The folder that holds `path`.
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes a file, or the names in a folder, durable.
+pub fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn sync_all(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() { sync_all(&path)? } else { sync(&path)? }
+    }
+    sync(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_a_folder_gets_its_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, folder) = (temp.path().join("record"), temp.path().join("made"));
+        write(&path, b"one", 0o600).unwrap();
+        write(&path, b"two", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        fs::create_dir_all(folder.join("in")).unwrap();
+        fs::write(folder.join("in/file"), b"content").unwrap();
+        publish(&folder, &temp.path().join("name")).unwrap();
+        assert_eq!(fs::read(temp.path().join("name/in/file")).unwrap(), b"content");
+        let names: Vec<_> =
+            fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "nothing is left over: {names:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_what_was_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("record");
+        write(&path, b"one", 0o600).unwrap();
+        // Something is in the way of the unfinished file.
+        fs::create_dir(temp.path().join("record.new")).unwrap();
+        assert!(write(&path, b"two", 0o600).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+    }
+}

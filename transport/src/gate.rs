@@ -1,0 +1,186 @@
+//! Who may knock: so many connections in all and from one address, and so many that have not proved anything yet.
+//!
+//! A stranger costs the server a handshake and nothing else. When many are under way at once, whoever comes over QUIC
+//! must first show that it receives at the address that it claims (a retry, RFC 9000, 8.1), so that a forged address
+//! costs nothing at all.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+/// It is logged at most so often that somebody was turned away.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// How many may be connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once, handshakes included.
+    pub connections: usize,
+    /// The same from one address, or one network of IPv6.
+    pub connections_per_address: usize,
+    /// Handshakes under way at once.
+    pub handshakes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 4096, connections_per_address: 256, handshakes: 256 }
+    }
+}
+
+/// Counts who is there.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    limits: Limits,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: usize,
+    addresses: BTreeMap<IpAddr, usize>,
+    handshakes: usize,
+    warned: Option<Instant>,
+}
+
+/// What becomes of a knock.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Admitted(Handshake),
+    /// The address must be proved first.
+    ProveAddress,
+    TurnedAway,
+}
+
+/// A place among the connections, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    gate: Arc<Gate>,
+    address: IpAddr,
+}
+
+/// A place among the handshakes, and the pass for whoever passes.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    pass: Option<Pass>,
+    gate: Arc<Gate>,
+}
+
+impl Gate {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, counts: Mutex::default() })
+    }
+
+    /// Judges a knock from an address that is `proved` if nobody can have forged it.
+    pub(crate) fn knock(self: &Arc<Self>, address: IpAddr, proved: bool) -> Verdict {
+        let address = network(address);
+        let mut counts = self.counts();
+        if !proved && counts.handshakes >= self.limits.handshakes / 2 {
+            return Verdict::ProveAddress;
+        }
+        let from_here = counts.addresses.get(&address).copied().unwrap_or(0);
+        let full = counts.connections >= self.limits.connections
+            || counts.handshakes >= self.limits.handshakes
+            || from_here >= self.limits.connections_per_address;
+        if full {
+            if counts.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                counts.warned = Some(Instant::now());
+                let (connections, handshakes) = (counts.connections, counts.handshakes);
+                warn!(%address, connections, from_here, handshakes, "connections beyond [limits] are turned away");
+            }
+            return Verdict::TurnedAway;
+        }
+        counts.connections += 1;
+        counts.handshakes += 1;
+        *counts.addresses.entry(address).or_default() += 1;
+        drop(counts);
+        let pass = Pass { gate: self.clone(), address };
+        Verdict::Admitted(Handshake { pass: Some(pass), gate: self.clone() })
+    }
+
+    /// How many are connected.
+    pub(crate) fn connections(&self) -> usize {
+        self.counts().connections
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one party has without effort: an address, or a network of IPv6 as providers give them out.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 => v4,
+    }
+}
+
+impl Handshake {
+    /// It came off: the place among the handshakes is free again.
+    pub(crate) fn done(mut self) -> Option<Pass> {
+        self.pass.take()
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.gate.counts().handshakes -= 1;
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut counts = self.gate.counts();
+        counts.connections -= 1;
+        if let Some(here) = counts.addresses.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                counts.addresses.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u8) -> IpAddr {
+        [10, 0, 0, number].into()
+    }
+
+    fn admitted(verdict: Verdict) -> Handshake {
+        let Verdict::Admitted(handshake) = verdict else { panic!("{verdict:?}") };
+        handshake
+    }
+
+    #[tokio::test]
+    async fn every_limit_holds_and_every_place_is_given_back() {
+        let gate = Gate::new(Limits { connections: 5, connections_per_address: 2, handshakes: 4 });
+        let first = admitted(gate.knock(address(1), false));
+        let second = admitted(gate.knock(address(1), false)).done();
+        assert!(matches!(gate.knock(address(1), true), Verdict::TurnedAway), "two from one address");
+        let third = admitted(gate.knock(address(2), false));
+        assert!(matches!(gate.knock(address(3), false), Verdict::ProveAddress), "half of the handshakes");
+        let more = [admitted(gate.knock(address(3), true)), admitted(gate.knock(address(4), true))];
+        assert!(matches!(gate.knock(address(5), true), Verdict::TurnedAway), "five in all, four handshakes");
+        assert_eq!(gate.connections(), 5);
+        drop((first, second, third, more));
+        assert_eq!(gate.connections(), 0);
+        let counts = gate.counts();
+        assert_eq!((counts.handshakes, counts.addresses.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+    }
+}
