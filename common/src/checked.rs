@@ -5,8 +5,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::wire::{self, DecodeError, EncodeError};
 
-/// Bytes of the checksum.
-const CHECKSUM: usize = 32;
+/// Bytes of the checksum, the last of a record.
+pub const CHECKSUM: usize = 32;
 
 /// The record cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +21,13 @@ pub enum BadRecord {
 
 /// The record of `value`, which belongs in `place`.
 pub fn encode<T: Serialize>(place: &str, value: &T) -> Result<Vec<u8>, EncodeError> {
-    let mut bytes = wire::encode_record(value)?;
-    bytes.extend(checksum(place, &bytes));
-    Ok(bytes)
+    Ok(seal(place, wire::encode_record(value)?))
+}
+
+/// The bytes of a record with the checksum that says that they belong in `place`.
+pub fn seal(place: &str, mut record: Vec<u8>) -> Vec<u8> {
+    record.extend(checksum(place, &record));
+    record
 }
 
 /// The value of the record in `place`.

@@ -1,7 +1,7 @@
 //! What the server writes into its audit log: everything that it makes durable, in the words of an auditor.
 //!
-//! The log is made of the very writes that go to the database, after they are committed and before anything that
-//! follows from them leaves.
+//! The log is made of the very writes that go to the database, before they are committed, so that nothing is remembered
+//! that the log lacks. What a crash in between undid is asked for again, and then is in the log twice.
 
 use serde::Serialize;
 use sheaf_common::blob::BlobId;

@@ -88,6 +88,7 @@ pub fn backup(config: &ServerConfig, into: &Path, now: Timestamp) -> Result<Cont
             Some(_) => {}
         }
     };
+    copy_audit_log(from, workshop.data())?;
     for blob in copy.1.list()?.into_iter().filter(|blob| !needed.updates.contains(blob)) {
         copy.1.remove(blob)?;
     }
@@ -118,6 +119,7 @@ pub fn restore(config: &ServerConfig, from: &Path, now: Timestamp) -> Result<Con
     let store = existing(source)?;
     let workshop = Workshop::beside(&config.data_dir)?;
     store.copy_to(&workshop.data().database())?;
+    copy_audit_log(source, workshop.data())?;
     let dirs = [(source.blobs(), workshop.data().blobs()), (source.updates(), workshop.data().updates())];
     for (source, copy) in &dirs {
         let (source, copy) = (BlobDir::open(source)?, BlobDir::open(copy)?);
@@ -132,6 +134,15 @@ pub fn restore(config: &ServerConfig, from: &Path, now: Timestamp) -> Result<Con
     match missing(&needed, &copy, &copy)? {
         Some(blob) => Err(BackupError::Incomplete(blob, from.to_owned())),
         None => workshop.publish(&config.data_dir),
+    }
+}
+
+/// Copies the audit log, which runs ahead of the database: copied after it, it lacks nothing that the database remembers.
+fn copy_audit_log(from: DataDir<'_>, into: DataDir<'_>) -> Result<(), BackupError> {
+    match fs::copy(from.audit_log(), into.audit_log()) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(BackupError::Write { path: into.audit_log(), source }),
     }
 }
 

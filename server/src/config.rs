@@ -40,6 +40,11 @@ impl DataDir<'_> {
         self.0.join("sheaf.db")
     }
 
+    /// What was done, for an auditor.
+    pub fn audit_log(&self) -> PathBuf {
+        self.0.join("audit.log")
+    }
+
     /// Models and global parameters.
     pub fn blobs(&self) -> PathBuf {
         self.0.join("blobs")

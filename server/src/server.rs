@@ -34,7 +34,7 @@ use crate::pki::{Authority, PkiError};
 use crate::registry::PeerId;
 use crate::retention::{Needed, Retention};
 use crate::state::{DiskFailed, Done, State};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Write};
 use crate::submit::{self, Submission};
 
 /// Events taken at once; their durable writes share one transaction.
@@ -135,7 +135,7 @@ impl Server {
         let (done_sender, done) = mpsc::channel(64);
         let credentials = reload::follow(config.identity.clone(), credentials);
         let software = concat!("sheaf-server ", env!("CARGO_PKG_VERSION"));
-        let audit = AuditLog::open(&config.data_dir.join("audit.log"), credentials.clone(), software)?;
+        let audit = AuditLog::open(&DataDir(&config.data_dir).audit_log(), credentials.clone(), software)?;
         let context = Arc::new(Context {
             federation: federation.clone(),
             credentials: credentials.clone(),
@@ -246,14 +246,10 @@ impl Server {
         let state = &mut self.state;
         state.start_runs();
         let writes = std::mem::take(&mut state.writes);
-        if let Err(error) = state.store.commit(&writes) {
+        if let Err(error) = remember(&mut self.audit, &mut state.store, &writes) {
             error!(%error, "nothing can be remembered any more: stopping");
-            return Err(error.into());
+            return Err(error);
         }
-        for event in writes.iter().filter_map(audit::Event::of) {
-            self.audit.append(&event)?;
-        }
-        self.audit.sync()?;
         while let Some((index, effect)) = state.effects.pop_front() {
             // The two kinds of long work; everything else is done at once.
             if let Effect::Aggregate(round) = effect {
@@ -381,6 +377,15 @@ impl Server {
             done.blocking_send(Done::Prepared(by, reply, result))
         });
     }
+}
+
+/// Writes down for the auditor, then for ourselves.
+fn remember(audit: &mut AuditLog, store: &mut Store, writes: &[Write]) -> Result<(), ServerError> {
+    for event in writes.iter().filter_map(audit::Event::of) {
+        audit.append(&event)?;
+    }
+    audit.sync()?;
+    Ok(store.commit(writes)?)
 }
 
 fn spawn_aggregation(state: &State, index: usize, round: Aggregate, done: mpsc::Sender<Done>) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rusqlite::Connection;
 use sheaf_common::blob::BlobId;
+use sheaf_common::checked;
 use sheaf_common::id::Role;
 use sheaf_common::secagg::message::Signature;
 use sheaf_common::secagg::record::{Record, SignedRecord};
@@ -129,15 +130,20 @@ async fn end(operator: &mut Operator) -> Result<RunStatus> {
     operator.wait_for_end(&"toy".parse()?).await
 }
 
-/// Replaces bytes by others of the same length wherever the server's database remembers a run in binary.
+/// Replaces bytes by others of the same length wherever the server's database remembers a run in binary, as a server that
+/// lies would have written them.
 fn replace(database: &Path, pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
     let db = Connection::open(database)?;
     let mut replaced = vec![0; pairs.len()];
-    for (table, column) in [("runs", "snapshot"), ("journal", "input")] {
-        let mut rows = db.prepare(&format!("SELECT rowid, {column} FROM {table}"))?;
-        let rows: Vec<(i64, Vec<u8>)> =
-            rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-        for (row, mut bytes) in rows {
+    // The places that the records' checksums cover.
+    let tables = [("runs", "snapshot", "run"), ("journal", "input", "run || ' ' || at")];
+    for (table, column, place) in tables {
+        let mut rows = db.prepare(&format!("SELECT rowid, {place}, {column} FROM {table}"))?;
+        let rows: Vec<(i64, String, Vec<u8>)> = rows
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<Result<_, _>>()?;
+        for (row, place, mut bytes) in rows {
+            bytes.truncate(bytes.len() - checked::CHECKSUM);
             for ((old, new), count) in pairs.iter().zip(&mut replaced) {
                 anyhow::ensure!(old.len() == new.len(), "the lie is longer than the truth");
                 while let Some(at) = bytes.windows(old.len()).position(|window| window == old && old != new) {
@@ -145,7 +151,8 @@ fn replace(database: &Path, pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
                     *count += 1;
                 }
             }
-            db.execute(&format!("UPDATE {table} SET {column} = ?1 WHERE rowid = ?2"), (bytes, row))?;
+            let sealed = checked::seal(&place, bytes);
+            db.execute(&format!("UPDATE {table} SET {column} = ?1 WHERE rowid = ?2"), (sealed, row))?;
         }
     }
     let changed = pairs.iter().zip(&replaced).all(|((old, new), count)| old == new || *count > 0);

@@ -2,9 +2,10 @@
 //!
 //! A line is the entry in JSON, a tab, and an Ed25519 signature over the entry in hexadecimal. An entry has a number,
 //! the time, the hash of the line before, and the event's own fields. The first entry of each start, and one after
-//! each renewal, holds the certificate that the signatures are by, so that whoever has the federation's CA can check a copy of the file. Whoever
-//! changes, takes out or moves an entry is found, unless he has the key; that the newest entries were cut off is seen only
-//! by comparing with a number and hash that were noted elsewhere, which [`verify`] gives.
+//! each renewal, holds the certificate that the signatures are by, so that whoever has the federation's CA can check a
+//! copy of the file. Whoever changes, takes out or moves an entry is found, unless he has the key; that the newest
+//! entries were cut off is seen only by comparing with a number and hash that were noted elsewhere, which [`verify`]
+//! gives.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -54,7 +55,7 @@ struct Last {
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The disk said no.
-    #[error("cannot write the audit log {path}, without which nothing is done: {source}", path = .path.display())]
+    #[error("cannot write the audit log {path}, without which nothing is done: {source}; make sure that {folder} can be written and has space, then start again: everything goes on where it was", folder = .path.parent().unwrap_or(.path).display(), path = .path.display())]
     Io {
         /// The file.
         path: PathBuf,
