@@ -390,7 +390,7 @@ mod tests {
             assert_eq!(state.records().unwrap(), [] as [PathBuf; 0]);
         }
         fs::write(&path, &whole).unwrap();
-        assert_eq!(state.updates().unwrap(), [update.clone()]);
+        assert_eq!(state.updates().unwrap(), std::slice::from_ref(&update));
         // It answers its own task and no other.
         fs::rename(&path, path.with_file_name("toy.2.1")).unwrap();
         assert_eq!(state.updates().unwrap(), []);
@@ -433,7 +433,7 @@ mod tests {
         let update = update(&state, 1);
         let stray = state.deltas.insert(b"the record of this was never written").unwrap();
         state.masked.insert(b"of an attempt that is over").unwrap();
-        state.tidy(&[update.clone()], &Memory::default()).unwrap();
+        state.tidy(std::slice::from_ref(&update), &Memory::default()).unwrap();
         assert_eq!(state.deltas.list().unwrap(), [update.delta]);
         assert_ne!(stray, update.delta);
         assert_eq!(state.masked.list().unwrap(), []);

@@ -253,7 +253,13 @@ impl Store {
             return Err(StoreError::Version { found });
         }
         let verdict: String = self.db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-        if verdict == "ok" { Ok(self) } else { Err(damaged("its pages", verdict)) }
+        if verdict != "ok" {
+            return Err(damaged("its pages", verdict));
+        }
+        if tables(&self.db)? != tables(&Self::in_memory()?.db)? {
+            return Err(damaged("its tables", "they are not those of this format"));
+        }
+        Ok(self)
     }
 
     /// Writes everything as it is at this moment to a new file in place of `path`.
@@ -514,6 +520,12 @@ fn millis(at: Timestamp) -> i64 {
 /// The place of a journal's entry, which its checksum covers.
 fn entry(run: &str, at: i64) -> String {
     format!("{run} {at}")
+}
+
+/// The statements that made a database's tables.
+fn tables(db: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statements = db.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")?;
+    Ok(statements.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 // SQLite notices a page that makes no sense, not a value that is another one: that takes a checksum.

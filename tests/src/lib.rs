@@ -93,12 +93,18 @@ impl Federation {
         self.configure_server(&format!("[limits]\n{lines}\n"));
     }
 
-    /// Starts the server, at the address that it had before if it ran already, and waits until it listens.
-    pub fn start_server(&mut self) -> Result<SocketAddr> {
+    /// Writes the server's configuration, with the address that it has had if it has had one.
+    pub fn write_server_toml(&self) -> Result<PathBuf> {
         let listen = self.address.map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
         let (identity, tables) = (self.issue(Role::Server, "hub")?, &self.server_toml);
         let config = self.path().join("server.toml");
         fs::write(&config, format!("listen = \"{listen}\"\ndata_dir = \"server\"\n{identity}{tables}"))?;
+        Ok(config)
+    }
+
+    /// Starts the server, at the address that it had before if it ran already, and waits until it listens.
+    pub fn start_server(&mut self) -> Result<SocketAddr> {
+        let config = self.write_server_toml()?;
         let data = self.path().join("server");
         // What a killed server left would be taken for the new one's.
         let address_file = data.join("address");

@@ -23,6 +23,7 @@ use sheaf_transport::reload::{self, Current};
 use sheaf_transport::tls::Credentials;
 use sheaf_transport::transfer;
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
 
 use crate::operator::credential_paths;
 
@@ -32,6 +33,8 @@ pub struct ScriptedSite {
     link: Link,
     send: Arc<Mutex<SendStream>>,
     heard: mpsc::UnboundedReceiver<ServerMessage>,
+    /// Ends with the site, and the connection with both.
+    _listening: JoinSet<()>,
     blobs: BlobDir,
 }
 
@@ -48,8 +51,10 @@ impl ScriptedSite {
         let message = frames::read(&mut recv).await?;
         let ServerMessage::Welcome { .. } = message else { bail!("{message:?}") };
         let send = Arc::new(Mutex::new(send));
-        let heard = listen(recv, send.clone());
-        Ok(Self { credentials, link, send, heard, blobs: BlobDir::open(state)? })
+        let (sender, heard) = mpsc::unbounded_channel();
+        let mut listening = JoinSet::new();
+        listening.spawn(listen(recv, send.clone(), sender));
+        Ok(Self { credentials, link, send, heard, _listening: listening, blobs: BlobDir::open(state)? })
     }
 
     /// Waits for a round's task.
@@ -152,22 +157,22 @@ impl ScriptedSite {
 }
 
 /// Passes on what the server says. The site stands by for every run that is announced, also when nobody listens.
-fn listen(mut recv: RecvStream, send: Arc<Mutex<SendStream>>) -> mpsc::UnboundedReceiver<ServerMessage> {
-    let (sender, heard) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Ok(message) = frames::read(&mut recv).await {
-            let done = if let ServerMessage::Announce { run, .. } = message {
-                let standby = SiteMessage::Standby { run, held: None };
-                frames::write(&mut *send.lock().await, &standby).await.is_err()
-            } else {
-                sender.send(message).is_err()
-            };
-            if done {
-                return;
-            }
+async fn listen(
+    mut recv: RecvStream,
+    send: Arc<Mutex<SendStream>>,
+    heard: mpsc::UnboundedSender<ServerMessage>,
+) {
+    while let Ok(message) = frames::read(&mut recv).await {
+        let done = if let ServerMessage::Announce { run, .. } = message {
+            let standby = SiteMessage::Standby { run, held: None };
+            frames::write(&mut *send.lock().await, &standby).await.is_err()
+        } else {
+            heard.send(message).is_err()
+        };
+        if done {
+            return;
         }
-    });
-    heard
+    }
 }
 
 /// An update that would be accepted if `delta` is at the server and sound.

@@ -67,7 +67,10 @@ async fn a_backup_of_a_running_server_ends_elsewhere_with_the_same_model() -> Re
     let status = operator.status(&id).await?;
     assert!(status.history.len() < ROUNDS, "the backup was of a run that went on");
     let log = federation.path().join("server/audit.log").display().to_string();
-    assert!(federation.sheaf(&["audit", "verify", &log])?.contains("entries"), "the log came along and goes on");
+    assert!(
+        federation.sheaf(&["audit", "verify", &log])?.contains("entries"),
+        "the log came along and goes on"
+    );
     let status = operator.wait_for_end(&id).await?;
     assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
     assert_eq!(status.global, expected.global);
@@ -119,7 +122,7 @@ async fn a_backup_that_is_damaged_or_none_is_refused() -> Result<()> {
 /// The server with files that may not grow beyond `kilobytes`: what a full disk is to it.
 fn on_a_full_disk(federation: &Federation, kilobytes: u32) -> Result<Output> {
     let script = format!("trap '' XFSZ; ulimit -f {kilobytes}; exec \"$0\" --config \"$1\"");
-    let config = federation.path().join("server.toml");
+    let config = federation.write_server_toml()?;
     Ok(Command::new("bash").args(["-c", &script]).arg(binary("sheaf-server")?).arg(config).output()?)
 }
 

@@ -7,10 +7,12 @@ use sheaf_tests::{Federation, wait_for};
 
 const SITES: [&str; 4] = ["a", "b", "c", "d"];
 
-/// Two rounds of updates of 800 kB.
+/// So many that a site can be frozen in the middle of them.
+const ROUNDS: usize = 60;
+
 const RUN: &str = r#"
 name = "toy"
-rounds = 2
+rounds = 60
 seed = 7
 secure_aggregation = "off"
 model = { architecture = "constant", parameters = 200000 }
@@ -27,7 +29,7 @@ round_timeout = "110s"
 
 fn check(status: &RunStatus) {
     assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
-    assert_eq!(status.history.len(), 2);
+    assert_eq!(status.history.len(), ROUNDS);
     for record in &status.history {
         assert_eq!(record.attempt, 1);
         let answers: Vec<&Answer> = record.participants.iter().map(|site| &site.answer).collect();
@@ -43,19 +45,18 @@ async fn a_site_that_falls_silent_is_shown_and_keeps_its_place() -> Result<()> {
         federation.start_site(site, "x\n1\n")?;
     }
     let mut operator = federation.connect(Role::Operator, "op").await?;
-    for site in SITES {
-        wait_for("the site to connect", || federation.log(site).contains("connected").then_some(()))?;
-    }
-    federation.freeze_site("d", true)?;
     let id = operator.submit(RUN).await?;
+    operator.wait_until(&id, |status| status.summary.completed_rounds >= 2).await?;
+    federation.freeze_site("d", true)?;
     let line = |text: String| text.lines().find(|line| line.starts_with("d ")).map(str::to_owned);
     let seen = wait_for("the site to be shown as silent", || {
         line(federation.sheaf(&["site", "list"]).ok()?).filter(|line| line.contains("silent "))
     })?;
     assert!(seen.contains(" quic "), "{seen}");
     let current = operator.status(&id).await?.current.context("the round is open")?;
-    assert_eq!((current.round, current.attempt), (1, 1));
+    assert_eq!(current.attempt, 1);
     let answers: Vec<&Answer> = current.members.iter().map(|member| &member.answer).collect();
+    assert_eq!(answers.len(), SITES.len(), "it is not counted out: {answers:?}");
     assert_eq!(answers.last(), Some(&&Answer::Pending), "it is not counted out: {answers:?}");
     federation.freeze_site("d", false)?;
     check(&operator.wait_for_end(&id).await?);

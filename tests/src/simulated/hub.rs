@@ -14,7 +14,7 @@ use sheaf_common::secagg::message::Answer;
 use sheaf_common::secagg::server::Evidence;
 use sheaf_common::time::Timestamp;
 use sheaf_server::aggregation::{aggregate, inspect};
-use sheaf_server::core::{Coordinator, Effect, Input, Run};
+use sheaf_server::core::{Aggregate, Coordinator, Effect, Input, Open, Run};
 use sheaf_server::journal::{Step, step};
 use sheaf_server::opening;
 use sheaf_server::store::{Store, Write};
@@ -38,9 +38,17 @@ pub struct Hub {
     store: Store,
     /// Its database, unless that is in memory and outlives crashes there.
     file: Option<PathBuf>,
-    jobs: VecDeque<(Job, Effect)>,
+    jobs: VecDeque<(Job, Work)>,
     credentials: Arc<Credentials>,
     authority: Authority,
+}
+
+/// What a server does beside everything else.
+pub enum Work {
+    /// The mean of updates.
+    Aggregate(Aggregate),
+    /// The mean that a secure sum comes to.
+    Open(Box<Open>),
 }
 
 /// What came of an input.
@@ -124,9 +132,9 @@ impl Hub {
         &self.store
     }
 
-    /// Takes on an effect that is long work.
-    pub fn order(&mut self, effect: Effect) {
-        self.jobs.push_back((self.run.job(), effect));
+    /// Takes on long work.
+    pub fn order(&mut self, work: Work) {
+        self.jobs.push_back((self.run.job(), work));
     }
 
     /// Whether there is long work.
@@ -136,18 +144,17 @@ impl Hub {
 
     /// Does a piece of long work.
     pub fn work(&mut self) -> Option<Input> {
-        let (job, effect) = self.jobs.pop_front()?;
-        let (task, result) = match &effect {
-            Effect::Aggregate(round) => {
+        let (job, work) = self.jobs.pop_front()?;
+        let (task, result) = match &work {
+            Work::Aggregate(round) => {
                 let made = aggregate(&self.blobs, &self.updates, &job, round);
                 (&round.task, made.map(|global| (global, None)).map_err(|e| e.to_string()))
             }
-            Effect::Open(sum) => {
+            Work::Open(sum) => {
                 let made = opening::open(&self.blobs, &self.updates, &job, sum, &self.credentials);
                 let made = made.map(|(global, summed)| (global, Some(Box::new(summed))));
                 (&sum.task, made.map_err(|e| e.to_string()))
             }
-            other => unreachable!("{other:?} is no long work"),
         };
         let task = task.clone();
         Some(match result {

@@ -29,7 +29,7 @@ use sheaf_transport::tls::Credentials;
 use tempfile::TempDir;
 
 use crate::credential_paths;
-use hub::{Fed, Hub};
+use hub::{Fed, Hub, Work};
 use op::Op;
 use record::Account;
 use site::Site;
@@ -392,8 +392,12 @@ impl World {
                 (to, ServerMessage::Rejected { task: task.clone(), reason: reason.clone() })
             }
             Effect::Over { to, task } => (to, ServerMessage::Over(task.clone())),
-            Effect::Aggregate(_) | Effect::Open(_) => {
-                self.hub.order(effect.clone());
+            Effect::Aggregate(round) => {
+                self.hub.order(Work::Aggregate(round.clone()));
+                return Ok(());
+            }
+            Effect::Open(sum) => {
+                self.hub.order(Work::Open(sum.clone()));
                 return Ok(());
             }
             Effect::Forget(blobs) => {

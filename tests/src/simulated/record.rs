@@ -86,7 +86,7 @@ impl Account {
             accepted += 1;
         }
         ensure!(accepted >= spec.cohort.min_updates, "{accepted} updates are too few");
-        let rate = f64::from(spec.server.learning_rate);
+        let rate = spec.server.learning_rate;
         Ok(self.model.iter().zip(sum).map(|(value, sum)| f64::from(*value) + rate * sum / weight).collect())
     }
 
