@@ -106,7 +106,13 @@ async fn a_run_waits_for_a_yes_at_the_site_and_survives_a_restart_of_the_server_
     let other =
         operator.submit(&RUN.replace("sepsis", "marketing").replace("rounds = 2", "rounds = 1")).await?;
     wait_for("the site to decline", || federation.log("a").contains("certain purposes only").then_some(()))?;
-    let Reply::Stopping(_) = operator.ask(&Request::Stop(other)).await? else { bail!("not stopped") };
+    let status = operator.wait_for_end(&other).await?;
+    assert_eq!(
+        status.summary.state,
+        RunState::Failed,
+        "it cannot be had without the site: {:?}",
+        status.summary
+    );
     Ok(())
 }
 
