@@ -43,6 +43,8 @@ pub enum Event<'a> {
         model: Option<BlobId>,
         /// The global parameters.
         global: BlobId,
+        /// Digest of the record of the round that made them.
+        record: Option<String>,
     },
     /// Whether the site stands by for a run.
     Standby {

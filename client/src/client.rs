@@ -8,6 +8,7 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Identity, Role};
 use sheaf_common::message::{Job, ServerMessage, SiteMessage, TaskId, Update};
 use sheaf_common::model::{MANIFEST_MAX, Manifest};
+use sheaf_common::record::SignedRecord;
 use sheaf_common::secagg::client::{self as secagg, Witness};
 use sheaf_common::status::{Phase, Progress};
 use sheaf_common::wire;
@@ -214,15 +215,24 @@ impl Client {
 
     /// Writes down what the server wants.
     fn note(&self, message: &ServerMessage) {
-        let asked = |task: &TaskId, work, job: &Job| {
+        let asked = |task: &TaskId, work, job: &Job, record: Option<&SignedRecord>| {
             let author = gate::author(self.credentials.borrow().authority(), job).ok();
             let (origin, model, global) = (job.origin(), job.model, job.global);
-            self.audit.record(&Audited::Asked { task: task.into(), work, author, origin, model, global })
+            let record = record.map(|record| record.body.digest().to_string());
+            self.audit.record(&Audited::Asked {
+                task: task.into(),
+                work,
+                author,
+                origin,
+                model,
+                global,
+                record,
+            })
         };
         // What cannot be written down is not done: nothing leaves without an entry of its own.
         let _ = match message {
-            ServerMessage::Train(task) => asked(&task.id, "train", &task.job),
-            ServerMessage::Evaluate(task) => asked(&task.id, "evaluate", &task.job),
+            ServerMessage::Train(task) => asked(&task.id, "train", &task.job, task.record.as_deref()),
+            ServerMessage::Evaluate(task) => asked(&task.id, "evaluate", &task.job, task.record.as_deref()),
             ServerMessage::Rejected { task, reason } => {
                 self.audit.record(&Audited::Rejected { task: task.into(), reason })
             }
@@ -383,12 +393,13 @@ impl Transfers {
                 self.get(connection, task.id(), file.blob, file.bytes).await?;
             }
         }
-        let Some((witness, record)) = witness.zip(task.record()) else {
+        let record = task.record().and_then(|record| Some((&record.body, record.body.sum()?)));
+        let Some((witness, (record, sum))) = witness.zip(record) else {
             return self.get(connection, task.id(), job.global, job.params.bytes()).await;
         };
-        self.get(connection, task.id(), record.body.model_in, job.params.bytes()).await?;
+        self.get(connection, task.id(), record.model_in, job.params.bytes()).await?;
         let length = witness.params.layout.sum_bytes(witness.params.encoding.ring_bytes());
-        self.get(connection, task.id(), record.body.sum, length).await
+        self.get(connection, task.id(), sum.blob, length).await
     }
 
     async fn get(

@@ -7,11 +7,11 @@ use std::os::unix::fs::FileExt;
 use sheaf_common::aggregate::{FedAvg, ServerOptimizer};
 use sheaf_common::message::Job;
 use sheaf_common::params::{VALUE_BYTES, from_bytes, to_bytes};
+use sheaf_common::record::Record;
 use sheaf_common::secagg::client::{Witness, WrongSum};
 use sheaf_common::secagg::layout::{HEAD, Head};
 use sheaf_common::secagg::mask::Tally;
 use sheaf_common::secagg::outcome;
-use sheaf_common::secagg::record::Record;
 use sheaf_common::secagg::ring::unpack_add;
 use sheaf_transport::base::{BadBase, finish_round};
 use sheaf_transport::blobs::{BlobDir, BlobError};
@@ -23,6 +23,9 @@ const CHUNK: usize = 1 << 18;
 /// The server's account of a round does not hold, or cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum Unverified {
+    /// The updates were sent in the open.
+    #[error("the record of the round before names no sum")]
+    NoSum,
     /// Not what the sites sent.
     #[error(transparent)]
     Sum(#[from] WrongSum),
@@ -47,7 +50,7 @@ impl Unverified {
     /// One sentence for the operator, without a path of the site's.
     pub fn for_operator(&self) -> String {
         match self {
-            Self::Sum(_) | Self::Length | Self::Model => self.to_string(),
+            Self::NoSum | Self::Sum(_) | Self::Length | Self::Model => self.to_string(),
             Self::Base(_) | Self::Blob(_) | Self::Read(_) => {
                 "the site's disk failed; its log says how".into()
             }
@@ -57,13 +60,14 @@ impl Unverified {
 
 /// Checks the sum of the round before and makes of it, in `blobs`, the parameters that `job` starts from. Blocks.
 pub fn rebuild(blobs: &BlobDir, job: &Job, record: &Record, witness: &Witness) -> Result<(), Unverified> {
+    let published = record.sum().ok_or(Unverified::NoSum)?;
     let params = &witness.params;
     let ring_bytes = params.encoding.ring_bytes();
     let (values, ring) = (params.layout.values(), u64::from(ring_bytes));
-    if blobs.length(record.sum) != Some(params.layout.sum_bytes(ring_bytes)) {
+    if blobs.length(published.blob) != Some(params.layout.sum_bytes(ring_bytes)) {
         return Err(Unverified::Length);
     }
-    let (sum, before) = (blobs.reader(record.sum)?, blobs.reader(record.model_in)?);
+    let (sum, before) = (blobs.reader(published.blob)?, blobs.reader(record.model_in)?);
     let head = head(&read(&sum, values * ring, 8 * HEAD)?);
     let (check, optimizer) = (witness.check(), FedAvg { learning_rate: job.spec.server.learning_rate });
     let mut writer = blobs.writer()?;
@@ -80,13 +84,13 @@ pub fn rebuild(blobs: &BlobDir, job: &Job, record: &Record, witness: &Witness) -
         tally.add(&part);
         Ok(writer.write(&bytes)?)
     })?;
-    check.finish(tally, &head, record.survivors.len())?;
+    check.finish(tally, &head, published.survivors.len())?;
     let made = finish_round(writer, blobs, job, record.task.round)?;
     if made != job.global {
         blobs.remove(made)?;
         return Err(Unverified::Model);
     }
-    Ok(blobs.remove(record.sum)?)
+    Ok(blobs.remove(published.blob)?)
 }
 
 fn head(bytes: &[u8]) -> Head {

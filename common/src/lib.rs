@@ -24,6 +24,7 @@ pub mod message;
 pub mod metrics;
 pub mod model;
 pub mod params;
+pub mod record;
 pub mod run;
 pub mod secagg;
 pub mod seed;

@@ -1,29 +1,31 @@
-//! The record of a round: what was summed, and which model came of it. The server signs it and chains it to the
-//! record before, and no site takes a model without the record that made it.
+//! The record of a round: of which run, by which program, from whose updates, and which model came of them. The server
+//! signs it and chains it to the record before, and no site takes a model without the record that made it.
 //!
-//! A site whose update is in the sum goes further: it checks the published sum against what the sites sent
-//! ([`super::client::SumCheck`]), makes the new model of it by itself, and takes no other.
+//! Where updates are summed securely, a site whose update is in the sum goes further: it checks the published sum against
+//! what the sites sent ([`crate::secagg::client::SumCheck`]), makes the new model of it by itself, and takes no other.
+//! Where they are sent in the open the server could make any model of them, and a site only writes down what it said:
+//! two sites that lay their audit logs side by side see whether they were told the same.
 
 use serde::{Deserialize, Serialize};
 
-use super::client::{Party, Witness};
-use super::message::Signature;
-use super::transcript::{self, Digest};
 use crate::blob::BlobId;
 use crate::id::{ClientId, RunId};
 use crate::message::TaskId;
+use crate::secagg::client::{Party, Witness};
+use crate::secagg::message::Signature;
+use crate::secagg::transcript::{self, Digest};
 
 /// What the server says that it did in a round.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Run, round and attempt.
     pub task: TaskId,
-    /// T2 of the attempt, which binds terms, keys and senders.
-    pub t2: Digest,
-    /// The sites whose updates are in the sum, in the order of names.
-    pub survivors: Vec<ClientId>,
-    /// The published sum: ring elements as they travel, then the head's slots.
-    pub sum: BlobId,
+    /// Hash of all that is fixed in the run ([`crate::message::Job::origin`]).
+    pub origin: BlobId,
+    /// Version of the server's program.
+    pub software: String,
+    /// Whose updates are in the model.
+    pub made_of: MadeOf,
     /// The global parameters before the round.
     pub model_in: BlobId,
     /// The global parameters after it.
@@ -42,6 +44,45 @@ impl Record {
     pub fn signable(&self) -> Vec<u8> {
         transcript::signable("record", self)
     }
+
+    /// The published sum, where updates are not sent in the open.
+    pub fn sum(&self) -> Option<&Sum> {
+        match &self.made_of {
+            MadeOf::Sum(sum) => Some(sum),
+            MadeOf::Updates(_) => None,
+        }
+    }
+}
+
+/// What a model was made of, besides the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MadeOf {
+    /// A secure sum.
+    Sum(Sum),
+    /// Updates in the open, in the order of the sites' names.
+    Updates(Vec<Counted>),
+}
+
+/// A secure sum, as it is published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sum {
+    /// T2 of the attempt, which binds terms, keys and senders.
+    pub t2: Digest,
+    /// The sites whose updates are in the sum, in the order of names.
+    pub survivors: Vec<ClientId>,
+    /// Ring elements as they travel, then the head's slots.
+    pub blob: BlobId,
+}
+
+/// An update in the open that counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Whose.
+    pub site: ClientId,
+    /// The delta.
+    pub update: BlobId,
+    /// Its weight in the mean.
+    pub num_examples: u64,
 }
 
 /// A record and the server's signature over it.
@@ -53,6 +94,44 @@ pub struct SignedRecord {
     pub certificate: Vec<u8>,
     /// By the certificate's key.
     pub signature: Signature,
+}
+
+/// What a site is asked to start from: the parameters after so many rounds of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// The run.
+    pub run: &'a RunId,
+    /// Hash of all that is fixed in it.
+    pub origin: BlobId,
+    /// Rounds completed.
+    pub completed: u32,
+    /// The parameters.
+    pub model: BlobId,
+}
+
+impl SignedRecord {
+    /// Whether the federation's server signed it, and of the round that made what a site is to start from. Before round
+    /// 1 there is none.
+    pub fn check<'a>(
+        record: Option<&'a Self>,
+        start: Start<'_>,
+        party: &dyn Party,
+    ) -> Result<Option<&'a Record>, BadRecord> {
+        let Some(Self { body, certificate, signature }) = record else {
+            return if start.completed == 0 { Ok(None) } else { Err(BadRecord::Missing) };
+        };
+        let key = party.verify_server(certificate).map_err(|_| BadRecord::Forged)?;
+        if !signature.is_valid(&key, &body.signable()) {
+            return Err(BadRecord::Forged);
+        }
+        if body.task.run != *start.run || body.task.round != start.completed || body.origin != start.origin {
+            return Err(BadRecord::OtherRound);
+        }
+        if body.model_out != start.model {
+            return Err(BadRecord::OtherModel);
+        }
+        Ok(Some(body))
+    }
 }
 
 /// The server's account of the rounds does not hold.
@@ -99,29 +178,16 @@ impl History {
         self.witness = Some(witness);
     }
 
-    /// Judges the record that comes with `model`, the parameters after `completed` rounds of `run`. Gives back
-    /// what to check its sum with when our update is in it: the record counts once that was done ([`Self::checked`]).
+    /// Judges the record of a secure sum that comes with a task. Gives back what to check the sum with when our update
+    /// is in it: the record counts once that was done ([`Self::checked`]).
     pub fn judge(
         &mut self,
-        run: &RunId,
-        completed: u32,
-        model: BlobId,
+        start: Start<'_>,
         record: Option<&SignedRecord>,
         party: &dyn Party,
     ) -> Result<Option<Witness>, BadRecord> {
-        let Some(SignedRecord { body, certificate, signature }) = record else {
-            return if completed == 0 { Ok(None) } else { Err(BadRecord::Missing) };
-        };
-        let key = party.verify_server(certificate).map_err(|_| BadRecord::Forged)?;
-        if !signature.is_valid(&key, &body.signable()) {
-            return Err(BadRecord::Forged);
-        }
-        if body.task.run != *run || body.task.round != completed {
-            return Err(BadRecord::OtherRound);
-        }
-        if body.model_out != model {
-            return Err(BadRecord::OtherModel);
-        }
+        let Some(body) = SignedRecord::check(record, start, party)? else { return Ok(None) };
+        let (completed, sum) = (start.completed, body.sum().ok_or(BadRecord::OtherSum)?);
         let digest = body.digest();
         match self.newest {
             Some((round, known)) if round == completed && known != digest => {
@@ -135,9 +201,13 @@ impl History {
         }
         let ours = self.witness.as_ref().filter(|witness| witness.params.task == body.task);
         if let Some(witness) = ours {
-            return if witness.is_of(body) { Ok(Some(witness.clone())) } else { Err(BadRecord::OtherSum) };
+            return if witness.is_of(body, sum) {
+                Ok(Some(witness.clone()))
+            } else {
+                Err(BadRecord::OtherSum)
+            };
         }
-        if body.survivors.contains(party.name()) && self.newest != Some((completed, digest)) {
+        if sum.survivors.contains(party.name()) && self.newest != Some((completed, digest)) {
             return Err(BadRecord::NotOurs);
         }
         self.newest = Some((completed, digest));
@@ -169,8 +239,8 @@ impl History {
 
 impl Witness {
     /// Whether a record is about the sum that we took part in.
-    fn is_of(&self, record: &Record) -> bool {
-        let survivors = self.survivors.as_ref().is_none_or(|signed| *signed == record.survivors);
-        survivors && self.t2 == record.t2 && self.params.model == record.model_in
+    fn is_of(&self, record: &Record, sum: &Sum) -> bool {
+        let survivors = self.survivors.as_ref().is_none_or(|signed| *signed == sum.survivors);
+        survivors && self.t2 == sum.t2 && self.params.model == record.model_in
     }
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::blob::BlobId;
 use crate::id::{ClientId, Name, RunId};
 use crate::metrics::Report;
+use crate::record::SignedRecord;
 use crate::run::{Best, RunSpec};
-use crate::secagg::record::SignedRecord;
 use crate::time::Timestamp;
 
 /// What a site is doing for a task.
@@ -224,6 +224,8 @@ pub struct RoundRecord {
     pub train_loss: Option<f64>,
     /// What secure aggregation came to; `None` without it.
     pub secure: Option<SecureSum>,
+    /// What is published of a completed round: signed, and chained to the record of the round before.
+    pub record: Option<Box<SignedRecord>>,
 }
 
 /// What is known of a secure sum besides the sum.
@@ -238,8 +240,6 @@ pub struct SecureSum {
     /// Root mean square of the error that quantization adds to a value of the mean, over the root mean square of
     /// the mean itself.
     pub rounding_error: f64,
-    /// What was published of it: signed, and chained to the record of the round before.
-    pub record: Option<Box<SignedRecord>>,
 }
 
 /// How an attempt at a round ended.

@@ -8,7 +8,7 @@ use sheaf_common::secagg::message::{
 };
 use sheaf_common::secagg::params::RoundParams;
 use sheaf_common::secagg::quantize::Encoding;
-use sheaf_common::secagg::record::SignedRecord;
+use sheaf_common::record::SignedRecord;
 use sheaf_fuzz::round_trip;
 
 fuzz_target!(|data: &[u8]| {

@@ -11,11 +11,14 @@ use sheaf_common::aggregate::{Aggregate as Sum, FedAvg, Finding, ServerOptimizer
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::Job;
 use sheaf_common::params::VALUE_BYTES;
+use sheaf_common::record::MadeOf;
 use sheaf_transport::base::{BadBase, finish_round};
 use sheaf_transport::blobs::{BlobDir, BlobError, BlobWriter};
 use sheaf_transport::chunks::in_order;
+use sheaf_transport::tls::Credentials;
 
 use crate::core::{Aggregate, Inspection};
+use crate::publication::{Made, Unsigned, publish};
 
 /// Parameters per chunk.
 pub(crate) const CHUNK: usize = 1 << 18;
@@ -29,6 +32,9 @@ pub enum AggregationError {
     /// What the next round begins to train could not be had.
     #[error("the base model: {0}")]
     Base(#[from] BadBase),
+    /// The record of the round cannot be made.
+    #[error(transparent)]
+    Record(#[from] Unsigned),
     /// A blob could not be read to its end.
     #[error("cannot read blob {blob}: {source}")]
     Read {
@@ -44,21 +50,26 @@ impl AggregationError {
     pub fn is_of_disk(&self) -> bool {
         match self {
             Self::Blob(error) | Self::Base(BadBase::Blob(error)) => matches!(error, BlobError::Io { .. }),
-            Self::Base(_) | Self::Read { .. } => false,
+            Self::Base(_) | Self::Record(_) | Self::Read { .. } => false,
         }
     }
 }
 
-/// Makes the next global parameters of `job` out of `updates`, durably in `blobs`, and names them. Blocks.
+/// Makes the next global parameters of `job` out of `updates`, durably in `blobs`, and signs what they were made of.
+/// Blocks.
 pub fn aggregate(
     blobs: &BlobDir,
     updates: &BlobDir,
     job: &Job,
     round: &Aggregate,
-) -> Result<BlobId, AggregationError> {
+    credentials: &Credentials,
+) -> Result<Made, AggregationError> {
     let optimizer = FedAvg { learning_rate: job.spec.server.learning_rate };
     let moved = plain(blobs, updates, &optimizer, round, job.params.numel())?;
-    Ok(finish_round(moved, blobs, job, round.task.round)?)
+    let global = finish_round(moved, blobs, job, round.task.round)?;
+    let (made_of, models) = (MadeOf::Updates(round.updates.clone()), (round.global, global));
+    let record = publish(job, &round.task, made_of, models, round.previous, credentials)?;
+    Ok(Made { global, record: Some(record), summed: None })
 }
 
 fn plain(
@@ -72,7 +83,7 @@ fn plain(
     let updates = round
         .updates
         .iter()
-        .map(|(blob, weight)| Ok((Values::open(deltas, *blob)?, *weight)))
+        .map(|counted| Ok((Values::open(deltas, counted.update)?, counted.num_examples)))
         .collect::<Result<Vec<_>, AggregationError>>()?;
     let mut writer = blobs.writer()?;
     // A chunk's start fits, being less than the length.
@@ -153,8 +164,13 @@ fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
 #[cfg(test)]
 mod tests {
     use sheaf_common::params::to_bytes;
+    use sheaf_common::record::Counted;
 
     use super::*;
+
+    fn counted(site: &str, update: BlobId, num_examples: u64) -> Counted {
+        Counted { site: site.parse().unwrap(), update, num_examples }
+    }
 
     #[test]
     fn chunks_and_a_plain_loop_give_the_same_bits() {
@@ -167,7 +183,8 @@ mod tests {
         let round = Aggregate {
             task: sheaf_common::message::TaskId { run: "r".parse().unwrap(), round: 1, attempt: 1 },
             global: store(&global),
-            updates: vec![(store(&a), 3), (store(&b), 5)],
+            updates: vec![counted("a", store(&a), 3), counted("b", store(&b), 5)],
+            previous: None,
         };
         let optimizer = FedAvg { learning_rate: 1.0 };
         let average = |length| plain(&blobs, &blobs, &optimizer, &round, length);

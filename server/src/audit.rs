@@ -118,7 +118,7 @@ pub(crate) enum Event<'a> {
         outcome: &'a RoundOutcome,
         /// Who took part, and what became of each one's update.
         participants: &'a [Participant],
-        /// Digest of the published record of a secure sum.
+        /// Digest of the published record.
         record: Option<String>,
     },
 }
@@ -153,11 +153,7 @@ impl<'a> Event<'a> {
                 attempt: record.attempt,
                 outcome: &record.outcome,
                 participants: &record.participants,
-                record: record
-                    .secure
-                    .as_ref()
-                    .and_then(|sum| sum.record.as_ref())
-                    .map(|record| record.body.digest().to_string()),
+                record: record.record.as_ref().map(|record| record.body.digest().to_string()),
             },
             Write::Model(info) => Self::ModelImported { name: &info.name, model: info.manifest },
             Write::Site(seen) => {

@@ -9,7 +9,7 @@
 //! * [`enrolment`]: certificates for sites that have none yet, or whose own ends.
 //! * [`submit`]: from `run.toml` to a run whose initial parameters are a blob.
 //! * [`aggregation`]: the mean of a round's updates.
-//! * [`opening`]: the same from a secure sum.
+//! * [`opening`]: the same from a secure sum. [`publication`]: what the server signs of either.
 //! * [`store`]: what survives a crash; `audit`: what is written down of it for an auditor. [`retention`]: which blobs are
 //!   let go of. [`backup`]: a copy of all that.
 //! * [`pki`]: the federation's certificates.
@@ -26,6 +26,7 @@ pub mod enrolment;
 pub mod journal;
 pub mod opening;
 pub mod pki;
+pub mod publication;
 pub mod registry;
 mod report;
 pub mod retention;

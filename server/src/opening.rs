@@ -12,14 +12,13 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::message::Job;
 use sheaf_common::metrics::{Counts, Kind};
 use sheaf_common::params::{VALUE_BYTES, from_bytes, to_bytes};
+use sheaf_common::record::{MadeOf, Sum as Published};
 use sheaf_common::secagg::layout::Head;
 use sheaf_common::secagg::mask::{LOSS_UNITS, Tally};
 use sheaf_common::secagg::outcome;
-use sheaf_common::secagg::record::{Record, SignedRecord};
 use sheaf_common::secagg::ring::pack;
 use sheaf_common::secagg::server::{Unmasker, WrongShares};
 use sheaf_common::status::SecureSum;
-use sheaf_transport::authority::NotOurs;
 use sheaf_transport::base::finish_round;
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::chunks::in_order;
@@ -27,6 +26,7 @@ use sheaf_transport::tls::Credentials;
 
 use crate::aggregation::{AggregationError, CHUNK};
 use crate::core::{Open, Summed};
+use crate::publication::{Made, Unsigned, publish};
 
 /// The sum could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +37,9 @@ pub enum OpenError {
     /// A blob could not be read or written.
     #[error(transparent)]
     Blob(#[from] AggregationError),
-    /// The server's own key does not sign.
-    #[error("the record of the round cannot be signed: {0}")]
-    Sign(#[from] NotOurs),
+    /// The record of the round cannot be made.
+    #[error(transparent)]
+    Record(#[from] Unsigned),
     /// A site did not follow the protocol.
     #[error("the sum contradicts its own checksum: a site sent something else than its masked update")]
     Contradiction,
@@ -66,7 +66,7 @@ pub fn open(
     job: &Job,
     open: &Open,
     credentials: &Credentials,
-) -> Result<(BlobId, Summed), OpenError> {
+) -> Result<Made, OpenError> {
     let unmasker = open.unmasking.open()?;
     let vectors = open
         .unmasking
@@ -93,34 +93,31 @@ pub fn open(
         wrong.filter(|blob| *blob != open.global).for_each(|blob| _ = blobs.remove(blob));
         return Err(OpenError::Contradiction);
     }
-    let record = applied.as_ref().map(|applied| record(open, applied, credentials)).transpose()?;
+    let record = applied
+        .as_ref()
+        .map(|applied| {
+            let sum = Published {
+                t2: open.unmasking.transcript(),
+                survivors: open.unmasking.masked().keys().cloned().collect(),
+                blob: applied.sum,
+            };
+            let (models, previous) = ((open.global, applied.model), params.previous);
+            publish(job, &open.task, MadeOf::Sum(sum), models, previous, credentials)
+        })
+        .transpose()?;
     let moved = applied.as_ref().map(|applied| applied.moved.clone()).unwrap_or_default();
     let [global_metrics, local_metrics] = metrics(job, &opened.metrics, head.sites);
     let summed = Summed {
         train_loss: (head.weight > 0 && applied.is_some())
             .then(|| head.loss as f64 / LOSS_UNITS / head.weight as f64),
-        sum: SecureSum { record: record.map(Box::new), ..secure_sum(open, &head, &moved) },
+        sum: secure_sum(open, &head, &moved),
         global_metrics,
         local_metrics,
         ranges: outcome::next_ranges(params, &head, &moved.largest),
         culprits: unmasker.culprits.clone(),
     };
-    Ok((applied.map_or(open.global, |applied| applied.model), summed))
-}
-
-/// What was done, signed.
-fn record(open: &Open, applied: &Applied, credentials: &Credentials) -> Result<SignedRecord, OpenError> {
-    let body = Record {
-        task: open.task.clone(),
-        t2: open.unmasking.transcript(),
-        survivors: open.unmasking.masked().keys().cloned().collect(),
-        sum: applied.sum,
-        model_in: open.global,
-        model_out: applied.model,
-        previous: open.unmasking.params().previous,
-    };
-    let signature = credentials.sign(&body.signable())?.into();
-    Ok(SignedRecord { body, certificate: credentials.certificate(), signature })
+    let global = applied.map_or(open.global, |applied| applied.model);
+    Ok(Made { global, record, summed: Some(Box::new(summed)) })
 }
 
 /// Both sets of pooled metrics; one that is not sound is left out.
@@ -145,7 +142,6 @@ fn secure_sum(open: &Open, head: &Head, moved: &Moved) -> SecureSum {
         num_examples: head.weight,
         clamped: head.clamped as f64 / values,
         rounding_error: if moved.squares > 0.0 { (error / moved.squares).sqrt() } else { 0.0 },
-        record: None,
     }
 }
 

@@ -94,7 +94,8 @@ impl Needed {
         }
         if keeps(retention.rounds) {
             self.blobs.extend([run.run().initial, run.global()]);
-            let published = run.record().map(|record| [record.body.sum, record.body.model_in]);
+            let published =
+                run.record().and_then(|record| Some([record.body.sum()?.blob, record.body.model_in]));
             self.blobs.extend(published.into_iter().flatten());
             for record in store.history(&run.run().id)? {
                 if let RoundOutcome::Completed(global) = record.outcome {
@@ -236,7 +237,7 @@ cohort = { sites = ["a"] }
         fn complete(&mut self) -> BlobId {
             let task = self.task();
             let global = self.blobs.insert(format!("after {task}").as_bytes()).unwrap();
-            self.feed(Input::Aggregated { task, global, summed: None });
+            self.feed(Input::Aggregated { task, global, record: None, summed: None });
             global
         }
 

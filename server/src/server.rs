@@ -252,10 +252,10 @@ impl Server {
         }
         while let Some((index, effect)) = state.effects.pop_front() {
             // The two kinds of long work; everything else is done at once.
+            let credentials = self.credentials.borrow().clone();
             if let Effect::Aggregate(round) = effect {
-                spawn_aggregation(state, index, round, self.done_sender.clone());
+                spawn_aggregation(state, index, round, credentials, self.done_sender.clone());
             } else if let Effect::Open(sum) = effect {
-                let credentials = self.credentials.borrow().clone();
                 spawn_opening(state, index, *sum, credentials, self.done_sender.clone());
             } else {
                 state.perform(index, effect);
@@ -388,10 +388,16 @@ fn remember(audit: &mut AuditLog, store: &mut Store, writes: &[Write]) -> Result
     Ok(store.commit(writes)?)
 }
 
-fn spawn_aggregation(state: &State, index: usize, round: Aggregate, done: mpsc::Sender<Done>) {
+fn spawn_aggregation(
+    state: &State,
+    index: usize,
+    round: Aggregate,
+    credentials: Arc<Credentials>,
+    done: mpsc::Sender<Done>,
+) {
     let (blobs, updates, job) = (state.blobs.clone(), state.updates.clone(), state.runs[index].job());
     tokio::task::spawn_blocking(move || {
-        let result = aggregate(&blobs, &updates, &job, &round).map(|global| (global, None));
+        let result = aggregate(&blobs, &updates, &job, &round, &credentials);
         done.blocking_send(match result {
             Err(error) if error.is_of_disk() => Done::Failed(DiskFailed(error.to_string())),
             result => Done::Aggregated(round.task, result.map_err(|e| e.to_string())),
@@ -409,7 +415,6 @@ fn spawn_opening(
     let (blobs, updates, job) = (state.blobs.clone(), state.updates.clone(), state.runs[index].job());
     tokio::task::spawn_blocking(move || {
         let result = opening::open(&blobs, &updates, &job, &sum, &credentials);
-        let result = result.map(|(global, summed)| (global, Some(Box::new(summed))));
         done.blocking_send(match result {
             Err(error) if error.is_of_disk() => Done::Failed(DiskFailed(error.to_string())),
             result => Done::Aggregated(sum.task, result.map_err(|e| e.to_string())),

@@ -6,8 +6,8 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Federation, Name, Role, RunId};
 use sheaf_common::message::{EvaluateTask, Job, Reply, ServerMessage, SiteMessage, TaskId, TrainTask};
 use sheaf_common::model::{Manifest, ModelInfo};
+use sheaf_common::record::SignedRecord;
 use sheaf_common::run::SecureAggregation;
-use sheaf_common::secagg::record::SignedRecord;
 use sheaf_common::status::{Progress, RunState, Standing};
 use sheaf_common::time::Timestamp;
 use sheaf_transport::blobs::{BlobDir, BlobError};
@@ -16,9 +16,10 @@ use tracing::{error, info, warn};
 
 use crate::connection::{Event, Finding, Joined, sender};
 use crate::core::queue::{Waiting, startable};
-use crate::core::{Coordinator, Effect, Input, Run, Summed};
+use crate::core::{Coordinator, Effect, Input, Run};
 use crate::enrolment::state::Registrar;
 use crate::journal::{Step, step};
+use crate::publication::Made;
 use crate::registry::{Access, PeerId, Registry};
 use crate::server::now;
 use crate::store::{SeenSite, Store, StoreError, Write};
@@ -30,7 +31,7 @@ const ANNOUNCED: usize = 32;
 /// What a background job came to.
 #[derive(Debug)]
 pub(crate) enum Done {
-    Aggregated(TaskId, Result<(BlobId, Option<Box<Summed>>), String>),
+    Aggregated(TaskId, Result<Made, String>),
     Prepared(Name, oneshot::Sender<Reply>, Result<Box<Prepared>, SubmitError>),
     Described(oneshot::Sender<Reply>, Result<ModelInfo, SubmitError>),
     Failed(DiskFailed),
@@ -292,7 +293,7 @@ impl State {
             Done::Aggregated(task, result) => {
                 let Some(index) = self.find(&task.run) else { return Ok(()) };
                 let input = match result {
-                    Ok((global, summed)) => Input::Aggregated { task, global, summed },
+                    Ok(Made { global, record, summed }) => Input::Aggregated { task, global, record, summed },
                     Err(why) => Input::AggregationFailed { task, why },
                 };
                 self.feed(index, input, now());
@@ -487,7 +488,9 @@ impl State {
                 }
             }
             Effect::Withdraw(sum) => {
-                let published = |run: &Coordinator| run.record().is_some_and(|record| record.body.sum == sum);
+                let published = |run: &Coordinator| {
+                    run.record().and_then(|record| record.body.sum()).is_some_and(|other| other.blob == sum)
+                };
                 if !self.runs.iter().any(published)
                     && let Err(error) = self.blobs.remove(sum)
                 {
@@ -506,8 +509,8 @@ impl State {
 
     /// Every blob that a task names: its sites check a published sum against the parameters before it.
     fn blobs_of_task(&self, job: &Job, record: Option<&SignedRecord>) -> Vec<BlobId> {
-        let published = record.into_iter().flat_map(|record| [record.body.sum, record.body.model_in]);
-        self.blobs_of(job.model, job.global).into_iter().chain(published).collect()
+        let published = record.and_then(|record| Some([record.body.sum()?.blob, record.body.model_in]));
+        self.blobs_of(job.model, job.global).into_iter().chain(published.into_iter().flatten()).collect()
     }
 
     /// Every blob of a model with these parameters.

@@ -8,8 +8,8 @@ use rusqlite::Connection;
 use sheaf_common::blob::BlobId;
 use sheaf_common::checked;
 use sheaf_common::id::Role;
+use sheaf_common::record::{MadeOf, Record, SignedRecord, Sum};
 use sheaf_common::secagg::message::Signature;
-use sheaf_common::secagg::record::{Record, SignedRecord};
 use sheaf_common::status::{RunState, RunStatus};
 use sheaf_common::wire;
 use sheaf_tests::perceptron::{self, Perceptron};
@@ -70,9 +70,9 @@ impl Stopped {
                 break status;
             }
         };
-        let sum = status.history[0].secure.as_ref().context("the round was not summed securely")?;
-        let record = *sum.record.clone().context("nothing was published of the sum")?;
-        assert_eq!(record.body.survivors.len(), 4);
+        let record = *status.history[0].record.clone().context("nothing was published of the round")?;
+        let sum = record.body.sum().context("the round was not summed securely")?;
+        assert_eq!(sum.survivors.len(), 4);
         federation.terminate_server()?;
         Ok(Self { federation, record })
     }
@@ -102,7 +102,7 @@ impl Stopped {
             &self.data().join("sheaf.db"),
             &[
                 (wire::encode(&truth.model_out)?, wire::encode(&lie.model_out)?),
-                (wire::encode(&truth.sum)?, wire::encode(&lie.sum)?),
+                (wire::encode(&truth.made_of)?, wire::encode(&lie.made_of)?),
                 (wire::encode(&self.record.signature)?, wire::encode(&signature)?),
             ],
         )
@@ -171,17 +171,18 @@ async fn the_truth_is_checked_by_every_site_and_the_run_goes_on() -> Result<()> 
     fourth.take_part(&task.id, &vec![0.0; VALUES], true).await?;
     let status = end(&mut operator).await?;
     assert_eq!(status.summary.state, RunState::Completed, "{:?}", status.summary);
-    let chained = status.history[1].secure.as_ref().and_then(|sum| sum.record.as_ref());
+    let chained = status.history[1].record.as_ref();
     assert_eq!(chained.context("no record")?.body.previous, Some(record.body.digest()));
     // The server keeps the newest sum only.
+    let sum = record.body.sum().context("no sum")?.blob;
     let blobs = BlobDir::open(federation.path().join("server/blobs"))?;
-    assert_eq!(blobs.length(record.body.sum), None);
+    assert_eq!(blobs.length(sum), None);
     for name in ["a", "b", "c"] {
         let log = federation.log(name);
         assert!(log.contains("the published sum is what the sites sent"), "{log}");
         // What served the check is gone.
         let blobs = BlobDir::open(federation.path().join(name).join("blobs"))?;
-        assert_eq!((blobs.length(record.body.sum), blobs.length(record.body.model_in)), (None, None));
+        assert_eq!((blobs.length(sum), blobs.length(record.body.model_in)), (None, None));
     }
     Ok(())
 }
@@ -197,8 +198,10 @@ async fn a_model_that_does_not_follow_from_the_sum_is_refused_by_every_site() ->
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sum_that_is_not_what_the_sites_sent_is_refused_by_every_site() -> Result<()> {
     let stopped = Stopped::after_one_round().await?;
-    let sum = stopped.altered(stopped.record.body.sum, 17)?;
-    stopped.doctor(&Record { sum, ..stopped.record.body.clone() })?;
+    let truth = stopped.record.body.sum().context("no sum")?;
+    let blob = stopped.altered(truth.blob, 17)?;
+    let made_of = MadeOf::Sum(Sum { blob, ..truth.clone() });
+    stopped.doctor(&Record { made_of, ..stopped.record.body.clone() })?;
     stopped.assert_seen("the published sum is not the sum of what the sites sent").await
 }
 

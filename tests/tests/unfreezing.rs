@@ -103,8 +103,8 @@ async fn every_site_makes_the_grown_model_of_a_secure_sum_by_itself_whatever_is_
         assert_ne!(trained.values(name)?, base.values(name)?, "{name} is trained");
     }
     let record = |round: usize| {
-        let sum = status.history.iter().find(|record| record.round as usize == round)?.secure.as_ref()?;
-        Some(sum.record.as_ref()?.body.clone())
+        let history = status.history.iter().find(|record| record.round as usize == round)?;
+        Some(history.record.as_ref()?.body.clone())
     };
     let (second, third) = (record(2).context("no record")?, record(3).context("no record")?);
     assert_eq!(third.model_in, second.model_out, "the grown parameters are those that were agreed on");

@@ -20,8 +20,8 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::RunId;
 use sheaf_common::message::{EvaluateTask, Job, ServerMessage, SiteMessage, TaskId, TrainTask, Update};
 use sheaf_common::metrics::Counts;
+use sheaf_common::record::SignedRecord;
 use sheaf_common::secagg::client::{Client, Witness};
-use sheaf_common::secagg::record::SignedRecord;
 
 use fetching::Fetching;
 pub use secure::{Memory, Trust};

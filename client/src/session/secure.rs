@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::Federation;
 use sheaf_common::message::{Job, SiteMessage, TaskId, Update};
+use sheaf_common::record::{BadRecord, History, SignedRecord, Start};
 use sheaf_common::run::{RunSpec, SecureAggregation};
 use sheaf_common::secagg::client::{Client, Expectation, Party, Reaction, Refusal, Witness};
 use sheaf_common::secagg::layout::Layout;
 use sheaf_common::secagg::message::{Answer, Ask};
 use sheaf_common::secagg::params::RoundParams;
 use sheaf_common::secagg::quantize::Encoding;
-use sheaf_common::secagg::record::{BadRecord, History};
 use sheaf_common::secagg::transcript::Digest;
 use sheaf_common::wire;
 
@@ -241,25 +241,28 @@ impl Context {
     pub(super) fn judge(&mut self, task: &Task) -> Result<Option<Box<Witness>>, BadRecord> {
         let (id, job) = (task.id(), task.job());
         // What is tested is not trained on, and its record may be long past.
-        if !is_secure(&job.spec) || id.is_test() {
+        if id.is_test() {
             return Ok(None);
+        }
+        let start =
+            Start { run: &id.run, origin: job.origin(), completed: id.completed(), model: job.global };
+        if !is_secure(&job.spec) {
+            return SignedRecord::check(task.record(), start, &*self.trust.party).map(|_| None);
         }
         // What is left of an older attempt in this run tells whether we took part in the round before.
         if self.memory.attempt.as_ref().is_some_and(|old| old.task.run == id.run && old.task != *id) {
             self.end_attempt();
         }
-        let origin = job.origin();
         // A site works for one run at a time: with its task every other run is over.
-        let others = self.memory.histories.iter_mut().filter(|(of, _)| **of != origin);
+        let others = self.memory.histories.iter_mut().filter(|(of, _)| **of != start.origin);
         let models: Vec<BlobId> = others.filter_map(|(_, history)| history.ended()).collect();
         for model in models {
             if model != job.global && !self.memory.needs(model) {
                 self.emit(Effect::Release(model));
             }
         }
-        let history = self.memory.histories.entry(origin).or_default();
-        let witness =
-            history.judge(&id.run, id.completed(), job.global, task.record(), &*self.trust.party)?;
+        let history = self.memory.histories.entry(start.origin).or_default();
+        let witness = history.judge(start, task.record(), &*self.trust.party)?;
         self.remember(None);
         Ok(witness.map(Box::new))
     }

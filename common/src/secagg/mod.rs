@@ -6,8 +6,8 @@
 //!
 //! 1. [`message`]: what server and sites say to each other; [`params`]: the terms; [`transcript`]: what binds it all.
 //! 2. [`client`] and [`server`]: the two sides, a state a file.
-//! 3. [`layout`], [`mask`], [`outcome`]: from an update to a masked vector, and from the sum to the mean; [`record`]:
-//!    what the server says of it.
+//! 3. [`layout`], [`mask`], [`outcome`]: from an update to a masked vector, and from the sum to the mean;
+//!    [`crate::record`]: what the server says of it.
 //! 4. The primitives: [`secret`], [`shamir`], [`keys`], [`seal`], [`prg`], [`ring`], [`quantize`], [`check`],
 //!    [`graph`], [`kem`].
 
@@ -23,7 +23,6 @@ pub mod outcome;
 pub mod params;
 pub mod prg;
 pub mod quantize;
-pub mod record;
 pub mod ring;
 pub mod seal;
 pub mod secret;

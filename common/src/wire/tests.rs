@@ -23,8 +23,8 @@ use crate::metrics::{
 };
 use crate::model::ModelInfo;
 use crate::params::{ParamSpec, ParamTensor};
+use crate::record::{Counted, MadeOf, Record, SignedRecord, Sum};
 use crate::run::{Best, RunSpec};
-use crate::secagg::record::{Record, SignedRecord};
 use crate::secagg::secret::Secret;
 use crate::status::*;
 use crate::time::Timestamp;
@@ -367,9 +367,13 @@ fn the_record_of_a_round() {
     let record = SignedRecord {
         body: Record {
             task: task(),
-            t2: digest(1),
-            survivors: vec!["north".parse().unwrap(), "south".parse().unwrap()],
-            sum: blob(),
+            origin: blob(),
+            software: "0.1.0".into(),
+            made_of: MadeOf::Sum(Sum {
+                t2: digest(1),
+                survivors: vec!["north".parse().unwrap(), "south".parse().unwrap()],
+                blob: blob(),
+            }),
             model_in: blob(),
             model_out: blob(),
             previous: Some(digest(2)),
@@ -378,10 +382,13 @@ fn the_record_of_a_round() {
         signature: [9; 64].into(),
     };
     let (one, two, nine) = ("01".repeat(32), "02".repeat(32), "09".repeat(64));
-    golden(
-        &record,
-        &[TASK, &one, "02 056e6f727468 05736f757468", BLOB, BLOB, BLOB, "01", &two, "020708", &nine],
-    );
+    let (before, after) = ([TASK, BLOB, "05302e312e30"], [BLOB, BLOB, "01", &two, "020708", &nine]);
+    let sum = ["00", &one, "02 056e6f727468 05736f757468", BLOB];
+    golden(&record, &[&before[..], &sum, &after].concat());
+    let mut open = record.clone();
+    let counted = Counted { site: "north".parse().unwrap(), update: blob(), num_examples: 48 };
+    open.body.made_of = MadeOf::Updates(vec![counted]);
+    golden(&open, &[&before[..], &["01", "01 056e6f727468", BLOB, "30"], &after].concat());
     let train = TrainTask { id: task(), job: job(), record: Some(Box::new(record)), time_left_ms: 1 };
     let message = encode(&ServerMessage::Train(Box::new(train.clone()))).unwrap();
     assert_eq!(decode::<ServerMessage>(&message).unwrap(), ServerMessage::Train(Box::new(train)));
@@ -474,13 +481,8 @@ fn status() -> RunStatus {
         global_metrics: Some(report()),
         local_metrics: None,
         train_loss: Some(0.5),
-        secure: Some(SecureSum {
-            sites: 3,
-            num_examples: 150,
-            clamped: 0.0,
-            rounding_error: 0.5,
-            record: None,
-        }),
+        secure: Some(SecureSum { sites: 3, num_examples: 150, clamped: 0.0, rounding_error: 0.5 }),
+        record: None,
     };
     RunStatus {
         summary: summary(),

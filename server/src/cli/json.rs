@@ -10,6 +10,7 @@ use sheaf_common::enrolment::Waiting;
 use sheaf_common::metrics::Report;
 use sheaf_common::model::ModelInfo;
 use sheaf_common::params::VALUE_BYTES;
+use sheaf_common::record::{Counted, MadeOf, SignedRecord};
 use sheaf_common::run::RunSpec;
 use sheaf_common::status::{
     Answer, MemberStatus, Participant, Progress, RoundOutcome, RoundRecord, RoundStatus, RunStatus,
@@ -75,27 +76,49 @@ pub(super) fn record(record: &RoundRecord) -> Value {
         "global_metrics": metrics(record.global_metrics.as_ref()),
         "local_metrics": metrics(record.local_metrics.as_ref()),
         "secure": record.secure.as_ref().map(secure),
+        "record": record.record.as_deref().map(signed),
     })
 }
 
-/// A secure sum, with the signed record that chains the rounds.
+/// A secure sum.
 fn secure(sum: &SecureSum) -> Value {
     json!({
         "sites": sum.sites,
         "num_examples": sum.num_examples,
         "clamped": sum.clamped,
         "rounding_error": sum.rounding_error,
-        "record": sum.record.as_ref().map(|signed| json!({
-            "digest": signed.body.digest().to_string(),
-            "previous": signed.body.previous.map(|digest| digest.to_string()),
-            "transcript": signed.body.t2.to_string(),
-            "survivors": signed.body.survivors,
-            "sum": signed.body.sum.to_string(),
-            "model_in": signed.body.model_in.to_string(),
-            "model_out": signed.body.model_out.to_string(),
-            "certificate": hex::encode(&signed.certificate),
-            "signature": signed.signature.to_string(),
-        })),
+    })
+}
+
+/// The signed record that chains the rounds.
+fn signed(SignedRecord { body, certificate, signature }: &SignedRecord) -> Value {
+    let made_of = match &body.made_of {
+        MadeOf::Sum(sum) => json!({
+            "transcript": sum.t2.to_string(),
+            "survivors": sum.survivors,
+            "sum": sum.blob.to_string(),
+        }),
+        MadeOf::Updates(updates) => {
+            let update = |counted: &Counted| {
+                json!({
+                    "site": counted.site,
+                    "update": counted.update.to_string(),
+                    "num_examples": counted.num_examples,
+                })
+            };
+            json!({ "updates": updates.iter().map(update).collect::<Value>() })
+        }
+    };
+    json!({
+        "digest": body.digest().to_string(),
+        "previous": body.previous.map(|digest| digest.to_string()),
+        "origin": body.origin.to_string(),
+        "software": body.software,
+        "made_of": made_of,
+        "model_in": body.model_in.to_string(),
+        "model_out": body.model_out.to_string(),
+        "certificate": hex::encode(certificate),
+        "signature": signature.to_string(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! A run in full as text: what was asked for, its rounds, who does what, and what went wrong.
 
 use sheaf_common::message::TaskId;
+use sheaf_common::record::MadeOf;
 use sheaf_common::status::{
     Answer, MemberStatus, Phase, Progress, RoundOutcome, RoundRecord, RoundStatus, RunStatus,
 };
@@ -74,20 +75,22 @@ fn best(status: &RunStatus) -> Option<String> {
     })
 }
 
-/// The newest record of a secure sum; the whole chain is in the JSON.
+/// The newest record; the whole chain is in the JSON.
 fn records(history: &[RoundRecord]) -> Option<String> {
-    let newest = history.iter().rev().find_map(|round| round.secure.as_ref()?.record.as_ref())?;
+    let newest = history.iter().rev().find_map(|round| round.record.as_ref())?;
     let body = &newest.body;
     let after = match body.previous {
         Some(previous) => format!("after {}", short(&previous.to_string())),
         None => "the first".to_owned(),
     };
+    let made_of = match &body.made_of {
+        MadeOf::Sum(sum) => format!("sum {} over {} sites makes", sum.blob.short(), sum.survivors.len()),
+        MadeOf::Updates(updates) => format!("the updates of {} sites make", updates.len()),
+    };
     Some(format!(
-        "record of round {}: {}, {after}; sum {} over {} sites makes model {} of {}",
+        "record of round {}: {}, {after}; {made_of} model {} of {}",
         body.task.round,
         short(&body.digest().to_string()),
-        body.sum.short(),
-        body.survivors.len(),
         body.model_out.short(),
         body.model_in.short(),
     ))

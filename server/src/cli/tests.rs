@@ -7,8 +7,8 @@ use clap::CommandFactory;
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::TaskId;
 use sheaf_common::metrics::{Classification, Counts, Kind, Report};
+use sheaf_common::record::{MadeOf, Record, SignedRecord, Sum};
 use sheaf_common::run::RunSpec;
-use sheaf_common::secagg::record::{Record, SignedRecord};
 use sheaf_common::secagg::transcript::Digest;
 use sheaf_common::status::{
     Answer, MemberStatus, Participant, Phase, Progress, RoundOutcome, RoundRecord, RoundStatus, RunState,
@@ -113,6 +113,7 @@ fn record(round: u32, attempt: u32, outcome: RoundOutcome, answers: &[(&str, Ans
         local_metrics: None,
         train_loss: Some(0.25),
         secure: None,
+        record: None,
     }
 }
 
@@ -433,9 +434,13 @@ fn a_secure_run_shows_its_newest_record_and_in_json_the_whole_chain() {
     let published = |round: u32, previous| {
         let body = Record {
             task: TaskId { run: "news".parse().unwrap(), round, attempt: 1 },
-            t2: Digest([7; 32]),
-            survivors: vec!["paris".parse().unwrap(), "tokyo".parse().unwrap()],
-            sum: BlobId::of(b"sum"),
+            origin: BlobId::of(b"origin"),
+            software: "0.1.0".into(),
+            made_of: MadeOf::Sum(Sum {
+                t2: Digest([7; 32]),
+                survivors: vec!["paris".parse().unwrap(), "tokyo".parse().unwrap()],
+                blob: BlobId::of(b"sum"),
+            }),
             model_in: BlobId::of(b"before"),
             model_out: BlobId::of(b"after"),
             previous,
@@ -448,13 +453,8 @@ fn a_secure_run_shows_its_newest_record_and_in_json_the_whole_chain() {
     status.history = [&first, &second]
         .into_iter()
         .map(|signed| RoundRecord {
-            secure: Some(SecureSum {
-                sites: 2,
-                num_examples: 150,
-                clamped: 0.0,
-                rounding_error: 0.001,
-                record: Some(Box::new(signed.clone())),
-            }),
+            secure: Some(SecureSum { sites: 2, num_examples: 150, clamped: 0.0, rounding_error: 0.001 }),
+            record: Some(Box::new(signed.clone())),
             ..record(signed.body.task.round, 1, completed(), &[])
         })
         .collect();
@@ -471,8 +471,8 @@ fn a_secure_run_shows_its_newest_record_and_in_json_the_whole_chain() {
     assert!(text.contains(&line), "{text}");
     let json = json::status(&status);
     let at = |path: &str| json.pointer(&format!("/history/{path}")).unwrap().clone();
-    assert_eq!(at("0/secure/record/previous"), serde_json::Value::Null);
-    assert_eq!(at("1/secure/record/previous"), at("0/secure/record/digest"));
-    assert_eq!(at("1/secure/record/certificate"), "ab");
-    assert_eq!(at("1/secure/record/survivors/1"), "tokyo");
+    assert_eq!(at("0/record/previous"), serde_json::Value::Null);
+    assert_eq!(at("1/record/previous"), at("0/record/digest"));
+    assert_eq!(at("1/record/certificate"), "ab");
+    assert_eq!(at("1/record/made_of/survivors/1"), "tokyo");
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::blob::BlobId;
-use sheaf_common::status::RoundOutcome;
+use sheaf_common::record::SignedRecord;
+use sheaf_common::status::{RoundOutcome, RoundRecord};
 use sheaf_common::time::Timestamp;
 
 use super::{Aggregate, Collecting, Context, Effect, Input, State};
@@ -29,8 +30,8 @@ impl Aggregating {
                 let why = format!("an update that was being averaged no longer counts: of {site}, {why}");
                 self.closed.abandon(context, why, now)
             }
-            Input::Aggregated { task, global, .. } if task == *self.closed.task() => {
-                self.complete(context, global, now)
+            Input::Aggregated { task, global, record, .. } if task == *self.closed.task() => {
+                self.complete(context, global, record, now)
             }
             Input::AggregationFailed { task, why } if task == *self.closed.task() => {
                 self.closed.abandon(context, format!("the updates could not be averaged: {why}"), now)
@@ -59,15 +60,22 @@ impl Aggregating {
     }
 
     fn ask(&self, context: &mut Context) {
-        let updates = self.closed.updates().map(|update| (update.delta, update.num_examples)).collect();
         let (task, global) = (self.closed.task().clone(), context.global);
-        context.emit(Effect::Aggregate(Aggregate { task, global, updates }));
+        let (updates, previous) = (self.closed.counted(), context.digest());
+        context.emit(Effect::Aggregate(Aggregate { task, global, updates, previous }));
     }
 
-    fn complete(self, context: &mut Context, global: BlobId, now: Timestamp) -> State {
+    fn complete(
+        self,
+        context: &mut Context,
+        global: BlobId,
+        published: Option<Box<SignedRecord>>,
+        now: Timestamp,
+    ) -> State {
         let record = self.closed.record(RoundOutcome::Completed(global), context, now);
         context.observe(context.completed, record.global_metrics.as_ref());
-        context.emit(Effect::Record(Box::new(record)));
+        context.emit(Effect::Record(Box::new(RoundRecord { record: published.clone(), ..record })));
+        context.publish(published);
         self.closed.complete(context, global, now)
     }
 }

@@ -10,6 +10,7 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::ClientId;
 use sheaf_common::message::{TaskId, Update};
 use sheaf_common::metrics::{Counts, Kind, Report};
+use sheaf_common::record::Counted;
 use sheaf_common::status::{Answer, Participant, RoundOutcome, RoundRecord};
 use sheaf_common::time::Timestamp;
 
@@ -248,6 +249,19 @@ impl Collecting {
         })
     }
 
+    /// The same, as they are published.
+    pub(super) fn counted(&self) -> Vec<Counted> {
+        let counted = |(site, member): (&ClientId, &Member)| match member {
+            Member::Accepted(accepted) => Some(Counted {
+                site: site.clone(),
+                update: accepted.delta,
+                num_examples: accepted.num_examples,
+            }),
+            Member::Pending | Member::Ready | Member::Rejected(_) | Member::Declined(_) => None,
+        };
+        self.members.iter().filter_map(counted).collect()
+    }
+
     pub(super) fn deltas(&self) -> impl Iterator<Item = BlobId> {
         self.updates().map(|accepted| accepted.delta)
     }
@@ -277,6 +291,7 @@ impl Collecting {
             local_metrics: pool(&kind, self.updates().filter_map(|update| update.local_metrics.as_ref())),
             train_loss: (weight > 0).then(|| loss / weight as f64),
             secure: None,
+            record: None,
         }
     }
 

@@ -37,10 +37,11 @@ use sheaf_common::id::{ClientId, Federation, Name, RunId};
 use sheaf_common::message::{Job, TaskId, Update};
 use sheaf_common::metrics::{Counts, Report};
 use sheaf_common::params::{ParamSpec, Phases};
+use sheaf_common::record::{Counted, SignedRecord};
 use sheaf_common::run::{Best, RunSpec, SecureAggregation};
 use sheaf_common::secagg::message::{Answer as SecureAnswer, Ask};
-use sheaf_common::secagg::record::SignedRecord;
 use sheaf_common::secagg::server::{Evidence, Unmasking};
+use sheaf_common::secagg::transcript::Digest;
 use sheaf_common::status::{Answer, RoundRecord, RunState, SecureSum};
 use sheaf_common::time::Timestamp;
 
@@ -138,6 +139,8 @@ pub enum Input {
         task: TaskId,
         /// The new global parameters.
         global: BlobId,
+        /// What is published of it; the evaluation of the final model makes no model.
+        record: Option<Box<SignedRecord>>,
         /// What else a secure sum gave.
         summed: Option<Box<Summed>>,
     },
@@ -260,8 +263,10 @@ pub struct Aggregate {
     pub task: TaskId,
     /// The parameters that the round started from.
     pub global: BlobId,
-    /// Each delta and its weight.
-    pub updates: Vec<(BlobId, u64)>,
+    /// Whose updates count, each with its weight.
+    pub updates: Vec<Counted>,
+    /// Digest of the record of the round before.
+    pub previous: Option<Digest>,
 }
 
 /// A secure sum that is ready to be opened.
@@ -294,7 +299,7 @@ struct Context {
     connected: BTreeSet<ClientId>,
     /// The clipping range of each tensor in the next secure sum.
     ranges: Vec<f32>,
-    /// How the newest global parameters came about, when they came from a secure sum.
+    /// How the newest global parameters came about.
     record: Option<Box<SignedRecord>>,
     /// The best evaluation so far.
     best: Option<Best>,
@@ -458,7 +463,7 @@ impl Coordinator {
         }
     }
 
-    /// How the newest global parameters came about, when they came from a secure sum.
+    /// How the newest global parameters came about.
     pub fn record(&self) -> Option<&SignedRecord> {
         self.context.record.as_deref()
     }
@@ -594,6 +599,19 @@ impl Context {
         let range =
             |tensor| trained.next_if(|(trained, _)| *trained == tensor).map_or(first, |(_, range)| range);
         self.ranges = self.run.phases.after(round).tensors.iter().map(range).collect();
+    }
+
+    /// Takes in what is published of the newest global parameters. The sum of the round before has served.
+    fn publish(&mut self, record: Option<Box<SignedRecord>>) {
+        let before = std::mem::replace(&mut self.record, record);
+        if let Some(sum) = before.as_ref().and_then(|before| before.body.sum()) {
+            self.emit(Effect::Withdraw(sum.blob));
+        }
+    }
+
+    /// Digest of the newest record.
+    fn digest(&self) -> Option<Digest> {
+        self.record.as_ref().map(|record| record.body.digest())
     }
 
     /// Takes in an evaluation of the global model, which is the one after `round` rounds.

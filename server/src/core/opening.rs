@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use sheaf_common::blob::BlobId;
 use sheaf_common::metrics::Kind;
+use sheaf_common::record::SignedRecord;
 use sheaf_common::secagg::server::Unmasking;
-use sheaf_common::status::RoundOutcome;
+use sheaf_common::status::{RoundOutcome, RoundRecord};
 use sheaf_common::time::Timestamp;
 
 use super::securing::Closed;
@@ -27,8 +28,8 @@ impl Opening {
     pub(super) fn handle(self, context: &mut Context, input: Input, now: Timestamp) -> State {
         let task = self.closed.task(context);
         match input {
-            Input::Aggregated { task: done, global, summed: Some(summed) } if done == task => {
-                self.complete(context, global, *summed, now)
+            Input::Aggregated { task: done, global, record, summed: Some(summed) } if done == task => {
+                self.complete(context, (global, record), *summed, now)
             }
             Input::AggregationFailed { task: done, why } if done == task => {
                 self.forget(context);
@@ -72,7 +73,13 @@ impl Opening {
         self.closed.dismiss(context);
     }
 
-    fn complete(self, context: &mut Context, global: BlobId, summed: Summed, now: Timestamp) -> State {
+    fn complete(
+        self,
+        context: &mut Context,
+        (global, published): (BlobId, Option<Box<SignedRecord>>),
+        summed: Summed,
+        now: Timestamp,
+    ) -> State {
         self.forget(context);
         match self.closed {
             Closed::Round(closed) => {
@@ -80,12 +87,9 @@ impl Opening {
                 let outcome = RoundOutcome::Completed(global);
                 let record = closed.secure_record(outcome, &summed, &survivors, context, now);
                 context.observe(context.completed, record.global_metrics.as_ref());
-                context.emit(Effect::Record(Box::new(record)));
+                context.emit(Effect::Record(Box::new(RoundRecord { record: published.clone(), ..record })));
                 context.take_ranges(closed.task().round, summed.ranges);
-                let before = std::mem::replace(&mut context.record, summed.sum.record);
-                if let Some(before) = before {
-                    context.emit(Effect::Withdraw(before.body.sum));
-                }
+                context.publish(published);
                 closed.complete(context, global, now)
             }
             Closed::Final(closed) => {

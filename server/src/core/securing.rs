@@ -257,7 +257,7 @@ fn params(
     Ok(RoundParams {
         federation: context.run.federation.clone(),
         // What is tested was published before, and the newest record need not be that of its round.
-        previous: context.record.as_ref().filter(|_| !task.is_test()).map(|record| record.body.digest()),
+        previous: context.digest().filter(|_| !task.is_test()),
         task,
         origin: job.origin(),
         model: job.global,

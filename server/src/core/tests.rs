@@ -158,7 +158,7 @@ fn a_round_closes_when_everybody_has_answered() {
     assert_eq!(rounds[0].global, BlobId::of(b"initial"));
 
     let global = BlobId::of(b"one");
-    bench.feed([Input::Aggregated { task: task(1, 1), global, summed: None }]);
+    bench.feed([Input::Aggregated { task: task(1, 1), global, record: None, summed: None }]);
     assert_eq!(bench.coordinator.completed(), 1);
     assert_eq!(bench.coordinator.global(), global);
     let asked = bench.effects.iter().filter(|e| matches!(e, Effect::Train { task, .. } if task.round == 2));
@@ -350,6 +350,7 @@ impl Op {
             Self::Aggregate => Input::Aggregated {
                 task: current.clone(),
                 global: BlobId::of(current.to_string().as_bytes()),
+                record: None,
                 summed: None,
             },
             Self::FailToAggregate => Input::AggregationFailed { task: current.clone(), why: "disk".into() },
@@ -378,14 +379,11 @@ proptest! {
         }
         for round in bench.aggregations() {
             prop_assert!((2..=3).contains(&round.updates.len()));
-            for (delta, weight) in &round.updates {
-                let valid = NAMES[..3].iter().any(|name| {
-                    *delta == BlobId::of(format!("{name} {}", round.task).as_bytes())
-                });
-                prop_assert!(valid && *weight == 10);
+            for counted in &round.updates {
+                let sent = BlobId::of(format!("{} {}", counted.site, round.task).as_bytes());
+                prop_assert_eq!((counted.update, counted.num_examples), (sent, 10));
             }
-            let distinct: BTreeSet<_> = round.updates.iter().map(|(delta, _)| delta).collect();
-            prop_assert_eq!(distinct.len(), round.updates.len());
+            prop_assert!(round.updates.is_sorted_by(|a, b| a.site < b.site));
         }
         let mut completed: BTreeMap<u32, u32> = BTreeMap::new();
         for record in bench.records() {
@@ -430,7 +428,7 @@ fn watched(validation: &str, accuracies: &[usize]) -> Bench {
             })]);
         }
         let global = BlobId::of(&round.to_le_bytes());
-        bench.feed([Input::Aggregated { task: task(round, 1), global, summed: None }]);
+        bench.feed([Input::Aggregated { task: task(round, 1), global, record: None, summed: None }]);
     }
     bench
 }
@@ -479,7 +477,12 @@ fn what_travels_grows_between_rounds_and_with_it_what_an_update_must_be() {
     bench.feed([long("a", 1)]);
     assert_eq!(bench.rejections(), [("a", "it has 32 bytes where the model has 16")]);
     bench.feed(["b", "c"].map(|name| update(name, task(1, 1))));
-    bench.feed([Input::Aggregated { task: task(1, 1), global: BlobId::of(b"grown"), summed: None }]);
+    bench.feed([Input::Aggregated {
+        task: task(1, 1),
+        global: BlobId::of(b"grown"),
+        record: None,
+        summed: None,
+    }]);
 
     // A restart in the round of the change finds the grown parameters.
     let bytes = sheaf_common::wire::encode_record(&bench.coordinator).unwrap();
@@ -492,7 +495,12 @@ fn what_travels_grows_between_rounds_and_with_it_what_an_update_must_be() {
     bench.feed([update("a", task(2, 1)), long("b", 2), long("c", 2)]);
     assert_eq!(bench.rejections()[1..], [("a", "it has 16 bytes where the model has 32")]);
     assert_eq!(bench.aggregations()[1].updates.len(), 2);
-    bench.feed([Input::Aggregated { task: task(2, 1), global: BlobId::of(b"last"), summed: None }]);
+    bench.feed([Input::Aggregated {
+        task: task(2, 1),
+        global: BlobId::of(b"last"),
+        record: None,
+        summed: None,
+    }]);
     assert_eq!(bench.coordinator.params(), &params(&["body", "head"]));
 }
 
@@ -529,7 +537,12 @@ fn a_site_that_is_sent_away_is_counted_out_and_what_it_gave_is_dropped_or_kept()
     bench.feed(["a", "b"].map(|name| update(name, task(1, 1))));
     // Nobody waits for it any more.
     assert_eq!(bench.aggregations()[0].updates.len(), 2);
-    bench.feed([Input::Aggregated { task: task(1, 1), global: BlobId::of(b"one"), summed: None }]);
+    bench.feed([Input::Aggregated {
+        task: task(1, 1),
+        global: BlobId::of(b"one"),
+        record: None,
+        summed: None,
+    }]);
     let declined = Answer::Declined("it was revoked by operator op".into());
     assert_eq!(bench.records()[0].participants[2].answer, declined);
 }
@@ -545,7 +558,12 @@ fn an_update_that_is_being_averaged_can_still_be_dropped_by_trying_again() {
         "an update that was being averaged no longer counts: of c, it was revoked by operator op"
     );
     // The average with it comes too late to count.
-    bench.feed([Input::Aggregated { task: task(1, 1), global: BlobId::of(b"one"), summed: None }]);
+    bench.feed([Input::Aggregated {
+        task: task(1, 1),
+        global: BlobId::of(b"one"),
+        record: None,
+        summed: None,
+    }]);
     assert_eq!((bench.coordinator.completed(), bench.coordinator.global()), (0, BlobId::of(b"initial")));
 }
 
@@ -565,7 +583,12 @@ fn evaluating_c() -> Bench {
     let mut bench = leaving_out_c("secure_aggregation = \"off\"");
     bench.feed(["a", "b"].map(|name| update(name, task(1, 1))));
     assert_eq!(bench.aggregations()[0].updates.len(), 2);
-    bench.feed([Input::Aggregated { task: task(1, 1), global: BlobId::of(b"one"), summed: None }]);
+    bench.feed([Input::Aggregated {
+        task: task(1, 1),
+        global: BlobId::of(b"one"),
+        record: None,
+        summed: None,
+    }]);
     bench
 }
 

@@ -17,6 +17,7 @@ use sheaf_server::aggregation::{aggregate, inspect};
 use sheaf_server::core::{Aggregate, Coordinator, Effect, Input, Open, Run};
 use sheaf_server::journal::{Step, step};
 use sheaf_server::opening;
+use sheaf_server::publication::Made;
 use sheaf_server::store::{Store, Write};
 use sheaf_server::submit::{self, Submission};
 use sheaf_transport::authority::Authority;
@@ -147,18 +148,17 @@ impl Hub {
         let (job, work) = self.jobs.pop_front()?;
         let (task, result) = match &work {
             Work::Aggregate(round) => {
-                let made = aggregate(&self.blobs, &self.updates, &job, round);
-                (&round.task, made.map(|global| (global, None)).map_err(|e| e.to_string()))
+                let made = aggregate(&self.blobs, &self.updates, &job, round, &self.credentials);
+                (&round.task, made.map_err(|e| e.to_string()))
             }
             Work::Open(sum) => {
                 let made = opening::open(&self.blobs, &self.updates, &job, sum, &self.credentials);
-                let made = made.map(|(global, summed)| (global, Some(Box::new(summed))));
                 (&sum.task, made.map_err(|e| e.to_string()))
             }
         };
         let task = task.clone();
         Some(match result {
-            Ok((global, summed)) => Input::Aggregated { task, global, summed },
+            Ok(Made { global, record, summed }) => Input::Aggregated { task, global, record, summed },
             Err(why) => Input::AggregationFailed { task, why },
         })
     }

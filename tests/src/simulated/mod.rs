@@ -407,7 +407,8 @@ impl World {
                 return Ok(());
             }
             Effect::Withdraw(sum) => {
-                if self.hub.run.record().is_none_or(|record| record.body.sum != *sum) {
+                let newest = self.hub.run.record().and_then(|record| record.body.sum());
+                if newest.is_none_or(|newest| newest.blob != *sum) {
                     self.hub.blobs.remove(*sum)?;
                 }
                 return Ok(());

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
+use sheaf_common::blob::BlobId;
 use sheaf_common::id::ClientId;
 use sheaf_common::message::TaskId;
 use sheaf_common::params::from_bytes;
+use sheaf_common::record::MadeOf;
 use sheaf_common::status::{Answer, RoundOutcome, RoundRecord};
 use sheaf_server::core::RoundView;
 
@@ -58,6 +60,7 @@ impl Account {
                 .fold(0.0, f64::max);
             ensure!(made.len() == expected.len(), "the model has another size");
             ensure!(furthest <= tolerance, "the model is {furthest} from the mean of the accepted updates");
+            self.published(record, global, hub)?;
             self.model = made;
         }
         self.records.push(record.clone());
@@ -90,8 +93,24 @@ impl Account {
         Ok(self.model.iter().zip(sum).map(|(value, sum)| f64::from(*value) + rate * sum / weight).collect())
     }
 
+    /// What is published of a completed round: the records hang together, and name whose updates the model is made of.
+    fn published(&self, record: &RoundRecord, global: BlobId, hub: &Hub) -> Result<()> {
+        let body = &record.record.as_ref().context("nothing was published")?.body;
+        let before = self.records.iter().rev().find_map(|record| record.record.as_ref());
+        ensure!(body.previous == before.map(|before| before.body.digest()), "the chain is broken");
+        ensure!((body.model_in, body.model_out) == (self.global(hub)?, global), "it is of another model");
+        ensure!(body.origin == hub.run.job().origin(), "it is of another run");
+        let sites: Vec<&ClientId> = match &body.made_of {
+            MadeOf::Sum(sum) => sum.survivors.iter().collect(),
+            MadeOf::Updates(updates) => updates.iter().map(|counted| &counted.site).collect(),
+        };
+        let accepted = record.participants.iter().filter(|one| one.answer == Answer::Accepted);
+        ensure!(sites == accepted.map(|one| &one.site).collect::<Vec<_>>(), "it names other sites");
+        Ok(())
+    }
+
     /// The name of the model before the round in hand.
-    fn global(&self, hub: &Hub) -> Result<sheaf_common::blob::BlobId> {
+    fn global(&self, hub: &Hub) -> Result<BlobId> {
         let last = self.records.iter().rev().find_map(|record| match record.outcome {
             RoundOutcome::Completed(global) => Some(global),
             RoundOutcome::Abandoned(_) => None,

@@ -295,7 +295,9 @@ impl Site {
         let blobs = daemon.state.blobs.clone();
         let check = witness.zip(task.record());
         let wanted = match &check {
-            Some((_, record)) => vec![record.body.model_in, record.body.sum],
+            Some((_, record)) => {
+                record.body.sum().map(|sum| sum.blob).into_iter().chain([record.body.model_in]).collect()
+            }
             None => vec![task.job().global],
         };
         for blob in wanted {

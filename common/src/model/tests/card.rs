@@ -22,6 +22,7 @@ fn record(round: u32, sites: &[&str]) -> RoundRecord {
         local_metrics: None,
         train_loss: None,
         secure: None,
+        record: None,
     }
 }
 

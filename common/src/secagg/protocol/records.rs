@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::id::RunId;
-use crate::secagg::record::{BadRecord, History, Record, SignedRecord};
+use crate::record::{BadRecord, Counted, History, MadeOf, Record, SignedRecord, Start, Sum};
 
 fn run() -> RunId {
     "toy".parse().unwrap()
@@ -22,9 +22,13 @@ fn took_part() -> (Site, History, Record) {
     history.took_part(client.unwrap().witness().unwrap());
     let record = Record {
         task: params.task,
-        t2: unmasking.transcript(),
-        survivors: unmasking.masked().keys().cloned().collect(),
-        sum: model("sum"),
+        origin: model("origin"),
+        software: "0.1.0".into(),
+        made_of: MadeOf::Sum(Sum {
+            t2: unmasking.transcript(),
+            survivors: unmasking.masked().keys().cloned().collect(),
+            blob: model("sum"),
+        }),
         model_in: params.model,
         model_out: model("next"),
         previous: None,
@@ -41,8 +45,18 @@ fn signed(body: Record) -> SignedRecord {
     signed_by("hub", "ca", body)
 }
 
+fn start(run: &RunId, completed: u32, model: BlobId) -> Start<'_> {
+    Start { run, origin: self::model("origin"), completed, model }
+}
+
+/// What a record says of its sum.
+fn sum(record: &mut Record) -> &mut Sum {
+    let MadeOf::Sum(sum) = &mut record.made_of else { unreachable!() };
+    sum
+}
+
 fn judge(history: &mut History, site: &Site, record: Option<&SignedRecord>) -> Result<bool, BadRecord> {
-    let witness = history.judge(&run(), 3, model("next"), record, site)?;
+    let witness = history.judge(start(&run(), 3, model("next")), record, site)?;
     *history = revived(history);
     Ok(witness.is_some())
 }
@@ -72,9 +86,9 @@ fn a_record_that_is_missing_or_forged() {
         assert_eq!(judge(&mut history, &site, Some(&forged)), Err(BadRecord::Forged));
     }
     let mut altered = signed(record);
-    altered.body.sum = model("other sum");
+    sum(&mut altered.body).blob = model("other sum");
     assert_eq!(judge(&mut history, &site, Some(&altered)), Err(BadRecord::Forged));
-    assert_eq!(history.judge(&run(), 0, model("initial"), None, &site), Ok(None));
+    assert_eq!(history.judge(start(&run(), 0, model("initial")), None, &site), Ok(None));
 }
 
 #[test]
@@ -87,13 +101,15 @@ fn a_record_of_something_else() {
     };
     assert_eq!(lie(|record| record.task.round = 2), Err(BadRecord::OtherRound));
     assert_eq!(lie(|record| record.task.run = "other".parse().unwrap()), Err(BadRecord::OtherRound));
+    assert_eq!(lie(|record| record.origin = model("other terms")), Err(BadRecord::OtherRound));
     assert_eq!(lie(|record| record.model_out = model("crafted")), Err(BadRecord::OtherModel));
     assert_eq!(lie(|record| record.model_in = model("crafted")), Err(BadRecord::OtherSum));
     assert_eq!(
-        lie(|record| record.t2 = record.previous.unwrap_or(record.digest())),
+        lie(|record| sum(record).t2 = record.previous.unwrap_or(record.digest())),
         Err(BadRecord::OtherSum)
     );
-    assert_eq!(lie(|record| drop(record.survivors.pop())), Err(BadRecord::OtherSum));
+    assert_eq!(lie(|record| drop(sum(record).survivors.pop())), Err(BadRecord::OtherSum));
+    assert_eq!(lie(|record| record.made_of = MadeOf::Updates(Vec::new())), Err(BadRecord::OtherSum));
     // An attempt that never was, so that nobody could check it.
     assert_eq!(lie(|record| record.task.attempt = 2), Err(BadRecord::NotOurs));
 }
@@ -104,18 +120,37 @@ fn a_history_that_is_rewritten_or_does_not_hang_together() {
     judge(&mut history, &site, Some(&signed(record.clone()))).unwrap();
     history.checked(&record);
     let others = vec!["site-001".parse().unwrap()];
-    let other = Record { sum: model("other sum"), survivors: others.clone(), ..record.clone() };
+    let mut other = record.clone();
+    *sum(&mut other) = Sum { blob: model("other sum"), survivors: others.clone(), ..sum(&mut other).clone() };
     assert_eq!(judge(&mut history, &site, Some(&signed(other))), Err(BadRecord::Rewritten));
     let next = |previous| {
         let task = TaskId { round: 4, ..record.task.clone() };
         let (model_in, model_out) = (model("next"), model("fourth"));
-        let survivors = others.clone();
-        signed(Record { task, previous, model_in, model_out, survivors, ..record.clone() })
+        let mut next = Record { task, previous, model_in, model_out, ..record.clone() };
+        sum(&mut next).survivors.clone_from(&others);
+        signed(next)
     };
     let mut go_on = |record: &SignedRecord, completed| {
-        history.judge(&run(), completed, record.body.model_out, Some(record), &site).map(|_| ())
+        history.judge(start(&run(), completed, record.body.model_out), Some(record), &site).map(|_| ())
     };
     assert_eq!(go_on(&next(None), 4), Err(BadRecord::Unchained));
     assert_eq!(go_on(&next(Some(record.digest())), 4), Ok(()));
     assert_eq!(go_on(&signed(record.clone()), 3), Err(BadRecord::OtherRound));
+}
+
+/// Of updates in the open there is nothing to recompute; who said it, of what, and which model follows is checked.
+#[test]
+fn a_record_of_updates_in_the_open() {
+    let (site, _, record) = took_part();
+    let counted = Counted { site: "site-001".parse().unwrap(), update: model("update"), num_examples: 48 };
+    let open = Record { made_of: MadeOf::Updates(vec![counted]), ..record };
+    let check = |record: Option<&SignedRecord>, completed, next| {
+        SignedRecord::check(record, start(&run(), completed, model(next)), &site).map(|body| body.cloned())
+    };
+    assert_eq!(check(Some(&signed(open.clone())), 3, "next"), Ok(Some(open.clone())));
+    assert_eq!(check(Some(&signed(open.clone())), 3, "crafted"), Err(BadRecord::OtherModel));
+    assert_eq!(check(Some(&signed(open.clone())), 4, "next"), Err(BadRecord::OtherRound));
+    assert_eq!(check(Some(&signed_by("site-001", "ca", open)), 3, "next"), Err(BadRecord::Forged));
+    assert_eq!(check(None, 3, "next"), Err(BadRecord::Missing));
+    assert_eq!(check(None, 0, "initial"), Ok(None));
 }
