@@ -2,13 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use sheaf_common::record::SignedRecord;
 use sheaf_common::secagg::layout::Layout;
 use sheaf_common::secagg::message::{
     Answer, Ask, RevealedShare, SealedShare, Signature, SignedAdvertisement,
 };
 use sheaf_common::secagg::params::RoundParams;
 use sheaf_common::secagg::quantize::Encoding;
-use sheaf_common::record::SignedRecord;
 use sheaf_fuzz::round_trip;
 
 fuzz_target!(|data: &[u8]| {

@@ -218,7 +218,7 @@ impl ServerConfig {
     pub fn load(path: &Path) -> Result<Self, LoadError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
-        let mut config: Self = config::read::<Written, Self>(&path.display().to_string(), &text)?;
+        let mut config = Self::parse(&path.display().to_string(), &text)?;
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let identity = &mut config.identity;
         let authority = config.enrolment.iter_mut().flat_map(|enrolment| &mut enrolment.authority);
@@ -227,5 +227,10 @@ impl ServerConfig {
             *relative = base.join(&*relative);
         }
         Ok(config)
+    }
+
+    /// The meaning of `server.toml`'s text, paths as they are written. `file` is its name for the message.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+        config::read::<Written, Self>(file, text)
     }
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ed25519_dalek::{Signer, SigningKey};
 use sheaf_common::blob::BlobId;
-use sheaf_common::params::ParamSpec;
-use sheaf_common::run::RunSpec;
-
 use sheaf_common::id::{ClientId, Name};
+use sheaf_common::params::ParamSpec;
+use sheaf_common::record::{MadeOf, Record, SignedRecord};
+use sheaf_common::run::RunSpec;
 use sheaf_common::secagg::client::Party;
 use sheaf_common::secagg::message::Signature;
 use sheaf_common::time::Timestamp;
@@ -15,7 +16,7 @@ use sheaf_common::time::Timestamp;
 use super::*;
 use crate::config::Policy;
 
-/// A site that has nobody to believe.
+/// A site that believes nobody but the server.
 struct Loner(ClientId);
 
 impl Party for Loner {
@@ -35,9 +36,36 @@ impl Party for Loner {
         Err("nobody is believed here".into())
     }
 
-    fn verify_server(&self, _certificate: &[u8]) -> Result<[u8; 32], String> {
-        Err("nobody is believed here".into())
+    fn verify_server(&self, certificate: &[u8]) -> Result<[u8; 32], String> {
+        if certificate == HUB {
+            Ok(hub().verifying_key().to_bytes())
+        } else {
+            Err("this is not the hub".into())
+        }
     }
+}
+
+/// The server's certificate.
+const HUB: &[u8] = b"hub";
+
+/// The key that signs its records.
+fn hub() -> SigningKey {
+    SigningKey::from_bytes(&[1; 32])
+}
+
+/// What the server says of the last of so many rounds of [`job`].
+fn record(completed: u32) -> Option<Box<SignedRecord>> {
+    let body = Record {
+        task: id(completed, 1),
+        origin: job().origin(),
+        software: "0.1.0".into(),
+        made_of: MadeOf::Updates(Vec::new()),
+        model_in: BlobId::of(b"before"),
+        model_out: job().global,
+        previous: None,
+    };
+    let signature = hub().sign(&body.signable()).to_bytes().into();
+    (completed > 0).then(|| Box::new(SignedRecord { body, certificate: HUB.to_vec(), signature }))
 }
 
 /// A site where everybody believes everybody, at all hours.
@@ -114,13 +142,14 @@ fn train(round: u32, attempt: u32) -> ServerMessage {
     ServerMessage::Train(Box::new(TrainTask {
         id: id(round, attempt),
         job: job(),
-        record: None,
+        record: record(round - 1),
         time_left_ms: 1000,
     }))
 }
 
 fn task(round: u32, attempt: u32) -> Task {
-    Task::Train(Box::new(TrainTask { id: id(round, attempt), job: job(), record: None, time_left_ms: 1000 }))
+    let record = record(round - 1);
+    Task::Train(Box::new(TrainTask { id: id(round, attempt), job: job(), record, time_left_ms: 1000 }))
 }
 
 fn fetch(task: Task) -> Effect {
@@ -128,7 +157,7 @@ fn fetch(task: Task) -> Effect {
 }
 
 fn evaluate(round: u32) -> EvaluateTask {
-    EvaluateTask { id: id(round, 0), job: job(), record: None }
+    EvaluateTask { id: id(round, 0), job: job(), record: record(round) }
 }
 
 fn update(round: u32, attempt: u32) -> Update {
@@ -247,6 +276,23 @@ fn a_newer_attempt_replaces_the_work_and_the_old_update() {
     // What the old work says now is of no interest.
     let late = Input::Worked(id(1, 2), Err(WorkFailure::Cancelled));
     assert_eq!(feed(&mut session, [late]), []);
+}
+
+#[test]
+fn a_model_of_which_nothing_is_published_is_not_trained() {
+    let mut session = session([]);
+    let mut asked = TrainTask { id: id(2, 1), job: job(), record: None, time_left_ms: 1000 };
+    let mut declined = |asked: &TrainTask| {
+        let message = ServerMessage::Train(Box::new(asked.clone()));
+        match &feed(&mut session, [Input::Connected, Input::Message(message)])[..] {
+            [Effect::Say(SiteMessage::Declined { reason, .. })] => reason.clone(),
+            effects => panic!("{effects:?}"),
+        }
+    };
+    assert!(declined(&asked).contains("does not show the record"));
+    asked.record = record(1);
+    asked.job.global = BlobId::of(b"crafted");
+    assert!(declined(&asked).contains("not the one that the record"));
 }
 
 #[test]
