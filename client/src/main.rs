@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("sheaf-client: {error:#}");
+            eprintln!("sheaf-client: {error}");
             ExitCode::FAILURE
         }
     }

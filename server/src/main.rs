@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
     match run(&arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sheaf-server: {error:#}");
+            eprintln!("sheaf-server: {error}");
             ExitCode::FAILURE
         }
     }

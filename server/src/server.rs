@@ -80,7 +80,7 @@ pub enum ServerError {
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// A file in the data directory cannot be written.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}: {source}; choose another data_dir, or see that it can be written")]
     Data {
         /// The file.
         path: PathBuf,

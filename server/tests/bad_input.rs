@@ -54,6 +54,10 @@ fn each_mistake_gets_its_sentence() -> Result<()> {
             "sheaf-server: cannot open UDP 192.0.2.1:4433",
         ),
         (
+            format!("listen = \"127.0.0.1:0\"\ndata_dir = \"/proc/sheaf\"\n{hub}"),
+            "sheaf-server: cannot write /proc/sheaf: No such file or directory (os error 2); choose another data_dir, or see that it can be written",
+        ),
+        (
             format!("{good}{hub}[limits]\nhandshakes = 0\n"),
             "sheaf-server: server.toml:8: limits.handshakes: 0 lets nobody in; write 1 or more",
         ),
