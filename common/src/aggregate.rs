@@ -5,7 +5,7 @@
 //! exactly; a smaller one is rounded to the nearest multiple of 2^-40. The work is cut into chunks of
 //! parameters, so that memory depends on neither the number of sites nor the size of the model.
 //!
-//! Such an integer times a weight takes up to 100 bits, which no processor adds quickly. Up to [`NARROW_WEIGHT`] examples
+//! Such an integer times a weight takes up to 100 bits, which no processor adds quickly. Up to 2^23 examples
 //! in all, two f64 hold the upper and the lower half of the sum without rounding, and the compiler works on several values
 //! at a time; what goes beyond that moves to an i128.
 
