@@ -2,7 +2,7 @@
 # Everything downloaded goes to the user's cache (scripts/cache.py), never into the tree but for one link.
 
 .NOTPARALLEL:
-.PHONY: help setup demo test fuzz clean
+.PHONY: help setup demo test bench fuzz clean
 
 EXAMPLE ?= newswire
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sheaf
@@ -28,6 +28,7 @@ endif
 help:
 	@echo 'make demo   run a federation: SEED=n, SITES=n, REDUCED=1, and EXAMPLE=one of $(EXAMPLES)'
 	@echo 'make test   check everything'
+	@echo 'make bench  measure it beside Flower and NVFLARE: ONLY=round,secure,kernel,transport SIZES=1,10,100 CLIENTS=4,8 REPEATS=3'
 	@echo 'make fuzz   throw bytes at every parser, SECONDS=60 each'
 	@echo 'make setup  install libtorch for a plain `cargo build`; CUDA=1 adds the CUDA half'
 	@echo 'make clean  remove what was built; the cache stays'
@@ -51,6 +52,12 @@ test: setup $(DENY)
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
 	cargo test --workspace
 
+# Released code beside released code; what it compares with is installed only here.
+bench: setup
+	cargo build --release -p sheaf-server -p sheaf-client -p sheaf-bench
+	peers=$$(python3 -B scripts/peers.py) && $(TARGET)/release/sheaf-bench --peers "$$peers" $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(SIZES),--sizes $(SIZES)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(REPEATS),--repeats $(REPEATS))
+
 # Built for a quick build, not a quick run: it reads one lock file.
 $(DENY): export CARGO_PROFILE_DEV_OPT_LEVEL := 1
 $(DENY): export CARGO_PROFILE_DEV_DEBUG := 0
@@ -58,10 +65,11 @@ $(DENY):
 	cargo install cargo-deny@$(DENY_VERSION) --locked --debug --no-default-features --root $(CACHE)/tools/cargo-deny-$(DENY_VERSION)
 
 # Every fuzz target in turn, each for SECONDS; needs a C++ compiler. What is found lies in fuzz/artifacts.
-fuzz: $(FUZZ)
+fuzz: setup $(FUZZ)
 	@for target in $$(sed -n 's/^name = "\(.*\)"/\1/p' fuzz/Cargo.toml | tail -n +2); do \
 	  echo "== $$target"; \
 	  PATH="$(dir $(FUZZ)):$$PATH" RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(TARGET)/fuzz \
+	    LIBTORCH=$(CURDIR)/.libtorch LD_LIBRARY_PATH=$(CURDIR)/.libtorch/lib \
 	    cargo fuzz run --sanitizer none --fuzz-dir fuzz $$target -- -max_total_time=$(SECONDS) -print_final_stats=1 || exit 1; \
 	done
 

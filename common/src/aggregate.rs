@@ -4,6 +4,10 @@
 //! order of arrival and a round replayed gives the same bits. An f32 of magnitude 2^-17 or more is represented
 //! exactly; a smaller one is rounded to the nearest multiple of 2^-40. The work is cut into chunks of
 //! parameters, so that memory depends on neither the number of sites nor the size of the model.
+//!
+//! Such an integer times a weight takes up to 100 bits, which no processor adds quickly. Up to 2^23 examples
+//! in all, two f64 hold the upper and the lower half of the sum without rounding, and the compiler works on several values
+//! at a time; what goes beyond that moves to an i128.
 
 /// Binary places of the fixed-point form of a value.
 pub const FRACTION_BITS: u32 = 40;
@@ -11,12 +15,27 @@ pub const FRACTION_BITS: u32 = 40;
 /// Largest magnitude of a value in an update. A delta beyond it is no result of fine-tuning and is refused.
 pub const VALUE_MAX: f32 = 1_048_576.0;
 
+/// Largest weight whose halves are exact: an upper half is a multiple of 2^-10 and at most 2^20 in magnitude, and 2^23 of
+/// them are below 2^43, which is 2^53 times 2^-10. A lower half is a multiple of 2^-40 and at most 2^-11.
+const NARROW_WEIGHT: u64 = 1 << 23;
+
+/// Added to an f64 and taken off again, it leaves the nearest multiple of 2^-10, the even one of two.
+const ROUND_UPPER: f64 = 1.5 * (1u64 << 42) as f64;
+/// The same for multiples of 2^-40.
+const ROUND_LOWER: f64 = 1.5 * (1u64 << 12) as f64;
+
+const FIXED: f64 = (1u64 << FRACTION_BITS) as f64;
+
 /// The sum of updates over at least `min_updates` sites, for one chunk of parameters. Plain aggregation makes
 /// it here; secure aggregation makes the same value by unmasking.
 #[derive(Clone, Debug)]
 pub struct Aggregate {
-    /// Sum over sites of `num_examples * delta`, in fixed point, one per parameter.
-    sum: Vec<i128>,
+    /// Sum over sites of `num_examples * delta`, one per parameter: the upper and the lower halves of what came last.
+    narrow: Vec<[f64; 2]>,
+    /// Sum over sites of `num_examples` that is in `narrow`.
+    narrow_weight: u64,
+    /// What came before, in fixed point; empty when nothing did.
+    wide: Vec<i128>,
     /// Sum over sites of `num_examples`.
     weight: u64,
 }
@@ -24,7 +43,7 @@ pub struct Aggregate {
 impl Aggregate {
     /// The empty sum over `len` parameters.
     pub fn zero(len: usize) -> Self {
-        Self { sum: vec![0; len], weight: 0 }
+        Self { narrow: vec![[0.0; 2]; len], narrow_weight: 0, wide: Vec::new(), weight: 0 }
     }
 
     /// Adds one site's chunk, weighted by `num_examples`.
@@ -33,27 +52,69 @@ impl Aggregate {
     /// weights below 2^40 the sum of 2^27 sites fits.
     pub fn add(&mut self, delta: impl IntoIterator<Item = f32>, num_examples: u64) {
         self.weight += num_examples;
-        for (sum, value) in self.sum.iter_mut().zip(delta) {
-            *sum += i128::from(to_fixed(value)) * i128::from(num_examples);
+        if num_examples > NARROW_WEIGHT {
+            self.widen();
+            for (sum, value) in self.wide.iter_mut().zip(delta) {
+                let [upper, lower] = halves(value);
+                *sum += (to_fixed(upper) + to_fixed(lower)) * i128::from(num_examples);
+            }
+            return;
         }
+        if self.narrow_weight + num_examples > NARROW_WEIGHT {
+            self.widen();
+        }
+        self.narrow_weight += num_examples;
+        let weight = num_examples as f64;
+        for (sum, value) in self.narrow.iter_mut().zip(delta) {
+            let [upper, lower] = halves(value);
+            sum[0] += upper * weight;
+            sum[1] += lower * weight;
+        }
+    }
+
+    /// Moves what is in the halves to where there is room.
+    fn widen(&mut self) {
+        self.wide.resize(self.narrow.len(), 0);
+        for (sum, halves) in self.wide.iter_mut().zip(&mut self.narrow) {
+            let [upper, lower] = std::mem::take(halves);
+            *sum += to_fixed(upper) + to_fixed(lower);
+        }
+        self.narrow_weight = 0;
     }
 
     /// Starts again for the next chunk, keeping the memory.
     pub fn reset(&mut self, len: usize) {
-        self.sum.clear();
-        self.sum.resize(len, 0);
-        self.weight = 0;
+        self.narrow.clear();
+        self.narrow.resize(len, [0.0; 2]);
+        self.wide.clear();
+        (self.narrow_weight, self.weight) = (0, 0);
     }
 
     /// The mean per parameter, rounded to the nearest f64.
     pub fn mean(&self) -> impl Iterator<Item = f64> {
-        let scale = 1.0 / (self.weight.max(1) as f64 * (1u64 << FRACTION_BITS) as f64);
-        self.sum.iter().map(move |sum| *sum as f64 * scale)
+        let scale = 1.0 / (self.weight.max(1) as f64 * FIXED);
+        self.narrow.iter().enumerate().map(move |(at, [upper, lower])| {
+            // The halves are exact, so that their sum is rounded once, as an integer is that becomes an f64.
+            let sum = match self.wide.get(at) {
+                None => (upper + lower) * FIXED,
+                Some(wide) => (wide + to_fixed(*upper) + to_fixed(*lower)) as f64,
+            };
+            sum * scale
+        })
     }
 }
 
-fn to_fixed(value: f32) -> i64 {
-    (f64::from(value) * (1u64 << FRACTION_BITS) as f64).round_ties_even() as i64
+/// A value rounded to the nearest multiple of 2^-40, the even one of two, as a multiple of 2^-10 and the rest.
+fn halves(value: f32) -> [f64; 2] {
+    let value = f64::from(value);
+    let upper = (value + ROUND_UPPER) - ROUND_UPPER;
+    let lower = (value - upper + ROUND_LOWER) - ROUND_LOWER;
+    [upper, lower]
+}
+
+/// A multiple of 2^-40 of less than 2^53 such multiples, or one of 2^-10 of less than 2^53 of those, as an integer.
+fn to_fixed(half: f64) -> i128 {
+    (half * FIXED) as i128
 }
 
 /// What the server does with the mean of the updates: it needs only the sum, so it works under encryption too.
@@ -91,18 +152,15 @@ pub enum Finding {
 impl Finding {
     /// Looks at every value.
     pub fn of(values: impl IntoIterator<Item = f32>) -> Self {
-        // A NaN fails every comparison, so the bound alone separates the sound from the rest.
-        let mut worst = Self::Sound;
-        for value in values {
-            if value.abs() <= VALUE_MAX {
-                continue;
-            }
-            if !value.is_finite() {
-                return Self::NotFinite;
-            }
-            worst = Self::TooLarge;
+        // No way out of the loop: the compiler looks at several values at a time. A NaN fails every comparison.
+        let (finite, small) = values.into_iter().fold((true, true), |(finite, small), value| {
+            (finite & value.is_finite(), small & (value.abs() <= VALUE_MAX))
+        });
+        match (finite, small) {
+            (false, _) => Self::NotFinite,
+            (true, false) => Self::TooLarge,
+            (true, true) => Self::Sound,
         }
-        worst
     }
 }
 
@@ -119,14 +177,45 @@ mod tests {
             Just(0.0),
             Just(VALUE_MAX),
             Just(-VALUE_MAX),
-            Just(f32::MIN_POSITIVE)
+            Just(f32::MIN_POSITIVE),
+            // A tie between two multiples of 2^-40, and a value that has both halves.
+            (-1000i32..1000).prop_map(|n| n as f32 * 0.5 / FIXED as f32),
+            (-1000i32..1000).prop_map(|n| n as f32 / 1024.0 + 1.0 / 2048.0),
+            -1e-9f32..1e-9,
         ]
+    }
+
+    /// The same in integers alone.
+    fn reference(sites: &[(Vec<f32>, u64)]) -> Vec<f64> {
+        let weight: u64 = sites.iter().map(|(_, weight)| weight).sum();
+        let fixed = |value: f32| (f64::from(value) * FIXED).round_ties_even() as i64;
+        let sum = |at: usize| -> i128 {
+            sites.iter().map(|(values, weight)| i128::from(fixed(values[at])) * i128::from(*weight)).sum()
+        };
+        (0..5).map(|at| sum(at) as f64 * (1.0 / (weight as f64 * FIXED))).collect()
+    }
+
+    /// Weights around and beyond what the halves hold, and small ones.
+    fn weight() -> impl Strategy<Value = u64> {
+        prop_oneof![1u64..1000, NARROW_WEIGHT / 2..NARROW_WEIGHT + 2, 1u64..1 << 40]
     }
 
     proptest! {
         #[test]
+        fn the_halves_hold_what_integers_do(
+            sites in prop::collection::vec((prop::collection::vec(value(), 5), weight()), 1..9),
+        ) {
+            let mut aggregate = Aggregate::zero(5);
+            for (delta, weight) in &sites {
+                aggregate.add(delta.iter().copied(), *weight);
+            }
+            let bits = |means: Vec<f64>| means.into_iter().map(f64::to_bits).collect::<Vec<_>>();
+            prop_assert_eq!(bits(aggregate.mean().collect()), bits(reference(&sites)));
+        }
+
+        #[test]
         fn the_order_of_arrival_changes_no_bit(
-            mut sites in prop::collection::vec((prop::collection::vec(value(), 5), 1u64..1 << 40), 1..9),
+            mut sites in prop::collection::vec((prop::collection::vec(value(), 5), weight()), 1..9),
             rotate in 0usize..9,
         ) {
             let sum = |sites: &[(Vec<f32>, u64)]| {

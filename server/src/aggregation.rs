@@ -23,6 +23,9 @@ use crate::publication::{Made, Unsigned, publish};
 /// Parameters per chunk.
 pub(crate) const CHUNK: usize = 1 << 18;
 
+/// Parameters summed at a time: so many values and their sums stay in the cache of a core.
+const BLOCK: usize = 1 << 14;
+
 /// The average could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum AggregationError {
@@ -100,16 +103,20 @@ fn chunk(
     (start, length): (usize, usize),
 ) -> Result<Vec<u8>, AggregationError> {
     let mut bytes = vec![0; length * VALUE_BYTES as usize];
-    let mut sum = Sum::zero(length);
-    for (update, weight) in updates {
-        update.read(start, &mut bytes)?;
-        sum.add(floats(&bytes), *weight);
-    }
-    global.read(start, &mut bytes)?;
-    let mut values: Vec<f32> = floats(&bytes).collect();
-    optimizer.step(&mut values, &mut sum.mean());
-    for (target, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(&values) {
-        *target = value.to_le_bytes();
+    let mut sum = Sum::zero(0);
+    for (number, block) in bytes.chunks_mut(BLOCK * VALUE_BYTES as usize).enumerate() {
+        let start = start + number * BLOCK;
+        sum.reset(block.len() / VALUE_BYTES as usize);
+        for (update, weight) in updates {
+            update.read(start, block)?;
+            sum.add(floats(block), *weight);
+        }
+        global.read(start, block)?;
+        let mut values: Vec<f32> = floats(block).collect();
+        optimizer.step(&mut values, &mut sum.mean());
+        for (target, value) in block.as_chunks_mut::<4>().0.iter_mut().zip(&values) {
+            *target = value.to_le_bytes();
+        }
     }
     Ok(bytes)
 }

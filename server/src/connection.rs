@@ -401,6 +401,7 @@ impl Connected {
         if let Err(why) = self.permission(Access::Get(blob)).await {
             return transfer::refuse(send, blob, why).await.map(drop);
         }
+        let _share = self.connection.transfer();
         let moved = transfer::serve_get(send, &self.context.blobs, blob, offset).await?;
         // Sent is not received: the stream is done when the peer says so.
         send.stopped().await;
@@ -423,6 +424,7 @@ impl Connected {
             let why = format!("{UPLOADS} of your blobs are under way already");
             return transfer::refuse(send, blob, why).await.map(drop);
         };
+        let _share = self.connection.transfer();
         let Identity { role, name, .. } = &self.identity;
         let dir = if *role == Role::Site { &self.context.updates } else { &self.context.blobs };
         let sender = sender(*role, name);

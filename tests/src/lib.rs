@@ -188,9 +188,14 @@ impl Federation {
         self.sites.retain(|(site, _)| site != name);
     }
 
+    /// The server's process.
+    pub fn server_id(&self) -> Result<u32> {
+        Ok(self.server.as_ref().context("the server does not run")?.child.id())
+    }
+
     /// Peak resident memory of the server so far, in bytes.
     pub fn server_peak_memory(&self) -> Result<u64> {
-        let id = self.server.as_ref().context("the server does not run")?.child.id();
+        let id = self.server_id()?;
         let status = fs::read_to_string(format!("/proc/{id}/status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
@@ -198,7 +203,7 @@ impl Federation {
 
     /// Processor time of the server so far, in seconds.
     pub fn server_cpu_seconds(&self) -> Result<f64> {
-        let id = self.server.as_ref().context("the server does not run")?.child.id();
+        let id = self.server_id()?;
         let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| -> Result<f64> { Ok(fields.get(at).context("short stat")?.parse()?) };
@@ -306,15 +311,13 @@ impl Drop for Process {
     }
 }
 
-/// A program of this workspace, next to the test's own executable.
+/// A program of this workspace, beside the running executable.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let folder = test.parent().and_then(Path::parent).context("the test has no target folder")?;
-    let path = folder.join(name);
-    if !path.exists() {
-        bail!("{} is not built: run `cargo build --workspace` first", path.display());
-    }
-    Ok(path)
+    // A test lies in a folder of that folder, the bench in the folder itself.
+    let mut places = test.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    let built = places.find(|path| path.is_file());
+    built.with_context(|| format!("{name} is not built: run `cargo build --workspace` first"))
 }
 
 /// Looks until there is something to see.

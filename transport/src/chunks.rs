@@ -12,24 +12,27 @@ pub fn in_order<T: Send, E: Send>(
 ) -> Result<(), E> {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let starts: Vec<u64> = (0..length).step_by(chunk).collect();
+    let mut before = Vec::new();
     for batch in starts.chunks(workers) {
-        let made = thread::scope(|scope| {
+        before = thread::scope(|scope| {
             let make = &make;
             let threads: Vec<_> = batch
                 .iter()
                 // At most `chunk`, so it fits.
                 .map(|start| scope.spawn(move || make(*start, (length - start).min(chunk as u64) as usize)))
                 .collect();
+            // While the next ones are made.
+            for (start, made) in before {
+                take(start, made)?;
+            }
             let join = |thread: thread::ScopedJoinHandle<'_, _>| {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
-            threads.into_iter().map(join).collect::<Result<Vec<T>, E>>()
+            let made = threads.into_iter().map(join);
+            batch.iter().zip(made).map(|(start, made)| Ok((*start, made?))).collect::<Result<Vec<_>, E>>()
         })?;
-        for (start, made) in batch.iter().zip(made) {
-            take(*start, made)?;
-        }
     }
-    Ok(())
+    before.into_iter().try_for_each(|(start, made)| take(start, made))
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ const STREAM_WINDOW: u32 = 16 << 20;
 /// The same at least, with a limit on fetching.
 const STREAM_WINDOW_MIN: u32 = 64 << 10;
 
-/// Bytes that one connection may have in flight, in either direction.
-const CONNECTION_WINDOW: u32 = 32 << 20;
+/// Bytes that a client may have in flight towards the server; it lets fewer come than that.
+const SEND_WINDOW: u32 = 32 << 20;
 
 /// Streams that a peer may have open: a control stream, and transfers.
 pub(crate) const STREAMS: u32 = 32;
@@ -35,18 +35,19 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// A connection is given up after so much silence.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Longest UDP payload that is tried: what Ethernet carries over IPv6. quinn hands the kernel ten datagrams at once,
-/// which together must stay below 64 KiB: with segmentation offload, beyond 6500 bytes each every one would be lost
-/// without a word.
-const MTU_MAX: u16 = 1452;
+/// Longest UDP payload that is tried, for networks with jumbo frames: less work by more than half. quinn hands the kernel
+/// ten datagrams at once, which together must stay below 64 KiB: with segmentation offload, beyond 6500 bytes each every
+/// one would be lost without a word.
+const MTU_MAX: u16 = 6500;
 
-const _: () = assert!(MTU_MAX <= 6500);
+const _: () = assert!(MTU_MAX as usize * 10 <= 65_507);
 
-/// Connections with whole windows. What all may have in flight together is bounded by what these may.
-const WHOLE_WINDOWS: usize = 200;
+/// Bytes that all transfers of a server may have in flight together in either direction, about: the first gets them all,
+/// the second half as many, and so on. It is memory, and far more than a server's line holds.
+const IN_FLIGHT: u32 = 16 << 20;
 
-/// No connection's window is smaller: 100 Mbit/s over 80 ms.
-const WINDOW_MIN: u32 = 1 << 20;
+/// No connection has less: 25 Mbit/s over 80 ms, for each of many.
+pub(crate) const WINDOW_MIN: u32 = 256 << 10;
 
 /// Kernel buffers of the UDP socket; the usual 208 KiB lose packets at speed.
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -94,10 +95,10 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
-/// The window of one of so many connections: the server's memory is bounded by their sum.
-pub(crate) fn window_among(connections: usize) -> VarInt {
-    let share = u64::from(CONNECTION_WINDOW) * WHOLE_WINDOWS as u64 / connections.max(WHOLE_WINDOWS) as u64;
-    VarInt::from_u32(u32::try_from(share).unwrap_or(CONNECTION_WINDOW).max(WINDOW_MIN))
+/// The window of the newest of so many transfers: the server's memory is bounded by their sum.
+pub(crate) fn window_among(transfers: usize) -> u32 {
+    let transfers = u32::try_from(transfers.max(1)).unwrap_or(u32::MAX);
+    (IN_FLIGHT / transfers).max(WINDOW_MIN)
 }
 
 /// Lets a restarted server tell the peers of its former self at once that their connections are gone: it must
@@ -141,9 +142,10 @@ pub(crate) fn client_config(
 
 fn endpoint(
     address: SocketAddr,
-    config: EndpointConfig,
+    mut config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
 ) -> Result<Endpoint, EndpointError> {
+    config.max_udp_payload_size(MTU_MAX).expect("QUIC allows 1200 to 65527");
     let bind = |source| EndpointError::Bind { transport: "UDP", address, source };
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP)).map_err(bind)?;
     // A refusal is no failure: the transfer is only slower, and quinn recovers what the kernel drops.
@@ -169,7 +171,7 @@ fn transport(congestion: Congestion, window: u32) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(window))
         // Without a limit of its own a connection could make us hold a window for each of its streams.
         .receive_window(VarInt::from_u32(window.saturating_mul(2)))
-        .send_window(u64::from(CONNECTION_WINDOW))
+        .send_window(u64::from(SEND_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -184,7 +186,7 @@ fn transport(congestion: Congestion, window: u32) -> TransportConfig {
     config
 }
 
-/// Larger datagrams cost less work, and Ethernet carries [`MTU_MAX`] bytes. A path that stops carrying them (a black
+/// Larger datagrams cost less work: the longest that the path carries, up to [`MTU_MAX`], is found by trying. A path that stops carrying them (a black
 /// hole) is noticed, and tried again later.
 fn mtu() -> MtuDiscoveryConfig {
     let mut config = MtuDiscoveryConfig::default();
@@ -197,10 +199,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_shrink_as_connections_become_many() {
-        let window = |connections| window_among(connections).into_inner();
-        assert_eq!((window(1), window(200)), (32 << 20, 32 << 20));
-        assert_eq!(window(400), 16 << 20);
-        assert_eq!(window(1_000_000), 1 << 20);
+    fn windows_shrink_as_transfers_become_many() {
+        assert_eq!([1, 2, 8].map(window_among), [16 << 20, 8 << 20, 2 << 20]);
+        let all = |transfers: usize| (1..=transfers).map(window_among).map(u64::from).sum::<u64>();
+        assert!(all(8) < 48 << 20 && all(1000) < 320 << 20, "{} {}", all(8), all(1000));
     }
 }

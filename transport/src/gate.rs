@@ -44,6 +44,7 @@ struct Counts {
     connections: usize,
     addresses: BTreeMap<IpAddr, usize>,
     handshakes: usize,
+    transfers: usize,
     warned: Option<Instant>,
 }
 
@@ -61,6 +62,27 @@ pub(crate) enum Verdict {
 pub(crate) struct Pass {
     gate: Arc<Gate>,
     address: IpAddr,
+}
+
+/// A transfer that is under way over a connection, until it is dropped.
+#[derive(Debug)]
+pub struct Transfer(Arc<Pass>);
+
+impl Transfer {
+    /// One more, and how many there are now.
+    pub(crate) fn begin(pass: Arc<Pass>) -> (Self, usize) {
+        let mut counts = pass.gate.counts();
+        counts.transfers += 1;
+        let transfers = counts.transfers;
+        drop(counts);
+        (Self(pass), transfers)
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.0.gate.counts().transfers -= 1;
+    }
 }
 
 /// A place among the handshakes, and the pass for whoever passes.
@@ -100,11 +122,6 @@ impl Gate {
         drop(counts);
         let pass = Pass { gate: self.clone(), address };
         Verdict::Admitted(Handshake { pass: Some(pass), gate: self.clone() })
-    }
-
-    /// How many are connected.
-    pub(crate) fn connections(&self) -> usize {
-        self.counts().connections
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -169,11 +186,20 @@ mod tests {
         assert!(matches!(gate.knock(address(3), false), Verdict::ProveAddress), "half of the handshakes");
         let more = [admitted(gate.knock(address(3), true)), admitted(gate.knock(address(4), true))];
         assert!(matches!(gate.knock(address(5), true), Verdict::TurnedAway), "five in all, four handshakes");
-        assert_eq!(gate.connections(), 5);
+        assert_eq!(gate.counts().connections, 5);
         drop((first, second, third, more));
-        assert_eq!(gate.connections(), 0);
         let counts = gate.counts();
-        assert_eq!((counts.handshakes, counts.addresses.len()), (0, 0));
+        assert_eq!((counts.connections, counts.handshakes, counts.addresses.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn transfers_are_counted_while_they_are_under_way() {
+        let gate = Gate::new(Limits::default());
+        let pass = || Arc::new(admitted(gate.knock(address(1), true)).done().unwrap());
+        let [first, second] = [pass(), pass()].map(Transfer::begin);
+        assert_eq!((first.1, second.1), (1, 2));
+        drop(first);
+        assert_eq!(Transfer::begin(pass()).1, 2);
     }
 
     #[test]

@@ -62,7 +62,6 @@ impl std::fmt::Debug for Port {
 pub struct Incoming {
     knock: Knock,
     handshake: Handshake,
-    gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
@@ -128,7 +127,7 @@ impl Listener {
             let knock = self.knock().await?;
             match self.gate.knock(knock.address().ip(), knock.is_proved()) {
                 Verdict::Admitted(handshake) => {
-                    return Some(Incoming { knock, handshake, gate: self.gate.clone() });
+                    return Some(Incoming { knock, handshake });
                 }
                 Verdict::ProveAddress => knock.prove_address(),
                 Verdict::TurnedAway => knock.turn_away(),
@@ -243,11 +242,12 @@ impl Knock {
         }
     }
 
-    async fn handshake(self, gate: &Gate) -> Result<Connection, Ended> {
+    async fn handshake(self) -> Result<Connection, Ended> {
         match self {
             Self::Quic(incoming) => {
                 let connection = (*incoming).await?;
-                connection.set_receive_window(endpoint::window_among(gate.connections()));
+                // Enough for control messages; a transfer that is allowed gets more.
+                connection.set_receive_window(endpoint::WINDOW_MIN.into());
                 Ok(connection.into())
             }
             Self::Tcp(stream, address, port) => {
@@ -269,8 +269,8 @@ impl Incoming {
 
     /// Lets the peer prove who it is.
     pub async fn accept(self) -> Result<Connection, Ended> {
-        let Self { knock, handshake, gate } = self;
-        let connection = timeout(HANDSHAKE, knock.handshake(&gate)).await.map_err(|_| Ended::Silent)??;
+        let Self { knock, handshake } = self;
+        let connection = timeout(HANDSHAKE, knock.handshake()).await.map_err(|_| Ended::Silent)??;
         Ok(connection.holding(handshake.done()))
     }
 }

@@ -73,7 +73,7 @@ pub async fn fetch(
         }
     };
     receive(&mut recv, &mut writer, blob, length, connection.pace(), progress).await?;
-    writer.finish_as(blob)?;
+    finish(writer, blob).await?;
     Ok(length.saturating_sub(offset))
 }
 
@@ -152,7 +152,7 @@ pub async fn serve_put(
     let offset = writer.length();
     frames::write(send, &BlobReply::Send { offset }).await.map_err(|e| lost(blob, e))?;
     receive(recv, &mut writer, blob, length, &Pace::default(), &mut |_, _| {}).await?;
-    match writer.finish_as(blob) {
+    match finish(writer, blob).await {
         Ok(()) => {
             frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
             Ok(length.saturating_sub(offset))
@@ -207,6 +207,17 @@ async fn receive(
         return Err(lost(blob, format!("{} of {length} bytes came", writer.length())));
     }
     Ok(())
+}
+
+/// Makes what arrived durable. The disk takes its time, which the threads that move bytes do not have.
+async fn finish(writer: BlobWriter, blob: BlobId) -> Result<(), BlobError> {
+    let finished = tokio::task::spawn_blocking(move || writer.finish_as(blob)).await;
+    let stopping = |error| BlobError::Io {
+        what: "finish",
+        path: blob.to_string().into(),
+        source: std::io::Error::other(error),
+    };
+    finished.unwrap_or_else(|error| Err(stopping(error)))
 }
 
 /// Writes a file's bytes from `offset` on and finishes the stream.

@@ -13,7 +13,8 @@ use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use sheaf_common::status::Transport;
 
-use crate::gate::Pass;
+use crate::endpoint;
+use crate::gate::{Pass, Transfer};
 use crate::pace::Pace;
 use tcp::TcpConnection;
 
@@ -23,7 +24,7 @@ pub struct Connection {
     carrier: Carrier,
     pace: Arc<Pace>,
     /// At a server: its place among the connections.
-    _pass: Option<Arc<Pass>>,
+    pass: Option<Arc<Pass>>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,13 +35,13 @@ enum Carrier {
 
 impl From<quinn::Connection> for Connection {
     fn from(quic: quinn::Connection) -> Self {
-        Self { carrier: Carrier::Quic(quic), pace: Arc::default(), _pass: None }
+        Self { carrier: Carrier::Quic(quic), pace: Arc::default(), pass: None }
     }
 }
 
 impl From<TcpConnection> for Connection {
     fn from(tcp: TcpConnection) -> Self {
-        Self { carrier: Carrier::Tcp(tcp), pace: Arc::default(), _pass: None }
+        Self { carrier: Carrier::Tcp(tcp), pace: Arc::default(), pass: None }
     }
 }
 
@@ -91,7 +92,18 @@ impl Connection {
 
     /// Holds its place until its last clone is dropped.
     pub(crate) fn holding(self, pass: Option<Pass>) -> Self {
-        Self { _pass: pass.map(Arc::new), ..self }
+        Self { pass: pass.map(Arc::new), ..self }
+    }
+
+    /// At a server: lets a transfer have its share of what all of them may have in flight, until the value is dropped.
+    pub fn transfer(&self) -> Option<Transfer> {
+        let (transfer, transfers) = Transfer::begin(self.pass.clone()?);
+        if let Carrier::Quic(quic) = &self.carrier {
+            let window = endpoint::window_among(transfers);
+            quic.set_send_window(window.into());
+            quic.set_receive_window(window.into());
+        }
+        Some(transfer)
     }
 
     pub(crate) fn pace(&self) -> &Pace {

@@ -1,0 +1,138 @@
+//! What processes use, with all that they start, as the kernel counts it (proc(5)).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// How often it is looked. What a process uses after the last look before its end is not seen.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// Ticks of a second in `/proc/PID/stat`, which is the same on every Linux.
+const TICKS: f64 = 100.0;
+
+/// Follows processes and their descendants until it is dropped.
+pub(crate) struct Watch {
+    seen: Arc<Mutex<BTreeMap<u32, Use>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What one process has used so far.
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    peak_kb: u64,
+    ticks: u64,
+}
+
+impl Watch {
+    pub(crate) fn over(roots: Vec<u32>) -> Self {
+        let seen = Arc::new(Mutex::new(BTreeMap::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (into, until) = (seen.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                look(&roots, &mut into.lock().unwrap_or_else(PoisonError::into_inner));
+                std::thread::sleep(EVERY);
+            }
+        });
+        Self { seen, stop, thread: Some(thread) }
+    }
+
+    /// Processor time of all of them so far, also of those that have ended, in seconds.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.values().map(|seen| seen.ticks).sum::<u64>() as f64 / TICKS
+    }
+
+    /// Sum of the peak resident memory of each, in megabytes.
+    pub(crate) fn peak_mb(&self) -> f64 {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.values().map(|seen| seen.peak_kb).sum::<u64>() as f64 * 1024.0 / 1e6
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has seen what it has seen.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn look(roots: &[u32], seen: &mut BTreeMap<u32, Use>) {
+    let mut children: BTreeMap<u32, Vec<(u32, u64)>> = BTreeMap::new();
+    let mut ticks_of = BTreeMap::new();
+    for id in processes() {
+        // One that has just ended has no file any more.
+        if let Some((parent, ticks)) = stat(id) {
+            children.entry(parent).or_default().push((id, ticks));
+            ticks_of.insert(id, ticks);
+        }
+    }
+    let mut left: Vec<u32> = roots.to_vec();
+    while let Some(id) = left.pop() {
+        left.extend(children.get(&id).into_iter().flatten().map(|(child, _)| child));
+        if let (Some(peak_kb), Some(ticks)) = (peak(id), ticks_of.get(&id)) {
+            seen.insert(id, Use { peak_kb, ticks: *ticks });
+        }
+    }
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Its parent, and the ticks of user and system time that it has run.
+fn stat(id: u32) -> Option<(u32, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // Its name, in parentheses, may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    Some((u32::try_from(number(1)?).ok()?, number(11)? + number(12)?))
+}
+
+fn peak(id: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// Bytes that have come out of the loopback interface.
+pub(crate) fn loopback_bytes() -> Result<u64> {
+    let table = fs::read_to_string("/proc/net/dev")?;
+    let line =
+        table.lines().find_map(|line| line.trim().strip_prefix("lo:")).context("there is no loopback")?;
+    Ok(line.split_whitespace().next().context("/proc/net/dev is not as proc(5) says")?.parse()?)
+}
+
+/// Processor time of this process so far, in seconds.
+pub(crate) fn own_cpu_seconds() -> f64 {
+    stat(std::process::id()).map_or(0.0, |(_, ticks)| ticks as f64 / TICKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_a_child_of_a_child_uses_is_counted() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; sleep 0.3"])
+            .spawn()
+            .unwrap();
+        let watch = Watch::over(vec![shell.id()]);
+        shell.wait().unwrap();
+        assert!(watch.cpu_seconds() > 0.0, "the inner shell has counted");
+        assert!(watch.peak_mb() > 0.5, "two shells are in memory");
+    }
+}

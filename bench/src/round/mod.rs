@@ -1,0 +1,72 @@
+//! A round without training: a server and N clients, each a process of its own, over TLS. Clients return what they got plus
+//! a constant. Everybody shares the processors of one machine.
+
+mod peer;
+mod sheaf;
+
+use std::path::PathBuf;
+
+use crate::case::{Case, Group};
+use crate::settings::Settings;
+
+/// What is asked of each contestant.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    megabytes: u32,
+    clients: u32,
+    rounds: u32,
+}
+
+impl Work {
+    /// Bytes of the model, to every client and back, in so many rounds.
+    fn payload(self, rounds: u32) -> f64 {
+        2.0 * f64::from(self.clients) * f64::from(rounds) * f64::from(self.megabytes) * 1e6
+    }
+}
+
+/// All sizes with all numbers of clients.
+pub(crate) fn groups(settings: &Settings) -> Vec<Group> {
+    works(settings)
+        .map(|work| {
+            let mut group = vec![case("round", "Sheaf", work, move || sheaf::run(work, "off"))];
+            if let Some(python) = settings.peers.clone() {
+                group.extend(peer::ALL.map(|peer| {
+                    let python: PathBuf = python.clone();
+                    case("round", peer.name, work, move || peer::run(&peer, work, &python))
+                }));
+            }
+            group
+        })
+        .collect()
+}
+
+/// With secure aggregation: as it is by default, against none.
+pub(crate) fn secure_groups(settings: &Settings) -> Vec<Group> {
+    let secure = |work: Work| {
+        vec![
+            case("secure round", "Sheaf", work, move || sheaf::run(work, "required")),
+            case("secure round", "Sheaf, not encrypted", work, move || sheaf::run(work, "off")),
+        ]
+    };
+    works(settings).map(secure).collect()
+}
+
+fn works(settings: &Settings) -> impl Iterator<Item = Work> + '_ {
+    settings.sizes.iter().flat_map(|megabytes| {
+        settings.clients.iter().map(|clients| Work {
+            megabytes: *megabytes,
+            clients: *clients,
+            rounds: settings.rounds,
+        })
+    })
+}
+
+fn case(
+    workload: &'static str,
+    contestant: &'static str,
+    work: Work,
+    run: impl Fn() -> anyhow::Result<crate::case::Sample> + 'static,
+) -> Case {
+    let (size_mb, clients) = (f64::from(work.megabytes), work.clients);
+    Case { workload, contestant, size_mb, clients, run: Box::new(run) }
+}

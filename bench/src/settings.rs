@@ -1,0 +1,68 @@
+//! What is asked of the bench.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use crate::case::Group;
+use crate::{kernel, round, transport};
+
+/// Measures what a federation costs, beside what people would pick instead.
+#[derive(Debug, Parser)]
+pub(crate) struct Settings {
+    /// The workloads to run; all, if none is named.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Workload>,
+    /// How often each contestant has its turn.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repeats: u32,
+    /// Rounds of a run; the first, in which a model comes for the first time, is not counted.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) rounds: u32,
+    /// Sizes of the model, in megabytes of f32.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100])]
+    pub(crate) sizes: Vec<u32>,
+    /// Numbers of clients.
+    #[arg(long, value_delimiter = ',', default_values_t = [4, 8])]
+    pub(crate) clients: Vec<u32>,
+    /// Megabytes of what is summed, masked and sent where there are no processes.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub(crate) megabytes: u32,
+    /// The Python of an environment that has Flower and NVFLARE; without it they do not take part.
+    #[arg(long)]
+    pub(crate) peers: Option<PathBuf>,
+    /// Where the figures go.
+    #[arg(long, default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+}
+
+/// A kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    /// A round without training, with real processes.
+    Round,
+    /// The same with secure aggregation.
+    Secure,
+    /// The sum of updates and the masks, in memory.
+    Kernel,
+    /// One blob over loopback.
+    Transport,
+}
+
+impl Settings {
+    /// Everything that is to be measured; what is in a group takes turns.
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        let mut groups = Vec::new();
+        for workload in Workload::value_variants() {
+            if self.only.is_empty() || self.only.contains(workload) {
+                groups.extend(match workload {
+                    Workload::Round => round::groups(self),
+                    Workload::Secure => round::secure_groups(self),
+                    Workload::Kernel => kernel::groups(self),
+                    Workload::Transport => transport::groups(self),
+                });
+            }
+        }
+        groups
+    }
+}

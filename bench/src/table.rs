@@ -1,0 +1,56 @@
+//! The table that is printed.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::result::Row;
+
+/// The columns that hold words.
+const WORKLOAD: usize = 0;
+const CONTESTANT: usize = 3;
+
+pub(crate) fn of(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header([
+        "workload",
+        "MB",
+        "clients",
+        "contestant",
+        "seconds (min to max)",
+        "MB/s",
+        "server CPU s",
+        "server MB",
+        "wire / payload",
+    ]);
+    for (number, column) in table.column_iter_mut().enumerate() {
+        if ![WORKLOAD, CONTESTANT].contains(&number) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for row in rows {
+        table.add_row(cells(row));
+    }
+    table
+}
+
+fn cells(row: &Row) -> [String; 9] {
+    let number = |value: Option<f64>, digits| value.map_or("-".into(), |value| format!("{value:.digits$}"));
+    let seconds = match (&row.failure, row.seconds, row.min, row.max) {
+        (Some(why), ..) => format!("failed: {why}"),
+        (None, Some(seconds), Some(min), Some(max)) => format!("{seconds:.3} ({min:.3} to {max:.3})"),
+        (None, ..) => "-".into(),
+    };
+    // Once for each client and way in a round; as it is where nothing is sent.
+    let moved = if row.clients > 1 { 2.0 * f64::from(row.clients) } else { 1.0 };
+    [
+        row.workload.into(),
+        format!("{}", row.size_mb),
+        row.clients.to_string(),
+        row.contestant.into(),
+        seconds,
+        number(row.seconds.map(|seconds| moved * row.size_mb / seconds), 0),
+        number(row.cpu_seconds, 2),
+        number(row.server_rss_mb, 0),
+        number(row.wire, 3),
+    ]
+}

@@ -1,0 +1,110 @@
+//! Which of the project's targets hold. Each is a ratio of two medians of the same run wherever that is possible.
+
+use std::fmt;
+
+use crate::result::Row;
+
+/// One target, and what was reached; `None` where the run has not measured it.
+pub(crate) struct Target {
+    what: String,
+    reached: Option<f64>,
+    bound: Bound,
+}
+
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, reached, bound } = self;
+        let (holds, word, bound): (fn(f64, f64) -> bool, _, _) = match bound {
+            Bound::AtMost(most) => (|reached, most| reached <= most, "at most", *most),
+            Bound::AtLeast(least) => (|reached, least| reached >= least, "at least", *least),
+        };
+        match reached {
+            None => write!(f, "not measured  {what}: {word} {bound:.3}"),
+            Some(reached) if holds(*reached, bound) => {
+                write!(f, "holds         {what}: {reached:.3}, {word} {bound:.3}")
+            }
+            Some(reached) => write!(f, "MISSED        {what}: {reached:.3}, {word} {bound:.3}"),
+        }
+    }
+}
+
+pub(crate) fn all(rows: &[Row]) -> Vec<Target> {
+    let find = |workload: &str, contestant: &str, size: Option<f64>, clients: u32| {
+        rows.iter().find(|row| {
+            row.workload == workload
+                && row.contestant == contestant
+                && size.is_none_or(|size| row.size_mb == size)
+                && row.clients == clients
+        })
+    };
+    let round = |contestant, megabytes| find("round", contestant, Some(megabytes), 8);
+    let seconds = |row: Option<&Row>| row?.seconds;
+    let cpu = |row: Option<&Row>| row?.cpu_seconds;
+    let ratio = |ours: Option<f64>, theirs: Option<f64>| Some(ours? / theirs?);
+    let (ours, flower, nvflare) = (round("Sheaf", 100.0), round("Flower", 100.0), round("NVFLARE", 100.0));
+    // Of throughput, so that more is better.
+    let speed = |workload, contestant, reference| {
+        ratio(seconds(find(workload, reference, None, 1)), seconds(find(workload, contestant, None, 1)))
+    };
+    let at_most =
+        |what: &str, reached, most| Target { what: what.into(), reached, bound: Bound::AtMost(most) };
+    let at_least =
+        |what: &str, reached, least| Target { what: what.into(), reached, bound: Bound::AtLeast(least) };
+    vec![
+        at_most(
+            "round of 100 MB x 8, seconds, of NVFLARE's",
+            ratio(seconds(ours), seconds(nvflare)),
+            1.0 / 8.0,
+        ),
+        at_most(
+            "round of 100 MB x 8, seconds, of Flower's",
+            ratio(seconds(ours), seconds(flower)),
+            1.0 / 20.0,
+        ),
+        at_most("round of 100 MB x 8, server's CPU, of NVFLARE's", ratio(cpu(ours), cpu(nvflare)), 1.0 / 8.0),
+        at_most("round of 100 MB x 8, server's CPU, of Flower's", ratio(cpu(ours), cpu(flower)), 1.0 / 15.0),
+        at_most("round of 1 MB x 8, seconds", seconds(round("Sheaf", 1.0)), 0.15),
+        at_most(
+            "round of 100 MB x 8, server's memory, MB",
+            ours.and_then(|row| row.server_rss_mb),
+            96.0 + 100.0,
+        ),
+        at_most(
+            "round of 100 MB x 8, bytes on the wire, of the payload",
+            ours.and_then(|row| row.wire),
+            1.02,
+        ),
+        at_least("transfer, of bare quinn's speed", speed("transport", "Sheaf", "bare quinn"), 0.85),
+        at_least(
+            "exact weighted sum, all cores, of a memory copy's speed",
+            speed("weighted sum", "Sheaf, all cores", "memory copy, all cores"),
+            0.7,
+        ),
+        at_least(
+            "masking, one core, G values a second and mask",
+            find("masking", "Sheaf, one core", None, 1)
+                .and_then(|row| Some(row.size_mb * 1e6 / 4.0 / row.seconds? / 1e9)),
+            1.0,
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_holds_is_missed_or_was_not_measured() {
+        let said = |reached, bound| Target { what: "it".into(), reached, bound }.to_string();
+        assert!(said(Some(0.85), Bound::AtLeast(0.85)).starts_with("holds"));
+        assert!(said(Some(0.84), Bound::AtLeast(0.85)).starts_with("MISSED"));
+        assert!(said(Some(1.03), Bound::AtMost(1.02)).starts_with("MISSED"));
+        assert!(said(None, Bound::AtMost(1.02)).starts_with("not measured"));
+        assert!(all(&[]).iter().all(|target| target.reached.is_none()), "nothing was measured");
+    }
+}
