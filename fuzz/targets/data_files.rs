@@ -18,17 +18,22 @@ model = { architecture = "mlp", hidden = [2] }
 [task]
 type = "tabular-classification"
 dataset = "data"
-features = [{ column = "x", mean = 0.0, std = 1.0 }, { column = "c", categories = ["a", "b"], other = true }]
-target = "y"
+features = [
+  { column = "x", type = "numeric", mean = 0.0, std = 1.0 },
+  { column = "c", type = "categorical", categories = ["a", "b"], other = true },
+]
+label = "y"
 labels = ["0", "1"]
 "#;
     let images = r#"
 name = "images"
 rounds = 1
-model = "imported"
+model = { name = "imported" }
 [task]
 type = "image-classification"
 dataset = "data"
+image_size = 8
+label = "y"
 labels = ["0", "1"]
 "#;
     [table, images].map(|text| RunSpec::parse("run.toml", text).expect("a run"))
