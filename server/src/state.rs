@@ -160,9 +160,7 @@ impl State {
             Event::Closed(peer) => {
                 if let Some(site) = self.registry.remove(peer) {
                     info!(%site, "site disconnected");
-                    self.standby.retain(|(_, of), _| *of != site);
-                    self.registrar.renewals.remove(&site);
-                    self.feed_admitting(&site, &Input::Disconnected(site.clone()));
+                    self.forget_connection(&site);
                 }
             }
             Event::Enroll(shown, reply) => self.on_enroll(shown, reply),
@@ -200,10 +198,19 @@ impl State {
             seen: at,
             expires,
         }));
+        // It may be back before it was missed.
+        self.forget_connection(&site);
         self.registry.join(site.clone(), peer, (address, software), at, outbox, connection);
         // The others are announced when they start.
         let unfinished = (0..self.runs.len()).filter(|index| !self.runs[*index].state().0.is_final());
         unfinished.take(ANNOUNCED).for_each(|index| self.announce_to(&site, index));
+    }
+
+    /// What a site said on its connection counts no longer: on the next one it is announced its runs anew.
+    fn forget_connection(&mut self, site: &ClientId) {
+        self.standby.retain(|(_, of), _| of != site);
+        self.registrar.renewals.remove(site);
+        self.feed_admitting(site, &Input::Disconnected(site.clone()));
     }
 
     pub(crate) fn standing(&self, site: &ClientId) -> Standing {

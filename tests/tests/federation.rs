@@ -72,6 +72,31 @@ fn completed(status: &RunStatus) -> Vec<BlobId> {
     status.history.iter().filter_map(|record| global(&record.outcome)).collect()
 }
 
+/// A site whose line broke, or that was killed, dials again before the server has missed it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_comes_back_before_it_was_missed_gets_its_task_again() -> Result<()> {
+    let mut federation = Federation::new()?;
+    federation.start_server()?;
+    federation.start_site("a", &csv(0))?;
+    let mut lost = federation.connect_site("b").await?;
+    let mut operator = federation.connect(Role::Operator, "op").await?;
+    let id = operator.submit(&run(1, r#""a", "b""#, "")).await?;
+    let asked = lost.task().await?;
+    let mut back = federation.connect_site("b").await?;
+    let again = back.task().await?;
+    assert_eq!(again.id, asked.id, "the same attempt");
+    let numel = usize::try_from(again.job.params.numel())?;
+    let delta = back.put(&vec![0.25; numel]).await?;
+    back.say(&SiteMessage::Update(Box::new(update(&again, delta)))).await?;
+    let last = back.evaluation().await?;
+    back.say(&SiteMessage::Evaluated { task: last, metrics: None }).await?;
+    let status = operator.wait_for_end(&id).await?;
+    assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
+    assert_eq!((status.history.len(), status.history[0].attempt), (1, 1));
+    drop(lost);
+    Ok(())
+}
+
 /// The global parameters after each round of an undisturbed run.
 async fn undisturbed(rounds: u32) -> Result<Vec<BlobId>> {
     let (_federation, mut operator) = federation(&["a", "b", "c"]).await?;
