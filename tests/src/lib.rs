@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sheaf_common::id::Role;
+use sheaf_common::status::{Answer, RunState, RunStatus};
 use sheaf_server::pki::{self, IssueOptions};
 use tempfile::TempDir;
 
@@ -308,6 +309,17 @@ impl Drop for Process {
         // One that has ended already cannot be killed, which is as good.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Whether every round of a run was completed at the first attempt, with the updates of so many sites and no other.
+pub fn assert_undisturbed(status: &RunStatus, rounds: usize, sites: usize) {
+    assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
+    assert_eq!(status.history.len(), rounds, "{:?}", status.history);
+    for record in &status.history {
+        assert_eq!(record.attempt, 1);
+        let answers: Vec<&Answer> = record.participants.iter().map(|site| &site.answer).collect();
+        assert_eq!(answers, vec![&Answer::Accepted; sites]);
     }
 }
 

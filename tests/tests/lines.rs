@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use sheaf_common::id::{Role, RunId};
-use sheaf_common::status::{Answer, Phase, RunState, RunStatus};
+use sheaf_common::status::{Answer, Phase};
 use sheaf_tests::network::{Line, Relay};
-use sheaf_tests::{Federation, Operator};
+use sheaf_tests::{Federation, Operator, assert_undisturbed};
 
 const SITES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -62,16 +62,6 @@ async fn uploads(operator: &mut Operator, run: &RunId, site: &str, round: u32) -
         .map(drop)
 }
 
-fn check(status: &RunStatus) {
-    assert_eq!(status.summary.state, RunState::Completed, "{}", status.summary.detail);
-    assert_eq!(status.history.len(), 2);
-    for record in &status.history {
-        assert_eq!(record.attempt, 1);
-        let answers: Vec<&Answer> = record.participants.iter().map(|site| &site.answer).collect();
-        assert_eq!(answers, [&Answer::Accepted; 4]);
-    }
-}
-
 /// The model that comes of straight lines.
 async fn reference() -> Result<Vec<u8>> {
     let mut federation = Federation::new()?;
@@ -81,7 +71,7 @@ async fn reference() -> Result<Vec<u8>> {
     }
     let mut operator = federation.connect(Role::Operator, "op").await?;
     let id = operator.submit(RUN).await?;
-    check(&operator.wait_for_end(&id).await?);
+    assert_undisturbed(&operator.wait_for_end(&id).await?, 2, SITES.len());
     operator.export(&id, &federation.path().join("export")).await
 }
 
@@ -112,7 +102,7 @@ async fn a_run_over_four_bad_lines_ends_right() -> Result<()> {
         cut.cut(false);
         uploads(&mut operator, &id, site(1), 2).await?;
         slow.change_address();
-        check(&operator.wait_for_end(&id).await?);
+        assert_undisturbed(&operator.wait_for_end(&id).await?, 2, SITES.len());
         assert_eq!(operator.export(&id, &federation.path().join("export")).await?, expected, "seed {seed}");
         // A router that forgets a flow costs no connection.
         assert_eq!(federation.log(site(1)).matches(" connected ").count(), 1);
