@@ -1,7 +1,7 @@
 //! The shell around the coordinators: events in, journal, effects out. The server's only `select!` is here.
 //!
 //! Every batch of events goes the same way: coordinators take their inputs, everything durable is committed in
-//! one transaction, and only then do the effects leave. A crash in between loses nothing: what was not
+//! one transaction, and only then do the effects and the answers leave. A crash in between loses nothing: what was not
 //! committed did not happen, and what was committed is asked for again by `Input::Restarted`.
 
 use std::net::SocketAddr;
@@ -105,6 +105,8 @@ pub struct Server {
     done: mpsc::Receiver<Done>,
     done_sender: mpsc::Sender<Done>,
     state: State,
+    /// What operators asked in the batch in hand.
+    questions: Vec<(PeerId, Request, oneshot::Sender<Reply>)>,
     audit: AuditLog,
     retention: Retention,
     /// Held for as long as the server lives, so that no second one writes to the same directory.
@@ -152,6 +154,7 @@ impl Server {
             done,
             done_sender,
             state,
+            questions: Vec::new(),
             audit,
             retention: config.retention,
             _lock: lock,
@@ -241,7 +244,7 @@ impl Server {
         }
     }
 
-    /// Makes the batch durable, then lets its effects out; repeats while effects give rise to inputs.
+    /// Makes the batch durable, then answers and lets its effects out.
     fn settle(&mut self) -> Result<(), ServerError> {
         let state = &mut self.state;
         state.start_runs();
@@ -249,6 +252,11 @@ impl Server {
         if let Err(error) = remember(&mut self.audit, &mut state.store, &writes) {
             error!(%error, "nothing can be remembered any more: stopping");
             return Err(error);
+        }
+        // Only now does the database say what the coordinators say.
+        for (peer, request, reply) in self.questions.drain(..) {
+            // An operator who went away needs no answer.
+            let _ = reply.send(state.answer(peer, request, now()));
         }
         while let Some((index, effect)) = state.effects.pop_front() {
             // The two kinds of long work; everything else is done at once.
@@ -316,8 +324,7 @@ impl Server {
             | Request::Models
             | Request::Waiting
             | Request::Export { .. } => {
-                let answer = self.state.answer(peer, request, now());
-                self.state.replies.push((reply, answer));
+                self.questions.push((peer, request, reply));
             }
         }
     }

@@ -67,7 +67,8 @@ async fn federation(sites: &[&str]) -> Result<(Federation, Operator)> {
 }
 
 fn accuracy(status: &RunStatus) -> Result<f64> {
-    Ok(status.final_metrics.as_ref().and_then(Report::classification).context("no final metrics")?.accuracy)
+    let report = status.final_metrics.as_ref().and_then(Report::classification);
+    Ok(report.with_context(|| format!("no final metrics: {status:?}"))?.accuracy)
 }
 
 const FOUR: &str = "min_sites = 4\nmin_updates = 3";
@@ -77,6 +78,7 @@ async fn a_secure_run_learns_what_a_plain_one_learns_and_hides_every_update() ->
     let (_federation, mut operator) = federation(&["a", "b", "c", "d"]).await?;
     let plain = operator.submit(&run(false, 3, FOUR)).await?;
     let plain = operator.wait_for_end(&plain).await?;
+    assert_eq!(plain.summary.state, RunState::Completed, "{:?}", plain.summary);
     let secure = operator.submit(&run(true, 3, FOUR)).await?;
     let secure = operator.wait_for_end(&secure).await?;
     assert_eq!(secure.summary.state, RunState::Completed, "{:?}", secure.summary);
