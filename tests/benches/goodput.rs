@@ -18,13 +18,15 @@ use sheaf_transport::transfer;
 const LENGTH: Duration = Duration::from_secs(10);
 
 /// Rate in Mbit/s, round trip in ms, share lost.
-const LINES: [(f64, u64, f64); 6] = [
+const LINES: [(f64, u64, f64); 8] = [
     (1.0, 50, 0.0),
     (10.0, 50, 0.0),
     (100.0, 50, 0.0),
     (10.0, 50, 0.001),
     (10.0, 200, 0.0),
     (10.0, 200, 0.001),
+    (1.0, 200, 0.02),
+    (10.0, 200, 0.02),
 ];
 
 #[tokio::main]

@@ -19,6 +19,9 @@ use super::{Worker, nonblocking};
 /// Longest datagram.
 const DATAGRAM: usize = 65_536;
 
+/// What Ethernet carries in a packet of IPv4: a longer datagram, with which a sender looks for more, is lost.
+const CARRIED: usize = 1472;
+
 /// What one direction of a line does to a datagram.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Line {
@@ -163,7 +166,7 @@ impl Pipe {
     fn push(&mut self, datagram: &[u8], state: &Mutex<State>, side: impl Fn(&State) -> Line) {
         let mut state = lock(state);
         let line = side(&state);
-        if state.cut || state.random.random_bool(line.loss) {
+        if state.cut || datagram.len() > CARRIED || state.random.random_bool(line.loss) {
             return;
         }
         drop(state);
