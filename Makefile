@@ -28,7 +28,7 @@ endif
 help:
 	@echo 'make demo   run a federation: SEED=n, SITES=n, REDUCED=1, and EXAMPLE=one of $(EXAMPLES)'
 	@echo 'make test   check everything'
-	@echo 'make bench  measure it beside Flower and NVFLARE: ONLY=round,secure,kernel,transport SIZES=1,10,100 CLIENTS=4,8 REPEATS=3'
+	@echo 'make bench  measure it beside Flower, NVFLARE and PyTorch: ONLY=round,secure,kernel,transport,training SIZES=1,10,100 CLIENTS=4,8 REPEATS=3'
 	@echo 'make fuzz   throw bytes at every parser, SECONDS=60 each'
 	@echo 'make setup  install libtorch for a plain `cargo build`; CUDA=1 adds the CUDA half'
 	@echo 'make clean  remove what was built; the cache stays'
@@ -52,11 +52,15 @@ test: setup $(DENY)
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
 	cargo test --workspace
 
-# Released code beside released code; what it compares with is installed only here.
+# Released code beside released code; what it compares with is installed only here. PyTorch, for steps of training alone, takes 5 GB.
+WANTED := $(or $(ONLY),round secure training)
 bench: setup
-	cargo build --release -p sheaf-server -p sheaf-client -p sheaf-bench
-	peers=$$(python3 -B scripts/peers.py) && $(TARGET)/release/sheaf-bench --peers "$$peers" $(if $(ONLY),--only $(ONLY)) \
-	  $(if $(SIZES),--sizes $(SIZES)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(REPEATS),--repeats $(REPEATS))
+	$(if $(findstring training,$(WANTED)),@python3 -B scripts/fetch_data.py minilm efficientnet-lite0)
+	cargo build --release -p sheaf-server -p sheaf-client -p sheaf-bench --bins --example steps
+	$(if $(findstring round,$(WANTED)),frameworks=$$(python3 -B scripts/peers.py frameworks) &&) \
+	  $(if $(findstring training,$(WANTED)),pytorch=$$(python3 -B scripts/peers.py pytorch) &&) \
+	  $(TARGET)/release/sheaf-bench $${frameworks:+--peers "$$frameworks"} $${pytorch:+--pytorch "$$pytorch"} $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(SIZES),--sizes $(SIZES)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(MODELS),--models $(MODELS))
 
 # Built for a quick build, not a quick run: it reads one lock file.
 $(DENY): export CARGO_PROFILE_DEV_OPT_LEVEL := 1

@@ -1,7 +1,8 @@
 #!/usr/bin/env -S python3 -B
-"""Makes the environment of the frameworks that `make bench` compares with, in the user's cache, and prints its Python.
+"""Makes an environment that `make bench` compares with, in the user's cache, and prints its Python.
 
-A virtual environment cannot be renamed, so it is made in its place; a file in it says that it is whole.
+`peers.py frameworks` has Flower and NVFLARE, `peers.py pytorch` PyTorch and libraries of models. A virtual environment cannot be
+renamed, so it is made in its place; a file in it says that it is whole.
 """
 
 import shutil
@@ -11,35 +12,42 @@ from pathlib import Path
 
 from cache import Stop, check_disk, locked, root, run, sha256
 
-REQUIREMENTS = Path(__file__).resolve().parent.parent / "bench" / "peers" / "requirements.txt"
+PINNED = Path(__file__).resolve().parent.parent / "bench" / "peers"
+# What each holds, for people, and megabytes that making it takes.
+ENVIRONMENTS = {"frameworks": ("Flower and NVFLARE", 1000), "pytorch": ("PyTorch", 12000)}
 
 
 def main():
-    place = root() / f"peers-{sha256(REQUIREMENTS)[:12]}"
+    name = sys.argv[1] if len(sys.argv) == 2 else ""
+    if name not in ENVIRONMENTS:
+        raise Stop(f"usage: peers.py {'|'.join(ENVIRONMENTS)}")
+    what, megabytes = ENVIRONMENTS[name]
+    pinned = PINNED / f"{name}.txt"
+    place = root() / f"{name}-{sha256(pinned)[:12]}"
     whole = place / "whole"
     place.parent.mkdir(parents=True, exist_ok=True)
     with locked(place):
         if not whole.exists():
-            check_disk(place.parent, 1000)
+            check_disk(place.parent, megabytes)
             shutil.rmtree(place, ignore_errors=True)  # left by a set-up that was killed
-            make(place)
+            say_to_user(f"{what}, for comparison")
+            make(place, pinned)
             whole.touch()
     print(place / "bin" / "python")
 
 
-def make(place):
+def make(place, pinned):
     """A virtual environment with exactly what is pinned."""
-    say_to_user("Flower and NVFLARE, for comparison")
     for command in (
         [sys.executable, "-m", "venv", place],
         [place / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
         # There is no wheel of pyhocon, which is Python alone.
-        + ["--only-binary=:all:", "--no-binary=pyhocon", "-r", REQUIREMENTS],
+        + ["--only-binary=:all:", "--no-binary=pyhocon", "-r", pinned],
     ):
         step = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
         if step.returncode:
             said = (step.stderr.strip().splitlines() or ["nothing"])[-1]
-            raise Stop(f"the frameworks to compare with cannot be installed: check the network, then try again; {said}")
+            raise Stop(f"what to compare with cannot be installed: check the network, then try again; {said}")
 
 
 def say_to_user(text):

@@ -21,7 +21,7 @@ pub(crate) struct Case {
 pub(crate) struct Sample {
     /// Of each round, or of each time that the work was done.
     pub(crate) seconds: Vec<f64>,
-    /// Peak resident memory of all the server's processes, in megabytes.
+    /// Peak resident memory of all the server's processes, or of the one that trains, in megabytes.
     pub(crate) server_rss_mb: Option<f64>,
     /// Processor time of all the server's processes, or of the work where there is no server, each time.
     pub(crate) cpu_seconds: Option<f64>,

@@ -12,6 +12,7 @@ mod round;
 mod settings;
 mod table;
 mod targets;
+mod training;
 mod transport;
 
 use std::fs;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 
 use crate::case::Group;
+use crate::training::{self, Model};
 use crate::{kernel, round, transport};
 
 /// Measures what a federation costs, beside what people would pick instead.
@@ -28,9 +29,18 @@ pub(crate) struct Settings {
     /// Megabytes of what is summed, masked and sent where there are no processes.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=4000))]
     pub(crate) megabytes: u32,
+    /// Models of which steps are timed.
+    #[arg(long, value_delimiter = ',', default_values = ["mlp", "minilm", "efficientnet-lite0"])]
+    pub(crate) models: Vec<Model>,
+    /// Steps of training in a turn, and a hundred times as many of the MLP; the first two are not counted.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(5..=1000))]
+    pub(crate) steps: u32,
     /// The Python of an environment that has Flower and NVFLARE; without it they do not take part.
     #[arg(long)]
     pub(crate) peers: Option<PathBuf>,
+    /// The Python of an environment that has PyTorch; without it that does not take part.
+    #[arg(long)]
+    pub(crate) pytorch: Option<PathBuf>,
     /// Where the figures go.
     #[arg(long, default_value = "target/bench")]
     pub(crate) out: PathBuf,
@@ -47,6 +57,8 @@ enum Workload {
     Kernel,
     /// One blob over loopback.
     Transport,
+    /// Steps of local training.
+    Training,
 }
 
 impl Settings {
@@ -60,6 +72,7 @@ impl Settings {
                     Workload::Secure => round::secure_groups(self),
                     Workload::Kernel => kernel::groups(self),
                     Workload::Transport => transport::groups(self),
+                    Workload::Training => training::groups(self),
                 });
             }
         }

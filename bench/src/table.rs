@@ -18,8 +18,8 @@ pub(crate) fn of(rows: &[Row]) -> Table {
         "contestant",
         "seconds (min to max)",
         "MB/s",
-        "server CPU s",
-        "server MB",
+        "CPU s",
+        "peak MB",
         "wire / payload",
     ]);
     for (number, column) in table.column_iter_mut().enumerate() {
@@ -48,7 +48,7 @@ fn cells(row: &Row) -> [String; 9] {
         row.clients.to_string(),
         row.contestant.into(),
         seconds,
-        number(row.seconds.map(|seconds| moved * row.size_mb / seconds), 0),
+        number(row.seconds.filter(|_| row.size_mb > 0.0).map(|seconds| moved * row.size_mb / seconds), 0),
         number(row.cpu_seconds, 2),
         number(row.server_rss_mb, 0),
         number(row.wire, 3),

@@ -35,6 +35,10 @@ fn every_workload_comes_to_figures() -> Result<()> {
             "3",
             "--megabytes",
             "2",
+            "--models",
+            "mlp,minilm",
+            "--steps",
+            "5",
             "--out",
         ])
         .arg(out.path())
@@ -52,7 +56,19 @@ fn every_workload_comes_to_figures() -> Result<()> {
     }
     let workloads: std::collections::BTreeSet<_> =
         rows.iter().filter_map(|row| row["workload"].as_str()).collect();
-    let expected = ["masking", "round", "secure round", "transport", "unmasking", "weighted sum"];
+    let expected = [
+        "masking",
+        "round",
+        "secure round",
+        "step of MiniLM, LoRA",
+        "step of MiniLM, all",
+        "step of MiniLM, head",
+        "step of MiniLM, last:2",
+        "step of an MLP",
+        "transport",
+        "unmasking",
+        "weighted sum",
+    ];
     assert!(workloads.into_iter().eq(expected), "{said}");
     let rounds = rows.iter().filter(|row| row["workload"] == "round");
     for row in rounds {

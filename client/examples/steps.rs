@@ -1,9 +1,9 @@
-//! Times steps of training: `cargo run --release -p sheaf-client --example steps -- MODEL TRAINABLE STEPS`.
+//! Times steps of training, for `make bench ONLY=training`: `steps MODEL TRAINABLE STEPS`.
 //!
-//! MODEL is `efficientnet-lite0` (batches of 8 images of 224 x 224) or `minilm` (batches of 16 texts of 64 tokens), as
-//! `make test` fetches them; TRAINABLE what `run.toml` takes, or `lora`. `scripts/reference/steps.py` times the same steps
-//! with PyTorch. It prints milliseconds of the processor, which other programs on the machine change least, and of the
-//! clock, without the first two steps; `OMP_NUM_THREADS=1` holds both to one thread.
+//! MODEL is `efficientnet-lite0` (batches of 32 images of 224 x 224) or `minilm` (batches of 16 texts of 64 tokens), as
+//! `make test` fetches them, or `mlp` (batches of 64 rows of 64 numbers, through 256 and 128); TRAINABLE is what `run.toml`
+//! takes, or `lora`. `bench/peers/steps.py` times the same steps with PyTorch. Both print one line of JSON: seconds of each
+//! step but the first two, seconds of the processor a step, and the peak of memory.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ use sheaf_common::message::Job;
 use sheaf_common::model::foreign::kind::Kind;
 use sheaf_common::model::foreign::torch;
 use sheaf_common::model::{CONFIG_FILE, Initial, ModelConfig, WEIGHTS_FILE, Weights, initial, phases};
-use sheaf_common::params::from_bytes;
+use sheaf_common::params::{ParamSpec, from_bytes};
 use sheaf_common::run::RunSpec;
 use sheaf_common::status::{Phase, Progress};
 use sheaf_common::time::Timestamp;
@@ -33,41 +33,53 @@ fn main() -> Result<()> {
     let (trainable, adapters) = if lora { ("all", "[model.lora]\nrank = 8\n") } else { (&trainable[..], "") };
     let cache =
         std::env::var("HOME").map(|home| PathBuf::from(home).join(".cache/sheaf/data").join(model))?;
-    let (folder, made, task, batch, inputs) = match &model[..] {
+    let made = tempfile::tempdir()?;
+    let noise = |count: u32| (0..count).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8);
+    let (folder, task, batch, inputs) = match &model[..] {
         "efficientnet-lite0" => {
-            let made = tempfile::tempdir()?;
             convert(&cache.join("efficientnet-lite0.pth"), made.path())?;
-            let values = (0..8 * 3 * 224 * 224u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8);
-            let inputs = Inputs::Images { size: 224, values: values.collect() };
-            (made.path().to_owned(), Some(made), "type = \"image-classification\"", 8u32, inputs)
+            let inputs = Inputs::Images { size: 224, values: noise(32 * 3 * 224 * 224).collect() };
+            (Some(made.path()), "type = \"image-classification\"".to_owned(), 32u32, inputs)
         }
         // With the first and the last token that makes 64.
         "minilm" => {
             let task = "type = \"text-classification\"\ntext = \"text\"\nmax_length = 64";
-            (cache, None, task, 16, Inputs::Text(vec!["the ".repeat(62); 16]))
+            (Some(&cache[..]), task.to_owned(), 16, Inputs::Text(vec!["the ".repeat(62); 16]))
         }
-        other => bail!("there is no model {other} here: efficientnet-lite0 or minilm"),
+        "mlp" => {
+            let columns: Vec<String> =
+                (0..64).map(|at| format!("{{ column = \"c{at}\", type = \"numeric\" }}")).collect();
+            let task = format!("type = \"tabular-classification\"\nfeatures = [{}]", columns.join(", "));
+            let values = noise(64 * 64).map(|value| f32::from(value) / 128.0 - 1.0).collect();
+            (None, task, 64, Inputs::Table { width: 64, values })
+        }
+        other => bail!("there is no model {other} here: efficientnet-lite0, minilm or mlp"),
+    };
+    let model = match folder {
+        Some(_) => format!("name = \"m\"\ntrainable = \"{trainable}\"\n{adapters}"),
+        None => "architecture = \"mlp\"\nhidden = [256, 128]\n".to_owned(),
     };
     let text = format!(
-        "name = \"steps\"\nrounds = 1\n[model]\nname = \"m\"\ntrainable = \"{trainable}\"\ndropout = 0.0\n{adapters}\
+        "name = \"steps\"\nrounds = 1\n[model]\ndropout = 0.0\n{model}\
          [task]\ndataset = \"d\"\nlabel = \"l\"\nlabels = [\"a\", \"b\"]\n{task}\n\
          [training]\nbatch_size = {batch}\nlocal_steps = {steps}\nlearning_rate = 1e-5\n"
     );
     let spec = RunSpec::parse("steps", &text)?;
-    let config = ModelConfig::parse(&fs::read(folder.join(CONFIG_FILE))?)?;
-    let params = phases(&spec, Some(&config))?.after(0).clone();
-    let start = start(&spec, &config, &folder.join(WEIGHTS_FILE), &params)?;
+    let config = folder.map(|folder| anyhow::Ok(ModelConfig::parse(&fs::read(folder.join(CONFIG_FILE))?)?));
+    let config = config.transpose()?;
+    let params = phases(&spec, config.as_ref())?.after(0).clone();
+    let stored = folder.map(|folder| fs::read(folder.join(WEIGHTS_FILE))).transpose()?.unwrap_or_default();
+    let start = start(&spec, config.as_ref(), &stored, &params)?;
+    drop(stored);
     let job =
         Job { spec, model: None, params, global: BlobId::of(&[]), submitted_at: Timestamp(0), author: None };
     let labels = Targets::Label((0..batch).map(|at| at % 2).collect());
     let train = Dataset { inputs, targets: labels };
     let split = Split { validation: train.clone(), train };
-    let mut trainer = TorchTrainer::open(&job, Some(&folder), "site", split, tch::Device::Cpu)?;
+    let mut trainer = TorchTrainer::open(&job, folder, "site", split, tch::Device::Cpu)?;
     let times = Times::default();
     trainer.train(start, Round { number: 1, of: 1 }, &times)?;
-    times.print(&arguments.join(" "))?;
-    drop(made);
-    Ok(())
+    times.print()
 }
 
 /// The state dict as `sheaf model import` converts it.
@@ -79,17 +91,16 @@ fn convert(state_dict: &Path, folder: &Path) -> Result<()> {
     Ok(fs::write(folder.join(CONFIG_FILE), serde_json::to_vec(&image)?)?)
 }
 
-/// The parameters before the first round.
+/// The parameters before the first round, of which the imported weights are a file's bytes.
 fn start(
     spec: &RunSpec,
-    config: &ModelConfig,
-    weights: &Path,
-    params: &sheaf_common::params::ParamSpec,
+    config: Option<&ModelConfig>,
+    bytes: &[u8],
+    params: &ParamSpec,
 ) -> Result<Vec<f32>> {
-    let bytes = fs::read(weights)?;
-    let stored = Weights::parse(&bytes, bytes.len() as u64)?;
+    let stored = config.map(|_| Weights::parse(bytes, bytes.len() as u64)).transpose()?;
     let mut values = Vec::new();
-    for (tensor, source) in params.tensors.iter().zip(initial(spec, Some(config), Some(&stored), params)?) {
+    for (tensor, source) in params.tensors.iter().zip(initial(spec, config, stored.as_ref(), params)?) {
         match source {
             Initial::FromWeights { offset, bytes: length } => {
                 values.extend(from_bytes(&bytes[offset as usize..][..length as usize]));
@@ -102,39 +113,45 @@ fn start(
     Ok(values)
 }
 
-/// When each step began, by the processor and by the clock.
+/// When each step began, and the ticks of the processor before it.
 #[derive(Default)]
-struct Times(RefCell<Vec<(u64, Instant)>>);
+struct Times(RefCell<Vec<(Instant, u64)>>);
+
+/// Ticks of a second in `/proc/self/stat`, which is the same on every Linux.
+const TICKS: f64 = 100.0;
 
 impl Times {
-    fn print(&self, what: &str) -> Result<()> {
+    fn print(&self) -> Result<()> {
         let times = self.0.borrow();
-        let (mut processor, mut clock): (Vec<f64>, Vec<f64>) = times
-            .windows(2)
-            .skip(2)
-            .map(|pair| ((pair[1].0 - pair[0].0) as f64 / 1e6, (pair[1].1 - pair[0].1).as_secs_f64() * 1e3))
-            .unzip();
-        processor.sort_by(f64::total_cmp);
-        clock.sort_by(f64::total_cmp);
-        let middle = processor.len() / 2;
-        let median = |times: &[f64]| times.get(middle).copied().context("there were too few steps");
-        println!("{what}: processor {:.1} ms, clock {:.1} ms a step", median(&processor)?, median(&clock)?);
+        let [_, _, counted @ ..] = &times[..] else { bail!("there were too few steps") };
+        let seconds: Vec<f64> =
+            counted.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs_f64()).collect();
+        let (Some(first), Some(last)) = (counted.first(), counted.last()) else { bail!("there were too few steps") };
+        let cpu_seconds = (last.1 - first.1) as f64 / TICKS / seconds.len() as f64;
+        let status = fs::read_to_string("/proc/self/status")?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no peak of memory")?;
+        let kilobytes: f64 = peak.trim().trim_end_matches(" kB").parse()?;
+        let peak_mb = kilobytes * 1024.0 / 1e6;
+        println!("{}", serde_json::json!({ "seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb }));
         Ok(())
     }
 }
 
 impl Watch for Times {
     fn progress(&self, progress: Progress) {
-        if progress.phase != Phase::Training {
-            return;
+        if progress.phase == Phase::Training {
+            self.0.borrow_mut().push((Instant::now(), ticks().unwrap_or_default()));
         }
-        // Nanoseconds that this thread has run.
-        let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-        let run = stat.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or_default();
-        self.0.borrow_mut().push((run, Instant::now()));
     }
 
     fn is_cancelled(&self) -> bool {
         false
     }
+}
+
+/// User and system time of all threads, as proc(5) has them.
+fn ticks() -> Option<u64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
