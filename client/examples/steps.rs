@@ -44,7 +44,7 @@ fn main() -> Result<()> {
         // With the first and the last token that makes 64.
         "minilm" => {
             let task = "type = \"text-classification\"\ntext = \"text\"\nmax_length = 64";
-            (Some(&cache[..]), task.to_owned(), 16, Inputs::Text(vec!["the ".repeat(62); 16]))
+            (Some(cache.as_path()), task.to_owned(), 16, Inputs::Text(vec!["the ".repeat(62); 16]))
         }
         "mlp" => {
             let columns: Vec<String> =
@@ -92,12 +92,7 @@ fn convert(state_dict: &Path, folder: &Path) -> Result<()> {
 }
 
 /// The parameters before the first round, of which the imported weights are a file's bytes.
-fn start(
-    spec: &RunSpec,
-    config: Option<&ModelConfig>,
-    bytes: &[u8],
-    params: &ParamSpec,
-) -> Result<Vec<f32>> {
+fn start(spec: &RunSpec, config: Option<&ModelConfig>, bytes: &[u8], params: &ParamSpec) -> Result<Vec<f32>> {
     let stored = config.map(|_| Weights::parse(bytes, bytes.len() as u64)).transpose()?;
     let mut values = Vec::new();
     for (tensor, source) in params.tensors.iter().zip(initial(spec, config, stored.as_ref(), params)?) {
@@ -126,13 +121,19 @@ impl Times {
         let [_, _, counted @ ..] = &times[..] else { bail!("there were too few steps") };
         let seconds: Vec<f64> =
             counted.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs_f64()).collect();
-        let (Some(first), Some(last)) = (counted.first(), counted.last()) else { bail!("there were too few steps") };
+        let (Some(first), Some(last)) = (counted.first(), counted.last()) else {
+            bail!("there were too few steps")
+        };
         let cpu_seconds = (last.1 - first.1) as f64 / TICKS / seconds.len() as f64;
         let status = fs::read_to_string("/proc/self/status")?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no peak of memory")?;
+        let peak =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no peak of memory")?;
         let kilobytes: f64 = peak.trim().trim_end_matches(" kB").parse()?;
         let peak_mb = kilobytes * 1024.0 / 1e6;
-        println!("{}", serde_json::json!({ "seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb }));
+        println!(
+            "{}",
+            serde_json::json!({ "seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb })
+        );
         Ok(())
     }
 }

@@ -62,9 +62,9 @@ pub struct DatasetConfig {
     pub labels: Option<PathBuf>,
     /// Names of the classes that the file of labels numbers from 0; the numbers themselves when there are none.
     pub classes: Vec<String>,
-    /// MiB of memory that images may take.
+    /// MiB of memory that examples may take.
     pub memory_mib: u64,
-    /// The folder for images that take more memory than that: the site's `state_dir`.
+    /// The folder for examples that take more memory than that: the site's `state_dir`.
     pub spill: PathBuf,
 }
 

@@ -51,10 +51,17 @@ pub(super) enum Breach {
     Idx(String),
     /// Nobody says how large images are to be.
     NoSize,
-    /// Images that go to a file cannot be written there, in the system's words.
+    /// Examples that go to a file cannot be written there, in the system's words.
     NoRoom(String),
     /// Images would take so many bytes, and the site gives them `most`.
     TooMuch { bytes: u64, most: u64 },
+}
+
+/// A file of examples could not be written.
+impl From<std::io::Error> for Breach {
+    fn from(reason: std::io::Error) -> Self {
+        Self::NoRoom(reason.to_string())
+    }
 }
 
 /// What is wrong with an image.
@@ -137,7 +144,9 @@ impl ContractError {
             Breach::NoSize => {
                 "the size of its images is not known: set task.image_size in run.toml".to_owned()
             }
-            Breach::NoRoom(_) => "its images cannot be kept on the site's disk; its log says why".to_owned(),
+            Breach::NoRoom(_) => {
+                "its examples cannot be kept on the site's disk; its log says why".to_owned()
+            }
             Breach::TooMuch { .. } => "its images take more memory than the site gives them".to_owned(),
         };
         format!("data set `{}`: {reason}", self.dataset)
@@ -194,7 +203,7 @@ impl fmt::Display for ContractError {
             Breach::NoSize => f.write_str(": neither the run nor its model says how large images are to be"),
             Breach::NoRoom(reason) => write!(
                 f,
-                ": its images take more memory than `memory_mib`, and cannot be kept in `state_dir` instead: {reason}"
+                ": its examples take more memory than `memory_mib`, and cannot be kept in `state_dir` instead: {reason}"
             ),
             Breach::TooMuch { bytes, most } => write!(
                 f,

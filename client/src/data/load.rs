@@ -1,12 +1,14 @@
 //! A whole data set, encoded for a run.
 
 use std::collections::BTreeMap;
+use std::io;
 
-use sheaf_common::run::{Feature, Task, TaskInput};
+use sheaf_common::run::{Feature, Target, Task, TaskInput};
 
 use super::contract::{Breach, CellProblem, ContractError};
 use super::encode::{Encoder, TargetReader};
 use super::images;
+use super::stored::{Gathered, Place, Stored, StoredTexts};
 use super::table::{Column, Row, Table};
 use super::{Dataset, Inputs, Targets};
 use crate::config::DatasetConfig;
@@ -57,11 +59,21 @@ fn read(
         targets.read(row, target)?;
         group.map_or(Ok(()), |column| groups.push(row, column))
     };
+    let no_room = |reason: io::Error| ContractError::new(name, &config.path, reason.into());
     let inputs = match &task.input {
-        TaskInput::Table { features } => read_table(table, &columns, features, &mut each)?,
-        TaskInput::Text { .. } | TaskInput::Nothing => Inputs::Text(read_text(table, &columns, &mut each)?),
+        TaskInput::Table { features } => read_table(table, &columns, &mut each, (config, features), no_room)?,
+        TaskInput::Text { .. } | TaskInput::Nothing => {
+            // What a language model is to foretell is in memory in any case, and is as much as the texts.
+            let foretells = matches!(task.target, Target::NextToken { .. });
+            let most = if foretells { u64::MAX } else { config.memory_bytes() };
+            read_text(table, &columns, &mut each, (config, most), no_room)?
+        }
         TaskInput::Image { size, .. } => {
-            let images = read_text(table, &columns, &mut each)?;
+            let mut images = Vec::new();
+            read_cells(table, &columns, &mut each, |image| {
+                images.push(image.to_owned());
+                Ok(())
+            })?;
             let size = size.filter(|size| (1..=images::SIDE_MAX).contains(size));
             let size = size.ok_or_else(|| ContractError::new(name, &config.path, Breach::NoSize))?;
             images::read(config, name, &images, size)?
@@ -72,36 +84,62 @@ fn read(
 
 type Each<'a> = &'a mut dyn FnMut(&Row<'_>) -> Result<(), ContractError>;
 
-fn read_text(table: Table<'_>, columns: &[Column<'_>], each: Each<'_>) -> Result<Vec<String>, ContractError> {
-    let mut texts = Vec::new();
+/// Hands every cell of these columns to `take`.
+fn read_cells(
+    table: Table<'_>,
+    columns: &[Column<'_>],
+    each: Each<'_>,
+    mut take: impl FnMut(&str) -> Result<(), ContractError>,
+) -> Result<(), ContractError> {
     table.for_each_row(|row| {
         each(row)?;
-        for column in columns {
-            texts.push(row.cell(*column)?.to_owned());
-        }
-        Ok(())
+        columns.iter().try_for_each(|column| take(row.cell(*column)?))
+    })
+}
+
+fn read_text(
+    table: Table<'_>,
+    columns: &[Column<'_>],
+    each: Each<'_>,
+    (config, most): (&DatasetConfig, u64),
+    no_room: impl Fn(io::Error) -> ContractError,
+) -> Result<Inputs, ContractError> {
+    let (mut texts, mut ends, mut end) = (Gathered::new(&config.spill, most), Vec::new(), 0);
+    read_cells(table, columns, each, |text| {
+        end += text.len() as u64;
+        ends.push(end);
+        texts.push(text.to_owned()).map_err(&no_room)
     })?;
-    Ok(texts)
+    Ok(match texts.finish().map_err(no_room)? {
+        Place::Memory(texts) => Inputs::Text(texts),
+        Place::File(file) => Inputs::StoredText(StoredTexts::of(file, &config.spill, ends)),
+    })
 }
 
 fn read_table(
     table: Table<'_>,
     columns: &[Column<'_>],
-    features: &[Feature],
     each: Each<'_>,
+    (config, features): (&DatasetConfig, &[Feature]),
+    no_room: impl Fn(io::Error) -> ContractError,
 ) -> Result<Inputs, ContractError> {
     let encoders: Vec<Encoder<'_>> = features.iter().map(Encoder::new).collect();
-    let mut values = Vec::new();
+    let mut values = Gathered::new(&config.spill, config.memory_bytes());
+    let (mut encoded, mut examples) = (Vec::new(), 0);
     table.for_each_row(|row| {
         each(row)?;
         for (column, encoder) in columns.iter().zip(&encoders) {
             let cell = row.cell(*column)?;
-            encoder.encode(cell, &mut values).map_err(|problem| row.error(*column, cell, problem))?;
+            encoder.encode(cell, &mut encoded).map_err(|problem| row.error(*column, cell, problem))?;
         }
-        Ok(())
+        examples += 1;
+        encoded.drain(..).try_for_each(|value| values.push(value)).map_err(&no_room)
     })?;
     let width = encoders.iter().map(Encoder::width).sum();
-    Ok(Inputs::Table { width, values })
+    Ok(match values.finish().map_err(no_room)? {
+        Place::Memory(values) => Inputs::Table { width, values },
+        Place::File(file) => Inputs::StoredTable { width, rows: Stored::of(file, examples) },
+    })
 }
 
 /// Groups by the order in which they are first seen; their names stay in the file.

@@ -7,6 +7,7 @@
 //! 3. [`load()`] does both for a whole data set; `contract` says why it could not, once for the site and once
 //!    for the operator, who must learn the reason but none of the site's values.
 //! 4. [`count()`] reads the same for a survey, and keeps its counts alone.
+//!    What takes more memory than it may goes to a file (`stored`).
 //! 5. [`hold_out_test`] and then [`split()`] hold out parts for the test and for validation, once for the whole run
 //!    (`folds`: one of several), and [`few`] bounds what is trained on.
 
@@ -20,6 +21,7 @@ mod lines;
 mod load;
 mod parquet;
 mod split;
+mod stored;
 mod table;
 mod targets;
 #[cfg(test)]
@@ -27,9 +29,9 @@ mod tests;
 
 pub use contract::ContractError;
 pub use count::count;
-pub use images::Stored;
 pub use load::{load, load_grouped};
 pub use split::{Parts, few, hold_out_test, split};
+pub use stored::{Stored, StoredTexts};
 pub use table::{Survey, survey};
 pub use targets::Targets;
 
@@ -47,12 +49,21 @@ pub struct Dataset {
 pub enum Inputs {
     /// One text per example.
     Text(Vec<String>),
+    /// The same in a file, for want of memory.
+    StoredText(StoredTexts),
     /// Encoded rows: `values.len() == width * examples`, row-major, encoded as the run's features say.
     Table {
         /// Inputs per example.
         width: usize,
         /// All rows.
         values: Vec<f32>,
+    },
+    /// The same in a file, for want of memory: `width` numbers in single precision an example.
+    StoredTable {
+        /// Inputs per example.
+        width: usize,
+        /// Where they are.
+        rows: Stored,
     },
     /// Square images in red, green and blue: `values.len() == 3 * size * size * examples`, each `[3, size, size]`.
     Images {
@@ -93,8 +104,10 @@ impl Dataset {
     /// A data set of the same kind without an example.
     pub fn empty_like(&self) -> Self {
         let inputs = match &self.inputs {
-            Inputs::Text(_) => Inputs::Text(Vec::new()),
-            Inputs::Table { width, .. } => Inputs::Table { width: *width, values: Vec::new() },
+            Inputs::Text(_) | Inputs::StoredText(_) => Inputs::Text(Vec::new()),
+            Inputs::Table { width, .. } | Inputs::StoredTable { width, .. } => {
+                Inputs::Table { width: *width, values: Vec::new() }
+            }
             Inputs::Images { size, .. } | Inputs::StoredImages { size, .. } => {
                 Inputs::Images { size: *size, values: Vec::new() }
             }

@@ -84,6 +84,14 @@ fn part(dataset: Dataset, places: &BTreeSet<usize>) -> (Dataset, Dataset) {
             let [rows, others] = divide_rows(values, width, places);
             (Inputs::Table { width, values: rows }, Inputs::Table { width, values: others })
         }
+        Inputs::StoredText(texts) => {
+            let [texts, others] = texts.divided(places);
+            (Inputs::StoredText(texts), Inputs::StoredText(others))
+        }
+        Inputs::StoredTable { width, rows } => {
+            let [rows, others] = rows.divided(places);
+            (Inputs::StoredTable { width, rows }, Inputs::StoredTable { width, rows: others })
+        }
         Inputs::Images { size, values } => {
             let [rows, others] = divide_rows(values, 3 * size * size, places);
             (Inputs::Images { size, values: rows }, Inputs::Images { size, values: others })

@@ -76,6 +76,13 @@ impl TrainError {
     }
 }
 
+/// The site's examples are kept in a file, which cannot be read or written.
+impl From<std::io::Error> for TrainError {
+    fn from(reason: std::io::Error) -> Self {
+        Self::Failed(format!("what the site keeps of its examples on disk cannot be used: {reason}"))
+    }
+}
+
 /// Whoever waits for the trainer: is told how far it is and may call it off.
 pub trait Watch {
     /// So much is done; nobody here knows how long the rest will take.

@@ -8,18 +8,15 @@
 mod folder;
 mod idx;
 mod pixels;
-mod stored;
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use self::pixels::Pixels;
 pub(super) use self::pixels::SIDE_MAX;
-pub use self::stored::Stored;
-use super::Inputs;
 use super::contract::{Breach, ContractError, ImageProblem};
+use super::{Inputs, Stored};
 use crate::config::{DatasetConfig, Format};
 
 /// Names of the columns of images and classes where the site gives them none: in folders and IDX files.
@@ -73,13 +70,6 @@ pub(super) fn read(
         })
     });
     Ok(Inputs::StoredImages { size: side, images: stored.map_err(error)? })
-}
-
-/// The file of images could not be written.
-impl From<io::Error> for Breach {
-    fn from(reason: io::Error) -> Self {
-        Self::NoRoom(reason.to_string())
-    }
 }
 
 /// Decodes on all cores, each a part of the images, and gives the first that fails in the order of the images.

@@ -231,10 +231,10 @@ fn images_that_have_room_nowhere_are_refused() {
     (file.config.memory_mib, file.config.spill) = (0, Path::new("/proc/nowhere").to_owned());
     let (site, operator) = said(&file, &image_task(4));
     assert!(
-        site.starts_with(": its images take more memory than `memory_mib`, and cannot be kept"),
+        site.starts_with(": its examples take more memory than `memory_mib`, and cannot be kept"),
         "{site}"
     );
-    assert_eq!(operator, "its images cannot be kept on the site's disk; its log says why");
+    assert_eq!(operator, "its examples cannot be kept on the site's disk; its log says why");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod images;
 mod lines;
 mod parquet;
 mod splitting;
+mod stored;
 
 use std::fs;
 

@@ -18,7 +18,7 @@ use self::model::Model;
 use self::optimizer::Optimizer;
 use super::batches::Batches;
 use super::{Round, TrainError, Trained, Trainer, Watch};
-use crate::data::{Dataset, Inputs, Split, Targets};
+use crate::data::{Dataset, Inputs, Split, Stored, Targets};
 
 /// Examples between two looks at whoever waits.
 const EVALUATED_AT_ONCE: usize = 4096;
@@ -36,8 +36,13 @@ pub struct SoftmaxTrainer {
 /// Encoded rows and their labels, `labels.len()` of each.
 struct Table {
     width: usize,
-    values: Vec<f32>,
+    rows: Rows,
     labels: Vec<u32>,
+}
+
+enum Rows {
+    Memory(Vec<f32>),
+    Stored(Stored),
 }
 
 impl SoftmaxTrainer {
@@ -104,7 +109,8 @@ impl Trainer for SoftmaxTrainer {
                 return Err(TrainError::Cancelled);
             }
             gradient.fill(0.0);
-            let examples = batch.iter().map(|example| self.train.example(*example));
+            let rows = self.train.rows(&batch)?;
+            let examples = rows.chunks_exact(self.train.width).zip(self.train.labels(&batch));
             let loss = self.model.loss_and_gradient(&params, examples, &mut gradient);
             if !loss.is_finite() {
                 return Err(TrainError::Diverged { loss, step: step + 1, round: round.number });
@@ -144,7 +150,9 @@ impl Trainer for SoftmaxTrainer {
                 return Err(TrainError::Cancelled);
             }
             let end = examples.min(start + EVALUATED_AT_ONCE);
-            for (row, label) in (start..end).map(|example| self.validation.example(example)) {
+            let batch: Vec<usize> = (start..end).collect();
+            let rows = self.validation.rows(&batch)?;
+            for (row, label) in rows.chunks_exact(self.model.inputs).zip(self.validation.labels(&batch)) {
                 let logits: Vec<f32> = self.model.logits(&params, row).map(|logit| logit as f32).collect();
                 counts.observe(label, &logits);
             }
@@ -168,25 +176,42 @@ impl Table {
         let Targets::Label(labels) = dataset.targets else {
             return failed("softmax regression learns one label an example");
         };
-        match dataset.inputs {
-            Inputs::Table { width, values }
-                if width == model.inputs && values.len() == width * labels.len() =>
-            {
-                if labels.iter().any(|label| *label as usize >= model.labels) {
-                    return failed("a label of the data is none of the run's labels");
-                }
-                Ok(Self { width, values, labels })
+        let (width, rows) = match dataset.inputs {
+            Inputs::Table { width, values } if values.len() == width * labels.len() => {
+                (width, Rows::Memory(values))
             }
-            Inputs::Table { .. } => failed("the data's rows are not as wide as the run's features"),
-            Inputs::Text(_) | Inputs::Images { .. } | Inputs::StoredImages { .. } => {
-                failed("softmax regression reads tables only")
+            Inputs::StoredTable { width, rows } if rows.places.len() == labels.len() => {
+                (width, Rows::Stored(rows))
             }
+            Inputs::Table { .. } | Inputs::StoredTable { .. } => {
+                return failed("the data has not as many rows as labels");
+            }
+            Inputs::Text(_) | Inputs::StoredText(_) | Inputs::Images { .. } | Inputs::StoredImages { .. } => {
+                return failed("softmax regression reads tables only");
+            }
+        };
+        if width != model.inputs || width == 0 {
+            return failed("the data's rows are not as wide as the run's features");
+        }
+        if labels.iter().any(|label| *label as usize >= model.labels) {
+            return failed("a label of the data is none of the run's labels");
+        }
+        Ok(Self { width, rows, labels })
+    }
+
+    /// The rows of these examples, one after the other.
+    fn rows(&self, examples: &[usize]) -> Result<Vec<f32>, TrainError> {
+        match &self.rows {
+            Rows::Memory(values) => {
+                let row = |example: &usize| &values[example * self.width..][..self.width];
+                Ok(examples.iter().flat_map(row).copied().collect())
+            }
+            Rows::Stored(rows) => Ok(rows.rows(self.width, examples)?),
         }
     }
 
-    /// The inputs and the label of one example.
-    fn example(&self, index: usize) -> (&[f32], usize) {
-        let start = index * self.width;
-        (&self.values[start..start + self.width], self.labels[index] as usize)
+    /// The labels of these examples.
+    fn labels(&self, examples: &[usize]) -> impl ExactSizeIterator<Item = usize> {
+        examples.iter().map(|example| self.labels[*example] as usize)
     }
 }

@@ -1,5 +1,7 @@
 //! A data set in the form in which the network takes it.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::os::fd::AsRawFd;
 
 use sheaf_common::run::{RunSpec, Target, Task, TaskInput};
@@ -8,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 use super::augment::Augment;
 use super::ragged::Ragged;
 use super::sequences::Sequences;
-use super::tokenize::Tokens;
-use crate::data::{Dataset, Inputs, Stored, Targets};
+use super::tokenize::{self, Tokens};
+use crate::data::{Dataset, Inputs, Stored, StoredTexts, Targets};
 use crate::trainer::TrainError;
 
 /// A data set ready to be trained or evaluated on by the trainer that made it. From its first use on it holds the
@@ -46,11 +48,25 @@ impl Prepared {
         }
         let features = match (&data.inputs, tokens) {
             (Inputs::Text(texts), Some(tokens)) => of_tokens(&tokens.encode(texts, true)?)?,
+            (Inputs::StoredText(texts), Some(tokens)) => of_stored(tokens, texts)?,
             (Inputs::Table { width, values }, None) => from_table(*width, values, spec.task.num_inputs())?,
+            (Inputs::StoredTable { width, rows }, None) => {
+                check_width(*width, spec.task.num_inputs())?;
+                from_file(&[*width as i64], Kind::Float, rows)?
+            }
             (Inputs::Images { size, values }, None) => from_images(*size, values, data.targets.len())?,
-            (Inputs::StoredImages { size, images }, None) => from_file(*size as i64, images)?,
-            (Inputs::Text(_), None)
-            | (Inputs::Table { .. } | Inputs::Images { .. } | Inputs::StoredImages { .. }, Some(_)) => {
+            (Inputs::StoredImages { size, images }, None) => {
+                let side = *size as i64;
+                from_file(&[3, side, side], Kind::Uint8, images)?
+            }
+            (Inputs::Text(_) | Inputs::StoredText(_), None)
+            | (
+                Inputs::Table { .. }
+                | Inputs::StoredTable { .. }
+                | Inputs::Images { .. }
+                | Inputs::StoredImages { .. },
+                Some(_),
+            ) => {
                 return Err(wrong_kind(&spec.task.input));
             }
         };
@@ -112,9 +128,10 @@ fn of_tokens(ids: &[Vec<i64>]) -> Result<Ragged, TrainError> {
 }
 
 fn from_table(width: usize, values: &[f32], inputs: u64) -> Result<Ragged, TrainError> {
-    if width as u64 != inputs || width == 0 || !values.len().is_multiple_of(width) {
+    check_width(width, inputs)?;
+    if !values.len().is_multiple_of(width) {
         return Err(TrainError::Failed(format!(
-            "the data set has {} values in rows of {width}, and the model takes rows of {inputs}",
+            "the data set's {} values are no rows of {width}",
             values.len()
         )));
     }
@@ -136,14 +153,43 @@ fn from_images(size: usize, values: &[u8], examples: usize) -> Result<Ragged, Tr
     Ok(Ragged::new(Tensor::f_from_slice(values)?.f_view(shape)?, std::iter::repeat_n(1, examples)))
 }
 
-/// The same, mapped into memory from their file: pages come as they are read, and go when memory is short.
-fn from_file(size: i64, images: &Stored) -> Result<Ragged, TrainError> {
-    let shape = [images.all as i64, 3, size, size];
+/// Examples of this shape, mapped into memory from their file.
+fn from_file(shape: &[i64], kind: Kind, examples: &Stored) -> Result<Ragged, TrainError> {
+    let shape = [&[examples.all as i64], shape].concat();
+    let rows = mapped(examples.file(), shape.iter().product(), kind)?.f_view(shape.as_slice())?;
+    Ok(Ragged::scattered(rows, examples.places.clone()))
+}
+
+/// The tokens of texts in a file, in another file.
+fn of_stored(tokens: &Tokens, texts: &StoredTexts) -> Result<Ragged, TrainError> {
+    let (mut file, mut lengths) = (BufWriter::new(texts.beside()?), Vec::with_capacity(texts.len()));
+    for start in (0..texts.len()).step_by(tokenize::CHUNK) {
+        let end = texts.len().min(start + tokenize::CHUNK);
+        for ids in tokens.encode_from(start, &texts.read(start..end)?, true)? {
+            lengths.push(ids.len());
+            ids.iter().try_for_each(|id| file.write_all(&id.to_ne_bytes()))?;
+        }
+    }
+    let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    match lengths.iter().sum::<usize>() {
+        // Nothing cannot be mapped.
+        0 => of_tokens(&[]),
+        all => Ok(Ragged::new(mapped(&file, all as i64, Kind::Int64)?, lengths)),
+    }
+}
+
+/// So many values of a file: pages come as they are read, and go when memory is short.
+fn mapped(file: &File, values: i64, kind: Kind) -> Result<Tensor, TrainError> {
     // The file has no name but this one. The mapping outlives it.
-    let path = format!("/proc/self/fd/{}", images.file().as_raw_fd());
-    let bytes = shape.iter().product::<i64>();
-    let rows = Tensor::f_from_file(&path, true, bytes, (Kind::Uint8, Device::Cpu))?.f_view(shape)?;
-    Ok(Ragged::scattered(rows, images.places.clone()))
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(Tensor::f_from_file(&path, true, values, (kind, Device::Cpu))?)
+}
+
+fn check_width(width: usize, inputs: u64) -> Result<(), TrainError> {
+    if width as u64 == inputs && width > 0 {
+        return Ok(());
+    }
+    Err(TrainError::Failed(format!("the data set has rows of {width}, and the model takes rows of {inputs}")))
 }
 
 fn wrong_kind(input: &TaskInput) -> TrainError {

@@ -8,7 +8,7 @@ use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 use crate::trainer::TrainError;
 
 /// Texts tokenised at a time: encodings are many times larger than the ids that are kept of them.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
 
 /// A model's tokenizer.
 pub(super) struct Tokens {
@@ -87,6 +87,16 @@ impl Tokens {
     /// When the tokenizer fails, or gives a token that the model does not have; without an `end` also when a text has
     /// no token at all.
     pub(super) fn encode(&self, texts: &[String], special: bool) -> Result<Vec<Vec<i64>>, TrainError> {
+        self.encode_from(0, texts, special)
+    }
+
+    /// The same for texts of which the first is this example's.
+    pub(super) fn encode_from(
+        &self,
+        first: usize,
+        texts: &[String],
+        special: bool,
+    ) -> Result<Vec<Vec<i64>>, TrainError> {
         let mut all = Vec::with_capacity(texts.len());
         for chunk in texts.chunks(CHUNK) {
             let chunk = chunk.iter().map(String::as_str).collect();
@@ -94,7 +104,7 @@ impl Tokens {
                 TrainError::Failed(format!("the model's tokenizer cannot encode the data: {reason}"))
             })?;
             for encoding in encodings {
-                all.push(self.checked(encoding.get_ids(), all.len())?);
+                all.push(self.checked(encoding.get_ids(), first + all.len())?);
             }
         }
         Ok(all)

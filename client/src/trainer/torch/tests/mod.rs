@@ -15,5 +15,6 @@ mod reference;
 mod refusals;
 mod rounds;
 mod script;
+mod stored;
 mod vision;
 mod vit;
