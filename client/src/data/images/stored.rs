@@ -35,6 +35,11 @@ impl Stored {
         &self.file
     }
 
+    /// The images of the examples at these places, in this order.
+    pub(in crate::data) fn select(&self, places: &[usize]) -> Self {
+        Self { places: places.iter().map(|place| self.places[*place]).collect(), ..self.clone() }
+    }
+
     /// The images of the examples that are not at these places, and of those that are.
     pub(in crate::data) fn divided(self, taken: &BTreeSet<usize>) -> [Self; 2] {
         let of = |wanted: bool| {
