@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use rand::Rng;
 use sheaf_common::id::{BadName, ClientId, Federation, Role};
+use sheaf_common::seed;
 use sheaf_server::pki::{self, Authority, IssueOptions, PkiError, Wanted};
 use sheaf_transport::key::PrivateKey;
 use sheaf_transport::tls::{CredentialError, CredentialPaths, Credentials};
@@ -21,6 +23,7 @@ const SERVER: &str = "server";
 pub struct Identities {
     authority: Authority,
     server: Arc<Credentials>,
+    seed: u64,
     clients: BTreeMap<ClientId, Arc<Credentials>>,
 }
 
@@ -39,8 +42,8 @@ pub enum IdentityError {
 }
 
 impl Identities {
-    /// The federation whose authority is in `dir`, made when it is not there.
-    pub fn open(dir: &Path) -> Result<Self, IdentityError> {
+    /// The federation whose authority is in `dir`, made when it is not there. Clients' keys follow from the seed.
+    pub fn open(dir: &Path, seed: u64) -> Result<Self, IdentityError> {
         let (federation, server): (Federation, _) = (FEDERATION.parse()?, SERVER.parse()?);
         if !dir.join(pki::CA_CERTIFICATE).exists() {
             pki::init(dir, &federation)?;
@@ -54,7 +57,7 @@ impl Identities {
             pki::issue(dir, Role::Server, &server, &IssueOptions::default())?;
         }
         let server = Arc::new(Credentials::load(&paths)?);
-        Ok(Self { authority: Authority::open(dir)?, server, clients: BTreeMap::new() })
+        Ok(Self { authority: Authority::open(dir)?, server, seed, clients: BTreeMap::new() })
     }
 
     /// The server's.
@@ -67,7 +70,10 @@ impl Identities {
         if let Some(known) = self.clients.get(name) {
             return Ok(known.clone());
         }
-        let key = PrivateKey::generate().map_err(PkiError::from)?;
+        // From the seed, because the length of a certificate depends on its key, and the time of a message on its length.
+        let mut secret = [0; 32];
+        seed::stream(self.seed, &["key", name.as_str()]).fill_bytes(&mut secret);
+        let key = PrivateKey::of_secret(&secret).map_err(PkiError::from)?;
         let chain = self.authority.issue(&key, &Wanted::site(&name.0, None), OffsetDateTime::now_utc())?;
         let credentials = Arc::new(self.server.issued(chain, key)?);
         self.clients.insert(name.clone(), credentials.clone());

@@ -81,7 +81,7 @@ pub fn simulate(
     fs::create_dir_all(&state).map_err(|e| io_error("make", &state, e))?;
     let lock = File::create(out.join("lock")).map_err(|e| io_error("make the lock in", out, e))?;
     lock.try_lock().map_err(|_| SimulateError::InUse(out.to_owned()))?;
-    let identities = Identities::open(&state.join("pki"))?;
+    let identities = Identities::open(&state.join("pki"), setting.simulation.seed)?;
     let hub = Hub::new(Outlive::Program, &state, identities.server())?;
     let run = hub.submit(&setting.simulation.run.display().to_string(), &setting.run_text)?;
     let job = run.job();

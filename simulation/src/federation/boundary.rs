@@ -250,10 +250,10 @@ impl Federation {
         let name = member.name.clone();
         let folder = self.dir.join(SITES).join(name.as_str());
         let remembers = self.remembers();
-        let is_first = !self.woken.contains_key(&number);
+        let is_first = !self.woken.contains(&number);
         if let Some(client) = self.awake.get_mut(&number) {
             if remembers && is_first {
-                self.woken.insert(number, 0);
+                self.woken.insert(number);
                 let dir = take_over(&folder, self.epoch).map_err(|e| io_error("copy", &folder, e))?;
                 client.move_to(&dir)?;
             }
@@ -269,8 +269,8 @@ impl Federation {
             }
         };
         let credentials = self.identities.client(&name)?;
-        let entropy = self.entropy(number, name.as_str());
-        self.awake.insert(number, Client::wake(&dir, credentials, entropy)?);
+        self.awake.insert(number, Client::wake(&dir, credentials, self.simulation.seed)?);
+        self.woken.insert(number);
         Ok(())
     }
 

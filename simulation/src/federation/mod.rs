@@ -74,8 +74,8 @@ pub struct Federation {
     of: BlobId,
     /// Where what must outlive the program is.
     dir: PathBuf,
-    /// How often a client has woken in this epoch, which tells its random bytes apart.
-    woken: BTreeMap<u32, u64>,
+    /// The clients that have been awake in this epoch.
+    woken: BTreeSet<u32>,
     clock: Clock,
 }
 

@@ -9,9 +9,7 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::message::{BlobReply, Open as OpenStream, ServerMessage, SiteMessage, TaskId, Update};
 use sheaf_common::run::{HeldOut, LocalWork, RunSpec};
 use sheaf_common::secagg::client::{Client as SecureClient, Witness};
-use sheaf_common::{seed, wire};
-
-use rand::Rng;
+use sheaf_common::wire;
 
 use super::server::body;
 use super::{Done, Event, Federation, FederationError, Told};
@@ -286,19 +284,6 @@ impl Federation {
         self.members
             .get(number as usize)
             .map_or(calm, |member| profile::mood(&self.simulation, &member.name, task, self.is_secure()))
-    }
-
-    /// The random bytes of a client that has woken: others each time, the same in every simulation of this seed.
-    pub(super) fn entropy(&mut self, number: u32, name: &str) -> Box<dyn FnMut() -> [u8; 32] + Send> {
-        let times = self.woken.entry(number).or_default();
-        *times += 1;
-        let labels = ["entropy", name, &self.epoch.to_string(), &times.to_string()];
-        let mut random = seed::stream(self.simulation.seed, &labels);
-        Box::new(move || {
-            let mut bytes = [0; 32];
-            random.fill_bytes(&mut bytes);
-            bytes
-        })
     }
 }
 
