@@ -99,6 +99,11 @@ impl SiteState {
         Ok(state)
     }
 
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     fn check_format(&self) -> Result<(), StateError> {
         let path = self.root.join("format");
         match fs::read_to_string(&path) {

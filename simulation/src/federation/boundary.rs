@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sheaf_client::state::SiteState;
 use sheaf_common::blob::BlobId;
 use sheaf_common::checked;
+use sheaf_common::id::ClientId;
 use sheaf_common::run::{BatchNorm, SecureAggregation};
 use sheaf_common::status::RoundRecord;
 use sheaf_common::time::Timestamp;
@@ -109,6 +111,8 @@ impl Federation {
             of,
             dir,
             woken: Default::default(),
+            vacant: Vec::new(),
+            slots: 0,
             clock: Clock::new(Duration::ZERO),
         };
         if !federation.go_on()? {
@@ -248,41 +252,52 @@ impl Federation {
     pub(super) fn wake(&mut self, number: u32) -> Result<(), FederationError> {
         let Some(member) = self.members.get(number as usize) else { return Ok(()) };
         let name = member.name.clone();
-        let folder = self.dir.join(SITES).join(name.as_str());
-        let remembers = self.remembers();
-        let is_first = !self.woken.contains(&number);
-        if let Some(client) = self.awake.get_mut(&number) {
-            if remembers && is_first {
-                self.woken.insert(number);
-                let dir = take_over(&folder, self.epoch).map_err(|e| io_error("copy", &folder, e))?;
-                client.move_to(&dir)?;
-            }
-            return Ok(());
+        if !self.remembers() {
+            return if self.awake.contains_key(&number) { Ok(()) } else { self.wake_anew(number, &name) };
         }
-        let dir = match (remembers, is_first) {
-            (true, true) => take_over(&folder, self.epoch).map_err(|e| io_error("copy", &folder, e))?,
-            (true, false) => folder.join(self.epoch.to_string()),
-            (false, _) => {
-                // What an interrupted round left there.
-                remove(&folder).map_err(|e| io_error("remove", &folder, e))?;
-                folder
-            }
+        let folder = self.dir.join(SITES).join(name.as_str());
+        let is_first = self.woken.insert(number);
+        let dir = if is_first {
+            take_over(&folder, self.epoch).map_err(|e| io_error("copy", &folder, e))?
+        } else {
+            folder.join(self.epoch.to_string())
         };
+        if let Some(client) = self.awake.get_mut(&number) {
+            return if is_first { Ok(client.move_to(&dir)?) } else { Ok(()) };
+        }
+        let state = SiteState::open_to(Outlive::Program, &dir)?;
         let credentials = self.identities.client(&name)?;
-        self.awake.insert(number, Client::wake(&dir, credentials, self.simulation.seed)?);
-        self.woken.insert(number);
+        self.awake.insert(number, Client::wake(state, credentials, self.simulation.seed)?);
         Ok(())
     }
 
-    /// A client goes to sleep; where nothing that it remembers matters, nothing is left of it.
+    /// Wakes a client that remembers nothing: in a directory that another has left as it found it, if there is one.
+    fn wake_anew(&mut self, number: u32, name: &ClientId) -> Result<(), FederationError> {
+        let state = match self.vacant.pop() {
+            Some(state) => state,
+            None => {
+                let dir = self.dir.join(SITES).join(self.slots.to_string());
+                self.slots += 1;
+                // What an interruption left there.
+                remove(&dir).map_err(|e| io_error("remove", &dir, e))?;
+                SiteState::open_to(Outlive::Program, &dir)?
+            }
+        };
+        let credentials = self.identities.client(name)?;
+        self.awake.insert(number, Client::wake(state, credentials, self.simulation.seed)?);
+        Ok(())
+    }
+
+    /// A client goes to sleep; where nothing that it remembers matters, another may have its directory.
     pub(super) fn sleep(&mut self, number: u32) -> Result<(), FederationError> {
-        let remembers = self.remembers();
-        if self.awake.remove(&number).is_some()
-            && !remembers
-            && let Some(member) = self.members.get(number as usize)
-        {
-            let folder = self.dir.join(SITES).join(member.name.as_str());
-            remove(&folder).map_err(|e| io_error("remove", &folder, e))?;
+        let Some(client) = self.awake.remove(&number) else { return Ok(()) };
+        if !self.remembers() {
+            if client.has_nothing() {
+                self.vacant.push(client.state);
+            } else {
+                let dir = client.state.root();
+                remove(dir).map_err(|e| io_error("remove", dir, e))?;
+            }
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sheaf_client::session::{FetchFailure, Outcome, WorkFailure};
-use sheaf_client::state::StateError;
+use sheaf_client::state::{SiteState, StateError};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::ClientId;
 use sheaf_common::message::TaskId;
@@ -76,6 +76,9 @@ pub struct Federation {
     dir: PathBuf,
     /// The clients that have been awake in this epoch.
     woken: BTreeSet<u32>,
+    /// Directories that are as they were made, and how many were made.
+    vacant: Vec<SiteState>,
+    slots: u64,
     clock: Clock,
 }
 
