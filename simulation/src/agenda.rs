@@ -32,12 +32,13 @@ impl<T> Entry<T> {
     }
 }
 
-impl<T> Agenda<T> {
-    /// Nothing to come.
-    pub fn new() -> Self {
+impl<T> Default for Agenda<T> {
+    fn default() -> Self {
         Self { heap: BinaryHeap::new(), next: 0 }
     }
+}
 
+impl<T> Agenda<T> {
     /// Puts down that something will happen.
     pub fn push(&mut self, at: Timestamp, event: T) {
         self.heap.push(Entry { at, number: self.next, event });
@@ -98,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_comes_first_happens_first_also_after_it_was_written_down() {
-        let mut agenda = Agenda::new();
+        let mut agenda = Agenda::default();
         for (at, what) in [(5, 'd'), (1, 'a'), (5, 'e'), (2, 'b'), (2, 'c')] {
             agenda.push(Timestamp(at), what);
         }

@@ -125,7 +125,7 @@ impl Examples {
     }
 
     /// Whatever tells these examples, and who has them, from others.
-    pub fn hash(&self, hasher: &mut blake3::Hasher) {
+    pub fn tell_apart(&self, hasher: &mut blake3::Hasher) {
         hash(&self.all, hasher);
         if let Some(test) = &self.test {
             hash(test, hasher);

@@ -99,7 +99,7 @@ impl Federation {
             scorer: Scorer::new(examples.clone(), setting.simulation.device),
             examples,
             pool,
-            agenda: Agenda::new(),
+            agenda: Agenda::default(),
             now: Timestamp(0),
             awaited: None,
             moved: Timestamp(0),

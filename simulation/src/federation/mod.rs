@@ -261,13 +261,13 @@ pub struct End {
 
 impl Federation {
     /// Lets the run go on to its end, or until `interrupted` says that it is time to go. Calls `each` with every round that
-    /// is over.
+    /// is over from now on.
     pub fn run(
         &mut self,
         interrupted: &dyn Fn() -> bool,
         each: &mut dyn FnMut(&Row),
     ) -> Result<Option<End>, FederationError> {
-        let mut told = 0;
+        let mut told = self.rows.len();
         loop {
             for row in &self.rows[told..] {
                 each(row);
