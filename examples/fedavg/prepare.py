@@ -13,9 +13,9 @@ PIXELS = 28 * 28
 
 # Name: (epochs, batch size, learning rate, rounds). FedSGD is one step on all that a client has.
 ALGORITHMS = {
-    "fedsgd": (1, 600, 0.3, 150),
+    "fedsgd": (1, 600, 0.3, 100),
     "fedavg-e1": (1, 10, 0.05, 50),
-    "fedavg-e5": (5, 10, 0.05, 50),
+    "fedavg-e5": (5, 10, 0.05, 30),
 }
 SPLITS = {"iid": 'partition = "iid"', "shards": 'partition = "shards"\nshards_per_client = 2'}
 

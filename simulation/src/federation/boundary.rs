@@ -51,6 +51,8 @@ struct Checkpoint {
     moved: Timestamp,
     run: Coordinator,
     agenda: (Vec<Entry<Kept>>, u64),
+    /// What is being said, each once.
+    frames: Vec<Vec<u8>>,
     members: Vec<(bool, u64)>,
     rows: Vec<Row>,
     globals: Vec<BlobId>,
@@ -60,7 +62,7 @@ struct Checkpoint {
 /// What is left to happen between two rounds.
 #[derive(Clone, Serialize, Deserialize)]
 enum Kept {
-    ToClient { to: u32, link: u64, frame: Vec<u8> },
+    ToClient { to: u32, link: u64, frame: usize },
     Change(u32),
 }
 
@@ -114,6 +116,7 @@ impl Federation {
             vacant: Vec::new(),
             slots: 0,
             clock: Clock::new(Duration::ZERO),
+            sent: Arc::default(),
         };
         if !federation.go_on()? {
             federation.begin()?;
@@ -156,8 +159,9 @@ impl Federation {
             (member.is_online, member.changes) = (is_online, changes);
         }
         let (entries, next) = found.agenda;
+        let frames: Vec<Arc<Vec<u8>>> = found.frames.into_iter().map(Arc::new).collect();
         let entries =
-            entries.into_iter().filter_map(|entry| entry.filter_map(|kept| Some(kept.into()))).collect();
+            entries.into_iter().filter_map(|entry| entry.filter_map(|kept| kept.event(&frames))).collect();
         self.agenda = Agenda::of((entries, next));
         (self.epoch, self.now, self.moved, self.run) = (found.epoch, found.now, found.moved, found.run);
         (self.rows, self.clock) = (found.rows, Clock::new(found.spent));
@@ -197,7 +201,11 @@ impl Federation {
         self.woken.clear();
         let kept: Vec<BlobId> = self.needed();
         let (entries, next) = self.agenda.entries();
-        let entries = entries.into_iter().filter_map(|entry| entry.filter_map(Kept::of)).collect();
+        let mut frames = Vec::new();
+        let entries = entries
+            .into_iter()
+            .filter_map(|entry| entry.filter_map(|event| Kept::of(event, &mut frames)))
+            .collect();
         let checkpoint = Checkpoint {
             of: self.of,
             epoch: self.epoch,
@@ -205,6 +213,7 @@ impl Federation {
             moved: self.moved,
             run: self.run.clone(),
             agenda: (entries, next),
+            frames: frames.iter().map(|frame| frame.to_vec()).collect(),
             members: self.members.iter().map(|member| (member.is_online, member.changes)).collect(),
             rows: self.rows.clone(),
             globals: kept.clone(),
@@ -351,20 +360,28 @@ fn io_error(what: &'static str, path: &Path, source: io::Error) -> FederationErr
 }
 
 impl Kept {
-    fn of(event: Event) -> Option<Self> {
+    /// An event that is left between two rounds; its frame goes to `frames`, unless it is there.
+    fn of(event: Event, frames: &mut Vec<Arc<Vec<u8>>>) -> Option<Self> {
         match event {
-            Event::ToClient { to, link, frame } => Some(Self::ToClient { to, link, frame }),
+            Event::ToClient { to, link, frame } => {
+                let known = frames.iter().rposition(|known| *known == frame);
+                let place = known.unwrap_or_else(|| {
+                    frames.push(frame);
+                    frames.len() - 1
+                });
+                Some(Self::ToClient { to, link, frame: place })
+            }
             Event::Change(client) => Some(Self::Change(client)),
             Event::ToServer { .. } | Event::Told { .. } | Event::Made(_) | Event::Tick => None,
         }
     }
-}
 
-impl From<Kept> for Event {
-    fn from(kept: Kept) -> Self {
-        match kept {
-            Kept::ToClient { to, link, frame } => Self::ToClient { to, link, frame },
-            Kept::Change(client) => Self::Change(client),
-        }
+    fn event(self, frames: &[Arc<Vec<u8>>]) -> Option<Event> {
+        Some(match self {
+            Self::ToClient { to, link, frame } => {
+                Event::ToClient { to, link, frame: frames.get(frame)?.clone() }
+            }
+            Self::Change(client) => Event::Change(client),
+        })
     }
 }

@@ -80,6 +80,8 @@ pub struct Federation {
     vacant: Vec<SiteState>,
     slots: u64,
     clock: Clock,
+    /// The frame that was last sent: a cohort's are mostly the same, and held once.
+    sent: Arc<Vec<u8>>,
 }
 
 /// What is measured when all rounds are over.
@@ -114,7 +116,7 @@ enum Event {
     /// A frame reaches the server.
     ToServer { from: u32, frame: Vec<u8> },
     /// A frame reaches a client, over this connection.
-    ToClient { to: u32, link: u64, frame: Vec<u8> },
+    ToClient { to: u32, link: u64, frame: Arc<Vec<u8>> },
     /// Something that a client does beside its session comes to its end.
     Told { client: u32, link: u64, what: Told },
     /// A client comes or goes.

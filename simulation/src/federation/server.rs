@@ -1,5 +1,7 @@
 //! What the server does when something reaches it: the coordinator decides, and what it decides is done.
 
+use std::sync::Arc;
+
 use sheaf_common::message::{Hello, Open as OpenStream, ServerMessage, SiteMessage};
 use sheaf_common::wire::{self, PROTOCOL_VERSION};
 use sheaf_server::core::{Effect, Input};
@@ -99,6 +101,10 @@ impl Federation {
             return Ok(());
         };
         let frame = wire::frame(message)?;
+        if *self.sent != frame {
+            self.sent = Arc::new(frame);
+        }
+        let frame = self.sent.clone();
         self.traffic.down += frame.len() as u64;
         let arrives = self.now.after(member.profile.receive(frame.len() as u64));
         self.agenda.push(arrives, Event::ToClient { to, link: member.changes, frame });
