@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use sheaf_client::device;
 use sheaf_client::trainer::Watch;
 use sheaf_common::status::Progress;
 
@@ -77,7 +78,7 @@ impl<T: Send + 'static> Pool<T> {
             let shared = shared.clone();
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 // A sum that is split over threads depends on how many they are, and there is a client for every core.
-                tch::set_num_threads(1);
+                device::use_one_core();
                 while let Some((ticket, job, call_off)) = shared.take() {
                     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(&call_off)));
                     shared.put(ticket, result.ok());
