@@ -24,6 +24,11 @@ const LIBTORCH_VERSION: &str = "2.11.0";
 /// Names the folder of a CUDA libtorch; where it is not set, the one that `make setup CUDA=1` installs is used.
 const FOLDER_VARIABLE: &str = "SHEAF_LIBTORCH_CUDA";
 
+/// Has this thread compute on one core alone, for a program that has a model for each of them.
+pub fn use_one_core() {
+    tch::set_num_threads(1);
+}
+
 /// The device as a site's configuration writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -14,7 +14,7 @@ use sheaf_common::message::{Job, TaskId, Update};
 use sheaf_common::model::Manifest;
 use sheaf_common::wire;
 use sheaf_transport::blobs::{BlobDir, BlobError};
-use sheaf_transport::durable::{self, UNFINISHED};
+use sheaf_transport::durable::{self, Outlive, UNFINISHED};
 
 use crate::session::Memory;
 use crate::trainer::Local;
@@ -29,6 +29,7 @@ const MEMORY: &str = "secagg";
 #[derive(Clone, Debug)]
 pub struct SiteState {
     root: PathBuf,
+    outlive: Outlive,
     /// Models and global parameters.
     pub blobs: BlobDir,
     /// What our updates consist of.
@@ -82,15 +83,25 @@ pub enum StateError {
 impl SiteState {
     /// Opens or makes the directory.
     pub fn open(root: &Path) -> Result<Self, StateError> {
+        Self::open_to(Outlive::Power, root)
+    }
+
+    /// The same, and whatever is kept is to outlive this.
+    pub fn open_to(outlive: Outlive, root: &Path) -> Result<Self, StateError> {
         for folder in [root.to_owned(), root.join("updates"), root.join("models"), root.join("local")] {
             fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
         }
-        let blobs = BlobDir::open(root.join("blobs"))?;
-        let deltas = BlobDir::open(root.join("deltas"))?;
-        let masked = BlobDir::open(root.join("masked"))?;
-        let state = Self { root: root.to_owned(), blobs, deltas, masked };
+        let blobs = BlobDir::open_to(outlive, root.join("blobs"))?;
+        let deltas = BlobDir::open_to(outlive, root.join("deltas"))?;
+        let masked = BlobDir::open_to(outlive, root.join("masked"))?;
+        let state = Self { root: root.to_owned(), outlive, blobs, deltas, masked };
         state.check_format()?;
         Ok(state)
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     fn check_format(&self) -> Result<(), StateError> {
@@ -104,7 +115,7 @@ impl SiteState {
                 Err(StateError::Version(self.root.clone()))
             }
             Err(_) => {
-                durable::write(&path, FORMAT.as_bytes(), 0o600).map_err(|e| io_error("write", &path, e))
+                self.outlive.write(&path, FORMAT.as_bytes(), 0o600).map_err(|e| io_error("write", &path, e))
             }
         }
     }
@@ -159,7 +170,7 @@ impl SiteState {
 
     /// Makes an update durable; its blob is already.
     pub fn keep(&self, update: &Update) -> Result<(), StateError> {
-        write_record(&self.update_path(&update.task), update)
+        self.write_record(&self.update_path(&update.task), update)
     }
 
     /// What was remembered of secure sums; nothing when there is no such file.
@@ -178,7 +189,7 @@ impl SiteState {
 
     /// Makes what must be remembered of secure sums durable. It holds secrets.
     pub fn remember(&self, memory: &Memory) -> Result<(), StateError> {
-        write_record(&self.memory_path(), memory)
+        self.write_record(&self.memory_path(), memory)
     }
 
     /// What the site keeps to itself of a run, as it was when so many rounds were over for it: what the newest of them left.
@@ -197,7 +208,7 @@ impl SiteState {
     /// until the next: it may have to be trained again.
     pub fn keep_local(&self, task: &TaskId, job: &Job, kept: &Local) -> Result<(), StateError> {
         let path = self.root.join("local").join(format!("{}.{}", task.run, task.round));
-        write_record(&path, &(self.run_of(job)?, kept))?;
+        self.write_record(&path, &(self.run_of(job)?, kept))?;
         let rounds = self.local_rounds(&task.run)?;
         for (_, path) in rounds.range(..task.round).rev().skip(1) {
             fs::remove_file(path).map_err(|e| io_error("remove", path, e))?;
@@ -269,6 +280,11 @@ impl SiteState {
         Ok(Some(folder))
     }
 
+    fn write_record(&self, path: &Path, record: &impl serde::Serialize) -> Result<(), StateError> {
+        let content = checked::encode(&place(path), record)?;
+        self.outlive.write(path, &content, 0o600).map_err(|e| io_error("write", path, e))
+    }
+
     fn memory_path(&self) -> PathBuf {
         self.root.join(MEMORY)
     }
@@ -277,11 +293,6 @@ impl SiteState {
         let TaskId { run, round, attempt } = task;
         self.root.join("updates").join(format!("{run}.{round}.{attempt}"))
     }
-}
-
-fn write_record(path: &Path, record: &impl serde::Serialize) -> Result<(), StateError> {
-    let content = checked::encode(&place(path), record)?;
-    write_private(path, &content)
 }
 
 /// Writes what only its owner may read, whole or not at all.

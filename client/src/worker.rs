@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as std_mpsc;
@@ -113,12 +114,35 @@ impl Worker {
     }
 }
 
+/// Makes the trainer of a task of a site; the folder is that of the job's imported model.
+pub type Opener<'a> = dyn Fn(&Site, &Task, Option<&Path>) -> Result<Box<dyn Trainer>, OpenError> + 'a;
+
+/// Does one task with a trainer of its own, on the thread of whoever calls: for a program that has many sites and
+/// decides by itself how many of them train at a time.
+pub fn once(
+    site: &Site,
+    task: &Task,
+    opener: &Opener<'_>,
+    watch: &dyn Watch,
+) -> Result<Outcome, WorkFailure> {
+    perform(site, &mut None, task, opener, watch)
+}
+
+/// What a site trains with by itself: on its own files.
+fn from_files(site: &Site, task: &Task, model_dir: Option<&Path>) -> Result<Box<dyn Trainer>, OpenError> {
+    let open = if task.id().is_test() { open_test } else { open };
+    open(task.job(), model_dir, &site.datasets, site.name.as_str(), site.device, &site.policy)
+}
+
 struct Thread {
     site: Site,
     reports: mpsc::UnboundedSender<Report>,
     /// The trainer in hand and what it was opened for.
-    open: Option<(Key, Box<dyn Trainer>)>,
+    open: Open,
 }
+
+/// A trainer and what it was opened for.
+type Open = Option<(Key, Box<dyn Trainer>)>;
 
 /// What must be equal for a trainer to be used again: everything in the job but the global parameters, and whether it is
 /// a test.
@@ -166,75 +190,82 @@ impl Failure {
 
 impl Thread {
     fn run(mut self, inbox: &std_mpsc::Receiver<Order>) {
-        while let Ok(order) = inbox.recv() {
-            let id = order.task.id().clone();
-            // libtorch reports some failures by panicking in the binding; such a task is declined like any other.
-            let work = std::panic::AssertUnwindSafe(|| self.work(&order));
-            let result = std::panic::catch_unwind(work).unwrap_or(Err(Failure::Panicked));
-            let result = result.map_err(|failure| {
-                if matches!(failure, Failure::Train(TrainError::Cancelled)) {
-                    return WorkFailure::Cancelled;
-                }
-                warn!(task = %id, error = %failure, "task failed");
-                self.open = None;
-                WorkFailure::Declined(failure.for_operator())
-            });
+        while let Ok(Order { task, cancel }) = inbox.recv() {
+            let watch = Watcher { task: task.id(), reports: &self.reports, cancel: &cancel };
+            let result = perform(&self.site, &mut self.open, &task, &from_files, &watch);
             // Until the next task others may need it.
             memory::release();
-            if self.reports.send(Report::Done(id, result)).is_err() {
+            if self.reports.send(Report::Done(task.id().clone(), result)).is_err() {
                 return;
             }
         }
     }
+}
 
-    fn work(&mut self, order: &Order) -> Result<Outcome, Failure> {
-        let watch = Watcher { task: order.task.id(), reports: &self.reports, cancel: &order.cancel };
-        let job = order.task.job();
-        if let Task::Evaluate(task) = &order.task
-            && job.spec.is_survey()
-        {
-            watch.progress(Progress::new(Phase::Preparing, 0, 1));
-            return finish(&self.site, task, survey(job, &self.site.datasets)?);
+fn perform(
+    site: &Site,
+    open: &mut Open,
+    task: &Task,
+    opener: &Opener<'_>,
+    watch: &dyn Watch,
+) -> Result<Outcome, WorkFailure> {
+    // libtorch reports some failures by panicking in the binding; such a task is declined like any other.
+    let work = std::panic::AssertUnwindSafe(|| work(site, open, task, opener, watch));
+    let result = std::panic::catch_unwind(work).unwrap_or(Err(Failure::Panicked));
+    result.map_err(|failure| {
+        if matches!(failure, Failure::Train(TrainError::Cancelled)) {
+            return WorkFailure::Cancelled;
         }
-        let trainer = trainer(&mut self.open, &self.site, &order.task, &watch)?;
-        let global = read_params(&self.site.state.blobs, job.global)?;
-        if job.spec.model.batch_norm == BatchNorm::Local {
-            let id = order.task.id();
-            trainer.set_local(&self.site.state.local(&id.run, job, id.completed())?)?;
-        }
-        match &order.task {
-            Task::Evaluate(task) => finish(&self.site, task, trainer.evaluate(&global, &watch)?),
-            Task::Train(task) => train(trainer, &self.site, task, global, &watch),
-        }
+        warn!(task = %task.id(), error = %failure, "task failed");
+        *open = None;
+        WorkFailure::Declined(failure.for_operator())
+    })
+}
+
+fn work(
+    site: &Site,
+    open: &mut Open,
+    task: &Task,
+    opener: &Opener<'_>,
+    watch: &dyn Watch,
+) -> Result<Outcome, Failure> {
+    let job = task.job();
+    if let Task::Evaluate(task) = task
+        && job.spec.is_survey()
+    {
+        watch.progress(Progress::new(Phase::Preparing, 0, 1));
+        return finish(site, task, survey(job, &site.datasets)?);
+    }
+    let trainer = trainer(open, site, task, opener, watch)?;
+    let global = read_params(&site.state.blobs, job.global)?;
+    if job.spec.model.batch_norm == BatchNorm::Local {
+        let id = task.id();
+        trainer.set_local(&site.state.local(&id.run, job, id.completed())?)?;
+    }
+    match task {
+        Task::Evaluate(task) => finish(site, task, trainer.evaluate(&global, watch)?),
+        Task::Train(task) => train(trainer, site, task, global, watch),
     }
 }
 
 /// The trainer for a task: the one in hand if it fits, else a new one.
 fn trainer<'a>(
-    open_now: &'a mut Option<(Key, Box<dyn Trainer>)>,
+    open: &'a mut Open,
     site: &Site,
     task: &Task,
-    watch: &Watcher<'_>,
+    opener: &Opener<'_>,
+    watch: &dyn Watch,
 ) -> Result<&'a mut dyn Trainer, Failure> {
     let key = Key::of(task);
-    if !matches!(open_now, Some((open_for, _)) if *open_for == key) {
+    if !matches!(open, Some((open_for, _)) if *open_for == key) {
         // The old one's memory goes before the new one's comes.
-        *open_now = None;
+        *open = None;
         watch.progress(Progress::new(Phase::Preparing, 0, 1));
         check_params(task, &site.state.blobs)?;
         let model_dir = site.state.model_dir(task.job())?;
-        let open = if task.id().is_test() { open_test } else { open };
-        let trainer = open(
-            task.job(),
-            model_dir.as_deref(),
-            &site.datasets,
-            site.name.as_str(),
-            site.device,
-            &site.policy,
-        )?;
-        *open_now = Some((key, trainer));
+        *open = Some((key, opener(site, task, model_dir.as_deref())?));
     }
-    match open_now {
+    match open {
         Some((_, trainer)) => Ok(&mut **trainer),
         None => Err(Failure::Panicked),
     }
@@ -273,7 +304,7 @@ fn train(
     site: &Site,
     task: &TrainTask,
     global: Vec<f32>,
-    watch: &Watcher<'_>,
+    watch: &dyn Watch,
 ) -> Result<Outcome, Failure> {
     let round = Round { number: task.id.round, of: task.job.spec.rounds };
     let due = task.job.spec.validation.is_due(task.id.round);

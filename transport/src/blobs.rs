@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use sheaf_common::blob::BlobId;
 
-use crate::durable;
+use crate::durable::{self, Outlive};
 
 /// Bytes hashed, read and written at a time.
 pub const CHUNK: usize = 1 << 20;
@@ -20,6 +20,7 @@ pub const CHUNK: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct BlobDir {
     root: PathBuf,
+    outlive: Outlive,
 }
 
 /// A blob could not be stored or read.
@@ -62,15 +63,20 @@ fn way_on(error: &io::Error) -> &'static str {
 impl BlobDir {
     /// Opens the folder, making it when it is not there.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, BlobError> {
+        Self::open_to(Outlive::Power, root)
+    }
+
+    /// The same, and whatever is stored is to outlive this.
+    pub fn open_to(outlive: Outlive, root: impl Into<PathBuf>) -> Result<Self, BlobError> {
         let root = root.into();
         let partial = root.join("partial");
         if !partial.is_dir() {
             fs::create_dir_all(&partial).map_err(|e| io_error("make", &partial, e))?;
             for folder in [&root, durable::parent(&root)] {
-                durable::sync(folder).map_err(|e| io_error("sync", folder, e))?;
+                outlive.sync(folder).map_err(|e| io_error("sync", folder, e))?;
             }
         }
-        Ok(Self { root })
+        Ok(Self { root, outlive })
     }
 
     /// Where a complete blob lies.
@@ -335,14 +341,15 @@ impl BlobWriter {
     }
 
     fn store(mut self, blob: BlobId) -> Result<(), BlobError> {
-        self.file.sync_all().map_err(|e| io_error("sync", &self.path, e))?;
+        let outlive = self.dir.outlive;
+        outlive.sync(&self.path).map_err(|e| io_error("sync", &self.path, e))?;
         let target = self.dir.path(blob);
         let folder = target.parent().unwrap_or(&self.dir.root).to_owned();
         fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
         fs::rename(&self.path, &target).map_err(|e| io_error("rename", &self.path, e))?;
         self.keep = true;
         for folder in [&folder, &self.dir.root] {
-            durable::sync(folder).map_err(|e| io_error("sync", folder, e))?;
+            outlive.sync(folder).map_err(|e| io_error("sync", folder, e))?;
         }
         Ok(())
     }

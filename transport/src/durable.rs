@@ -8,16 +8,48 @@ use std::path::{Path, PathBuf};
 /// Ends the name of a file that is being written. One that is left over is of no use.
 pub const UNFINISHED: &str = ".new";
 
+/// What is written must outlive this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlive {
+    /// A loss of power.
+    Power,
+    /// The program alone: what a simulation writes is made again after worse, and waiting for the disk is most of its time.
+    Program,
+}
+
+impl Outlive {
+    /// Writes a file with these permissions, whole or not at all, in place of one that is there.
+    pub fn write(self, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+        match self {
+            Self::Power => write(path, content, mode),
+            Self::Program => fs::rename(unfinished(path, content, mode)?.0, path),
+        }
+    }
+
+    /// Makes a file, or the names in a folder, last.
+    pub fn sync(self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Power => sync(path),
+            Self::Program => Ok(()),
+        }
+    }
+}
+
 /// Writes a file with these permissions, whole or not at all, in place of one that is there.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let (unfinished, file) = unfinished(path, content, mode)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    sync(parent(path))
+}
+
+fn unfinished(path: &Path, content: &[u8], mode: u32) -> io::Result<(PathBuf, File)> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(UNFINISHED);
     let unfinished = PathBuf::from(unfinished);
     let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&unfinished)?;
     file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    sync(parent(path))
+    Ok((unfinished, file))
 }
 
 /// Gives a finished folder its name, with everything in it durable. An empty folder of that name gives way.

@@ -16,6 +16,10 @@ use crate::tls::{CredentialError, unreadable};
 /// Longest key file that is read; the largest RSA keys in PEM form have some 13 KB.
 const FILE_MAX: u64 = 64 << 10;
 
+/// What stands before the secret half of an Ed25519 key in PKCS#8 (RFC 8410, section 7).
+const ED25519_PKCS8: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+
 /// A private key. Its bytes are wiped when it is dropped, and it prints nothing of them.
 pub struct PrivateKey(KeyPair);
 
@@ -23,6 +27,12 @@ impl PrivateKey {
     /// A new Ed25519 key.
     pub fn generate() -> Result<Self, rcgen::Error> {
         KeyPair::generate_for(&PKCS_ED25519).map(Self)
+    }
+
+    /// The Ed25519 key with this secret half: for whoever simulates, and needs the same key again.
+    pub fn of_secret(secret: &[u8; 32]) -> Result<Self, rcgen::Error> {
+        let pkcs8 = Zeroizing::new([ED25519_PKCS8.as_slice(), secret].concat());
+        KeyPair::try_from(pkcs8.as_slice()).map(Self)
     }
 
     /// Reads a key in PEM form, if nobody but the file's owner can.

@@ -99,7 +99,23 @@ impl Credentials {
         for certificate in &authorities {
             roots.add(certificate.clone()).map_err(|e| unreadable(&paths.ca, e))?;
         }
-        let no_identity = |why: String| CredentialError::NoIdentity { path: paths.certificate.clone(), why };
+        Self::of(&paths.certificate, chain, key, authorities, Arc::new(roots))
+    }
+
+    /// Those of another party of the same federation, whose key and certificate (DER, leaf first) were never in a file.
+    pub fn issued(&self, chain: Vec<Vec<u8>>, key: PrivateKey) -> Result<Self, CredentialError> {
+        let chain = chain.into_iter().map(CertificateDer::from).collect();
+        Self::of(Path::new("memory"), chain, key, self.authorities.clone(), self.roots.clone())
+    }
+
+    fn of(
+        path: &Path,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKey,
+        authorities: Vec<CertificateDer<'static>>,
+        roots: Arc<RootCertStore>,
+    ) -> Result<Self, CredentialError> {
+        let no_identity = |why: String| CredentialError::NoIdentity { path: path.to_owned(), why };
         let leaf = chain.first().ok_or_else(|| no_identity("it holds no certificate".into()))?;
         let identity = identity_of_chain(&chain).map_err(|e| no_identity(e.to_string()))?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| no_identity(e.to_string()))?;
@@ -107,9 +123,9 @@ impl Credentials {
         let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
         let unusable = |why| CredentialError::Unusable { identity: identity.to_string(), why };
         let certified = certified(chain, &key).map_err(unusable)?;
-        let authority = Authority::of(Arc::new(roots.clone()), identity.federation.clone())
-            .map_err(|e| unusable(e.to_string()))?;
-        let (certified, roots) = (Arc::new(certified), Arc::new(roots));
+        let authority =
+            Authority::of(roots.clone(), identity.federation.clone()).map_err(|e| unusable(e.to_string()))?;
+        let certified = Arc::new(certified);
         Ok(Self { certified, key, authorities, roots, identity, authority, not_before, not_after })
     }
 

@@ -147,9 +147,10 @@ fn module((number, written): (usize, &String)) -> Result<BlobId, Invalid> {
     })
 }
 
-#[derive(Deserialize)]
+/// A data set as it is written: the keys of `[datasets.NAME]`.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DatasetFile {
+pub struct DatasetFile {
     path: PathBuf,
     format: Option<Written>,
     delimiter: Option<String>,
@@ -167,7 +168,7 @@ struct DatasetFile {
     memory_mib: Option<u64>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Written {
     Csv,
@@ -198,7 +199,10 @@ impl TryFrom<SiteFile> for SiteConfig {
         let datasets = file
             .datasets
             .into_iter()
-            .map(|(name, written)| dataset(&name, written, &file.state_dir).map(|dataset| (name, dataset)))
+            .map(|(name, written)| {
+                let key = format!("datasets.{name}");
+                DatasetConfig::of(&key, written, &file.state_dir).map(|dataset| (name, dataset))
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self {
             server: network::address("server", file.server)?,
@@ -212,8 +216,8 @@ impl TryFrom<SiteFile> for SiteConfig {
     }
 }
 
-fn dataset(name: &str, file: DatasetFile, state_dir: &Path) -> Result<DatasetConfig, Invalid> {
-    let key = |part: &str| format!("datasets.{name}.{part}");
+pub(super) fn dataset(place: &str, file: DatasetFile, spill: &Path) -> Result<DatasetConfig, Invalid> {
+    let key = |part: &str| format!("{place}.{part}");
     named(&key("path"), &file.path)?;
     let written = match (file.format, &file.delimiter) {
         (Some(written), _) => written,
@@ -260,7 +264,7 @@ fn dataset(name: &str, file: DatasetFile, state_dir: &Path) -> Result<DatasetCon
         labels: file.labels,
         classes: file.classes,
         memory_mib: file.memory_mib.unwrap_or(MEMORY_MIB),
-        spill: state_dir.to_owned(),
+        spill: spill.to_owned(),
     })
 }
 

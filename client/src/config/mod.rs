@@ -18,6 +18,7 @@ use sheaf_transport::tls::CredentialPaths;
 
 use crate::device::DeviceChoice;
 
+pub use file::DatasetFile;
 pub use policy::{Models, Policy};
 
 /// Everything that a site's `site.toml` says.
@@ -93,6 +94,44 @@ pub enum Format {
 }
 
 impl DatasetConfig {
+    /// The meaning of what is written at `place` of a file, paths as they are written. Examples that memory is too small
+    /// for go to `spill`.
+    pub fn of(place: &str, written: DatasetFile, spill: &Path) -> Result<Self, Invalid> {
+        file::dataset(place, written, spill)
+    }
+
+    /// The same with paths that start at `folder`.
+    #[must_use]
+    pub fn relative_to(mut self, folder: &Path) -> Self {
+        for path in
+            [&mut self.path, &mut self.spill].into_iter().chain(&mut self.images).chain(&mut self.labels)
+        {
+            *path = folder.join(&*path);
+        }
+        self
+    }
+
+    /// Sees to it that its files are there; it is written at `place`.
+    pub fn find(&self, place: &str) -> Result<(), Invalid> {
+        let kind = if self.format == Format::ImageFolder { "folder" } else { "file" };
+        let all = [
+            ("path", Some(&self.path), kind),
+            ("images", self.images.as_ref(), "folder"),
+            ("labels", self.labels.as_ref(), "file"),
+        ];
+        for (key, path, kind) in all {
+            let Some(path) = path else { continue };
+            if !(if kind == "file" { path.is_file() } else { path.is_dir() }) {
+                let what = if path.exists() { format!("is not a {kind}") } else { "does not exist".into() };
+                return Err(Invalid::new(
+                    format!("{place}.{key}"),
+                    format!("{} {what}; a relative path starts at this file's folder", path.display()),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// [`DatasetConfig::memory_mib`] in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_mib.saturating_mul(1 << 20)
@@ -136,38 +175,15 @@ impl SiteConfig {
 
     fn relative_to(mut self, folder: &Path) -> Self {
         let CredentialPaths { certificate, key, ca } = &mut self.identity;
-        let data = self.datasets.values_mut().flat_map(|dataset| {
-            [&mut dataset.path, &mut dataset.spill]
-                .into_iter()
-                .chain(&mut dataset.images)
-                .chain(&mut dataset.labels)
-        });
-        for path in [certificate, key, ca, &mut self.state_dir].into_iter().chain(data) {
+        for path in [certificate, key, ca, &mut self.state_dir] {
             *path = folder.join(&*path);
         }
+        let datasets = std::mem::take(&mut self.datasets).into_iter();
+        self.datasets = datasets.map(|(name, dataset)| (name, dataset.relative_to(folder))).collect();
         self
     }
 
     fn find_datasets(&self) -> Result<(), Invalid> {
-        for (name, DatasetConfig { path, format, images, labels, .. }) in &self.datasets {
-            let kind = if *format == Format::ImageFolder { "folder" } else { "file" };
-            let all = [
-                ("path", Some(path), kind),
-                ("images", images.as_ref(), "folder"),
-                ("labels", labels.as_ref(), "file"),
-            ];
-            for (key, path, kind) in all {
-                let Some(path) = path else { continue };
-                if !(if kind == "file" { path.is_file() } else { path.is_dir() }) {
-                    let what =
-                        if path.exists() { format!("is not a {kind}") } else { "does not exist".into() };
-                    return Err(Invalid::new(
-                        format!("datasets.{name}.{key}"),
-                        format!("{} {what}; a relative path starts at this file's folder", path.display()),
-                    ));
-                }
-            }
-        }
-        Ok(())
+        self.datasets.iter().try_for_each(|(name, dataset)| dataset.find(&format!("datasets.{name}")))
     }
 }

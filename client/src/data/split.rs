@@ -104,6 +104,32 @@ fn part(dataset: Dataset, places: &BTreeSet<usize>) -> (Dataset, Dataset) {
     (Dataset { inputs, targets }, Dataset { inputs: other_inputs, targets: other_targets })
 }
 
+impl Dataset {
+    /// The examples at these places, in this order.
+    pub fn select(&self, places: &[usize]) -> Self {
+        let rows = |width: usize| places.iter().map(move |place| place * width..(place + 1) * width);
+        let inputs = match &self.inputs {
+            Inputs::Text(texts) => Inputs::Text(places.iter().map(|place| texts[*place].clone()).collect()),
+            Inputs::Table { width, values } => {
+                let values = rows(*width).flat_map(|row| &values[row]).copied().collect();
+                Inputs::Table { width: *width, values }
+            }
+            Inputs::StoredText(texts) => Inputs::StoredText(texts.select(places)),
+            Inputs::StoredTable { width, rows } => {
+                Inputs::StoredTable { width: *width, rows: rows.select(places) }
+            }
+            Inputs::Images { size, values } => {
+                let values = rows(3 * size * size).flat_map(|row| &values[row]).copied().collect();
+                Inputs::Images { size: *size, values }
+            }
+            Inputs::StoredImages { size, images } => {
+                Inputs::StoredImages { size: *size, images: images.select(places) }
+            }
+        };
+        Self { inputs, targets: self.targets.select(places) }
+    }
+}
+
 /// The places of each class's examples.
 pub(super) fn by_class(labels: &[u32]) -> BTreeMap<u32, Vec<usize>> {
     let mut classes = BTreeMap::<u32, Vec<usize>>::new();

@@ -67,6 +67,11 @@ impl Stored {
         Ok(rows)
     }
 
+    /// The examples at these places, in this order.
+    pub(super) fn select(&self, places: &[usize]) -> Self {
+        Self { places: places.iter().map(|place| self.places[*place]).collect(), ..self.clone() }
+    }
+
     /// The examples that are not at these places, and those that are.
     pub(super) fn divided(self, taken: &BTreeSet<usize>) -> [Self; 2] {
         divided(&self.places, taken).map(|places| Self { places, ..self.clone() })
@@ -104,6 +109,11 @@ impl StoredTexts {
     /// A new file of the same kind, for what is made of the texts.
     pub fn beside(&self) -> io::Result<File> {
         nameless(&self.folder)
+    }
+
+    /// The examples at these places, in this order.
+    pub(super) fn select(&self, places: &[usize]) -> Self {
+        Self { places: places.iter().map(|place| self.places[*place]).collect(), ..self.clone() }
     }
 
     /// The examples that are not at these places, and those that are.

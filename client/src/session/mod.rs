@@ -225,6 +225,11 @@ impl Session {
         self.context.effects.pop_front()
     }
 
+    /// Whether nothing is in hand and nothing waits: a session made later of what is durable goes on alike.
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.state, State::Idle) && self.context.ready.is_empty() && self.context.memory.is_idle()
+    }
+
     /// Whether these global parameters are still needed, to check a published sum.
     pub fn needs(&self, model: BlobId) -> bool {
         self.context.memory.needs(model)

@@ -79,6 +79,11 @@ impl Memory {
         self.attempt.as_ref()?.masked
     }
 
+    /// Whether no attempt is in hand.
+    pub(super) fn is_idle(&self) -> bool {
+        self.attempt.is_none()
+    }
+
     /// Whether these global parameters are needed to check a sum.
     pub(super) fn needs(&self, model: BlobId) -> bool {
         self.histories.values().any(|history| history.needs(model))

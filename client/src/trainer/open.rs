@@ -80,9 +80,8 @@ pub fn open_test(
     device: DeviceChoice,
     policy: &Policy,
 ) -> Result<Box<dyn Trainer>, OpenError> {
-    let Parts { rest, test, .. } = load_parts(job, model_dir, datasets, site_label)?;
-    let split = Split { train: rest.empty_like(), validation: test };
-    on_split(job, model_dir, split, site_label, device, policy)
+    let (dataset, groups) = load_grouped(job, model_dir, datasets)?;
+    on_split(job, model_dir, divide_test(job, dataset, groups, site_label), site_label, device, policy)
 }
 
 /// The site's data for `job`, divided as it is in every round. A site that the run leaves out trains on none of it.
@@ -92,8 +91,20 @@ pub fn load_split(
     datasets: &BTreeMap<String, DatasetConfig>,
     site_label: &str,
 ) -> Result<Split, OpenError> {
+    let (dataset, groups) = load_grouped(job, model_dir, datasets)?;
+    divide(job, dataset, groups, site_label)
+}
+
+/// A site's examples, and the group of each if the run has groups, divided as they are in every round of `job`.
+pub fn divide(
+    job: &Job,
+    dataset: Dataset,
+    groups: Option<Vec<u32>>,
+    site_label: &str,
+) -> Result<Split, OpenError> {
     let spec = &job.spec;
-    let Parts { rest, groups, .. } = load_parts(job, model_dir, datasets, site_label)?;
+    let Parts { rest, groups, .. } =
+        data::hold_out_test(dataset, groups, spec.validation.test_split, spec.seed, site_label);
     if spec.validation.leaves_out(site_label) {
         return Ok(Split { train: rest.empty_like(), validation: rest });
     }
@@ -108,20 +119,27 @@ pub fn load_split(
     Ok(split)
 }
 
-fn load_parts(
+/// The part of a site's examples that the result of `job` is tested on.
+pub fn divide_test(job: &Job, dataset: Dataset, groups: Option<Vec<u32>>, site_label: &str) -> Split {
+    let spec = &job.spec;
+    let Parts { rest, test, .. } =
+        data::hold_out_test(dataset, groups, spec.validation.test_split, spec.seed, site_label);
+    Split { train: rest.empty_like(), validation: test }
+}
+
+/// The site's data for `job`, whole, and the group of each example if the run has groups.
+pub fn load_grouped(
     job: &Job,
     model_dir: Option<&Path>,
     datasets: &BTreeMap<String, DatasetConfig>,
-    site_label: &str,
-) -> Result<Parts, OpenError> {
-    let spec = &job.spec;
-    let (dataset, groups) = match datasets.get(&spec.task.dataset) {
-        Some(config) if spec.task.input != TaskInput::Nothing => {
-            data::load_grouped(config, &spec.task.dataset, &sized(&spec.task, model_dir))?
+) -> Result<(Dataset, Option<Vec<u32>>), OpenError> {
+    let task = &job.spec.task;
+    Ok(match datasets.get(&task.dataset) {
+        Some(config) if task.input != TaskInput::Nothing => {
+            data::load_grouped(config, &task.dataset, &sized(task, model_dir))?
         }
         Some(_) | None => (load(job, model_dir, datasets)?, None),
-    };
-    Ok(data::hold_out_test(dataset, groups, spec.validation.test_split, spec.seed, site_label))
+    })
 }
 
 /// The site's data for `job`, whole. A job without data needs no data set.

@@ -1,0 +1,165 @@
+//! A virtual client that is awake: a site's own session and state directory, without a process, a network or a thread.
+//!
+//! It wakes when something is asked of it, and sleeps when nothing is in hand; what a site remembers is in its directory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rand::Rng;
+use sheaf_client::config::Policy;
+use sheaf_client::party::SiteParty;
+use sheaf_client::session::{Effect, FetchFailure, Gate, Input, Session, Task, Trust};
+use sheaf_client::state::{SiteState, StateError};
+use sheaf_client::verification;
+use sheaf_common::blob::BlobId;
+use sheaf_common::id::{Name, RunId};
+use sheaf_common::message::{Job, ServerMessage, TaskId};
+use sheaf_common::secagg::client::Witness;
+use sheaf_common::seed;
+use sheaf_transport::blobs::{BlobDir, BlobError};
+use sheaf_transport::durable::Outlive;
+use sheaf_transport::tls::Credentials;
+use tokio::sync::watch;
+
+use crate::hub::OPERATOR;
+use crate::profile::Mood;
+
+/// A client that is awake.
+#[derive(Debug)]
+pub struct Client {
+    /// Its state directory.
+    pub state: SiteState,
+    /// The global parameters of each task, which go with it.
+    pub globals: BTreeMap<TaskId, BlobId>,
+    /// How it behaves in the attempt in hand.
+    pub mood: Mood,
+    /// Messages that it has said in that attempt.
+    pub said: u32,
+    /// The secure sum that it is asked about.
+    asked: Arc<Mutex<String>>,
+    session: Session,
+}
+
+/// A site of a simulation stands by for its run at any hour, and knows its operator.
+#[derive(Clone, Copy, Debug)]
+pub struct Always;
+
+impl Gate for Always {
+    fn author(&self, _job: &Job) -> Result<Name, String> {
+        OPERATOR.parse().map_err(|e: sheaf_common::id::BadName| e.to_string())
+    }
+
+    fn hold(&self, _run: &RunId, _job: &Job, _author: &Name) -> Option<String> {
+        None
+    }
+}
+
+/// What a virtual client agrees to: whatever its run asks for. Its examples are nobody's secret.
+pub fn policy() -> Policy {
+    Policy {
+        require_secure_aggregation: false,
+        min_updates: 2,
+        min_metric_count: 1,
+        own_metrics: true,
+        ..Policy::default()
+    }
+}
+
+impl Client {
+    /// Wakes a client from its state directory.
+    pub fn wake(state: SiteState, credentials: Arc<Credentials>, seed: u64) -> Result<Self, StateError> {
+        let (updates, memory) = (state.updates()?, state.memory()?);
+        state.tidy(&updates, &memory)?;
+        let asked = Arc::new(Mutex::new(String::new()));
+        let trust = Trust {
+            gate: Box::new(Always),
+            policy: policy(),
+            entropy: entropy(seed, credentials.identity.name.to_string(), asked.clone()),
+            federation: credentials.identity.federation.clone(),
+            party: Box::new(SiteParty::new(watch::channel(credentials).1)),
+        };
+        let mut session = Session::new(updates, memory, trust);
+        session.handle(Input::Connected);
+        let mood = Mood { slowdown: 1.0, silent_after: None };
+        Ok(Self { state, globals: BTreeMap::new(), mood, said: 0, asked, session })
+    }
+
+    /// Goes on in another directory, which holds the same.
+    pub fn move_to(&mut self, dir: &Path) -> Result<(), StateError> {
+        self.state = SiteState::open_to(Outlive::Program, dir)?;
+        Ok(())
+    }
+
+    /// Feeds the session, and says what it wants done.
+    pub fn handle(&mut self, input: Input) -> Vec<Effect> {
+        if let Input::Message(ServerMessage::Secure { task, .. }) = &input {
+            *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = format!("{task} {}", task.attempt);
+        }
+        self.session.handle(input);
+        std::iter::from_fn(|| self.session.poll_effect()).collect()
+    }
+
+    /// Whether nothing is in hand.
+    pub fn is_at_rest(&self) -> bool {
+        self.session.is_at_rest()
+    }
+
+    /// Whether its directory is as it was made.
+    pub fn has_nothing(&self) -> bool {
+        self.is_at_rest() && self.globals.is_empty()
+    }
+
+    /// Whether what it says next is heard.
+    pub fn speaks(&mut self) -> bool {
+        self.said += 1;
+        self.mood.silent_after.is_none_or(|most| self.said <= most)
+    }
+
+    /// Lets go of what belongs to a task.
+    pub fn forget(&mut self, task: &TaskId) -> Result<(), StateError> {
+        let global = self.globals.remove(task).filter(|global| !self.session.needs(*global));
+        self.state.forget(task, global)
+    }
+}
+
+/// The random bytes of a client in a secure sum: others in each, and the same whatever was interrupted in between.
+fn entropy(seed: u64, name: String, asked: Arc<Mutex<String>>) -> Box<dyn FnMut() -> [u8; 32] + Send> {
+    Box::new(move || {
+        let task = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut bytes = [0; 32];
+        seed::stream(seed, &["entropy", &name, &task]).fill_bytes(&mut bytes);
+        bytes
+    })
+}
+
+/// The blobs that a client must fetch for a task, of those that it does not have.
+pub fn wanted(state: &SiteState, task: &Task, is_checked: bool) -> Vec<BlobId> {
+    let sum = task.record().filter(|_| is_checked);
+    let blobs = match sum {
+        Some(record) => {
+            record.body.sum().map(|sum| sum.blob).into_iter().chain([record.body.model_in]).collect()
+        }
+        None => vec![task.job().global],
+    };
+    blobs.into_iter().filter(|blob| state.blobs.length(*blob).is_none()).collect()
+}
+
+/// Has blobs of the server's in a client's directory. A blob never changes, so that a link is as good as a copy.
+pub fn fetch(from: &BlobDir, state: &SiteState, blobs: &[BlobId]) -> Result<(), FetchFailure> {
+    for blob in blobs {
+        match state.blobs.link(from, *blob) {
+            Ok(true) => {}
+            Ok(false) => return Err(FetchFailure::Refused(BlobError::Missing(*blob).to_string())),
+            Err(error) => return Err(FetchFailure::Refused(error.to_string())),
+        }
+    }
+    Ok(())
+}
+
+/// Checks the published sum of the round before, and makes the new model of it.
+pub fn rebuild(state: &SiteState, task: &Task, witness: &Witness) -> Result<(), FetchFailure> {
+    let Some(record) = task.record() else { return Ok(()) };
+    verification::rebuild(&state.blobs, task.job(), &record.body, witness)
+        .map_err(|error| FetchFailure::Refused(error.for_operator()))
+}

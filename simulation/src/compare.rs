@@ -1,0 +1,153 @@
+//! Variants of a simulation side by side, each over several seeds: a table with means and standard deviations, and what is
+//! plotted.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Setting;
+use crate::output::{OutputError, Report, write_csv};
+use crate::rounds::{Row, Score, Traffic};
+use crate::simulate::{Audience, SimulateError, simulate};
+
+/// A metric that a variant is to reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target(pub f64);
+
+/// What came of a variant with each seed.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// Its file's name without the ending.
+    pub name: String,
+    /// The reports, in the order of seeds.
+    pub reports: Vec<Report>,
+}
+
+/// A mean with its standard deviation over seeds, and of how many.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation of the sample; 0 for one value.
+    pub sd: f64,
+    /// Values that it is of.
+    pub count: usize,
+}
+
+/// Simulates every setting with every seed, each in a folder of its own below `out`. Interrupted, nothing comes of it, and
+/// the same call goes on later.
+pub fn run(
+    settings: &[(String, Setting)],
+    seeds: u64,
+    out: &Path,
+    audience: &mut dyn Audience,
+) -> Result<Option<Vec<Variant>>, SimulateError> {
+    let mut variants = Vec::new();
+    for (name, setting) in settings {
+        let mut reports = Vec::new();
+        for number in 0..seeds {
+            let setting = setting.clone().with_seed(setting.simulation.seed + number);
+            audience.begins(&format!("{name}, seed {}", setting.simulation.seed));
+            let folder: PathBuf = out.join(name).join(format!("seed-{}", setting.simulation.seed));
+            match simulate(&setting, &folder, audience)? {
+                Some(report) => reports.push(report),
+                None => return Ok(None),
+            }
+        }
+        variants.push(Variant { name: name.clone(), reports });
+    }
+    Ok(Some(variants))
+}
+
+impl Mean {
+    /// Of these values; nothing of none.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let count = values.len();
+        if count == 0 {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / count as f64;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let sd = if count > 1 { (squares / (count - 1) as f64).sqrt() } else { 0.0 };
+        Some(Self { mean, sd, count })
+    }
+}
+
+impl Variant {
+    /// A figure of every report that has it.
+    pub fn mean(&self, of: impl Fn(&Report) -> Option<f64>) -> Option<Mean> {
+        Mean::of(&self.reports.iter().filter_map(of).collect::<Vec<_>>())
+    }
+
+    /// How many rounds it took to reach the target on a metric, in those simulations that did.
+    pub fn rounds_to(&self, metric: &str, Target(target): Target) -> Option<Mean> {
+        let reaches = |row: &&Row| {
+            row.is_completed() && measured(row).get(metric).is_some_and(|value| *value >= target)
+        };
+        self.mean(|report| Some(f64::from(report.history.iter().find(reaches)?.round)))
+    }
+}
+
+/// The metrics that rows are compared by: those of the test set or, without one, of the clients' validation splits.
+pub fn measured(row: &Row) -> &Score {
+    if row.test.is_empty() { &row.validation } else { &row.test }
+}
+
+/// A point of a plot: a round of one simulation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Rounds completed.
+    pub round: u32,
+    /// Bytes until then, up and down.
+    pub bytes: u64,
+    /// Simulated seconds until then.
+    pub seconds: f64,
+    /// The metric.
+    pub value: f64,
+}
+
+/// A metric by round of one simulation.
+pub fn points(report: &Report, metric: &str) -> Vec<Point> {
+    let mut sent = Traffic::default();
+    let mut points = Vec::new();
+    for row in &report.history {
+        sent += row.traffic;
+        if let (true, Some(value)) = (row.is_completed(), measured(row).get(metric)) {
+            let (round, bytes, seconds) = (row.round, sent.up + sent.down, row.simulated);
+            points.push(Point { round, bytes, seconds, value: *value });
+        }
+    }
+    points
+}
+
+/// Writes every point of every simulation.
+pub fn write(variants: &[Variant], metric: &str, path: &Path) -> Result<(), OutputError> {
+    let header = ["variant", "seed", "round", "bytes", "simulated_seconds", metric].map(str::to_owned);
+    let rows = variants.iter().flat_map(|variant| {
+        variant.reports.iter().flat_map(move |report| {
+            points(report, metric).into_iter().map(move |point| {
+                let Point { round, bytes, seconds, value } = point;
+                let seed = report.seed.to_string();
+                [
+                    variant.name.clone(),
+                    seed,
+                    round.to_string(),
+                    bytes.to_string(),
+                    seconds.to_string(),
+                    value.to_string(),
+                ]
+            })
+        })
+    });
+    write_csv(path, &[header].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_are_those_of_a_sample() {
+        assert_eq!(Mean::of(&[]), None);
+        assert_eq!(Mean::of(&[3.0]), Some(Mean { mean: 3.0, sd: 0.0, count: 1 }));
+        assert_eq!(Mean::of(&[1.0, 2.0, 3.0]), Some(Mean { mean: 2.0, sd: 1.0, count: 3 }));
+    }
+}

@@ -1,0 +1,110 @@
+//! Every wrong file gets one sentence that says where and what to do.
+
+use super::*;
+
+const GOOD: &str = r#"
+run = "run.toml"
+clients = 12
+seed = 7
+baselines = ["local", "pooled"]
+
+[data]
+source = { path = "all.csv" }
+test_share = 0.2
+partition = "dirichlet"
+alpha = 0.5
+
+[devices]
+speed = { median = 200, sigma = 0.5 }
+stragglers = { share = 0.1, slowdown = 8 }
+dropout = 0.05
+availability = { share = 0.8, online = "2h" }
+
+[network]
+latency_ms = { min = 5, max = 80 }
+up_mbit = 4
+"#;
+
+fn message(text: &str) -> String {
+    Simulation::parse("sim.toml", text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_file_means_what_it_says_and_the_rest_has_defaults() {
+    let simulation = Simulation::parse("sim.toml", GOOD).unwrap();
+    assert_eq!((simulation.clients.get(), simulation.seed, simulation.workers), (12, 7, None));
+    assert_eq!(simulation.network.latency_ms, Measure::Uniform { min: 5.0, max: 80.0 });
+    assert_eq!(simulation.network.down_mbit, Measure::Fixed(50.0));
+    assert_eq!(simulation.devices.speed, Measure::LogNormal { median: 200.0, sigma: 0.5 });
+    let data = simulation.data.as_ref().unwrap();
+    assert_eq!((&data.partition, &data.test), (&Partition::Dirichlet { alpha: 0.5 }, &Test::Share(0.2)));
+    assert_eq!(simulation.name(0).unwrap().as_str(), "client-01");
+    assert_eq!(simulation.name(11).unwrap().as_str(), "client-12");
+}
+
+#[test]
+fn what_is_wrong_is_located() {
+    let with = |from: &str, to: &str| message(&GOOD.replace(from, to));
+    for (from, to, expected) in [
+        ("clients = 12", "clients = 0", "sim.toml:3: clients: must be from 1 to 1000000"),
+        ("clients = 12", "clients = -1", "sim.toml:3: invalid value"),
+        ("clients = 12", "client = 12", "sim.toml:3: unknown field `client`"),
+        ("alpha = 0.5", "alpha = nan", "sim.toml:11: data.alpha: must be from 0.001"),
+        ("alpha = 0.5", "", "data.alpha: is missing"),
+        ("alpha = 0.5", "alpha = 1\nsigma = 1", "sim.toml:12: data.sigma: is of no use with this partition"),
+        ("test_share = 0.2", "test_share = 1.0", "sim.toml:9: data.test_share: must be above 0 and below 1"),
+        ("dropout = 0.05", "dropout = 1", "sim.toml:16: devices.dropout: must be from 0 to below 1"),
+        ("sigma = 0.5 }", "sigma = 9 }", "sim.toml:14: devices.speed.sigma: must be from 0 to 5"),
+        ("max = 80", "max = 1", "sim.toml:20: network.latency_ms.max: must be at least min, 5"),
+        ("up_mbit = 4", "up_mbit = 0", "sim.toml:21: network.up_mbit: must be from 0.001"),
+        ("up_mbit = 4", "up_mbit = inf", "sim.toml:21: network.up_mbit: must be from 0.001"),
+        ("up_mbit = 4", "up_mbit = \"4\"", "write a number, { median"),
+        ("\"2h\"", "\"soon\"", "sim.toml:17: devices.availability.online: `soon` is no time"),
+        ("slowdown = 8", "slowdown = 0.5", "sim.toml:15: devices.stragglers.slowdown: must be from 1"),
+        ("\"pooled\"]", "\"local\"]", "sim.toml:5: baselines.1: is listed twice"),
+        ("all.csv", "all", "data.source.format: is missing"),
+        ("\"dirichlet\"", "\"fair\"", "unknown variant `fair`"),
+    ] {
+        let said = with(from, to);
+        assert!(said.contains(expected), "{said}\nwhere {expected} was expected");
+    }
+}
+
+const RUN: &str = r#"
+name = "toy"
+rounds = 2
+secure_aggregation = "off"
+model = { architecture = "softmax" }
+[task]
+type = "tabular-classification"
+dataset = "data"
+label = "y"
+labels = ["no", "yes"]
+features = [{ column = "x", type = "numeric" }]
+"#;
+
+#[test]
+fn a_simulation_is_checked_against_its_run_before_anything_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let load = || Setting::load(&folder.path().join("sim.toml")).map(|_| ()).unwrap_err().to_string();
+    write("sim.toml", GOOD);
+    assert!(
+        load().contains("all.csv does not exist; a relative path starts at this file's folder"),
+        "{}",
+        load()
+    );
+    write("all.csv", "x,y\n1,no\n");
+    assert!(load().contains("run.toml cannot be read"));
+    write("run.toml", RUN);
+    assert!(Setting::load(&folder.path().join("sim.toml")).is_ok());
+    write("run.toml", &format!("{RUN}[cohort]\nmin_sites = 13\n"));
+    assert!(load().contains("sim.toml:3: clients: the run waits for 13 clients"), "{}", load());
+    write("run.toml", &RUN.replace("{ architecture = \"softmax\" }", "{ name = \"minilm\" }"));
+    assert!(load().contains("sim.toml:2: run: it starts from the imported model `minilm`"), "{}", load());
+    write("run.toml", RUN);
+    write("sim.toml", &GOOD.replace("test_share = 0.2", ""));
+    assert!(load().contains("baselines: are compared on a common test set"), "{}", load());
+    write("sim.toml", "run = \"run.toml\"\nclients = 3\n");
+    assert!(load().contains("data: is missing"), "{}", load());
+}

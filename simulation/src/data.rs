@@ -1,0 +1,178 @@
+//! The examples of all clients, in memory once: a client is a list of places in them.
+//!
+//! They are read and encoded by the sites' own code, by the run's contract, and a client's part is divided by it too
+//! (what is held out for validation and test), so that a client trains as a site with these examples would.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rand::seq::SliceRandom;
+use sheaf_client::config::DatasetConfig;
+use sheaf_client::data::{Dataset, Inputs};
+use sheaf_client::device::DeviceChoice;
+use sheaf_client::session::Task;
+use sheaf_client::trainer::Trainer;
+use sheaf_client::trainer::open::{self, OpenError};
+use sheaf_client::worker::Site;
+use sheaf_common::message::Job;
+use sheaf_common::seed;
+
+use crate::config::{Data, Partition, Setting, Test};
+use crate::partition::{self, Holdings, PartitionError};
+
+/// What the clients hold, and what the global model is tested on.
+#[derive(Debug)]
+pub struct Examples {
+    all: Dataset,
+    groups: Option<Vec<u32>>,
+    /// The places of each client's examples.
+    holdings: Holdings,
+    test: Option<Dataset>,
+}
+
+/// The examples cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The files are not what the run asks for.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// They cannot be divided as asked.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+}
+
+impl Examples {
+    /// Reads and divides the examples that a run is simulated with.
+    pub fn load(setting: &Setting, job: &Job) -> Result<Self, DataError> {
+        let Some(data) = &setting.simulation.data else { return Ok(Self::nothing(setting, job)?) };
+        let read = |job: &Job, config: &DatasetConfig| {
+            let datasets = BTreeMap::from([(job.spec.task.dataset.clone(), config.clone())]);
+            open::load_grouped(job, None, &datasets)
+        };
+        let (all, groups) = read(job, &data.source)?;
+        let values = column(data).map(|column| {
+            let mut job = job.clone();
+            job.spec.task.group = Some(column.to_owned());
+            read(&job, &data.source).map(|(_, groups)| groups.unwrap_or_default())
+        });
+        let values = values.transpose()?;
+        let labels = all.targets.classes();
+        let (test, rest) = set_aside(&labels, data, setting.simulation.seed);
+        let test = match &data.test {
+            Test::Source(source) => Some(read(job, source)?.0),
+            Test::Nothing | Test::Share(_) => (!test.is_empty()).then(|| all.select(&test)),
+        };
+        let clients = setting.simulation.clients;
+        let by = partition::By { labels: &labels, values: values.as_deref(), seed: setting.simulation.seed };
+        let holdings = partition::divide(&data.partition, clients, rest, &by)?;
+        Ok(Self { all, groups, holdings, test })
+    }
+
+    /// Clients of a run that needs no data.
+    fn nothing(setting: &Setting, job: &Job) -> Result<Self, OpenError> {
+        let (all, groups) = open::load_grouped(job, None, &BTreeMap::new())?;
+        let holdings = Holdings::nothing(setting.simulation.clients);
+        Ok(Self { all, groups, holdings, test: None })
+    }
+
+    /// How many examples a client has.
+    pub fn count(&self, client: u32) -> u64 {
+        self.holdings.of(client).len() as u64
+    }
+
+    /// Examples of each of the run's labels that a client has; nothing where there are no labels.
+    pub fn labels(&self, client: u32, num_labels: usize) -> Vec<u64> {
+        self.all.targets.select(self.holdings.of(client)).label_counts(num_labels)
+    }
+
+    /// What the global model is tested on.
+    pub fn test(&self) -> Option<&Dataset> {
+        self.test.as_ref()
+    }
+
+    /// The trainer of a client's task, on its own examples.
+    pub fn open(
+        &self,
+        client: u32,
+        site: &Site,
+        task: &Task,
+        model_dir: Option<&Path>,
+    ) -> Result<Box<dyn Trainer>, OpenError> {
+        let (job, name) = (task.job(), site.name.as_str());
+        let (own, groups) = self.own(self.holdings.of(client));
+        let split = if task.id().is_test() {
+            open::divide_test(job, own, groups, name)
+        } else {
+            open::divide(job, own, groups, name)?
+        };
+        open::on_split(job, model_dir, split, name, site.device, &site.policy)
+    }
+
+    /// A trainer for a client alone or, without one, for all clients' examples in one place.
+    pub fn alone(
+        &self,
+        client: Option<u32>,
+        job: &Job,
+        name: &str,
+        device: DeviceChoice,
+    ) -> Result<Box<dyn Trainer>, OpenError> {
+        let (own, groups) = match client {
+            Some(client) => self.own(self.holdings.of(client)),
+            None => self.own(&self.holdings.all()),
+        };
+        let split = open::divide(job, own, groups, name)?;
+        open::on_split(job, None, split, name, device, &crate::client::policy())
+    }
+
+    /// Whatever tells these examples, and who has them, from others.
+    pub fn tell_apart(&self, hasher: &mut blake3::Hasher) {
+        hash(&self.all, hasher);
+        if let Some(test) = &self.test {
+            hash(test, hasher);
+        }
+        for place in self.holdings.all() {
+            hasher.update(&(place as u64).to_le_bytes());
+        }
+    }
+
+    fn own(&self, places: &[usize]) -> (Dataset, Option<Vec<u32>>) {
+        let groups = self.groups.as_ref().map(|groups| places.iter().map(|place| groups[*place]).collect());
+        (self.all.select(places), groups)
+    }
+}
+
+/// The column whose values are clients.
+fn column(data: &Data) -> Option<&str> {
+    match &data.partition {
+        Partition::Column(column) => Some(column),
+        Partition::Iid
+        | Partition::Dirichlet { .. }
+        | Partition::Shards { .. }
+        | Partition::Quantity { .. } => None,
+    }
+}
+
+/// The places that are tested on and those of all clients, each in the source's order. Every label gives its share.
+fn set_aside(labels: &[u32], data: &Data, seed: u64) -> (Vec<usize>, Vec<usize>) {
+    let Test::Share(share) = data.test else { return (Vec::new(), (0..labels.len()).collect()) };
+    let mut tested = vec![false; labels.len()];
+    for (label, mut places) in partition::by_label(labels, 0..labels.len()) {
+        places.shuffle(&mut seed::stream(seed, &["test", &label.to_string()]));
+        let count = (places.len() as f64 * share).round() as usize;
+        places.into_iter().take(count).for_each(|place| tested[place] = true);
+    }
+    (0..labels.len()).partition(|place| tested[*place])
+}
+
+fn hash(data: &Dataset, hasher: &mut blake3::Hasher) {
+    let mut numbers =
+        |values: &[f32]| values.iter().for_each(|value| _ = hasher.update(&value.to_le_bytes()));
+    match &data.inputs {
+        Inputs::Table { values, .. } => numbers(values),
+        Inputs::Images { values, .. } => _ = hasher.update(values),
+        Inputs::Text(texts) => texts.iter().for_each(|text| _ = hasher.update(text.as_bytes()).update(b"\0")),
+        // They are too many to be read for this.
+        Inputs::StoredImages { images, .. } => _ = hasher.update(&(images.all as u64).to_le_bytes()),
+    }
+    data.targets.classes().iter().for_each(|class| _ = hasher.update(&class.to_le_bytes()));
+}

@@ -1,0 +1,269 @@
+//! Whole simulations: the same bits whatever the number of workers and whatever was killed in between, and honest ends.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use sheaf_sim::compare::{self, Target};
+use sheaf_sim::config::Setting;
+use sheaf_sim::output::Report;
+use sheaf_sim::rounds::Row;
+use sheaf_sim::simulate::{Audience, simulate};
+use tempfile::TempDir;
+
+/// Somebody who goes away after so many rounds.
+struct Leaver {
+    left: Option<usize>,
+}
+
+impl Audience for Leaver {
+    fn interrupts(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn round(&mut self, _row: &Row, _rounds: u32) {
+        self.left = self.left.map(|left| left.saturating_sub(1));
+    }
+
+    fn begins(&mut self, _what: &str) {}
+}
+
+/// Rounds of every run here.
+const ROUNDS: usize = 4;
+
+/// Trouble of every kind.
+const TROUBLE: &str = r#"
+[devices]
+speed = { median = 20, sigma = 1.0 }
+stragglers = { share = 0.2, slowdown = 20 }
+dropout = 0.1
+availability = { share = 0.9, online = "2m" }
+[network]
+latency_ms = { min = 5, max = 200 }
+"#;
+
+/// A folder with a table of three columns, a run and a simulation of it.
+fn folder(run: &str, simulation: &str) -> Result<TempDir> {
+    let dir = tempfile::tempdir()?;
+    let mut table = String::from("x,z,ward,y\n");
+    for row in 0..600 {
+        let (x, z) = (f64::from(row * 37 % 101) / 50.0 - 1.0, f64::from(row * 53 % 97) / 48.0 - 1.0);
+        let y = if x + z / 2.0 > 0.1 { "yes" } else { "no" };
+        table += &format!("{x:.3},{z:.3},{},{y}\n", row % 5);
+    }
+    fs::write(dir.path().join("all.csv"), table)?;
+    let run = format!(
+        r#"
+name = "toy"
+rounds = {ROUNDS}
+seed = 7
+{run}
+[task]
+type = "tabular-classification"
+dataset = "data"
+label = "y"
+labels = ["no", "yes"]
+features = [{{ column = "x", type = "numeric" }}, {{ column = "z", type = "numeric" }}]
+[training]
+optimizer = "sgd"
+learning_rate = 0.5
+batch_size = 8
+validation_split = 0.2
+[cohort]
+min_sites = 6
+min_updates = 3
+fraction = 0.6
+max_examples = 200
+round_timeout = "5m"
+"#
+    );
+    fs::write(dir.path().join("run.toml"), run)?;
+    fs::write(dir.path().join("sim.toml"), format!("run = \"run.toml\"\n{simulation}"))?;
+    Ok(dir)
+}
+
+const OPEN: &str = "secure_aggregation = \"off\"\nmodel = { architecture = \"mlp\", hidden = [4] }";
+const SECURE: &str = "secure_aggregation = \"required\"\nmodel = { architecture = \"softmax\" }\n[secagg]\nclipping_range = 8.0";
+
+fn clients(more: &str) -> String {
+    format!(
+        "clients = 20\nseed = 3\n{more}\n[data]\nsource = {{ path = \"all.csv\" }}\ntest_share = 0.2\npartition = \"dirichlet\"\nalpha = 0.5\n{TROUBLE}"
+    )
+}
+
+fn play(dir: &Path, out: &str) -> Result<Report> {
+    let setting = Setting::load(&dir.join("sim.toml"))?;
+    simulate(&setting, &dir.join(out), &mut Leaver { left: None })?.context("nobody left")
+}
+
+/// What must be the same: everything but real time and memory.
+fn same(report: &Report) -> (String, Vec<Row>) {
+    let rows = report.history.iter().map(|row| Row { real: 0.0, ..row.clone() });
+    (report.model.clone(), rows.collect())
+}
+
+#[test]
+fn any_number_of_workers_gives_the_same_bits() -> Result<()> {
+    for run in [OPEN, SECURE] {
+        let reports = ["workers = 1", "workers = 3"].map(|workers| {
+            let dir = folder(run, &clients(workers))?;
+            play(dir.path(), "out").map(|report| same(&report))
+        });
+        let [one, three] = reports;
+        let (one, three) = (one?, three?);
+        ensure!(one.1.iter().any(Row::is_completed), "no round was completed: {one:?}");
+        ensure!(one == three, "{one:?}\n{three:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn whoever_leaves_after_any_round_comes_back_to_the_same_bits() -> Result<()> {
+    for run in [OPEN, SECURE] {
+        let dir = folder(run, &clients(""))?;
+        let undisturbed = same(&play(dir.path(), "undisturbed")?);
+        let setting = Setting::load(&dir.path().join("sim.toml"))?;
+        let out = dir.path().join("out");
+        let mut left = 0;
+        let report = loop {
+            // Each time something is begun that will have to be done again.
+            let mut leaver = Leaver { left: (left + 1 < ROUNDS).then_some(1) };
+            match simulate(&setting, &out, &mut leaver)? {
+                Some(report) => break report,
+                None => left += 1,
+            }
+        };
+        ensure!(left >= 2, "nobody left");
+        ensure!(same(&report) == undisturbed, "{:?}\n{undisturbed:?}", same(&report));
+        ensure!(!out.join("state").exists(), "what is no longer needed is gone");
+    }
+    Ok(())
+}
+
+fn sheaf_sim(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sheaf-sim"));
+    command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn a_program_that_was_killed_goes_on_to_the_same_bits() -> Result<()> {
+    let dir = folder(SECURE, &clients(""))?;
+    let run = |out: &str| {
+        let mut command = sheaf_sim(dir.path());
+        command.args(["run", "sim.toml", "--out", out]);
+        command
+    };
+    ensure!(run("undisturbed").status()?.success(), "it did not come to its end");
+    let checkpoint = dir.path().join("out/state/checkpoint");
+    let report = dir.path().join("out/report.json");
+    let mut program = run("out").spawn()?;
+    while !checkpoint.exists() && !report.exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    program.kill()?;
+    program.wait()?;
+    ensure!(run("out").status()?.success(), "it did not go on");
+    let model = |out: &str| fs::read(dir.path().join(out).join("model/model.safetensors"));
+    ensure!(model("out")? == model("undisturbed")?, "it came to another model");
+    Ok(())
+}
+
+#[test]
+fn every_partition_learns_and_is_written_down() -> Result<()> {
+    let ways = [
+        ("clients = 10", "partition = \"iid\""),
+        ("clients = 5", "partition = \"column\"\ncolumn = \"ward\""),
+        ("clients = 10", "partition = \"shards\"\nshards_per_client = 2"),
+        ("clients = 10", "partition = \"quantity\"\nsigma = 0.7"),
+    ];
+    for (clients, partition) in ways {
+        let run = OPEN.to_owned();
+        let dir = folder(
+            &run,
+            &format!(
+                "{clients}\nbaselines = [\"local\", \"pooled\"]\n[data]\nsource = {{ path = \"all.csv\" }}\ntest_share = 0.2\n{partition}\n"
+            ),
+        )?;
+        let text = fs::read_to_string(dir.path().join("run.toml"))?;
+        fs::write(dir.path().join("run.toml"), text.replace("min_sites = 6", "min_sites = 3"))?;
+        let report = play(dir.path(), "out")?;
+        ensure!(report.is_completed() && report.rounds as usize == ROUNDS, "{report:?}");
+        let accuracy = |score: &sheaf_sim::rounds::Score| score.get("accuracy").copied().unwrap_or(0.0);
+        ensure!(accuracy(&report.test) > 0.7, "{partition}: {:?}", report.test);
+        let pooled = report.baselines.pooled.as_ref().context("no pooled baseline")?;
+        let local = report.baselines.local.as_ref().context("no local baselines")?;
+        ensure!(accuracy(pooled) > 0.8 && accuracy(local) <= accuracy(pooled) + 0.05, "{partition}");
+        let written = fs::read_to_string(dir.path().join("out/partition.csv"))?;
+        let counts = written.lines().skip(1).filter_map(|line| line.rsplit(',').next()?.parse::<u64>().ok());
+        ensure!(counts.sum::<u64>() == 480, "a fifth of 600 is tested on: {written}");
+    }
+    Ok(())
+}
+
+#[test]
+fn another_simulation_does_not_go_on_from_this_ones_folder() -> Result<()> {
+    let dir = folder(OPEN, &clients(""))?;
+    let first = play(dir.path(), "out")?;
+    let again = play(dir.path(), "out")?;
+    // Metrics may lose their last bit on the way through JSON.
+    ensure!(
+        (&again.model, again.real_seconds) == (&first.model, first.real_seconds),
+        "what is over is told again"
+    );
+    let text = fs::read_to_string(dir.path().join("sim.toml"))?;
+    fs::write(dir.path().join("sim.toml"), text.replace("seed = 3", "seed = 4"))?;
+    let said = play(dir.path(), "out").map(|_| ()).unwrap_err().to_string();
+    ensure!(said.contains("holds a simulation of other files"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_wrong_file_is_refused_before_anything_is_written() -> Result<()> {
+    let dir = folder(OPEN, "clients = 20\n")?;
+    let output = sheaf_sim(dir.path()).args(["run", "sim.toml"]).stderr(Stdio::piped()).output()?;
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(said.starts_with("sheaf-sim: sim.toml") && said.contains("data: is missing"), "{said}");
+    ensure!(!dir.path().join("sim").exists(), "it left something behind");
+    Ok(())
+}
+
+#[test]
+fn variants_are_laid_side_by_side() -> Result<()> {
+    let dir = folder(OPEN, &clients(""))?;
+    let setting = |more: &str| -> Result<Setting> {
+        fs::write(dir.path().join("sim.toml"), format!("run = \"run.toml\"\n{more}"))?;
+        Ok(Setting::load(&dir.path().join("sim.toml"))?)
+    };
+    let data = |alpha| {
+        format!(
+            "clients = 12\n[data]\nsource = {{ path = \"all.csv\" }}\ntest_share = 0.2\npartition = \"dirichlet\"\nalpha = {alpha}\n"
+        )
+    };
+    let settings =
+        [("even".to_owned(), setting(&data(100.0))?), ("uneven".to_owned(), setting(&data(0.05))?)];
+    let out: PathBuf = dir.path().join("compared");
+    let variants = compare::run(&settings, 2, &out, &mut Leaver { left: None })?.context("nobody left")?;
+    for variant in &variants {
+        ensure!(
+            variant.reports.len() == 2 && variant.reports[0].model != variant.reports[1].model,
+            "{variant:?}"
+        );
+        ensure!(variant.rounds_to("accuracy", Target(0.5)).is_some(), "{variant:?}");
+        ensure!(variant.rounds_to("accuracy", Target(1.1)).is_none(), "nobody is that good");
+    }
+    compare::write(&variants, "accuracy", &out.join("compare.csv"))?;
+    let rows = fs::read_to_string(out.join("compare.csv"))?;
+    ensure!(rows.lines().count() == 1 + 2 * 2 * ROUNDS, "{rows}");
+    sheaf_sim::plot::draw(&variants, "accuracy", &out.join("compare.svg"))?;
+    let plot = fs::read_to_string(out.join("compare.svg"))?;
+    ensure!(
+        plot.contains("uneven") && plot.matches("<polyline").count() >= 6,
+        "two lines in each of three charts"
+    );
+    Ok(())
+}
