@@ -172,7 +172,10 @@ fn hash(data: &Dataset, hasher: &mut blake3::Hasher) {
         Inputs::Images { values, .. } => _ = hasher.update(values),
         Inputs::Text(texts) => texts.iter().for_each(|text| _ = hasher.update(text.as_bytes()).update(b"\0")),
         // They are too many to be read for this.
-        Inputs::StoredImages { images, .. } => _ = hasher.update(&(images.all as u64).to_le_bytes()),
+        Inputs::StoredText(texts) => _ = hasher.update(&(texts.len() as u64).to_le_bytes()),
+        Inputs::StoredTable { rows: examples, .. } | Inputs::StoredImages { images: examples, .. } => {
+            _ = hasher.update(&(examples.all as u64).to_le_bytes());
+        }
     }
     data.targets.classes().iter().for_each(|class| _ = hasher.update(&class.to_le_bytes()));
 }
