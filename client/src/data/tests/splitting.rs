@@ -14,10 +14,8 @@ fn numbered(labels: Vec<u32>) -> Dataset {
 }
 
 fn places(dataset: &Dataset) -> Vec<usize> {
-    match &dataset.inputs {
-        Inputs::Text(texts) => texts.iter().map(|text| text.parse().unwrap()).collect(),
-        other => panic!("the examples are no texts: {other:?}"),
-    }
+    let Inputs::Text(texts) = &dataset.inputs else { panic!("the examples are texts") };
+    texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
 proptest! {

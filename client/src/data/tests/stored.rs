@@ -22,7 +22,9 @@ fn read(dataset: &Dataset) -> Dataset {
             Inputs::Table { width: *width, values: rows.rows(*width, &all).unwrap() }
         }
         Inputs::StoredText(texts) => Inputs::Text(texts.read(0..texts.len()).unwrap()),
-        other => panic!("not in a file: {other:?}"),
+        Inputs::Text(_) | Inputs::Table { .. } | Inputs::Images { .. } | Inputs::StoredImages { .. } => {
+            panic!("not in a file")
+        }
     };
     Dataset { inputs, targets: dataset.targets.clone() }
 }
