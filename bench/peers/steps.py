@@ -38,8 +38,8 @@ def minilm():
 def mlp():
     from torch import nn
 
-    net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 2))
-    rows = torch.rand(64, 64)
+    net = nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 2))
+    rows = torch.rand(64, 128)
     return net, net[-1], [], 64, lambda: net(rows)
 
 

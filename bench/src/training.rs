@@ -13,7 +13,7 @@ use crate::settings::Settings;
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Model {
-    /// Rows of 64 numbers through 256 and 128, 64 at a time.
+    /// Rows of 128 inputs through 256 and 128, 64 at a time.
     Mlp,
     /// 16 texts of 64 tokens.
     Minilm,

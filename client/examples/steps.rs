@@ -1,7 +1,7 @@
 //! Times steps of training, for `make bench ONLY=training`: `steps MODEL TRAINABLE STEPS`.
 //!
 //! MODEL is `efficientnet-lite0` (batches of 32 images of 224 x 224) or `minilm` (batches of 16 texts of 64 tokens), as
-//! `make test` fetches them, or `mlp` (batches of 64 rows of 64 numbers, through 256 and 128); TRAINABLE is what `run.toml`
+//! `make test` fetches them, or `mlp` (batches of 64 rows of 128 inputs, through 256 and 128); TRAINABLE is what `run.toml`
 //! takes, or `lora`. `bench/peers/steps.py` times the same steps with PyTorch. Both print one line of JSON: seconds of each
 //! step but the first two, seconds of the processor a step, and the peak of memory.
 
@@ -50,8 +50,9 @@ fn main() -> Result<()> {
             let columns: Vec<String> =
                 (0..64).map(|at| format!("{{ column = \"c{at}\", type = \"numeric\" }}")).collect();
             let task = format!("type = \"tabular-classification\"\nfeatures = [{}]", columns.join(", "));
-            let values = noise(64 * 64).map(|value| f32::from(value) / 128.0 - 1.0).collect();
-            (None, task, 64, Inputs::Table { width: 64, values })
+            // Beside each number, whether it is there.
+            let values = noise(64 * 128).map(|value| f32::from(value) / 128.0 - 1.0).collect();
+            (None, task, 64, Inputs::Table { width: 128, values })
         }
         other => bail!("there is no model {other} here: efficientnet-lite0, minilm or mlp"),
     };
