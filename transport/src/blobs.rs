@@ -73,7 +73,7 @@ impl BlobDir {
         if !partial.is_dir() {
             fs::create_dir_all(&partial).map_err(|e| io_error("make", &partial, e))?;
             for folder in [&root, durable::parent(&root)] {
-                outlive.sync(folder).map_err(|e| io_error("sync", folder, e))?;
+                outlive.sync_folder(folder).map_err(|e| io_error("sync", folder, e))?;
             }
         }
         Ok(Self { root, outlive })
@@ -323,6 +323,11 @@ impl BlobWriter {
         self.keep = false;
     }
 
+    /// Whether finishing it waits for the disk.
+    pub fn waits(&self) -> bool {
+        self.dir.outlive == Outlive::Power
+    }
+
     /// Makes the blob durable under the hash of what was written.
     pub fn finish(self) -> Result<BlobId, BlobError> {
         let blob = BlobId::from(self.hasher.finalize());
@@ -342,14 +347,14 @@ impl BlobWriter {
 
     fn store(mut self, blob: BlobId) -> Result<(), BlobError> {
         let outlive = self.dir.outlive;
-        outlive.sync(&self.path).map_err(|e| io_error("sync", &self.path, e))?;
+        outlive.sync(&self.file).map_err(|e| io_error("sync", &self.path, e))?;
         let target = self.dir.path(blob);
         let folder = target.parent().unwrap_or(&self.dir.root).to_owned();
         fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
         fs::rename(&self.path, &target).map_err(|e| io_error("rename", &self.path, e))?;
         self.keep = true;
         for folder in [&folder, &self.dir.root] {
-            outlive.sync(folder).map_err(|e| io_error("sync", folder, e))?;
+            outlive.sync_folder(folder).map_err(|e| io_error("sync", folder, e))?;
         }
         Ok(())
     }

@@ -26,10 +26,18 @@ impl Outlive {
         }
     }
 
-    /// Makes a file, or the names in a folder, last.
-    pub fn sync(self, path: &Path) -> io::Result<()> {
+    /// Makes what was written to a file last.
+    pub fn sync(self, file: &File) -> io::Result<()> {
         match self {
-            Self::Power => sync(path),
+            Self::Power => file.sync_all(),
+            Self::Program => Ok(()),
+        }
+    }
+
+    /// Makes the names in a folder last.
+    pub fn sync_folder(self, folder: &Path) -> io::Result<()> {
+        match self {
+            Self::Power => sync(folder),
             Self::Program => Ok(()),
         }
     }

@@ -211,6 +211,9 @@ async fn receive(
 
 /// Makes what arrived durable. The disk takes its time, which the threads that move bytes do not have.
 async fn finish(writer: BlobWriter, blob: BlobId) -> Result<(), BlobError> {
+    if !writer.waits() {
+        return writer.finish_as(blob);
+    }
     let finished = tokio::task::spawn_blocking(move || writer.finish_as(blob)).await;
     let stopping = |error| BlobError::Io {
         what: "finish",

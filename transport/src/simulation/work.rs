@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::blobs::BlobDir;
 use crate::connection::{Connection, RecvStream, SendStream};
+use crate::durable::Outlive;
 use crate::frames::{self, FrameError};
 use crate::transfer::{self, TransferError};
 
@@ -24,9 +25,10 @@ pub(super) struct Blobs {
 
 impl Blobs {
     pub(super) fn new() -> Self {
-        // Where there is a disk in memory: what is tried here is the network.
+        // What is tried here is the network: a thread that waits for a disk would do so outside of the clock.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        Self { dir: BlobDir::open(folder.path().join("blobs")).unwrap(), _folder: folder }
+        let dir = BlobDir::open_to(Outlive::Program, folder.path().join("blobs")).unwrap();
+        Self { dir, _folder: folder }
     }
 }
 
