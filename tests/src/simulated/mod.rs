@@ -19,17 +19,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use sheaf_client::config::{DatasetConfig, SiteConfig};
 use sheaf_common::id::Role;
-use sheaf_common::message::{EvaluateTask, ServerMessage, TrainTask};
 use sheaf_common::status::{RunState, Standing};
 use sheaf_common::time::Timestamp;
 use sheaf_server::core::{Effect, Input};
 use sheaf_server::pki::{self, IssueOptions};
 use sheaf_server::store::Write;
+use sheaf_sim::hub::{OPERATOR, Work, message};
 use sheaf_transport::tls::Credentials;
 use tempfile::TempDir;
 
 use crate::credential_paths;
-use hub::{Fed, Hub, Work};
+use hub::{Fed, Hub};
 use op::Op;
 use record::Account;
 use site::Site;
@@ -253,12 +253,12 @@ impl World {
                 let Some(message) = site.link.as_mut().and_then(|link| link.up.pop_front()) else {
                     return Ok(());
                 };
-                match self.hub.understand(&site.name, message)? {
+                match self.hub.server.understand(&site.name, message)? {
                     Some(input) => self.feed(input),
                     None => Ok(()),
                 }
             }
-            Going::Work(at) => self.sites[at].work(&self.hub.blobs, &self.hub.updates),
+            Going::Work(at) => self.sites[at].work(&self.hub.server.blobs, &self.hub.server.updates),
             Going::Sum => match self.hub.work() {
                 Some(input) => self.feed(input),
                 None => Ok(()),
@@ -311,7 +311,7 @@ impl World {
 
     fn stop(&mut self) -> Result<()> {
         let over = self.hub.run.state().0.is_final();
-        if over { Ok(()) } else { self.feed(Input::Stop("op".parse()?)) }
+        if over { Ok(()) } else { self.feed(Input::Stop(OPERATOR.parse()?)) }
     }
 
     fn wait(&mut self, duration: Duration) -> Result<()> {
@@ -323,9 +323,9 @@ impl World {
     /// Cuts off the end of an update that the run holds.
     fn truncate(&mut self, which: usize) -> Result<()> {
         let held: Vec<_> =
-            self.hub.updates.list()?.into_iter().filter(|blob| self.hub.run.holds(*blob)).collect();
+            self.hub.server.updates.list()?.into_iter().filter(|blob| self.hub.run.holds(*blob)).collect();
         if let Some(blob) = held.get(which % held.len().max(1)) {
-            let file = fs::File::options().write(true).open(self.hub.updates.path(*blob))?;
+            let file = fs::File::options().write(true).open(self.hub.server.updates.path(*blob))?;
             file.set_len(file.metadata()?.len() / 2)?;
         }
         Ok(())
@@ -374,51 +374,19 @@ impl World {
     }
 
     fn perform(&mut self, effect: &Effect) -> Result<()> {
-        let job = self.hub.run.job();
-        let record = self.hub.run.record().cloned().map(Box::new);
-        let (to, message) = match effect {
-            Effect::Train { to, task, deadline } => {
-                let time_left_ms = deadline.0.saturating_sub(self.now.0);
-                let task = TrainTask { id: task.clone(), job, record, time_left_ms };
-                (to, ServerMessage::Train(Box::new(task)))
-            }
-            Effect::Evaluate { to, task } => {
-                (to, ServerMessage::Evaluate(Box::new(EvaluateTask { id: task.clone(), job, record })))
-            }
-            Effect::Ask { to, task, ask, .. } => {
-                (to, ServerMessage::Secure { task: task.clone(), ask: (**ask).clone() })
-            }
-            Effect::Reject { to, task, reason } => {
-                (to, ServerMessage::Rejected { task: task.clone(), reason: reason.clone() })
-            }
-            Effect::Over { to, task } => (to, ServerMessage::Over(task.clone())),
-            Effect::Aggregate(round) => {
+        let Some((to, message)) = message(&self.hub.run, effect, self.now) else {
+            if let Effect::Aggregate(round) = effect {
                 self.hub.order(Work::Aggregate(round.clone()));
-                return Ok(());
-            }
-            Effect::Open(sum) => {
+            } else if let Effect::Open(sum) = effect {
                 self.hub.order(Work::Open(sum.clone()));
-                return Ok(());
+            } else if let Effect::Ended(_) = effect {
+                self.check_replay()?;
+            } else {
+                ensure!(self.hub.server.clear(&self.hub.run, effect)?, "{effect:?} is a write");
             }
-            Effect::Forget(blobs) => {
-                for blob in blobs.iter().filter(|blob| !self.hub.run.holds(**blob)) {
-                    self.hub.updates.remove(*blob)?;
-                }
-                return Ok(());
-            }
-            Effect::Withdraw(sum) => {
-                let newest = self.hub.run.record().and_then(|record| record.body.sum());
-                if newest.is_none_or(|newest| newest.blob != *sum) {
-                    self.hub.blobs.remove(*sum)?;
-                }
-                return Ok(());
-            }
-            Effect::Ended(_) => return self.check_replay(),
-            Effect::Record(_) | Effect::FinalMetrics(_) | Effect::TestMetrics(_) => {
-                bail!("{effect:?} is a write")
-            }
+            return Ok(());
         };
-        let site = self.sites.iter_mut().find(|site| site.name == *to).context("an unknown site")?;
+        let site = self.sites.iter_mut().find(|site| site.name == to).context("an unknown site")?;
         if let Some(link) = site.link.as_mut().filter(|_| site.online) {
             link.down.push_back(message);
         }

@@ -33,7 +33,7 @@ pub(super) struct Account {
 
 impl Account {
     pub(super) fn new(hub: &Hub) -> Result<Self> {
-        let model = from_bytes(&hub.blobs.read(hub.run.global())?);
+        let model = from_bytes(&hub.server.blobs.read(hub.run.global())?);
         Ok(Self { model, records: Vec::new(), banned: BTreeSet::new() })
     }
 
@@ -50,7 +50,7 @@ impl Account {
         let completed = self.completed();
         ensure!(record.round == completed + 1, "round {} follows {completed}", record.round);
         if let RoundOutcome::Completed(global) = record.outcome {
-            let made = from_bytes(&hub.blobs.read(global)?);
+            let made = from_bytes(&hub.server.blobs.read(global)?);
             let expected = self.mean(record, hub, sites)?;
             let tolerance = if record.secure.is_some() { QUANTIZATION } else { ROUNDING };
             let furthest = made
@@ -137,7 +137,7 @@ impl Account {
             accepted.count() == SITES.len()
         };
         let state = hub.run.state().0;
-        let model = hub.blobs.read(hub.run.global())?;
+        let model = hub.server.blobs.read(hub.run.global())?;
         let undisturbed = self.completed() == super::ROUNDS
             && self
                 .records
