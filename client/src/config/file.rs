@@ -216,56 +216,61 @@ impl TryFrom<SiteFile> for SiteConfig {
     }
 }
 
-pub(super) fn dataset(place: &str, file: DatasetFile, spill: &Path) -> Result<DatasetConfig, Invalid> {
-    let key = |part: &str| format!("{place}.{part}");
-    named(&key("path"), &file.path)?;
-    let written = match (file.format, &file.delimiter) {
-        (Some(written), _) => written,
-        (None, Some(_)) => Written::Csv,
-        (None, None) => format_of(&key("format"), &file.path)?,
-    };
-    check_keys(&key, written, &file)?;
-    let delimiter = match (file.delimiter, written) {
-        (Some(delimiter), _) => single_byte(&key("delimiter"), &delimiter)?,
-        (None, Written::Tsv) => b'\t',
-        (None, Written::Csv | Written::Jsonl | Written::Parquet | Written::ImageFolder | Written::Idx) => {
-            b','
+impl DatasetConfig {
+    /// The meaning of what is written at `place` of a file, paths as they are written. Examples that memory is too small
+    /// for go to `spill`.
+    pub fn of(place: &str, file: DatasetFile, spill: &Path) -> Result<Self, Invalid> {
+        let key = |part: &str| format!("{place}.{part}");
+        named(&key("path"), &file.path)?;
+        let written = match (file.format, &file.delimiter) {
+            (Some(written), _) => written,
+            (None, Some(_)) => Written::Csv,
+            (None, None) => format_of(&key("format"), &file.path)?,
+        };
+        check_keys(&key, written, &file)?;
+        let delimiter = match (file.delimiter, written) {
+            (Some(delimiter), _) => single_byte(&key("delimiter"), &delimiter)?,
+            (None, Written::Tsv) => b'\t',
+            (
+                None,
+                Written::Csv | Written::Jsonl | Written::Parquet | Written::ImageFolder | Written::Idx,
+            ) => b',',
+        };
+        let format = match written {
+            Written::Csv | Written::Tsv => Format::Delimited,
+            Written::Jsonl => Format::JsonLines,
+            Written::Parquet => Format::Parquet,
+            Written::ImageFolder => Format::ImageFolder,
+            Written::Idx => Format::Idx,
+        };
+        for (part, path) in [("images", &file.images), ("labels", &file.labels)] {
+            path.as_deref().map_or(Ok(()), |path| named(&key(part), path))?;
         }
-    };
-    let format = match written {
-        Written::Csv | Written::Tsv => Format::Delimited,
-        Written::Jsonl => Format::JsonLines,
-        Written::Parquet => Format::Parquet,
-        Written::ImageFolder => Format::ImageFolder,
-        Written::Idx => Format::Idx,
-    };
-    for (part, path) in [("images", &file.images), ("labels", &file.labels)] {
-        path.as_deref().map_or(Ok(()), |path| named(&key(part), path))?;
-    }
-    let header = header(&key("columns"), file.has_header, file.columns)?;
-    let mut renamed = BTreeSet::new();
-    for (run, own) in &file.rename {
-        if !renamed.insert(own) {
-            return Err(Invalid::new(
-                key(&format!("rename.{run}")),
-                format!("the file's column `{own}` already has another name"),
-            ));
+        let header = header(&key("columns"), file.has_header, file.columns)?;
+        let mut renamed = BTreeSet::new();
+        for (run, own) in &file.rename {
+            if !renamed.insert(own) {
+                return Err(Invalid::new(
+                    key(&format!("rename.{run}")),
+                    format!("the file's column `{own}` already has another name"),
+                ));
+            }
         }
+        Ok(Self {
+            path: file.path,
+            format,
+            delimiter,
+            quotes: file.quotes.unwrap_or(true),
+            header,
+            skip_rows: file.skip_rows,
+            rename: file.rename,
+            images: file.images,
+            labels: file.labels,
+            classes: file.classes,
+            memory_mib: file.memory_mib.unwrap_or(MEMORY_MIB),
+            spill: spill.to_owned(),
+        })
     }
-    Ok(DatasetConfig {
-        path: file.path,
-        format,
-        delimiter,
-        quotes: file.quotes.unwrap_or(true),
-        header,
-        skip_rows: file.skip_rows,
-        rename: file.rename,
-        images: file.images,
-        labels: file.labels,
-        classes: file.classes,
-        memory_mib: file.memory_mib.unwrap_or(MEMORY_MIB),
-        spill: spill.to_owned(),
-    })
 }
 
 /// Whether each key that is given means something for the format.

@@ -94,13 +94,7 @@ pub enum Format {
 }
 
 impl DatasetConfig {
-    /// The meaning of what is written at `place` of a file, paths as they are written. Examples that memory is too small
-    /// for go to `spill`.
-    pub fn of(place: &str, written: DatasetFile, spill: &Path) -> Result<Self, Invalid> {
-        file::dataset(place, written, spill)
-    }
-
-    /// The same with paths that start at `folder`.
+    /// The same data set, with paths that start at `folder`.
     #[must_use]
     pub fn relative_to(mut self, folder: &Path) -> Self {
         for path in

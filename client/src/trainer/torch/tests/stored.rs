@@ -7,7 +7,7 @@ use sheaf_common::message::Job;
 use sheaf_common::run::*;
 
 use super::fixture::{TinyBert, job, table_spec, text_spec};
-use crate::config::{DatasetConfig, Format, Header, Policy};
+use crate::config::{DatasetConfig, Policy};
 use crate::device::DeviceChoice;
 use crate::trainer::open::open;
 use crate::trainer::{Round, Unwatched};
@@ -23,20 +23,8 @@ fn dataset(folder: &Path, memory_mib: u64) -> DatasetConfig {
     let rows: String = (0..40).map(row).collect();
     let path = folder.join("all.csv");
     fs::write(&path, format!("topic,side,x,y,text\n{rows}")).unwrap();
-    DatasetConfig {
-        path,
-        format: Format::Delimited,
-        delimiter: b',',
-        quotes: true,
-        header: Header::FirstRow,
-        skip_rows: 0,
-        rename: [].into(),
-        images: None,
-        labels: None,
-        classes: Vec::new(),
-        memory_mib,
-        spill: folder.to_owned(),
-    }
+    let written = toml::from_str(&format!("path = {path:?}")).unwrap();
+    DatasetConfig { memory_mib, ..DatasetConfig::of("all", written, folder).unwrap() }
 }
 
 /// Trains for two rounds and evaluates with so much memory; every bit of what comes out.
