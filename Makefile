@@ -53,7 +53,7 @@ test: setup $(DENY)
 	cargo test --workspace
 
 # Released code beside released code; what it compares with is installed only here. PyTorch, for steps of training alone, takes 5 GB.
-WANTED := $(or $(ONLY),round secure training)
+WANTED := $(or $(ONLY),round training)
 bench: setup
 	$(if $(findstring training,$(WANTED)),@python3 -B scripts/fetch_data.py minilm efficientnet-lite0)
 	cargo build --release -p sheaf-server -p sheaf-client -p sheaf-bench --bins --example steps

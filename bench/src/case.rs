@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::result::Row;
+use crate::result::{Row, median};
 
 /// What takes turns: the same work by different contestants.
 pub(crate) type Group = Vec<Case>;
@@ -37,7 +37,8 @@ pub(crate) fn in_turn(group: Group, repeats: u32) -> Vec<Row> {
             let Ok(before) = samples else { continue };
             match (case.run)() {
                 Ok(sample) => {
-                    eprintln!("{case}, turn {turn} of {repeats}: {:.3?} s", sample.seconds);
+                    let seconds = median(&sample.seconds).unwrap_or_default();
+                    eprintln!("{case}, turn {turn} of {repeats}: {seconds:.4} s");
                     before.push(sample);
                 }
                 Err(error) => {

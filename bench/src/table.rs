@@ -37,7 +37,11 @@ fn cells(row: &Row) -> [String; 9] {
     let number = |value: Option<f64>, digits| value.map_or("-".into(), |value| format!("{value:.digits$}"));
     let seconds = match (&row.failure, row.seconds, row.min, row.max) {
         (Some(why), ..) => format!("failed: {why}"),
-        (None, Some(seconds), Some(min), Some(max)) => format!("{seconds:.3} ({min:.3} to {max:.3})"),
+        (None, Some(seconds), Some(min), Some(max)) => {
+            // Of what takes less than a hundredth three digits would be nothing.
+            let digits = if seconds < 0.01 { 5 } else { 3 };
+            format!("{seconds:.digits$} ({min:.digits$} to {max:.digits$})")
+        }
         (None, ..) => "-".into(),
     };
     // Once for each client and way in a round; as it is where nothing is sent.
