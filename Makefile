@@ -14,13 +14,12 @@ SECONDS ?= 60
 DENY := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 # The examples, and what each trains on.
-EXAMPLES := newswire heart lending-club fashion
+EXAMPLES := newswire heart lending-club fashion smollm2-lora
 newswire_DATA := minilm reuters-r8
 heart_DATA := heart
 lending-club_DATA := lending-club
 fashion_DATA := efficientnet-lite0 fashion-mnist
-# What else the tests read.
-TESTS_DATA := smollm2
+smollm2-lora_DATA := smollm2 reuters-r8
 ifeq ($(filter $(EXAMPLE),$(EXAMPLES)),)
 $(error there is no example '$(EXAMPLE)': EXAMPLE is one of $(EXAMPLES))
 endif
@@ -44,7 +43,7 @@ demo: setup
 
 # Quick checks first; `cargo test` last, so that its results end the log.
 test: setup $(DENY)
-	@python3 -B scripts/fetch_data.py $(sort $(foreach example,$(EXAMPLES),$($(example)_DATA)) $(TESTS_DATA))
+	@python3 -B scripts/fetch_data.py $(sort $(foreach example,$(EXAMPLES),$($(example)_DATA)))
 	cargo fmt --all --check
 	scripts/guards.sh
 	$(DENY) check bans licenses sources

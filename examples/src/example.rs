@@ -42,7 +42,7 @@ pub(crate) struct Example {
     pub(crate) sites: Vec<Site>,
     /// What every model is tested on. No site trains on any of it.
     pub(crate) test: Table,
-    /// What the models are compared by. The first two are shares that should rise, and are drawn by round.
+    /// What the models are compared by. The first two that are shares are drawn by round.
     pub(crate) metrics: &'static [Metric],
 }
 

@@ -4,7 +4,7 @@
 //!
 //! What is read here:
 //!
-//! * [`example`]: what an example is; [`newswire`], [`heart`], [`lending_club`] and [`fashion`] are some, whose data go to
+//! * [`example`]: what an example is; [`newswire`], [`heart`], [`lending_club`], [`fashion`] and [`smollm2`] are all, whose data go to
 //!   sites as [`skewed`] or [`natural`] partitions. [`table`](mod@table) holds their rows and [`idx`] images, [`cache`]
 //!   finds the files that they are made of, [`metric`] says what they measure.
 //! * [`shell`]: runs commands in the work folder. [`line`](mod@line) is one of them, [`running`] is one that was
@@ -33,6 +33,7 @@ mod running;
 mod settings;
 mod shell;
 mod skewed;
+mod smollm2;
 mod table;
 mod work;
 
@@ -75,6 +76,8 @@ enum Name {
     LendingClub,
     /// Four shops learn to tell clothes apart: a convolutional network
     Fashion,
+    /// Four desks teach a language model to answer with a topic: low-rank adapters
+    Smollm2Lora,
 }
 
 impl Name {
@@ -85,6 +88,7 @@ impl Name {
             Self::Heart => "heart",
             Self::LendingClub => "lending-club",
             Self::Fashion => "fashion",
+            Self::Smollm2Lora => "smollm2-lora",
         }
     }
 
@@ -94,6 +98,7 @@ impl Name {
             Self::Heart => heart::example(choice),
             Self::LendingClub => lending_club::example(choice),
             Self::Fashion => fashion::example(choice),
+            Self::Smollm2Lora => smollm2::example(choice),
         }
     }
 }

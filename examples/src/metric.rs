@@ -10,22 +10,36 @@ pub(crate) struct Metric {
     pub(crate) key: &'static str,
     /// Its name for people.
     pub(crate) title: &'static str,
+    /// Whether it lies between 0 and 1 and should rise.
+    pub(crate) share: bool,
+}
+
+const fn share(key: &'static str, title: &'static str) -> Metric {
+    Metric { key, title, share: true }
+}
+
+const fn falling(key: &'static str, title: &'static str) -> Metric {
+    Metric { key, title, share: false }
 }
 
 /// Share of right predictions.
-pub(crate) const ACCURACY: Metric = Metric { key: "accuracy", title: "accuracy" };
+pub(crate) const ACCURACY: Metric = share("accuracy", "accuracy");
 /// Mean recall of the labels.
-pub(crate) const BALANCED_ACCURACY: Metric = Metric { key: "balanced_accuracy", title: "balanced acc." };
+pub(crate) const BALANCED_ACCURACY: Metric = share("balanced_accuracy", "balanced acc.");
 /// Mean F1 over the labels.
-pub(crate) const MACRO_F1: Metric = Metric { key: "macro_f1", title: "macro F1" };
+pub(crate) const MACRO_F1: Metric = share("macro_f1", "macro F1");
 /// Area under the ROC curve; with more than two labels, the mean of each against the rest.
-pub(crate) const ROC_AUC: Metric = Metric { key: "roc_auc", title: "ROC AUC" };
+pub(crate) const ROC_AUC: Metric = share("roc_auc", "ROC AUC");
 /// Area under the precision-recall curve, likewise.
-pub(crate) const PR_AUC: Metric = Metric { key: "pr_auc", title: "PR AUC" };
+pub(crate) const PR_AUC: Metric = share("pr_auc", "PR AUC");
 /// Expected calibration error.
-pub(crate) const CALIBRATION_ERROR: Metric = Metric { key: "calibration_error", title: "calib. error" };
+pub(crate) const CALIBRATION_ERROR: Metric = falling("calibration_error", "calib. error");
 /// Mean cross-entropy in nats.
-pub(crate) const LOSS: Metric = Metric { key: "loss", title: "loss" };
+pub(crate) const LOSS: Metric = falling("loss", "loss");
+/// The number of tokens that a language model is as unsure between: e to the power of its loss.
+pub(crate) const PERPLEXITY: Metric = falling("perplexity", "perplexity");
+/// Share of tokens that a language model finds the likeliest.
+pub(crate) const TOKEN_ACCURACY: Metric = share("token_accuracy", "token acc.");
 
 /// What one model reaches, as a program printed it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

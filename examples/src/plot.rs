@@ -54,7 +54,7 @@ fn both(history: &History, example: &Example, area: &Area<'_>) -> Result<(), Box
         let value = |point: &Point| Some((f64::from(point.round), point.metrics.value(metric)?));
         Series { name, color, points: history.global.iter().filter_map(value).collect() }
     };
-    let shares = example.metrics.iter().zip([BLUE, ORANGE]);
+    let shares = example.metrics.iter().filter(|metric| metric.share).zip([BLUE, ORANGE]);
     let rising: Vec<Series> = shares.map(|(metric, color)| global(metric.title, *metric, color)).collect();
     let train_loss = history.train_loss.iter().map(|(round, loss)| (f64::from(*round), *loss));
     let falling = [

@@ -119,6 +119,7 @@ mod tests {
             include_str!("../heart/run.toml"),
             include_str!("../lending-club/run.toml"),
             include_str!("../fashion/run.toml"),
+            include_str!("../smollm2-lora/run.toml"),
         ] {
             let spec = RunSpec::parse("run.toml", &run(written, 2, choice).unwrap()).unwrap();
             assert_eq!((spec.seed, spec.rounds), (42, 2));

@@ -55,7 +55,7 @@ async fn three_sites_teach_a_language_model_answers() -> Result<()> {
     assert!(card.contains("lora = {}: 1,792 parameters"), "{card}");
 
     let text = EXAMPLE
-        .replace("dataset = \"questions\"", "dataset = \"data\"")
+        .replace("dataset = \"smollm2-lora\"", "dataset = \"data\"")
         .replace("max_length = 160", "max_length = 48")
         .replace("local_epochs = 1", "local_epochs = 10")
         .replace("learning_rate = 1e-3", "learning_rate = 3e-2");
