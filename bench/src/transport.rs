@@ -17,7 +17,7 @@ use sheaf_transport::frames;
 use sheaf_transport::gate::Limits;
 use sheaf_transport::issuer::Issuers;
 use sheaf_transport::listener::Listener;
-use sheaf_transport::network::{Choice, Network};
+use sheaf_transport::network::{Choice, Congestion, Network};
 use sheaf_transport::tls::Credentials;
 use sheaf_transport::transfer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -77,7 +77,8 @@ impl Ends {
     /// A connection with the settings that ours have, seen from both ends.
     async fn connect(&self, transport: Choice) -> Result<(Connection, Connection)> {
         let tcp = (transport == Choice::Tcp).then_some(HERE);
-        let listener = Listener::open(HERE, tcp, Limits::default(), &self.server, false).await?;
+        let listener =
+            Listener::open(HERE, tcp, Limits::default(), Congestion::default(), &self.server, false).await?;
         let network = Network { transport, ..Network::default() };
         let dialer = Dialer::new(listener.address().to_string(), network);
         let accept = async { anyhow::Ok(listener.accept().await.context("nobody came")?.accept().await?) };

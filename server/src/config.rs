@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use sheaf_common::config::{self, ConfigError, Invalid};
 use sheaf_transport::gate::Limits;
+use sheaf_transport::network::Congestion;
 use sheaf_transport::tls::CredentialPaths;
 
 use crate::retention::Retention;
@@ -20,6 +21,8 @@ pub struct ServerConfig {
     pub listen_tcp: Option<SocketAddr>,
     /// How many may be connected.
     pub limits: Limits,
+    /// How what it sends over QUIC is held back.
+    pub congestion: Congestion,
     /// Where everything durable lies; made when it is not there.
     pub data_dir: PathBuf,
     /// Certificate, key and CA.
@@ -71,6 +74,8 @@ struct Written {
     listen: String,
     listen_tcp: Option<String>,
     data_dir: PathBuf,
+    #[serde(default)]
+    congestion: Congestion,
     #[serde(default)]
     limits: WrittenLimits,
     identity: WrittenIdentity,
@@ -187,7 +192,8 @@ impl TryFrom<Written> for ServerConfig {
         let identity = CredentialPaths { certificate, key, ca };
         let (limits, retention) = (written.limits.try_into()?, written.retention.try_into()?);
         let enrolment = written.enrolment.map(TryInto::try_into).transpose()?;
-        Ok(Self { listen, listen_tcp, limits, data_dir: written.data_dir, identity, retention, enrolment })
+        let (data_dir, congestion) = (written.data_dir, written.congestion);
+        Ok(Self { listen, listen_tcp, limits, congestion, data_dir, identity, retention, enrolment })
     }
 }
 

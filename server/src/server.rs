@@ -122,7 +122,9 @@ impl Server {
         }
         let registrar = registrar(config, &credentials)?;
         let (udp, tcp) = (config.listen, config.listen_tcp);
-        let listener = Arc::new(Listener::open(udp, tcp, config.limits, &credentials, registrar.open).await?);
+        let listener = Arc::new(
+            Listener::open(udp, tcp, config.limits, config.congestion, &credentials, registrar.open).await?,
+        );
         let data = |path: PathBuf| move |source| ServerError::Data { path, source };
         std::fs::create_dir_all(&config.data_dir).map_err(data(config.data_dir.clone()))?;
         let lock = lock(config)?;

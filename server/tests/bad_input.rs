@@ -62,6 +62,10 @@ fn each_mistake_gets_its_sentence() -> Result<()> {
             "sheaf-server: server.toml:8: limits.handshakes: 0 lets nobody in; write 1 or more",
         ),
         (
+            format!("{good}congestion = \"reno\"\n{hub}"),
+            "sheaf-server: server.toml:3: unknown variant `reno`, expected `cubic` or `bbr`",
+        ),
+        (
             format!("{good}listen_tcp = \"443\"\n{hub}"),
             "sheaf-server: server.toml:3: listen_tcp: `443` is no address; write \"0.0.0.0:4433\" or \"127.0.0.1:0\", or \"off\"",
         ),

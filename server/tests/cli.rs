@@ -22,7 +22,7 @@ use sheaf_server::server::{Server, ServerError};
 use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::dial::Dialer;
 use sheaf_transport::gate::Limits;
-use sheaf_transport::network::Network;
+use sheaf_transport::network::{Congestion, Network};
 use sheaf_transport::tls::{CredentialPaths, Credentials};
 use sheaf_transport::{frames, transfer};
 use tempfile::TempDir;
@@ -63,6 +63,7 @@ impl Federation {
         let config = ServerConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             listen_tcp: None,
+            congestion: Congestion::default(),
             limits: Limits::default(),
             data_dir: dir.path().join("data"),
             identity: paths(server),

@@ -78,8 +78,9 @@ pub(crate) fn listen(
     address: SocketAddr,
     credentials: &Credentials,
     strangers: bool,
+    congestion: Congestion,
 ) -> Result<Endpoint, EndpointError> {
-    let config = server_config(credentials, strangers)?;
+    let config = server_config(credentials, strangers, congestion)?;
     endpoint(address, restartable(&credentials.reset_secret()), Some(config))
 }
 
@@ -87,11 +88,12 @@ pub(crate) fn listen(
 pub(crate) fn server_config(
     credentials: &Credentials,
     strangers: bool,
+    congestion: Congestion,
 ) -> Result<quinn::ServerConfig, EndpointError> {
     let tls = QuicServerConfig::try_from(credentials.server_config(strangers)?);
     let tls = tls.map_err(|e| EndpointError::Tls(e.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(Arc::new(transport(Congestion::Cubic, STREAM_WINDOW)));
+    config.transport_config(Arc::new(transport(congestion, STREAM_WINDOW)));
     Ok(config)
 }
 

@@ -17,6 +17,7 @@ use crate::connection::{Connection, Ended};
 use crate::dial::tune;
 use crate::endpoint::{self, EndpointError};
 use crate::gate::{Gate, Handshake, Limits, Verdict};
+use crate::network::Congestion;
 use crate::tls::Credentials;
 
 /// Whoever knocks must have proved who it is within this time.
@@ -34,6 +35,7 @@ pub struct Listener {
     quic: Endpoint,
     tcp: Option<Tcp>,
     gate: Arc<Gate>,
+    congestion: Congestion,
 }
 
 #[derive(Debug)]
@@ -77,16 +79,18 @@ impl Listener {
         udp: SocketAddr,
         tcp: Option<SocketAddr>,
         limits: Limits,
+        congestion: Congestion,
         credentials: &Credentials,
         strangers: bool,
     ) -> Result<Self, EndpointError> {
         let gate = Gate::new(limits);
         let Some(tcp) = tcp else {
-            return Ok(Self { quic: endpoint::listen(udp, credentials, strangers)?, tcp: None, gate });
+            let quic = endpoint::listen(udp, credentials, strangers, congestion)?;
+            return Ok(Self { quic, tcp: None, gate, congestion });
         };
         let mut attempts = 0;
         loop {
-            let quic = endpoint::listen(udp, credentials, strangers)?;
+            let quic = endpoint::listen(udp, credentials, strangers, congestion)?;
             let mut address = tcp;
             if address.port() == 0 {
                 address.set_port(quic.local_addr().map_or(0, |udp| udp.port()));
@@ -95,14 +99,14 @@ impl Listener {
             match Tcp::open(address, credentials, strangers).await {
                 // A number that is free for UDP may be taken for TCP.
                 Err(_) if udp.port() == 0 && tcp.port() == 0 && attempts < ATTEMPTS => {}
-                tcp => return Ok(Self { quic, tcp: Some(tcp?), gate }),
+                tcp => return Ok(Self { quic, tcp: Some(tcp?), gate, congestion }),
             }
         }
     }
 
     /// Whoever comes from now on meets other credentials; who is connected stays.
     pub fn exchange(&self, credentials: &Credentials, strangers: bool) -> Result<(), EndpointError> {
-        let quic = endpoint::server_config(credentials, strangers)?;
+        let quic = endpoint::server_config(credentials, strangers, self.congestion)?;
         if let Some(Tcp { port, .. }) = &self.tcp {
             *port.tls.write().unwrap_or_else(PoisonError::into_inner) = acceptor(credentials, strangers)?;
         }

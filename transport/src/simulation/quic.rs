@@ -17,7 +17,7 @@ use crate::blobs::BlobDir;
 use crate::connection::{Connection, Ended};
 use crate::endpoint;
 use crate::issuer::Issuers;
-use crate::network::Network;
+use crate::network::{Congestion, Network};
 use crate::pace::{Limits, Pace};
 use crate::tls::Credentials;
 use crate::transfer::TransferError;
@@ -185,7 +185,7 @@ impl Site {
 /// The server, which serves whoever comes.
 async fn hub(net: &Net, seed: u64, credentials: &Credentials, blobs: BlobDir) {
     let config = seeded(endpoint::restartable(&credentials.reset_secret()), seed, 0);
-    let server = endpoint::server_config(credentials, false).unwrap();
+    let server = endpoint::server_config(credentials, false, Congestion::Cubic).unwrap();
     let endpoint =
         Endpoint::new_with_abstract_socket(config, Some(server), net.socket(SERVER), Arc::new(TokioRuntime));
     let endpoint = endpoint.unwrap();
