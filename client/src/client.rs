@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 use crate::approval::Approvals;
 use crate::audit::{Audit, Event as Audited};
 use crate::config::SiteConfig;
+use crate::departure::Uplink;
 use crate::gate::{self, SiteGate};
 use crate::identity::keeper::Keeper;
 use crate::identity::renewal;
@@ -95,6 +96,7 @@ struct Transfers {
     state: SiteState,
     audit: Audit,
     reports: mpsc::UnboundedSender<Report>,
+    uplink: Uplink,
 }
 
 /// Runs the daemon until `shutdown` is ready. What was under way goes on at the next start.
@@ -115,12 +117,14 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
     let (results, mut inputs) = mpsc::unbounded_channel();
     let (outbox, outbox_end) = mpsc::channel(64);
     let (link_events, mut events) = mpsc::channel(64);
+    let uplink = Uplink::default();
     let site = Site {
         name: ClientId(identity.name.clone()),
         datasets: config.datasets.clone(),
         device: config.device,
         policy: config.policy.clone(),
         state: state.clone(),
+        uplink: uplink.clone(),
     };
     let trust = Trust {
         party: Box::new(SiteParty::new(current.clone())),
@@ -139,7 +143,7 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
         globals: BTreeMap::new(),
         session: Session::new(updates, memory, trust),
         worker: Worker::start(site, reports.clone())?,
-        transfer: Transfers { state: state.clone(), audit: audit.clone(), reports },
+        transfer: Transfers { state: state.clone(), audit: audit.clone(), reports, uplink },
         audit,
         credentials: current.clone(),
         state,
@@ -431,7 +435,10 @@ impl Transfers {
                 why: "the site's audit log cannot be written".into(),
             });
         }
-        transfer::put(connection, dir, blob, &mut progress).await
+        let started = Instant::now();
+        let moved = transfer::put(connection, dir, blob, &mut progress).await?;
+        self.uplink.moved(moved, started.elapsed());
+        Ok(moved)
     }
 
     fn progress(&self, task: &TaskId, phase: Phase) -> impl FnMut(u64, u64) + Send + use<> {

@@ -17,6 +17,7 @@ pub mod audit;
 pub mod client;
 pub mod config;
 pub mod data;
+pub mod departure;
 pub mod device;
 pub mod gate;
 pub mod identity;

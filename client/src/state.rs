@@ -12,6 +12,7 @@ use sheaf_common::checked;
 use sheaf_common::id::RunId;
 use sheaf_common::message::{Job, TaskId, Update};
 use sheaf_common::model::Manifest;
+use sheaf_common::params::{from_bytes, to_bytes};
 use sheaf_common::wire;
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::durable::{self, Outlive, UNFINISHED};
@@ -88,7 +89,7 @@ impl SiteState {
 
     /// The same, and whatever is kept is to outlive this.
     pub fn open_to(outlive: Outlive, root: &Path) -> Result<Self, StateError> {
-        for folder in [root.to_owned(), root.join("updates"), root.join("models"), root.join("local")] {
+        for folder in ["", "updates", "models", "local", "rests"].map(|name| root.join(name)) {
             fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
         }
         let blobs = BlobDir::open_to(outlive, root.join("blobs"))?;
@@ -154,10 +155,7 @@ impl SiteState {
 
     /// Files of updates, finished or not.
     fn records(&self) -> Result<Vec<PathBuf>, StateError> {
-        let folder = self.root.join("updates");
-        let listed =
-            fs::read_dir(&folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-        listed.map_err(|e| io_error("list", &folder, e))
+        entries(&self.root.join("updates"))
     }
 
     /// Lets go of what a crash left over: blobs that belong to no update and no attempt. Nothing is under way yet.
@@ -216,12 +214,49 @@ impl SiteState {
         Ok(())
     }
 
+    /// What the update before this task's left out, of as many values as it has now. Nothing when the site was not in the round
+    /// before, or what travels changed since: it would not fit the model any more.
+    pub fn rest(&self, task: &TaskId, job: &Job) -> Result<Vec<f32>, StateError> {
+        let path = self.rest_path(&task.run, task.round.saturating_sub(1));
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            bytes => bytes.map_err(|e| io_error("read", &path, e))?,
+        };
+        let values = checked::open(&self.rest_place(&path, job)?, &bytes);
+        let fitting = values.filter(|values| values.len() as u64 == job.params.bytes());
+        Ok(fitting.map(from_bytes).unwrap_or_default())
+    }
+
+    /// Makes durable what a task's update leaves out, before the update that goes with it. What the round before left stays
+    /// until the next: this one may have to be trained again. What other runs left goes: a site is in one round at a time, and
+    /// whoever comes back after others has not been in the round before.
+    pub fn keep_rest(&self, task: &TaskId, job: &Job, rest: &[f32]) -> Result<(), StateError> {
+        let (new, before) =
+            (self.rest_path(&task.run, task.round), self.rest_path(&task.run, task.round.saturating_sub(1)));
+        for path in entries(&self.root.join("rests"))?.iter().filter(|path| **path != before) {
+            fs::remove_file(path).map_err(|e| io_error("remove", path, e))?;
+        }
+        // Of an update that is refused nothing is made up for.
+        if rest.iter().any(|value| !value.is_finite()) {
+            return Ok(());
+        }
+        let content = checked::seal(&self.rest_place(&new, job)?, to_bytes(rest));
+        self.outlive.write(&new, &content, 0o600).map_err(|e| io_error("write", &new, e))
+    }
+
+    /// Another run of the name has another place.
+    fn rest_place(&self, path: &Path, job: &Job) -> Result<String, StateError> {
+        Ok(format!("{} of {}", place(path), self.run_of(job)?))
+    }
+
+    fn rest_path(&self, run: &RunId, round: u32) -> PathBuf {
+        self.root.join("rests").join(format!("{run}.{round}"))
+    }
+
     /// The files of what the site keeps to itself of a run, by round.
     fn local_rounds(&self, run: &RunId) -> Result<BTreeMap<u32, PathBuf>, StateError> {
-        let folder = self.root.join("local");
         let mut rounds = BTreeMap::new();
-        for entry in fs::read_dir(&folder).map_err(|e| io_error("list", &folder, e))? {
-            let path = entry.map_err(|e| io_error("list", &folder, e))?.path();
+        for path in entries(&self.root.join("local"))? {
             let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('.'));
             if let Some((of, round)) = name
                 && of == run.as_str()
@@ -306,6 +341,11 @@ fn read_update(path: &Path) -> Result<Option<Update>, StateError> {
     Ok(checked::decode(&place(path), &bytes).ok())
 }
 
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, StateError> {
+    let listed = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    listed.map_err(|e| io_error("list", folder, e))
+}
+
 /// What a record's checksum calls its place: the file's name.
 fn place(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
@@ -317,7 +357,7 @@ pub(crate) fn io_error(what: &'static str, path: &Path, source: io::Error) -> St
 
 #[cfg(test)]
 mod tests {
-    use sheaf_common::params::ParamSpec;
+    use sheaf_common::params::{ParamSpec, ParamTensor};
     use sheaf_common::run::RunSpec;
     use sheaf_common::time::Timestamp;
 
@@ -367,6 +407,35 @@ mod tests {
         state.keep_local(&task, &job(1), &kept(1.0)).unwrap();
         assert_eq!(state.local(&run, &job(2), 1).unwrap(), Local::new());
         assert_eq!(state.local(&"scans-2".parse().unwrap(), &job(1), 1).unwrap(), Local::new());
+    }
+
+    #[test]
+    fn what_an_update_left_out_is_for_the_next_round_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = SiteState::open(folder.path()).unwrap();
+        let tensors = vec![ParamTensor { name: "w".into(), shape: vec![2] }];
+        let job = Job { params: ParamSpec { tensors }, ..job(1) };
+        let task = |run: &str, round| TaskId { run: run.parse().unwrap(), round, attempt: 1 };
+        let rest = |run: &str, round| state.rest(&task(run, round), &job).unwrap();
+        let keep = |run, round, rest: &[f32]| state.keep_rest(&task(run, round), &job, rest).unwrap();
+        keep("scans", 1, &[1.0, -2.0]);
+        assert_eq!(rest("scans", 2), [1.0, -2.0]);
+        assert!([rest("scans", 1), rest("scans", 3), rest("other", 2)].iter().all(Vec::is_empty));
+        keep("scans", 2, &[3.0, 4.0]);
+        assert_eq!(rest("scans", 2), [1.0, -2.0], "the second round may be trained again");
+        assert_eq!(rest("scans", 3), [3.0, 4.0]);
+        keep("scans", 2, &[f32::NAN, 5.0]);
+        assert!(rest("scans", 3).is_empty(), "nothing is made up for");
+        keep("scans", 2, &[3.0, 4.0]);
+        // Another run of the name, other parameters, other bytes.
+        let later = Job { submitted_at: Timestamp(2), ..job.clone() };
+        assert!(state.rest(&task("scans", 3), &later).unwrap().is_empty());
+        let grown = Job { params: ParamSpec::default(), ..job.clone() };
+        assert!(state.rest(&task("scans", 3), &grown).unwrap().is_empty());
+        fs::write(state.rest_path(&"scans".parse().unwrap(), 2), b"torn").unwrap();
+        assert!(rest("scans", 3).is_empty());
+        keep("other", 1, &[0.0, 0.0]);
+        assert_eq!(entries(&folder.path().join("rests")).unwrap().len(), 1);
     }
 
     fn update(state: &SiteState, round: u32) -> Update {

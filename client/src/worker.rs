@@ -4,8 +4,6 @@
 //! first task to its last with what it has computed once.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,15 +15,16 @@ use sheaf_common::id::ClientId;
 use sheaf_common::message::{EvaluateTask, Job, TaskId, TrainTask, Update};
 use sheaf_common::metrics::{Counts, Kind};
 use sheaf_common::model::phases;
-use sheaf_common::params::{from_bytes, to_bytes};
+use sheaf_common::params::from_bytes;
 use sheaf_common::run::{BatchNorm, SecureAggregation};
 use sheaf_common::status::{Phase, Progress};
 use sheaf_transport::base::{BadBase, BaseModel};
-use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
+use sheaf_transport::blobs::{BlobDir, BlobError};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::config::{DatasetConfig, Policy};
+use crate::departure::{self, Uplink};
 use crate::device::DeviceChoice;
 use crate::memory;
 use crate::session::{Outcome, Task, WorkFailure};
@@ -55,6 +54,8 @@ pub struct Site {
     pub policy: Policy,
     /// Its state directory.
     pub state: SiteState,
+    /// How fast its uploads go.
+    pub uplink: Uplink,
 }
 
 impl Site {
@@ -312,7 +313,7 @@ fn train(
     let trained = trainer.train(global, round, watch)?;
     let local_metrics = if due { trainer.evaluate(&trained.params, watch)? } else { None };
     let [global_metrics, local_metrics] = site.sendable(&task.id, &task.job, [global_metrics, local_metrics]);
-    let delta = write_delta(&site.state, task.job.global, &trained.params)?;
+    let delta = departure::store(site, task, trained.params)?;
     let update = Update {
         task: task.id.clone(),
         delta,
@@ -332,45 +333,11 @@ fn train(
 fn read_params(blobs: &BlobDir, blob: BlobId) -> Result<Vec<f32>, Failure> {
     let length = usize::try_from(blobs.length(blob).unwrap_or(0) / 4).unwrap_or(0);
     let mut values = Vec::with_capacity(length);
-    each_chunk(blobs, blob, |bytes| {
+    blobs.each_chunk(blob, |bytes| {
         values.extend(from_bytes(bytes));
         Ok(())
     })?;
     Ok(values)
-}
-
-/// Stores local minus global, durably, reading the global values again so that no third copy is in memory.
-fn write_delta(state: &SiteState, global: BlobId, local: &[f32]) -> Result<BlobId, Failure> {
-    let mut writer = state.deltas.writer()?;
-    let mut rest = local;
-    each_chunk(&state.blobs, global, |bytes| {
-        let mut delta = from_bytes(bytes);
-        let (now, later) = rest.split_at(delta.len().min(rest.len()));
-        rest = later;
-        for (value, local) in delta.iter_mut().zip(now) {
-            *value = local - *value;
-        }
-        writer.write(&to_bytes(&delta))
-    })?;
-    Ok(writer.finish()?)
-}
-
-fn each_chunk(
-    blobs: &BlobDir,
-    blob: BlobId,
-    mut action: impl FnMut(&[u8]) -> Result<(), BlobError>,
-) -> Result<(), Failure> {
-    let broken = |source| StateError::Io { what: "read", path: blobs.path(blob), source };
-    let mut reader: BufReader<File> = BufReader::with_capacity(CHUNK, blobs.reader(blob)?);
-    let mut buffer = Vec::with_capacity(CHUNK);
-    loop {
-        buffer.clear();
-        reader.by_ref().take(CHUNK as u64).read_to_end(&mut buffer).map_err(broken)?;
-        if buffer.is_empty() {
-            return Ok(());
-        }
-        action(&buffer)?;
-    }
 }
 
 struct Watcher<'a> {

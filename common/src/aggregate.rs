@@ -147,6 +147,8 @@ pub enum Finding {
     NotFinite,
     /// There is a value beyond [`VALUE_MAX`].
     TooLarge,
+    /// The bytes are no values.
+    Damaged,
 }
 
 impl Finding {

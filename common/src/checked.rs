@@ -32,10 +32,14 @@ pub fn seal(place: &str, mut record: Vec<u8>) -> Vec<u8> {
 
 /// The value of the record in `place`.
 pub fn decode<T: DeserializeOwned>(place: &str, bytes: &[u8]) -> Result<T, BadRecord> {
-    match bytes.split_last_chunk::<CHECKSUM>() {
-        Some((record, sum)) if *sum == checksum(place, record) => Ok(wire::decode_record(record)?),
-        Some(_) | None => Err(BadRecord::Changed(place.to_owned())),
-    }
+    let record = open(place, bytes).ok_or_else(|| BadRecord::Changed(place.to_owned()))?;
+    Ok(wire::decode_record(record)?)
+}
+
+/// The bytes of the record in `place`, as they were [`seal`]ed; nothing when they are others.
+pub fn open<'a>(place: &str, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let (record, sum) = bytes.split_last_chunk::<CHECKSUM>()?;
+    (*sum == checksum(place, record)).then_some(record)
 }
 
 fn checksum(place: &str, record: &[u8]) -> [u8; CHECKSUM] {

@@ -9,7 +9,7 @@
 //!    lies on a disk; [`author`]: whose word a run is.
 //! 4. [`model`]: pretrained models as folders, and which of their parameters travel.
 //! 5. [`metrics`]: counts that can be added over sites without losing anything.
-//! 6. [`aggregate`]: the exact sum of updates and what the server makes of it.
+//! 6. [`aggregate`]: the exact sum of updates and what the server makes of it; [`compression`]: updates in fewer bytes.
 //! 7. [`secagg`]: the same sum without anybody seeing one site's update.
 //! 8. [`status`]: what an operator sees; [`enrolment`]: how a site gets its certificate.
 
@@ -17,6 +17,7 @@ pub mod aggregate;
 pub mod author;
 pub mod blob;
 pub mod checked;
+pub mod compression;
 pub mod config;
 pub mod enrolment;
 pub mod id;

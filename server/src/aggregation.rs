@@ -7,8 +7,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use sheaf_common::aggregate::{Aggregate as Sum, FedAvg, Finding, ServerOptimizer};
+use sheaf_common::aggregate::{Aggregate as Sum, FedAvg, ServerOptimizer};
 use sheaf_common::blob::BlobId;
+use sheaf_common::compression::BLOCK;
 use sheaf_common::message::Job;
 use sheaf_common::params::VALUE_BYTES;
 use sheaf_common::record::MadeOf;
@@ -18,13 +19,11 @@ use sheaf_transport::chunks::in_order;
 use sheaf_transport::tls::Credentials;
 
 use crate::core::{Aggregate, Inspection};
+use crate::delta::Delta;
 use crate::publication::{Made, Unsigned, publish};
 
 /// Parameters per chunk.
 pub(crate) const CHUNK: usize = 1 << 18;
-
-/// Parameters summed at a time: so many values and their sums stay in the cache of a core.
-const BLOCK: usize = 1 << 14;
 
 /// The average could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +85,11 @@ fn plain(
     let updates = round
         .updates
         .iter()
-        .map(|counted| Ok((Values::open(deltas, counted.update)?, counted.num_examples)))
+        .map(|counted| {
+            let blob = counted.update;
+            let delta = Delta::open(deltas, blob)?.indexed();
+            Ok((blob, delta.map_err(|source| AggregationError::Read { blob, source })?, counted.num_examples))
+        })
         .collect::<Result<Vec<_>, AggregationError>>()?;
     let mut writer = blobs.writer()?;
     // A chunk's start fits, being less than the length.
@@ -98,23 +101,26 @@ fn plain(
 /// The new global values, as bytes, of the `length` parameters from `start` on.
 fn chunk(
     global: &Values,
-    updates: &[(Values, u64)],
+    updates: &[(BlobId, Delta, u64)],
     optimizer: &dyn ServerOptimizer,
     (start, length): (usize, usize),
 ) -> Result<Vec<u8>, AggregationError> {
     let mut bytes = vec![0; length * VALUE_BYTES as usize];
     let mut sum = Sum::zero(0);
+    // A block of values and their sums stay in the cache of a core.
+    let mut values = vec![0.0; BLOCK.min(length)];
     for (number, block) in bytes.chunks_mut(BLOCK * VALUE_BYTES as usize).enumerate() {
         let start = start + number * BLOCK;
-        sum.reset(block.len() / VALUE_BYTES as usize);
-        for (update, weight) in updates {
-            update.read(start, block)?;
-            sum.add(floats(block), *weight);
+        let values = &mut values[..block.len() / VALUE_BYTES as usize];
+        sum.reset(values.len());
+        for (blob, update, weight) in updates {
+            update.read(start, values).map_err(|source| AggregationError::Read { blob: *blob, source })?;
+            sum.add(values.iter().copied(), *weight);
         }
         global.read(start, block)?;
-        let mut values: Vec<f32> = floats(block).collect();
-        optimizer.step(&mut values, &mut sum.mean());
-        for (target, value) in block.as_chunks_mut::<4>().0.iter_mut().zip(&values) {
+        values.iter_mut().zip(floats(block)).for_each(|(value, global)| *value = global);
+        optimizer.step(values, &mut sum.mean());
+        for (target, value) in block.as_chunks_mut::<4>().0.iter_mut().zip(values) {
             *target = value.to_le_bytes();
         }
     }
@@ -123,25 +129,10 @@ fn chunk(
 
 /// Looks at every value of an update's blob. `None` when it is not here. Blocks.
 pub fn inspect(blobs: &BlobDir, blob: BlobId) -> Result<Option<Inspection>, AggregationError> {
-    let Some(length) = blobs.length(blob) else {
-        return Ok(None);
-    };
-    let values = Values::open(blobs, blob)?;
-    let count = usize::try_from(length / VALUE_BYTES).unwrap_or(usize::MAX);
-    let mut bytes = Vec::new();
-    let mut finding = Finding::Sound;
-    for start in (0..count).step_by(CHUNK) {
-        bytes.resize(CHUNK.min(count - start) * VALUE_BYTES as usize, 0);
-        values.read(start, &mut bytes)?;
-        match Finding::of(floats(&bytes)) {
-            Finding::Sound => {}
-            Finding::NotFinite => {
-                return Ok(Some(Inspection { length, finding: Finding::NotFinite }));
-            }
-            Finding::TooLarge => finding = Finding::TooLarge,
-        }
+    match Delta::open(blobs, blob) {
+        Err(BlobError::Missing(_)) => Ok(None),
+        delta => Ok(Some(delta?.inspect().map_err(|source| AggregationError::Read { blob, source })?)),
     }
-    Ok(Some(Inspection { length, finding }))
 }
 
 /// A blob of f32 values that is read in pieces.
@@ -215,16 +206,5 @@ mod tests {
         std::fs::remove_dir(temp.path().join("partial")).unwrap();
         let error = average(length as u64).unwrap_err();
         assert!(error.is_of_disk() && error.to_string().starts_with("cannot create blob file"), "{error}");
-    }
-
-    #[test]
-    fn what_is_no_update_is_found() {
-        let temp = tempfile::tempdir().unwrap();
-        let blobs = BlobDir::open(temp.path()).unwrap();
-        let mut values = vec![0.5; CHUNK + 1];
-        values[CHUNK] = f32::NAN;
-        let blob = blobs.insert(&to_bytes(&values)).unwrap();
-        assert_eq!(inspect(&blobs, blob).unwrap().unwrap().finding, Finding::NotFinite);
-        assert_eq!(inspect(&blobs, BlobId::of(b"nowhere")).unwrap(), None);
     }
 }

@@ -8,7 +8,7 @@
 //! * [`registry`]: who is connected and what they may fetch.
 //! * [`enrolment`]: certificates for sites that have none yet, or whose own ends.
 //! * [`submit`]: from `run.toml` to a run whose initial parameters are a blob.
-//! * [`aggregation`]: the mean of a round's updates.
+//! * [`aggregation`]: the mean of a round's updates. `delta`: an update's blob.
 //! * [`opening`]: the same from a secure sum. [`publication`]: what the server signs of either.
 //! * [`store`]: what survives a crash; `audit`: what is written down of it for an auditor. [`retention`]: which blobs are
 //!   let go of. [`backup`]: a copy of all that.
@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod core;
+mod delta;
 pub mod enrolment;
 pub mod journal;
 pub mod opening;

@@ -1,6 +1,7 @@
 //! Who is connected, how to reach them, and which blobs each may move.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Identity, Role};
@@ -29,7 +30,7 @@ struct Peer {
     identity: Identity,
     may_get: BTreeSet<BlobId>,
     /// The length that a site's update must have while it has a task.
-    may_put: Option<u64>,
+    may_put: Option<RangeInclusive<u64>>,
 }
 
 /// A site's connection.
@@ -152,8 +153,8 @@ impl Registry {
         }
     }
 
-    /// Lets a site fetch what a task names and send an update of `put` bytes.
-    pub fn grant_site(&mut self, site: &ClientId, get: &[BlobId], put: Option<u64>) {
+    /// Lets a site fetch what a task names and send an update of so many bytes.
+    pub fn grant_site(&mut self, site: &ClientId, get: &[BlobId], put: Option<RangeInclusive<u64>>) {
         if let Some(peer) = self.sites.get(site).map(|entry| entry.peer) {
             self.grant(peer, get);
             if let Some(peer) = self.peers.get_mut(&peer) {
@@ -176,9 +177,14 @@ impl Registry {
             (Access::Get(blob), _) if peer.may_get.contains(&blob) => Ok(()),
             (Access::Get(_), _) => Err("nothing that you were sent names it".into()),
             (Access::Put(..), Role::Operator) => Ok(()),
-            (Access::Put(_, length), Role::Site) => match peer.may_put {
-                Some(expected) if expected == length => Ok(()),
-                Some(expected) => Err(format!("an update of this run has {expected} bytes, not {length}")),
+            (Access::Put(_, length), Role::Site) => match &peer.may_put {
+                Some(expected) if expected.contains(&length) => Ok(()),
+                Some(expected) if expected.start() == expected.end() => {
+                    Err(format!("an update of this run has {} bytes, not {length}", expected.end()))
+                }
+                Some(expected) => {
+                    Err(format!("an update of this run has at most {} bytes, not {length}", expected.end()))
+                }
                 None => Err("no task of yours asks for an update".into()),
             },
             (Access::Put(..), Role::Viewer | Role::Server) => Err("your role may not send blobs".into()),

@@ -229,7 +229,7 @@ cohort = { sites = ["a"] }
                 global_metrics: None,
                 local_metrics: None,
             };
-            let inspection = Some(Inspection { length: 16, finding: Finding::Sound });
+            let inspection = Some(Inspection { numel: 4, form: None, finding: Finding::Sound });
             self.feed(Input::Update { from: "a".parse().unwrap(), update: Box::new(update), inspection });
             delta
         }

@@ -464,7 +464,11 @@ impl State {
                 let get = self.blobs_of_task(&job, record.as_deref());
                 self.progress.remove(&(task.run.clone(), to.clone()));
                 let secure = job.spec.secure_aggregation != SecureAggregation::Off;
-                self.registry.grant_site(&to, &get, (!secure).then(|| job.params.bytes()));
+                self.registry.grant_site(
+                    &to,
+                    &get,
+                    (!secure).then(|| job.spec.compression.lengths(job.params.numel())),
+                );
                 let time_left_ms = deadline.0.saturating_sub(now().0);
                 let task = TrainTask { id: task, job, record, time_left_ms };
                 self.registry.send(&to, ServerMessage::Train(Box::new(task)));
@@ -479,7 +483,7 @@ impl State {
                 self.registry.send(&to, ServerMessage::Evaluate(Box::new(task)));
             }
             Effect::Ask { to, task, ask, put } => {
-                self.registry.grant_site(&to, &[], put);
+                self.registry.grant_site(&to, &[], put.map(|bytes| bytes..=bytes));
                 self.registry.send(&to, ServerMessage::Secure { task, ask: *ask });
             }
             Effect::Reject { to, task, reason } => {

@@ -110,6 +110,24 @@ impl BlobDir {
         Ok(bytes)
     }
 
+    /// A complete blob's bytes, [`CHUNK`] at a time.
+    pub fn each_chunk(
+        &self,
+        blob: BlobId,
+        mut action: impl FnMut(&[u8]) -> Result<(), BlobError>,
+    ) -> Result<(), BlobError> {
+        let mut reader = self.reader(blob)?;
+        let mut buffer = Vec::with_capacity(CHUNK);
+        loop {
+            buffer.clear();
+            let read = Read::by_ref(&mut reader).take(CHUNK as u64).read_to_end(&mut buffer);
+            if read.map_err(|e| io_error("read", &self.path(blob), e))? == 0 {
+                return Ok(());
+            }
+            action(&buffer)?;
+        }
+    }
+
     /// Stores bytes at hand.
     pub fn insert(&self, bytes: &[u8]) -> Result<BlobId, BlobError> {
         let mut writer = self.writer()?;

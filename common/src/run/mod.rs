@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compression::Compression;
 use crate::config::{self, ConfigError, Invalid};
 use crate::id::{ClientId, Name};
 
@@ -54,6 +55,8 @@ pub struct RunSpec {
     pub cohort: CohortSpec,
     /// What the server does with the mean of the updates.
     pub server: ServerSpec,
+    /// How updates travel.
+    pub compression: Compression,
 }
 
 /// Whether updates are encrypted so that the server learns only their sum.

@@ -1,7 +1,9 @@
 //! `run.toml`: a whole one, one as short as can be, and the sentence for each way to get it wrong.
 
 use super::*;
+use crate::compression::Compression;
 
+mod compression;
 mod secagg;
 
 /// A run with nothing left out.
@@ -160,6 +162,7 @@ fn a_whole_file_is_read() {
             max_examples: 1000,
         },
         server: ServerSpec { learning_rate: 0.5 },
+        compression: Compression::default(),
     };
     assert_eq!(parse(TEXT), Ok(expected));
 }

@@ -41,6 +41,7 @@ pub(super) fn status(status: &RunStatus) -> Value {
         "secure_aggregation": status.spec.secure_aggregation.to_string(),
         "num_params": status.num_params,
         "bytes_per_transfer": status.num_params.saturating_mul(VALUE_BYTES),
+        "bytes_per_update": status.spec.compression.bytes(status.num_params),
         "global": status.global.to_string(),
         "held": status.held.iter().map(|(site, why)| json!({ "site": site, "why": why })).collect::<Value>(),
         "current": status.current.as_ref().map(current),

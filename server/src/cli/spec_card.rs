@@ -1,5 +1,6 @@
 //! What was asked for in a run, as text.
 
+use sheaf_common::compression::Compression;
 use sheaf_common::params::VALUE_BYTES;
 use sheaf_common::run::{
     Architecture, Fold, GraphKind, HeldOut, LocalWork, Lora, ModelSource, Optimizer, Pooling, Precision,
@@ -26,7 +27,7 @@ pub(super) fn spec_card(status: &RunStatus, now: Timestamp) -> String {
         ("state", state),
         ("submitted", format!("by {}, {} ago", summary.submitted_by, units::age(summary.submitted_at, now))),
         ("model", model(spec)),
-        ("travels", travels(status.num_params)),
+        ("travels", travels(status.num_params, &spec.compression)),
         ("task", task(spec)),
         ("training", training(spec)),
         ("cohort", cohort(spec)),
@@ -75,9 +76,13 @@ fn adapters(lora: &Lora, layers: &Trainable, target: &Target) -> String {
 }
 
 /// What goes over the network.
-fn travels(num_params: u64) -> String {
-    let size = bytes(num_params.saturating_mul(VALUE_BYTES));
-    format!("{} parameters, {size} each way per site and round", count(num_params))
+fn travels(num_params: u64, compression: &Compression) -> String {
+    let (parameters, size) = (count(num_params), bytes(num_params.saturating_mul(VALUE_BYTES)));
+    if compression.is_off() {
+        return format!("{parameters} parameters, {size} each way per site and round");
+    }
+    let up = bytes(compression.bytes(num_params));
+    format!("{parameters} parameters, {size} to each site and at most {up} back ({compression}) per round")
 }
 
 fn task(spec: &RunSpec) -> String {

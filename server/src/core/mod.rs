@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use sheaf_common::aggregate::Finding;
 use sheaf_common::author::Author;
 use sheaf_common::blob::BlobId;
+use sheaf_common::compression::Form;
 use sheaf_common::id::{ClientId, Federation, Name, RunId};
 use sheaf_common::message::{Job, TaskId, Update};
 use sheaf_common::metrics::{Counts, Report};
@@ -169,9 +170,11 @@ pub enum Input {
 /// What a look at an update's blob found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
-    /// Its bytes.
-    pub length: u64,
-    /// Its values.
+    /// How many values it has.
+    pub numel: u64,
+    /// Their form; none when they are plain.
+    pub form: Option<Form>,
+    /// What they are.
     pub finding: Finding,
 }
 

@@ -136,7 +136,7 @@ fn an_update_in_the_open_is_refused() {
         global_metrics: None,
         local_metrics: None,
     });
-    let inspection = Some(Inspection { length: 16, finding: Finding::Sound });
+    let inspection = Some(Inspection { numel: 4, form: None, finding: Finding::Sound });
     bench.feed(Input::Update { from: site("a"), update, inspection });
     let [Effect::Reject { reason, .. }] = &bench.effects[..] else { panic!("{:?}", bench.effects) };
     assert!(reason.contains("encrypts updates"), "{reason}");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use sheaf_common::compression::Form;
 use sheaf_common::metrics::Classification;
 use sheaf_common::params::ParamTensor;
 use sheaf_common::status::RoundOutcome;
@@ -68,7 +69,7 @@ fn update(from: &str, task: TaskId) -> Input {
     let delta = BlobId::of(format!("{from} {task}").as_bytes());
     let update =
         Update { task, delta, num_examples: 10, train_loss: 0.5, global_metrics: None, local_metrics: None };
-    let inspection = Some(Inspection { length: 16, finding: Finding::Sound });
+    let inspection = Some(Inspection { numel: 4, form: None, finding: Finding::Sound });
     Input::Update { from: site(from), update: Box::new(update), inspection }
 }
 
@@ -214,12 +215,16 @@ fn a_round_that_cannot_succeed_is_not_waited_for() {
 
 #[test]
 fn every_bad_update_costs_its_sender_and_not_the_round() {
-    let other_length = Some(Inspection { length: 12, finding: Finding::Sound });
-    let nan = Some(Inspection { length: 16, finding: Finding::NotFinite });
-    let huge = Some(Inspection { length: 16, finding: Finding::TooLarge });
+    let other_length = Some(Inspection { numel: 3, form: None, finding: Finding::Sound });
+    let nan = Some(Inspection { numel: 4, form: None, finding: Finding::NotFinite });
+    let huge = Some(Inspection { numel: 4, form: None, finding: Finding::TooLarge });
+    let packed = Some(Inspection { numel: 4, form: Some(Form::Int8), finding: Finding::Sound });
+    let damaged = Some(Inspection { numel: 4, form: None, finding: Finding::Damaged });
     let foreign_counts = Counts::from(Classification::new(3));
-    let cases: [(Input, &str); 9] = [
-        (altered("c", task(1, 1), |_, i| *i = other_length), "it has 12 bytes where the model has 16"),
+    let cases: [(Input, &str); 11] = [
+        (altered("c", task(1, 1), |_, i| *i = other_length), "it has 3 values where the model has 4"),
+        (altered("c", task(1, 1), |_, i| *i = packed), "its values do not travel as the run's"),
+        (altered("c", task(1, 1), |_, i| *i = damaged), "its bytes are no values"),
         (altered("c", task(1, 1), |_, i| *i = nan), "it holds a NaN or an infinity"),
         (altered("c", task(1, 1), |_, i| *i = huge), "it holds a value far beyond any weight"),
         (altered("c", task(1, 1), |_, i| *i = None), "its blob never arrived"),
@@ -473,9 +478,9 @@ fn what_travels_grows_between_rounds_and_with_it_what_an_update_must_be() {
     let mut bench = Bench::of(Run { phases, ..run() });
     assert_eq!(bench.coordinator.job().params, params(&["head"]));
     let origin = bench.coordinator.job().origin();
-    let long = |name, round| altered(name, task(round, 1), |_, i| i.as_mut().unwrap().length = 32);
+    let long = |name, round| altered(name, task(round, 1), |_, i| i.as_mut().unwrap().numel = 8);
     bench.feed([long("a", 1)]);
-    assert_eq!(bench.rejections(), [("a", "it has 32 bytes where the model has 16")]);
+    assert_eq!(bench.rejections(), [("a", "it has 8 values where the model has 4")]);
     bench.feed(["b", "c"].map(|name| update(name, task(1, 1))));
     bench.feed([Input::Aggregated {
         task: task(1, 1),
@@ -493,7 +498,7 @@ fn what_travels_grows_between_rounds_and_with_it_what_an_update_must_be() {
     assert_eq!((job.params.clone(), job.global), (params(&["body", "head"]), BlobId::of(b"grown")));
     assert_eq!(job.origin(), origin, "it is still the same run");
     bench.feed([update("a", task(2, 1)), long("b", 2), long("c", 2)]);
-    assert_eq!(bench.rejections()[1..], [("a", "it has 16 bytes where the model has 32")]);
+    assert_eq!(bench.rejections()[1..], [("a", "it has 4 values where the model has 8")]);
     assert_eq!(bench.aggregations()[1].updates.len(), 2);
     bench.feed([Input::Aggregated {
         task: task(2, 1),

@@ -35,13 +35,17 @@ pub(super) fn judge(
     let Some(inspection) = inspection else {
         return reject("its blob never arrived".into());
     };
-    let expected = context.params().bytes();
-    if inspection.length != expected {
-        return reject(format!("it has {} bytes where the model has {expected}", inspection.length));
+    if inspection.form != context.run.spec.compression.form() {
+        return reject("its values do not travel as the run's `[compression]` says".into());
+    }
+    let expected = context.params().numel();
+    if inspection.numel != expected {
+        return reject(format!("it has {} values where the model has {expected}", inspection.numel));
     }
     match inspection.finding {
         Finding::Sound => {}
         Finding::NotFinite => return reject("it holds a NaN or an infinity".into()),
+        Finding::Damaged => return reject("its bytes are no values".into()),
         Finding::TooLarge => return reject("it holds a value far beyond any weight".into()),
     }
     let most = context.run.spec.cohort.max_examples;

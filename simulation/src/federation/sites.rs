@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sheaf_client::departure::Uplink;
 use sheaf_client::masking;
 use sheaf_client::session::{Effect, FetchFailure, Input, Task, WorkFailure};
 use sheaf_client::worker::{self, Site};
@@ -181,6 +182,7 @@ impl Federation {
             device: self.simulation.device,
             policy: client::policy(),
             state: client.state.clone(),
+            uplink: Uplink::default(),
         };
         let (id, examples) = (task.id().clone(), self.examples.clone());
         let job = move |call_off: &CallOff| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use sheaf_client::config::{DatasetConfig, Policy};
+use sheaf_client::departure::Uplink;
 use sheaf_client::device::DeviceChoice;
 use sheaf_client::party::SiteParty;
 use sheaf_client::session::{Effect, FetchFailure, Input, Outcome, Session, Task, Trust, WorkFailure};
@@ -129,6 +130,7 @@ impl Site {
             device: DeviceChoice::Cpu,
             policy,
             state: state.clone(),
+            uplink: Uplink::default(),
         };
         self.daemon = Some(Daemon {
             session: Session::new(updates, memory, trust),

@@ -2,6 +2,7 @@
 
 mod augmentation;
 mod cohort;
+mod compression;
 mod model;
 mod secagg;
 mod task;
@@ -13,6 +14,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use self::cohort::{CohortFile, cohort};
+use self::compression::{CompressionFile, compression};
 use self::model::{ModelFile, model};
 use self::secagg::{SecAggFile, secure_aggregation};
 use self::task::{TaskFile, task};
@@ -44,6 +46,7 @@ pub(super) struct RunFile {
     cohort: CohortFile,
     #[serde(default)]
     server: ServerFile,
+    compression: Option<CompressionFile>,
 }
 
 #[derive(Deserialize, Default)]
@@ -68,6 +71,7 @@ impl TryFrom<RunFile> for RunSpec {
         let cohort = cohort(file.cohort, secure_aggregation, validation.leave_out.as_ref())?;
         let learning_rate = file.server.learning_rate.unwrap_or(1.0);
         positive("server.learning_rate", learning_rate)?;
+        let compression = compression(file.compression, secure_aggregation)?;
         let run = Self {
             name,
             purpose: file.purpose,
@@ -80,6 +84,7 @@ impl TryFrom<RunFile> for RunSpec {
             validation,
             cohort,
             server: ServerSpec { learning_rate },
+            compression,
         };
         secagg::check(&run)?;
         batch_norm(&run)?;

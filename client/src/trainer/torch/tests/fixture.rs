@@ -11,6 +11,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 use sheaf_common::blob::BlobId;
+use sheaf_common::compression::Compression;
 use sheaf_common::message::Job;
 use sheaf_common::model::{ModelConfig, plan};
 use sheaf_common::params::to_bytes;
@@ -234,6 +235,7 @@ pub(super) fn table_spec(features: Vec<Feature>, hidden: Vec<u64>) -> RunSpec {
             max_examples: 1 << 20,
         },
         server: ServerSpec { learning_rate: 1.0 },
+        compression: Compression::default(),
     }
 }
 
