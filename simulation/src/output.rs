@@ -12,6 +12,7 @@ use sheaf_common::model::{CONFIG_FILE, ExportError, WEIGHTS_FILE, export_config,
 use sheaf_common::status::{RunState, RunStatus, RunSummary};
 use sheaf_transport::durable::{self, Outlive};
 
+use crate::base::Base;
 use crate::baselines::Baselines;
 use crate::config::Setting;
 use crate::data::Examples;
@@ -233,23 +234,33 @@ pub fn write_report(out: &Path, report: &Report) -> Result<(), OutputError> {
 /// Writes the run's result as a folder that `sheaf-client evaluate` takes.
 pub fn write_model(out: &Path, federation: &Federation, end: &End) -> Result<(), OutputError> {
     let plan = export_plan(federation, end);
-    let (config, weights) = (export_config(&plan, None)?, export_weights(&plan, None, None)?);
+    let base = federation.base();
+    let failed = |source| OutputError::Write { path: out.join(MODEL), source };
+    let mut parts = base.map(Base::parts).transpose().map_err(failed)?;
+    let (written, model) = match &parts {
+        Some((written, model, _)) => (Some(written.as_slice()), Some(*model)),
+        None => (None, None),
+    };
+    let config = export_config(&plan, written)?;
+    let weights = export_weights(&plan, model.map(|model| &model.config), model.map(|model| &model.weights))?;
     let (folder, unfinished) = (out.join(MODEL), out.join(format!("{MODEL}{}", durable::UNFINISHED)));
-    let written = || -> io::Result<()> {
+    let mut write = || -> io::Result<()> {
         for old in [&folder, &unfinished] {
             if old.exists() {
                 fs::remove_dir_all(old)?;
             }
         }
         fs::create_dir(&unfinished)?;
+        base.map_or(Ok(()), |base| base.copy_others(&unfinished))?;
         fs::write(unfinished.join(CONFIG_FILE), &config)?;
         let mut file = BufWriter::new(File::create_new(unfinished.join(WEIGHTS_FILE))?);
         let mut values = federation.blobs().reader(end.model).map_err(io::Error::other)?;
-        weights.write(&mut file, None, &mut values)?;
+        let values_of_base = parts.as_mut().map(|(_, _, values)| values as _);
+        weights.write(&mut file, values_of_base, &mut values)?;
         file.flush()?;
         durable::publish(&unfinished, &folder)
     };
-    written().map_err(|source| OutputError::Write { path: folder.clone(), source })
+    write().map_err(failed)
 }
 
 fn export_plan(federation: &Federation, end: &End) -> ExportPlan {
