@@ -7,7 +7,7 @@
 //! * [`base`]: the imported model that all start from.
 //! * [`profile`]: how fast and how reliable a client is. [`pool`]: who trains for all of them.
 //! * [`rounds`] and [`scoring`]: what is measured; [`baselines`]: what it is compared with.
-//! * [`simulate`](mod@simulate): from a file to a folder of results, which [`output`] writes.
+//! * [`simulate`](mod@simulate): from a file to a folder of results, which [`output`] writes; tables as `columns`.
 //! * [`compare`]: variants side by side, which [`plot`] draws.
 //! * [`cli`]: the program `sheaf-sim`.
 
@@ -16,6 +16,7 @@ pub mod base;
 pub mod baselines;
 pub mod cli;
 pub mod client;
+mod columns;
 pub mod compare;
 pub mod config;
 pub mod data;
