@@ -299,19 +299,8 @@ impl SiteState {
     /// The folder of a job's imported model, laid out from its blobs, which are here.
     pub fn model_dir(&self, job: &Job) -> Result<Option<PathBuf>, StateError> {
         let Some(id) = job.model else { return Ok(None) };
-        let manifest =
-            Manifest::parse(&self.blobs.read(id)?).map_err(|e| StateError::Model(e.to_string()))?;
         let folder = self.root.join("models").join(id.to_string());
-        fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
-        for file in &manifest.files {
-            let path = folder.join(&file.path);
-            match fs::hard_link(self.blobs.path(file.blob), &path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(io_error("link", &path, error));
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
+        lay_out(&self.blobs, id, &folder)?;
         Ok(Some(folder))
     }
 
@@ -328,6 +317,22 @@ impl SiteState {
         let TaskId { run, round, attempt } = task;
         self.root.join("updates").join(format!("{run}.{round}.{attempt}"))
     }
+}
+
+/// Makes `folder` that of the imported model with this manifest, of links to its blobs, which are all there.
+pub fn lay_out(blobs: &BlobDir, manifest: BlobId, folder: &Path) -> Result<(), StateError> {
+    let manifest = Manifest::parse(&blobs.read(manifest)?).map_err(|e| StateError::Model(e.to_string()))?;
+    fs::create_dir_all(folder).map_err(|e| io_error("make", folder, e))?;
+    for file in &manifest.files {
+        let path = folder.join(&file.path);
+        match fs::hard_link(blobs.path(file.blob), &path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(io_error("link", &path, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Writes what only its owner may read, whole or not at all.

@@ -7,6 +7,7 @@ use sheaf_client::trainer::{Round, TrainError, Watch};
 use sheaf_common::message::Job;
 use sheaf_common::params::{from_bytes, to_bytes};
 
+use crate::base::BaseError;
 use crate::config::{Baseline, Setting};
 use crate::federation::{Done, Workshop};
 use crate::pool::{CallOff, Ticket};
@@ -30,6 +31,9 @@ pub struct Baselines {
 /// A baseline could not be trained.
 #[derive(Debug, thiserror::Error)]
 pub enum BaselineError {
+    /// The model that it starts from cannot be used.
+    #[error(transparent)]
+    Base(#[from] BaseError),
     /// The trainer cannot be had.
     #[error("{0}: {1}")]
     Open(String, OpenError),
@@ -53,6 +57,8 @@ pub(crate) fn run(
 ) -> Result<Baselines, BaselineError> {
     let Workshop { examples, scorer, train } = workshop;
     let Some(scorer) = scorer else { return Ok(Baselines::default()) };
+    let base = examples.base();
+    let phases = base.map(|base| base.phases(&job.spec)).transpose()?;
     let wanted = &setting.simulation.baselines;
     let mut alone: Vec<(String, Option<u32>)> = Vec::new();
     if wanted.contains(&Baseline::Pooled) {
@@ -68,30 +74,42 @@ pub(crate) fn run(
         .into_iter()
         .map(|(name, client)| {
             let (examples, job, device) = (examples.clone(), job.clone(), setting.simulation.device);
-            let (own, start) = (name.clone(), initial.to_vec());
+            let (own, start, growth) = (name.clone(), initial.to_vec(), base.cloned().zip(phases.clone()));
             let work = move |watch: &CallOff| {
-                let mut trainer = examples
-                    .alone(client, &job, &own, device)
-                    .map_err(|error| BaselineError::Open(own.clone(), error))?;
+                let mut job = job;
+                let open = |job: &Job| {
+                    let opened = examples.alone(client, job, &own, device);
+                    opened.map_err(|error| BaselineError::Open(own.clone(), error))
+                };
+                let mut trainer = open(&job)?;
                 let mut params = from_bytes(&start);
                 for number in 1..=job.spec.rounds {
                     let round = Round { number, of: job.spec.rounds };
                     let trained = trainer.train(params, round, watch as &dyn Watch);
                     params = trained.map_err(|error| BaselineError::Train(own.clone(), error))?.params;
+                    if let Some((base, phases)) = &growth
+                        && *phases.after(number) != job.params
+                    {
+                        params = base.grow(&params, &job.params, phases.after(number))?;
+                        job.params = phases.after(number).clone();
+                        // The old one's memory goes before the new one's comes.
+                        drop(trainer);
+                        trainer = open(&job)?;
+                    }
                 }
-                Ok(to_bytes(&params))
+                Ok((job, to_bytes(&params)))
             };
-            (name, client, train.submit(Box::new(move |watch| Done::Alone(work(watch)))))
+            (name, client, train.submit(Box::new(move |watch| Done::Alone(work(watch).map(Box::new)))))
         })
         .collect();
     let mut baselines = Baselines::default();
     let mut local = Vec::new();
     for (name, client, ticket) in tickets {
-        let params = match train.wait(ticket) {
-            Some(Done::Alone(params)) => params?,
+        let (job, params) = match train.wait(ticket) {
+            Some(Done::Alone(trained)) => trained.map(|trained| *trained)?,
             Some(_) | None => return Err(BaselineError::Broken(name)),
         };
-        let score = scorer.score(job, &params)?.unwrap_or_default();
+        let score = scorer.score(&job, &params)?.unwrap_or_default();
         match client {
             Some(_) => local.push(score),
             None => baselines.pooled = Some(score),

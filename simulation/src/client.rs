@@ -22,6 +22,7 @@ use sheaf_transport::durable::Outlive;
 use sheaf_transport::tls::Credentials;
 use tokio::sync::watch;
 
+use crate::base::Base;
 use crate::hub::OPERATOR;
 use crate::profile::Mood;
 
@@ -145,8 +146,17 @@ pub fn wanted(state: &SiteState, task: &Task, is_checked: bool) -> Vec<BlobId> {
     blobs.into_iter().filter(|blob| state.blobs.length(*blob).is_none()).collect()
 }
 
-/// Has blobs of the server's in a client's directory. A blob never changes, so that a link is as good as a copy.
-pub fn fetch(from: &BlobDir, state: &SiteState, blobs: &[BlobId]) -> Result<(), FetchFailure> {
+/// Has the imported model, and blobs of the server's, in a client's directory. A blob never changes, so that a link is as good as
+/// a copy.
+pub fn fetch(
+    from: &BlobDir,
+    base: Option<&Arc<Base>>,
+    state: &SiteState,
+    blobs: &[BlobId],
+) -> Result<(), FetchFailure> {
+    if let Some(base) = base {
+        base.lend(state).map_err(|error| FetchFailure::Refused(error.to_string()))?;
+    }
     for blob in blobs {
         match state.blobs.link(from, *blob) {
             Ok(true) => {}

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::columns::{Cells, Columns};
 use crate::config::Setting;
-use crate::output::{OutputError, Report, write_csv};
+use crate::output::{OutputError, Report};
 use crate::rounds::{Row, Score, Traffic};
 use crate::simulate::{Audience, SimulateError, simulate};
 
@@ -118,26 +119,25 @@ pub fn points(report: &Report, metric: &str) -> Vec<Point> {
     points
 }
 
-/// Writes every point of every simulation.
+/// Writes every point of every simulation to `path` and, beside it, as Parquet.
 pub fn write(variants: &[Variant], metric: &str, path: &Path) -> Result<(), OutputError> {
-    let header = ["variant", "seed", "round", "bytes", "simulated_seconds", metric].map(str::to_owned);
-    let rows = variants.iter().flat_map(|variant| {
-        variant.reports.iter().flat_map(move |report| {
-            points(report, metric).into_iter().map(move |point| {
-                let Point { round, bytes, seconds, value } = point;
-                let seed = report.seed.to_string();
-                [
-                    variant.name.clone(),
-                    seed,
-                    round.to_string(),
-                    bytes.to_string(),
-                    seconds.to_string(),
-                    value.to_string(),
-                ]
-            })
-        })
-    });
-    write_csv(path, &[header].into_iter().chain(rows).collect::<Vec<_>>())
+    let mut rows: Vec<(&str, u64, Point)> = Vec::new();
+    for variant in variants {
+        for report in &variant.reports {
+            let points = points(report, metric).into_iter();
+            rows.extend(points.map(|point| (variant.name.as_str(), report.seed, point)));
+        }
+    }
+    let counts = |of: fn(&(&str, u64, Point)) -> u64| Cells::Counts(rows.iter().map(of).collect());
+    let numbers = |of: fn(&Point) -> f64| Cells::Numbers(rows.iter().map(|row| Some(of(&row.2))).collect());
+    Columns::default()
+        .with("variant", Cells::Words(rows.iter().map(|row| Some(row.0.to_owned())).collect()))
+        .with("seed", counts(|row| row.1))
+        .with("round", counts(|row| row.2.round.into()))
+        .with("bytes", counts(|row| row.2.bytes))
+        .with("simulated_seconds", numbers(|point| point.seconds))
+        .with(metric, numbers(|point| point.value))
+        .write(path)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use rand::seq::SliceRandom;
 use sheaf_client::config::DatasetConfig;
@@ -17,12 +18,15 @@ use sheaf_client::worker::Site;
 use sheaf_common::message::Job;
 use sheaf_common::seed;
 
+use crate::base::Base;
 use crate::config::{Data, Partition, Setting, Test};
 use crate::partition::{self, Holdings, PartitionError};
 
 /// What the clients hold, and what the global model is tested on.
 #[derive(Debug)]
 pub struct Examples {
+    /// The imported model that they are for, if there is one.
+    base: Option<Arc<Base>>,
     all: Dataset,
     groups: Option<Vec<u32>>,
     /// The places of each client's examples.
@@ -42,12 +46,13 @@ pub enum DataError {
 }
 
 impl Examples {
-    /// Reads and divides the examples that a run is simulated with.
-    pub fn load(setting: &Setting, job: &Job) -> Result<Self, DataError> {
-        let Some(data) = &setting.simulation.data else { return Ok(Self::nothing(setting, job)?) };
+    /// Reads and divides the examples that a run is simulated with. `base` is the imported model that it starts from, if it
+    /// does.
+    pub fn load(setting: &Setting, job: &Job, base: Option<Arc<Base>>) -> Result<Self, DataError> {
+        let Some(data) = &setting.simulation.data else { return Ok(Self::nothing(setting, job, base)?) };
         let read = |job: &Job, config: &DatasetConfig| {
             let datasets = BTreeMap::from([(job.spec.task.dataset.clone(), config.clone())]);
-            open::load_grouped(job, None, &datasets)
+            open::load_grouped(job, base.as_deref().map(Base::folder), &datasets)
         };
         let (all, groups) = read(job, &data.source)?;
         let values = column(data).map(|column| {
@@ -65,14 +70,14 @@ impl Examples {
         let clients = setting.simulation.clients;
         let by = partition::By { labels: &labels, values: values.as_deref(), seed: setting.simulation.seed };
         let holdings = partition::divide(&data.partition, clients, rest, &by)?;
-        Ok(Self { all, groups, holdings, test })
+        Ok(Self { base, all, groups, holdings, test })
     }
 
     /// Clients of a run that needs no data.
-    fn nothing(setting: &Setting, job: &Job) -> Result<Self, OpenError> {
+    fn nothing(setting: &Setting, job: &Job, base: Option<Arc<Base>>) -> Result<Self, OpenError> {
         let (all, groups) = open::load_grouped(job, None, &BTreeMap::new())?;
         let holdings = Holdings::nothing(setting.simulation.clients);
-        Ok(Self { all, groups, holdings, test: None })
+        Ok(Self { base, all, groups, holdings, test: None })
     }
 
     /// How many examples a client has.
@@ -88,6 +93,16 @@ impl Examples {
     /// What the global model is tested on.
     pub fn test(&self) -> Option<&Dataset> {
         self.test.as_ref()
+    }
+
+    /// The imported model that they are for.
+    pub fn base(&self) -> Option<&Arc<Base>> {
+        self.base.as_ref()
+    }
+
+    /// Its folder.
+    pub fn model_dir(&self) -> Option<&Path> {
+        self.base.as_deref().map(Base::folder)
     }
 
     /// The trainer of a client's task, on its own examples.
@@ -121,7 +136,7 @@ impl Examples {
             None => self.own(&self.holdings.all()),
         };
         let split = open::divide(job, own, groups, name)?;
-        open::on_split(job, None, split, name, device, &crate::client::policy())
+        open::on_split(job, self.model_dir(), split, name, device, &crate::client::policy())
     }
 
     /// Whatever tells these examples, and who has them, from others.

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use sheaf_common::author::{self, Author};
 use sheaf_common::id::{BadName, ClientId, Name, Role};
 use sheaf_common::message::{EvaluateTask, Job, ServerMessage, SiteMessage, TrainTask};
+use sheaf_common::model::ModelInfo;
 use sheaf_common::run::RunSpec;
 use sheaf_common::secagg::message::Answer;
 use sheaf_common::secagg::server::Evidence;
@@ -74,10 +75,11 @@ impl Hub {
         Ok(Self { blobs, updates, credentials })
     }
 
-    /// The run of a file's text, as it is when an operator has just submitted it. The server signs for the operator.
-    pub fn submit(&self, file: &str, text: &str) -> Result<Coordinator, HubError> {
+    /// The run of a file's text, as it is when an operator has just submitted it. `model` is the imported one that it starts
+    /// from, if it does. The server signs for the operator.
+    pub fn submit(&self, file: &str, text: &str, model: Option<&ModelInfo>) -> Result<Coordinator, HubError> {
         let spec = RunSpec::parse(file, text).map_err(SubmitError::from)?;
-        let statement = author::statement(&spec, None);
+        let statement = author::statement(&spec, model.map(|model| model.manifest));
         let (certificate, signature) =
             (self.credentials.certificate(), self.credentials.sign(&statement)?.into());
         let (_, key) = self.credentials.authority().verify_server(&certificate, SystemTime::now())?;
@@ -88,7 +90,7 @@ impl Hub {
             author: Author { certificate, signature },
             key,
         };
-        let prepared = submit::prepare(&self.blobs, &[], submission)?;
+        let prepared = submit::prepare(&self.blobs, model.map_or(&[], std::slice::from_ref), submission)?;
         Ok(Coordinator::new(Run {
             id: prepared.spec.name.to_string().parse()?,
             federation: self.credentials.identity.federation.clone(),

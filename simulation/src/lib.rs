@@ -4,16 +4,19 @@
 //! * [`config`]: `sim.toml`. [`data`] and [`partition`]: who holds which examples.
 //! * [`federation`]: one event after the other. Read this first. [`agenda`]: what is to come.
 //! * [`hub`]: the server without its network; [`client`]: a site without its own; [`identity`]: their certificates.
+//! * [`base`]: the imported model that all start from.
 //! * [`profile`]: how fast and how reliable a client is. [`pool`]: who trains for all of them.
 //! * [`rounds`] and [`scoring`]: what is measured; [`baselines`]: what it is compared with.
-//! * [`simulate`](mod@simulate): from a file to a folder of results, which [`output`] writes.
+//! * [`simulate`](mod@simulate): from a file to a folder of results, which [`output`] writes; tables as `columns`.
 //! * [`compare`]: variants side by side, which [`plot`] draws.
 //! * [`cli`]: the program `sheaf-sim`.
 
 pub mod agenda;
+pub mod base;
 pub mod baselines;
 pub mod cli;
 pub mod client;
+mod columns;
 pub mod compare;
 pub mod config;
 pub mod data;

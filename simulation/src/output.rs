@@ -1,4 +1,5 @@
-//! What a simulation leaves in its folder: `partition.csv`, `rounds.csv`, `report.json`, and the trained model as `model/`.
+//! What a simulation leaves in its folder: `partition.csv`, `rounds.csv` and `rounds.parquet`, `report.json`, and the trained model
+//! as `model/`.
 //! Every file is there whole or not at all.
 
 use std::fs::{self, File};
@@ -12,7 +13,9 @@ use sheaf_common::model::{CONFIG_FILE, ExportError, WEIGHTS_FILE, export_config,
 use sheaf_common::status::{RunState, RunStatus, RunSummary};
 use sheaf_transport::durable::{self, Outlive};
 
+use crate::base::Base;
 use crate::baselines::Baselines;
+use crate::columns::{Cells, Columns};
 use crate::config::Setting;
 use crate::data::Examples;
 use crate::federation::{End, Federation};
@@ -173,53 +176,33 @@ pub fn write_partition(out: &Path, setting: &Setting, examples: &Examples) -> Re
 
 /// Writes a row for each round that is over, with the metrics that any of them has.
 pub fn write_rounds(out: &Path, rows: &[Row]) -> Result<(), OutputError> {
-    let names = |of: fn(&Row) -> &Score| -> Vec<String> {
+    type Of = fn(&Row) -> &Score;
+    let names = |of: Of| -> Vec<String> {
         let all: std::collections::BTreeSet<&String> = rows.iter().flat_map(|row| of(row).keys()).collect();
         all.into_iter().cloned().collect()
     };
-    let (test, validation) = (names(|row| &row.test), names(|row| &row.validation));
-    let fixed = [
-        "round",
-        "attempt",
-        "cohort",
-        "participants",
-        "bytes_up",
-        "bytes_down",
-        "simulated_seconds",
-        "real_seconds",
-        "train_loss",
-    ];
-    let mut table = vec![
-        fixed
-            .map(str::to_owned)
-            .into_iter()
-            .chain(test.iter().map(|name| format!("test_{name}")))
-            .chain(validation.iter().map(|name| format!("validation_{name}")))
-            .chain(["abandoned".to_owned()])
-            .collect::<Vec<_>>(),
-    ];
-    for row in rows {
-        let some = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
-        let metrics = |names: &[String], score: &Score| -> Vec<String> {
-            names.iter().map(|name| some(score.get(name).copied())).collect()
-        };
-        let mut cells = vec![
-            row.round.to_string(),
-            row.attempt.to_string(),
-            row.cohort.to_string(),
-            row.participants.to_string(),
-            row.traffic.up.to_string(),
-            row.traffic.down.to_string(),
-            row.simulated.to_string(),
-            row.real.to_string(),
-            some(row.train_loss),
-        ];
-        cells.extend(metrics(&test, &row.test));
-        cells.extend(metrics(&validation, &row.validation));
-        cells.push(row.abandoned.clone().unwrap_or_default());
-        table.push(cells);
+    let counts = |of: fn(&Row) -> u64| Cells::Counts(rows.iter().map(of).collect());
+    let numbers = |of: fn(&Row) -> Option<f64>| Cells::Numbers(rows.iter().map(of).collect());
+    let metric =
+        |of: Of, name: &str| Cells::Numbers(rows.iter().map(|row| of(row).get(name).copied()).collect());
+    let mut table = Columns::default()
+        .with("round", counts(|row| row.round.into()))
+        .with("attempt", counts(|row| row.attempt.into()))
+        .with("cohort", counts(|row| row.cohort.into()))
+        .with("participants", counts(|row| row.participants.into()))
+        .with("bytes_up", counts(|row| row.traffic.up))
+        .with("bytes_down", counts(|row| row.traffic.down))
+        .with("simulated_seconds", numbers(|row| Some(row.simulated)))
+        .with("real_seconds", numbers(|row| Some(row.real)))
+        .with("train_loss", numbers(|row| row.train_loss));
+    let sets: [(&str, Of); 2] = [("test", |row| &row.test), ("validation", |row| &row.validation)];
+    for (set, of) in sets {
+        for name in names(of) {
+            table = table.with(format!("{set}_{name}"), metric(of, &name));
+        }
     }
-    write_csv(&out.join(ROUNDS), &table)
+    let abandoned = Cells::Words(rows.iter().map(|row| row.abandoned.clone()).collect());
+    table.with("abandoned", abandoned).write(&out.join(ROUNDS))
 }
 
 /// Writes the report.
@@ -233,23 +216,33 @@ pub fn write_report(out: &Path, report: &Report) -> Result<(), OutputError> {
 /// Writes the run's result as a folder that `sheaf-client evaluate` takes.
 pub fn write_model(out: &Path, federation: &Federation, end: &End) -> Result<(), OutputError> {
     let plan = export_plan(federation, end);
-    let (config, weights) = (export_config(&plan, None)?, export_weights(&plan, None, None)?);
+    let base = federation.base();
+    let failed = |source| OutputError::Write { path: out.join(MODEL), source };
+    let mut parts = base.map(Base::parts).transpose().map_err(failed)?;
+    let (written, model) = match &parts {
+        Some((written, model, _)) => (Some(written.as_slice()), Some(*model)),
+        None => (None, None),
+    };
+    let config = export_config(&plan, written)?;
+    let weights = export_weights(&plan, model.map(|model| &model.config), model.map(|model| &model.weights))?;
     let (folder, unfinished) = (out.join(MODEL), out.join(format!("{MODEL}{}", durable::UNFINISHED)));
-    let written = || -> io::Result<()> {
+    let mut write = || -> io::Result<()> {
         for old in [&folder, &unfinished] {
             if old.exists() {
                 fs::remove_dir_all(old)?;
             }
         }
         fs::create_dir(&unfinished)?;
+        base.map_or(Ok(()), |base| base.copy_others(&unfinished))?;
         fs::write(unfinished.join(CONFIG_FILE), &config)?;
         let mut file = BufWriter::new(File::create_new(unfinished.join(WEIGHTS_FILE))?);
         let mut values = federation.blobs().reader(end.model).map_err(io::Error::other)?;
-        weights.write(&mut file, None, &mut values)?;
+        let values_of_base = parts.as_mut().map(|(_, _, values)| values as _);
+        weights.write(&mut file, values_of_base, &mut values)?;
         file.flush()?;
         durable::publish(&unfinished, &folder)
     };
-    written().map_err(|source| OutputError::Write { path: folder.clone(), source })
+    write().map_err(failed)
 }
 
 fn export_plan(federation: &Federation, end: &End) -> ExportPlan {

@@ -49,7 +49,8 @@ impl Scorer {
         if !fits {
             let Some(test) = self.examples.test() else { return Ok(None) };
             let split = Split { train: test.empty_like(), validation: test.clone() };
-            let trainer = open::on_split(job, None, split, NAME, self.device, &client::policy())?;
+            let model_dir = self.examples.model_dir();
+            let trainer = open::on_split(job, model_dir, split, NAME, self.device, &client::policy())?;
             self.open = Some((job.params.clone(), trainer));
         }
         let Some((_, trainer)) = &mut self.open else { return Ok(None) };

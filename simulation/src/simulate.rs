@@ -3,11 +3,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::Job;
 use sheaf_transport::durable::Outlive;
 
+use crate::base::{Base, BaseError};
 use crate::baselines::{self, BaselineError, Baselines};
 use crate::config::{Setting, SettingError};
 use crate::data::{DataError, Examples};
@@ -26,6 +28,9 @@ pub enum SimulateError {
     /// Its file.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// The model that it starts from.
+    #[error(transparent)]
+    Base(#[from] BaseError),
     /// Its data.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -83,11 +88,14 @@ pub fn simulate(
     lock.try_lock().map_err(|_| SimulateError::InUse(out.to_owned()))?;
     let identities = Identities::open(&state.join("pki"), setting.simulation.seed)?;
     let hub = Hub::new(Outlive::Program, &state, identities.server())?;
-    let run = hub.submit(&setting.simulation.run.display().to_string(), &setting.run_text)?;
+    let base = Base::import(setting, &hub.blobs, &state)?.map(Arc::new);
+    let file = setting.simulation.run.display().to_string();
+    let run = hub.submit(&file, &setting.run_text, base.as_ref().map(|base| base.info()))?;
     let job = run.job();
-    let examples = Examples::load(setting, &job)?;
-    let of = fingerprint(setting, &examples);
+    let examples = Examples::load(setting, &job, base.clone())?;
+    let of = fingerprint(setting, job.model, &examples);
     if let Some(report) = output::finished(out, of)? {
+        fs::remove_dir_all(&state).map_err(|e| io_error("remove", &state, e))?;
         return Ok(Some(report));
     }
     output::write_partition(out, setting, &examples)?;
@@ -135,13 +143,14 @@ fn finish(
     Ok(report)
 }
 
-/// What tells a simulation from every other: its files' meaning and its data, but not what changes no result.
-fn fingerprint(setting: &Setting, examples: &Examples) -> BlobId {
+/// What tells a simulation from every other: its files' meaning, its model and its data, but not what changes no result.
+fn fingerprint(setting: &Setting, model: Option<BlobId>, examples: &Examples) -> BlobId {
     let mut simulation = setting.simulation.clone();
     simulation.workers = None;
     simulation.baselines.clear();
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{simulation:?}").as_bytes()).update(b"\0").update(setting.run_text.as_bytes());
+    hasher.update(format!("{model:?}").as_bytes());
     examples.tell_apart(&mut hasher);
     BlobId::from(hasher.finalize())
 }

@@ -7,6 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
 use sheaf_sim::compare::{self, Target};
 use sheaf_sim::config::Setting;
 use sheaf_sim::output::Report;
@@ -232,6 +234,31 @@ fn a_wrong_file_is_refused_before_anything_is_written() -> Result<()> {
     Ok(())
 }
 
+/// Holds a CSV file against the Parquet file beside it, of which these columns hold counts.
+fn same_as_parquet(path: &Path, counts: &[&str]) -> Result<()> {
+    let mut csv = csv::Reader::from_path(path)?;
+    let names: Vec<String> = csv.headers()?.iter().map(str::to_owned).collect();
+    let file = SerializedFileReader::new(fs::File::open(path.with_extension("parquet"))?)?;
+    let mut rows = file.get_row_iter(None)?;
+    for record in csv.records() {
+        let (record, row) = (record?, rows.next().context("Parquet has fewer rows")??);
+        let columns: Vec<(&String, &Field)> = row.get_column_iter().collect();
+        ensure!(columns.iter().map(|(name, _)| *name).eq(&names), "{columns:?} and {names:?}");
+        for ((name, field), cell) in columns.into_iter().zip(&record) {
+            let same = if counts.contains(&name.as_str()) {
+                *field == Field::ULong(cell.parse()?)
+            } else if let Ok(number) = cell.parse() {
+                *field == Field::Double(number)
+            } else {
+                *field == if cell.is_empty() { Field::Null } else { Field::Str(cell.to_owned()) }
+            };
+            ensure!(same, "{name}: {field:?} and {cell:?}");
+        }
+    }
+    ensure!(rows.next().is_none(), "Parquet has more rows");
+    Ok(())
+}
+
 #[test]
 fn variants_are_laid_side_by_side() -> Result<()> {
     let dir = folder(OPEN, &clients(""))?;
@@ -259,6 +286,9 @@ fn variants_are_laid_side_by_side() -> Result<()> {
     compare::write(&variants, "accuracy", &out.join("compare.csv"))?;
     let rows = fs::read_to_string(out.join("compare.csv"))?;
     ensure!(rows.lines().count() == 1 + 2 * 2 * ROUNDS, "{rows}");
+    same_as_parquet(&out.join("compare.csv"), &["seed", "round", "bytes"])?;
+    let counts = ["round", "attempt", "cohort", "participants", "bytes_up", "bytes_down"];
+    same_as_parquet(&out.join("even/seed-0/rounds.csv"), &counts)?;
     sheaf_sim::plot::draw(&variants, "accuracy", &out.join("compare.svg"))?;
     let plot = fs::read_to_string(out.join("compare.svg"))?;
     ensure!(

@@ -49,6 +49,7 @@ use std::process::ExitCode;
 
 use args::AuditCommand;
 pub use args::{Args, Command};
+pub use import::{ImportError, PutError, put_model};
 use output::Output;
 use settings::Settings;
 

@@ -38,7 +38,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// Simulates variants, each over several seeds, and lays them side by side: a table, a CSV file and a plot
+    /// Simulates variants, each over several seeds, and lays them side by side: a table, the rounds as CSV and Parquet, and a plot
     Compare {
         /// The simulations, one for each variant
         #[arg(required = true)]

@@ -9,11 +9,12 @@ use serde::Deserialize;
 use sheaf_client::config::{DatasetConfig, DatasetFile};
 use sheaf_client::device::DeviceChoice;
 use sheaf_common::config::Invalid;
+use sheaf_common::model::foreign::kind::Kind;
 
 use super::measure::Written;
 use super::{
-    Availability, Baseline, CLIENTS_MAX, Data, Devices, Measure, Network, Partition, Simulation, Stragglers,
-    Test,
+    Availability, Baseline, CLIENTS_MAX, Data, Devices, Measure, Model, Network, Partition, Simulation,
+    Stragglers, Test,
 };
 
 /// Clients are so fast, and so far away, where nothing is said: a small model on a laptop behind a home's line.
@@ -35,6 +36,7 @@ const WORKERS_MAX: usize = 4096;
 #[serde(deny_unknown_fields)]
 pub(super) struct SimulationFile {
     run: PathBuf,
+    model: Option<ModelFile>,
     clients: u32,
     #[serde(default)]
     seed: u64,
@@ -52,6 +54,21 @@ pub(super) struct SimulationFile {
 
 fn cpu() -> DeviceChoice {
     DeviceChoice::Cpu
+}
+
+/// The path alone, where what is there says itself what it is.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "write the path of a folder or of a .gguf file, or { path = …, kind = … }")]
+enum ModelFile {
+    Path(PathBuf),
+    OfKind(OfKindFile),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfKindFile {
+    path: PathBuf,
+    kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -131,6 +148,7 @@ impl TryFrom<SimulationFile> for Simulation {
         }
         Ok(Self {
             run: file.run,
+            model: file.model.map(Model::try_from).transpose()?,
             clients,
             seed: file.seed,
             workers: workers.transpose()?,
@@ -140,6 +158,29 @@ impl TryFrom<SimulationFile> for Simulation {
             devices: file.devices.try_into()?,
             network: file.network.try_into()?,
         })
+    }
+}
+
+impl TryFrom<ModelFile> for Model {
+    type Error = Invalid;
+
+    fn try_from(file: ModelFile) -> Result<Self, Invalid> {
+        let (path, kind) = match file {
+            ModelFile::Path(path) => (path, None),
+            ModelFile::OfKind(OfKindFile { path, kind }) => (path, kind),
+        };
+        if path.as_os_str().is_empty() {
+            return Err(Invalid::new("model", "is empty; name the model's folder"));
+        }
+        let of = |kind: String| {
+            kind.parse().map_err(|_| {
+                Invalid::new(
+                    "model.kind",
+                    format!("`{kind}` is none that is simulated: use {}", Kind::names()),
+                )
+            })
+        };
+        Ok(Self { path, kind: kind.map(of).transpose()? })
     }
 }
 

@@ -18,7 +18,8 @@ use sheaf_client::config::DatasetConfig;
 use sheaf_client::device::DeviceChoice;
 use sheaf_common::config::{self, ConfigError, Invalid};
 use sheaf_common::id::ClientId;
-use sheaf_common::run::{ModelSource, RunSpec, TaskInput};
+use sheaf_common::model::foreign::kind::Kind;
+use sheaf_common::run::{BatchNorm, ModelSource, RunSpec, TaskInput};
 
 pub use measure::Measure;
 
@@ -30,6 +31,8 @@ pub const CLIENTS_MAX: u32 = 1_000_000;
 pub struct Simulation {
     /// The run's file, as an operator submits it.
     pub run: PathBuf,
+    /// The imported model that the run starts from, if it starts from one.
+    pub model: Option<Model>,
     /// Virtual clients.
     pub clients: NonZeroU32,
     /// Seed of the partition and of everything that differs from client to client; the run has its own.
@@ -46,6 +49,15 @@ pub struct Simulation {
     pub devices: Devices,
     /// How they are connected.
     pub network: Network,
+}
+
+/// A model as `sheaf model import` takes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// Its folder or file.
+    pub path: PathBuf,
+    /// What it is, if that is a file of weights alone.
+    pub kind: Option<Kind>,
 }
 
 /// What a federation is compared with: the same trainer and the same epochs in all.
@@ -185,6 +197,7 @@ impl Setting {
         let simulation = Simulation::parse(&file, &text)?.relative_to(folder);
         let located = |invalid: Invalid| ConfigError::locate(&file, &text, &invalid);
         simulation.find_data().map_err(located)?;
+        simulation.model.as_ref().map_or(Ok(()), Model::find).map_err(located)?;
         let run_text = read(&simulation.run)?;
         let spec = RunSpec::parse(&simulation.run.display().to_string(), &run_text)?;
         simulation.check(&spec).map_err(located)?;
@@ -219,6 +232,7 @@ impl Simulation {
 
     fn relative_to(mut self, folder: &Path) -> Self {
         self.run = folder.join(&self.run);
+        self.model = self.model.map(|model| Model { path: folder.join(&model.path), ..model });
         self.data = self.data.map(|data| {
             let test = match data.test {
                 Test::Source(source) => Test::Source(Box::new(source.relative_to(folder))),
@@ -241,13 +255,23 @@ impl Simulation {
     /// Whether the run can be simulated so.
     fn check(&self, spec: &RunSpec) -> Result<(), Invalid> {
         let invalid = |key: &str, problem: String| Err(Invalid::new(key, problem));
-        if let ModelSource::Imported(name) = &spec.model.source {
-            return invalid(
-                "run",
-                format!(
-                    "it starts from the imported model `{name}`: simulate a model that starts from the run's seed, `architecture = \"mlp\"` for instance"
-                ),
-            );
+        match (&spec.model.source, &self.model) {
+            (ModelSource::Imported(name), None) => {
+                return invalid(
+                    "model",
+                    format!(
+                        "is missing: the run starts from the imported model `{name}`, so give the folder or file that it is imported from"
+                    ),
+                );
+            }
+            (ModelSource::Fresh(_), Some(_)) => {
+                return invalid(
+                    "model",
+                    "is of no use: the run's model starts from its seed; leave it out, or have `model.name` in the run"
+                        .into(),
+                );
+            }
+            (ModelSource::Imported(_), Some(_)) | (ModelSource::Fresh(_), None) => {}
         }
         let needs_data = spec.task.input != TaskInput::Nothing;
         if needs_data && self.data.is_none() {
@@ -268,6 +292,13 @@ impl Simulation {
                 "are compared on a common test set: give data.test_share, or files as data.test".into(),
             );
         }
+        if !self.baselines.is_empty() && spec.model.batch_norm == BatchNorm::Local {
+            return invalid(
+                "baselines",
+                "have one model for all, and the run's `model.batch_norm` is \"local\": leave them out"
+                    .into(),
+            );
+        }
         if spec.cohort.min_sites > self.clients.get() {
             return invalid(
                 "clients",
@@ -278,6 +309,26 @@ impl Simulation {
             );
         }
         Ok(())
+    }
+}
+
+impl Model {
+    /// Sees to it that it is there and says what it is.
+    fn find(&self) -> Result<(), Invalid> {
+        let Self { path, kind } = self;
+        let is_gguf = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+        let (key, problem) = match kind {
+            _ if !path.exists() => ("model", "does not exist; a relative path starts at this file's folder"),
+            Some(_) if path.is_dir() || is_gguf => {
+                ("model.kind", "says itself what it is: leave the kind out")
+            }
+            None if path.is_file() && !is_gguf => (
+                "model",
+                "is a file of weights alone: write { path = …, kind = … }, with \"resnet18\" for instance",
+            ),
+            Some(_) | None => return Ok(()),
+        };
+        Err(Invalid::new(key, format!("{} {problem}", path.display())))
     }
 }
 

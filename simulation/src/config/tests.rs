@@ -63,6 +63,13 @@ fn what_is_wrong_is_located() {
         ("slowdown = 8", "slowdown = 0.5", "sim.toml:15: devices.stragglers.slowdown: must be from 1"),
         ("\"pooled\"]", "\"local\"]", "sim.toml:5: baselines.1: is listed twice"),
         ("all.csv", "all", "data.source.format: is missing"),
+        ("seed = 7", "model = \"\"", "sim.toml:4: model: is empty; name the model's folder"),
+        ("seed = 7", "model = 7", "write the path of a folder or of a .gguf file, or { path = …, kind = … }"),
+        (
+            "seed = 7",
+            "model = { path = \"m.pt\", kind = \"torchscript\" }",
+            "sim.toml:4: model.kind: `torchscript` is none that is simulated: use resnet18",
+        ),
         ("\"dirichlet\"", "\"fair\"", "unknown variant `fair`"),
     ] {
         let said = with(from, to);
@@ -101,8 +108,43 @@ fn a_simulation_is_checked_against_its_run_before_anything_begins() {
     write("run.toml", &format!("{RUN}[cohort]\nmin_sites = 13\n"));
     assert!(load().contains("sim.toml:3: clients: the run waits for 13 clients"), "{}", load());
     write("run.toml", &RUN.replace("{ architecture = \"softmax\" }", "{ name = \"minilm\" }"));
-    assert!(load().contains("sim.toml:2: run: it starts from the imported model `minilm`"), "{}", load());
+    assert!(
+        load().contains("model: is missing: the run starts from the imported model `minilm`"),
+        "{}",
+        load()
+    );
+    let with_model = |model: &str| write("sim.toml", &GOOD.replace("seed = 7", &format!("model = {model}")));
+    with_model("\"minilm\"");
+    assert!(
+        load().contains("minilm does not exist; a relative path starts at this file's folder"),
+        "{}",
+        load()
+    );
+    write("net.pth", "");
+    with_model("\"net.pth\"");
+    assert!(
+        load().contains("net.pth is a file of weights alone: write { path = …, kind = … }"),
+        "{}",
+        load()
+    );
+    fs::create_dir(folder.path().join("minilm")).unwrap();
+    with_model("{ path = \"minilm\", kind = \"vit\" }");
+    assert!(load().contains("sim.toml:4: model.kind: "), "{}", load());
+    assert!(load().contains("minilm says itself what it is: leave the kind out"), "{}", load());
+    with_model("\"minilm\"");
+    assert!(Setting::load(&folder.path().join("sim.toml")).is_ok());
+    let local = RUN
+        .replace("{ architecture = \"softmax\" }", "{ name = \"resnet\", batch_norm = \"local\" }")
+        .replace("tabular-classification", "image-classification")
+        .replace("features = [{ column = \"x\", type = \"numeric\" }]", "image = \"x\"");
+    write("run.toml", &local);
+    assert!(load().contains("sim.toml:5: baselines: have one model for all"), "{}", load());
     write("run.toml", RUN);
+    assert!(
+        load().contains("sim.toml:4: model: is of no use: the run's model starts from its seed"),
+        "{}",
+        load()
+    );
     write("sim.toml", &GOOD.replace("test_share = 0.2", ""));
     assert!(load().contains("baselines: are compared on a common test set"), "{}", load());
     write("sim.toml", "run = \"run.toml\"\nclients = 3\n");

@@ -53,7 +53,7 @@ struct Checkpoint {
     agenda: (Vec<Entry<Kept>>, u64),
     /// What is being said, each once.
     frames: Vec<Vec<u8>>,
-    members: Vec<(bool, u64)>,
+    members: Vec<(bool, u64, Option<Timestamp>)>,
     rows: Vec<Row>,
     globals: Vec<BlobId>,
     spent: Duration,
@@ -82,7 +82,7 @@ impl Federation {
             let name = simulation.name(number).map_err(crate::hub::HubError::from)?;
             let profile = Profile::of(&simulation, &name);
             let is_online = profile::begins_online(&simulation, &name);
-            members.push(Member { name, profile, is_online, changes: 0 });
+            members.push(Member { name, profile, is_online, changes: 0, model: None });
         }
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let workers = simulation.workers.unwrap_or(cores);
@@ -155,8 +155,8 @@ impl Federation {
         if found.members.len() != self.members.len() {
             return Err(damaged("it is of other clients".into()));
         }
-        for (member, (is_online, changes)) in self.members.iter_mut().zip(found.members) {
-            (member.is_online, member.changes) = (is_online, changes);
+        for (member, (is_online, changes, model)) in self.members.iter_mut().zip(found.members) {
+            (member.is_online, member.changes, member.model) = (is_online, changes, model);
         }
         let (entries, next) = found.agenda;
         let frames: Vec<Arc<Vec<u8>>> = found.frames.into_iter().map(Arc::new).collect();
@@ -214,7 +214,11 @@ impl Federation {
             run: self.run.clone(),
             agenda: (entries, next),
             frames: frames.iter().map(|frame| frame.to_vec()).collect(),
-            members: self.members.iter().map(|member| (member.is_online, member.changes)).collect(),
+            members: self
+                .members
+                .iter()
+                .map(|member| (member.is_online, member.changes, member.model))
+                .collect(),
             rows: self.rows.clone(),
             globals: kept.clone(),
             spent: self.clock.spent(),
@@ -300,6 +304,9 @@ impl Federation {
     /// A client goes to sleep; where nothing that it remembers matters, another may have its directory.
     pub(super) fn sleep(&mut self, number: u32) -> Result<(), FederationError> {
         let Some(client) = self.awake.remove(&number) else { return Ok(()) };
+        if let Some(base) = self.examples.base() {
+            base.take_back(&client.state)?;
+        }
         if !self.remembers() {
             if client.has_nothing() {
                 self.vacant.push(client.state);

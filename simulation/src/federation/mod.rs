@@ -20,7 +20,7 @@ use sheaf_client::session::{FetchFailure, Outcome, WorkFailure};
 use sheaf_client::state::{SiteState, StateError};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::ClientId;
-use sheaf_common::message::TaskId;
+use sheaf_common::message::{Job, TaskId};
 use sheaf_common::metrics::Report;
 use sheaf_common::status::RunState;
 use sheaf_common::time::Timestamp;
@@ -29,6 +29,7 @@ use sheaf_server::core::{Coordinator, Input};
 use sheaf_transport::blobs::BlobError;
 
 use crate::agenda::Agenda;
+use crate::base::Base;
 use crate::baselines::BaselineError;
 use crate::client::Client;
 use crate::config::Simulation;
@@ -108,6 +109,8 @@ struct Member {
     is_online: bool,
     /// How often it came or went: its connections are told apart by it.
     changes: u64,
+    /// When the imported model is, or was, all there; nothing before it was first needed.
+    model: Option<Timestamp>,
 }
 
 /// Something that happens.
@@ -167,8 +170,8 @@ pub(crate) enum Done {
     Masked(Result<BlobId, String>),
     /// Of checking a sum.
     Checked(Result<(), FetchFailure>),
-    /// Of training without the others: the parameters.
-    Alone(Result<Vec<u8>, BaselineError>),
+    /// Of training without the others: the job as it was in the last round, and the parameters.
+    Alone(Result<Box<(Job, Vec<u8>)>, BaselineError>),
 }
 
 /// What else is trained with when the run is over.
@@ -305,6 +308,11 @@ impl Federation {
         &self.hub.blobs
     }
 
+    /// The imported model that the run starts from.
+    pub fn base(&self) -> Option<&Base> {
+        self.examples.base().map(|base| &**base)
+    }
+
     /// The parameters before round 1.
     pub fn initial(&self) -> Result<Vec<u8>, FederationError> {
         Ok(self.hub.blobs.read(self.run.run().initial)?)
@@ -353,12 +361,16 @@ impl Federation {
 
     fn change_later(&mut self, client: u32) {
         let (Some(availability), Some(member)) =
-            (self.simulation.devices.availability, self.members.get(client as usize))
+            (self.simulation.devices.availability, self.members.get_mut(client as usize))
         else {
             return;
         };
-        let Member { name, is_online, changes, .. } = member;
+        let Member { name, is_online, changes, model, .. } = member;
         let stays = profile::stays(availability, self.simulation.seed, name, *is_online, *changes);
+        if let Some(arrives) = model.as_mut().filter(|arrives| !*is_online && **arrives > self.now) {
+            // The transfer goes on where it was when the client comes back.
+            *arrives = arrives.after(stays);
+        }
         self.agenda.push(self.now.after(stays), Event::Change(client));
     }
 

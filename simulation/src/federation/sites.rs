@@ -17,6 +17,7 @@ use super::{Done, Event, Federation, FederationError, Told};
 use crate::client::{self, Client};
 use crate::pool::CallOff;
 use crate::profile::{self, Mood};
+use crate::rounds::Traffic;
 
 impl Federation {
     /// A frame from the server.
@@ -138,6 +139,7 @@ impl Federation {
         let Some(client) = self.awake.get_mut(&number) else { return Ok(()) };
         client.globals.insert(task.id().clone(), task.job().global);
         let state = client.state.clone();
+        let waits = self.fetch_model(number)?;
         let blobs = client::wanted(&state, &task, witness.is_some());
         let mut bytes = 0;
         for blob in &blobs {
@@ -152,15 +154,33 @@ impl Federation {
             (Some(_) | None, _) => Duration::ZERO,
         };
         let id = task.id().clone();
-        let told = match (client::fetch(&self.hub.blobs, &state, &blobs), witness) {
+        let told = match (client::fetch(&self.hub.blobs, self.examples.base(), &state, &blobs), witness) {
             (Ok(()), Some(witness)) => {
                 let check = move |_: &CallOff| Done::Checked(client::rebuild(&state, &task, &witness));
                 Told::Checked(id, self.pool.submit(Box::new(check)))
             }
             (result, _) => Told::Fetched(id, result),
         };
-        self.later(number, takes, told);
+        self.later(number, waits + takes, told);
         Ok(())
+    }
+
+    /// How long a client waits for the imported model: it fetches it once, one file after the other.
+    fn fetch_model(&mut self, number: u32) -> Result<Duration, FederationError> {
+        let (Some(base), Some(member)) = (self.examples.base(), self.members.get_mut(number as usize)) else {
+            return Ok(Duration::ZERO);
+        };
+        if member.model.is_none() {
+            let mut arrives = self.now;
+            for (blob, length) in base.files() {
+                let asked = wire::frame(&OpenStream::Get { blob, offset: 0 })?.len() as u64;
+                let sent = length + wire::frame(&BlobReply::Found { length })?.len() as u64;
+                self.traffic += Traffic { up: asked, down: sent };
+                arrives = arrives.after(member.profile.send(0) + member.profile.receive(sent));
+            }
+            member.model = Some(arrives);
+        }
+        Ok(member.model.map_or(Duration::ZERO, |arrives| arrives.since(self.now)))
     }
 
     fn work(&mut self, number: u32, task: Task) -> Result<(), FederationError> {

@@ -47,7 +47,7 @@ impl Hub {
             Some(path) => Store::open(path)?,
             None => Store::in_memory()?,
         };
-        let run = server.submit("run.toml", run)?;
+        let run = server.submit("run.toml", run, None)?;
         store.commit(&[Write::Run(Box::new(run.clone()))])?;
         let (fuse, jobs) = (Fuse::default(), VecDeque::new());
         Ok(Self { server, run, fuse, store, file, jobs })

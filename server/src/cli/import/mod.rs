@@ -1,10 +1,11 @@
 //! `sheaf model import`: what people have of a model, checked and given to the server file by file.
 //!
 //! In this order: `source` makes of a path the folder of a model in Sheaf's form, converting what is in another (`gguf`, `script`); this file
-//! checks the folder; `send` gives it to the server; `card` says what it is.
+//! checks the folder; `send` gives it to the server, or `local` has it on this machine; `card` says what it is.
 
 mod card;
 mod gguf;
+mod local;
 mod script;
 mod send;
 mod source;
@@ -25,6 +26,7 @@ use super::screen::transfer_bar;
 
 pub(super) use self::card::card;
 use self::card::settings;
+pub use self::local::{PutError, put_model};
 pub(super) use self::script::ScriptArgs;
 use self::script::ScriptError;
 pub(super) use self::send::send;
