@@ -27,7 +27,7 @@ endif
 help:
 	@echo 'make demo   run a federation: SEED=n, SITES=n, REDUCED=1, and EXAMPLE=one of $(EXAMPLES)'
 	@echo 'make test   check everything'
-	@echo 'make bench  measure it beside Flower, NVFLARE and PyTorch: ONLY=round,secure,kernel,transport,training SIZES=1,10,100 CLIENTS=4,8 REPEATS=3'
+	@echo 'make bench  measure it beside Flower, NVFLARE and PyTorch: ONLY=round,secure,start,idle,simulation,kernel,transport,training SIZES=1,10,100 CLIENTS=4,8 REPEATS=3'
 	@echo 'make fuzz   throw bytes at every parser, SECONDS=60 each'
 	@echo 'make setup  install libtorch for a plain `cargo build`; CUDA=1 adds the CUDA half'
 	@echo 'make clean  remove what was built; the cache stays'
@@ -51,12 +51,13 @@ test: setup $(DENY)
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
 	cargo test --workspace
 
+comma := ,
 # Released code beside released code; what it compares with is installed only here. PyTorch, for steps of training alone, takes 5 GB.
-WANTED := $(or $(ONLY),round training)
+WANTED := $(or $(ONLY),round secure start simulation training)
 bench: setup
 	$(if $(findstring training,$(WANTED)),@python3 -B scripts/fetch_data.py minilm efficientnet-lite0)
-	cargo build --release -p sheaf-server -p sheaf-client -p sheaf-bench --bins --example steps
-	$(if $(findstring round,$(WANTED)),frameworks=$$(python3 -B scripts/peers.py frameworks) &&) \
+	cargo build --release -p sheaf-server -p sheaf-client -p sheaf-sim -p sheaf-bench --bins --example steps
+	$(if $(filter round secure start simulation,$(subst $(comma), ,$(WANTED))),frameworks=$$(python3 -B scripts/peers.py frameworks) &&) \
 	  $(if $(findstring training,$(WANTED)),pytorch=$$(python3 -B scripts/peers.py pytorch) &&) \
 	  $(TARGET)/release/sheaf-bench $${frameworks:+--peers "$$frameworks"} $${pytorch:+--pytorch "$$pytorch"} $(if $(ONLY),--only $(ONLY)) \
 	  $(if $(SIZES),--sizes $(SIZES)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(MODELS),--models $(MODELS))

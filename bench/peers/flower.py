@@ -1,9 +1,9 @@
 """A run of Flower's FedAvg in a deployment: a SuperLink and SuperNodes over TLS, a process each.
 
-    flower.py MEGABYTES CLIENTS ROUNDS FOLDER
+    flower.py MEGABYTES CLIENTS ROUNDS FOLDER [secure]
 
-Says what bench/src/round/peer.rs reads: which processes are the server, when a round has ended, and that the model is
-what the clients must have made of it (the app looks at it after every round).
+Says what bench/src/round/peer.rs reads: which processes are the server, how long it took until a client was asked, when a
+round has ended, and that the model is what the clients must have made of it (the app looks at it after every round).
 """
 
 import datetime
@@ -90,6 +90,7 @@ def wait_for_port(port):
 
 def main():
     certificates()
+    began = time.time()
     port = free_port()
     tls = [f"--ssl-certfile={folder}/server.crt", f"--ssl-keyfile={folder}/server.key", f"--ssl-ca-certfile={folder}/ca.crt"]
     link = start("flower-superlink", *tls, f"--port={port}", "--disable-runtime-dependency-installation")
@@ -105,11 +106,20 @@ def main():
     )
     app = folder / "app"
     shutil.copytree(pathlib.Path(__file__).with_name("flower_app"), app)
+    if sys.argv[5:] == ["secure"]:
+        project = app / "pyproject.toml"
+        project.write_text(project.read_text().replace("plus_one:", "secure:"))
     ended = folder / "ended"
+    asked = folder / "ended.asked"
+    submitted = time.time()
     config = f"megabytes={megabytes} clients={clients} rounds={rounds} ended='{ended}'"
     submit = start("flwr", "run", app, "bench", "--run-config", config)
-    said = 0
+    said, said_asked = 0, False
     while said < rounds:
+        if asked.exists() and not said_asked:
+            at = asked.stat().st_mtime
+            say({"asked": {"nothing": at - began, "submit": at - submitted}})
+            said_asked = True
         lines = ended.read_text().splitlines() if ended.exists() else []
         for number in range(said + 1, len(lines)):
             say({"round": number})

@@ -2,8 +2,8 @@
 
     nvflare_poc.py MEGABYTES CLIENTS ROUNDS FOLDER
 
-Says what bench/src/round/peer.rs reads: which processes are the server, when a round has ended, and that the model is
-what the clients must have made of it.
+Says what bench/src/round/peer.rs reads: which processes are the server, how long it took until a client was asked, when a
+round has ended, and that the model is what the clients must have made of it.
 """
 
 import glob
@@ -19,6 +19,8 @@ megabytes, clients, rounds = (int(argument) for argument in sys.argv[1:4])
 folder = pathlib.Path(sys.argv[4]).resolve()
 os.environ["NVFLARE_POC_WORKSPACE"] = str(folder / "poc")
 os.environ["HOME"] = str(folder)
+asked = folder / "asked"
+os.environ["BENCH_ASKED"] = str(asked)
 os.chdir(folder)
 out = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # whatever it prints is chatter
@@ -76,13 +78,18 @@ def main():
         num_rounds=rounds,
         train_script=str(script),
     )
+    began = time.time()
     env = PocEnv(num_clients=clients)
     try:
         run = recipe.execute(env)
         job = run.get_job_id()
         say({"server": server()})
-        said = 0
+        said, said_asked = 0, False
         while said < rounds:
+            if asked.exists() and not said_asked:
+                # Clients come up and the job is submitted in one step, so there is no time since the latter.
+                say({"asked": {"nothing": asked.stat().st_mtime - began}})
+                said_asked = True
             for number in range(said + 1, (now := ended(job)) + 1):
                 say({"round": number})
             said = max(said, now)

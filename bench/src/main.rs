@@ -4,12 +4,14 @@
 //! `docs/performance.md` explains the figures.
 
 mod case;
+mod idle;
 mod kernel;
 mod plot;
 mod process;
 mod result;
 mod round;
 mod settings;
+mod simulation;
 mod table;
 mod targets;
 mod training;

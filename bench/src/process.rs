@@ -90,13 +90,24 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+/// Processor time of all children that have ended, in seconds.
+pub(crate) fn children_cpu_seconds() -> f64 {
+    let ticks = fields(std::process::id()).and_then(|fields| Some(fields.get(13)? + fields.get(14)?));
+    ticks.unwrap_or_default() as f64 / TICKS
+}
+
 /// Its parent, and the ticks of user and system time that it has run.
 fn stat(id: u32) -> Option<(u32, u64)> {
+    let fields = fields(id)?;
+    Some((u32::try_from(*fields.get(1)?).ok()?, fields.get(11)? + fields.get(12)?))
+}
+
+/// What follows its name; what is no number there is 0.
+fn fields(id: u32) -> Option<Vec<u64>> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // Its name, in parentheses, may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    Some((u32::try_from(number(1)?).ok()?, number(11)? + number(12)?))
+    let fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some(fields.map(|field| field.parse().unwrap_or_default()).collect())
 }
 
 fn peak(id: u32) -> Option<u64> {

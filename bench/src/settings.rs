@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 
 use crate::case::Group;
+use crate::simulation::Simulated;
 use crate::training::{self, Model};
-use crate::{kernel, round, transport};
+use crate::{idle, kernel, round, simulation, transport};
 
 /// Measures what a federation costs, beside what people would pick instead.
 #[derive(Debug, Parser)]
@@ -29,6 +30,12 @@ pub(crate) struct Settings {
     /// Megabytes of what is summed, masked and sent where there are no processes.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=4000))]
     pub(crate) megabytes: u32,
+    /// Sites that have nothing to do.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) idle: u32,
+    /// Simulated federations: virtual clients, and values of the model.
+    #[arg(long, value_delimiter = ',', default_values = ["100x1000", "1000x1000", "100x250000", "100x1000000"])]
+    pub(crate) federations: Vec<Simulated>,
     /// Models of which steps are timed.
     #[arg(long, value_delimiter = ',', default_values = ["mlp", "minilm", "efficientnet-lite0"])]
     pub(crate) models: Vec<Model>,
@@ -53,6 +60,12 @@ enum Workload {
     Round,
     /// The same with secure aggregation.
     Secure,
+    /// From nothing, and from the submission of a run, until a client is asked to train.
+    Start,
+    /// A server whose sites have nothing to do.
+    Idle,
+    /// A federation in one process.
+    Simulation,
     /// The sum of updates and the masks, in memory.
     Kernel,
     /// One blob over loopback.
@@ -70,6 +83,9 @@ impl Settings {
                 groups.extend(match workload {
                     Workload::Round => round::groups(self),
                     Workload::Secure => round::secure_groups(self),
+                    Workload::Start => round::start_groups(self),
+                    Workload::Idle => idle::groups(self),
+                    Workload::Simulation => simulation::groups(self),
                     Workload::Kernel => kernel::groups(self),
                     Workload::Transport => transport::groups(self),
                     Workload::Training => training::groups(self),

@@ -55,7 +55,10 @@ pub(crate) fn all(rows: &[Row]) -> Vec<Target> {
         |what: &str, reached, most| Target { what: what.into(), reached, bound: Bound::AtMost(most) };
     let at_least =
         |what: &str, reached, least| Target { what: what.into(), reached, bound: Bound::AtLeast(least) };
+    let idle = find("idle sites", "Sheaf", None, 1000);
     vec![
+        at_most("1000 idle sites, server's memory, MB", idle.and_then(|row| row.server_rss_mb), 200.0),
+        at_most("1000 idle sites, of a core", ratio(cpu(idle), seconds(idle)), 0.01),
         at_most(
             "round of 100 MB x 8, seconds, of NVFLARE's",
             ratio(seconds(ours), seconds(nvflare)),

@@ -35,6 +35,10 @@ fn every_workload_comes_to_figures() -> Result<()> {
             "3",
             "--megabytes",
             "2",
+            "--idle",
+            "3",
+            "--federations",
+            "3x1000",
             "--models",
             "mlp,minilm",
             "--steps",
@@ -57,9 +61,13 @@ fn every_workload_comes_to_figures() -> Result<()> {
     let workloads: std::collections::BTreeSet<_> =
         rows.iter().filter_map(|row| row["workload"].as_str()).collect();
     let expected = [
+        "idle sites",
         "masking",
         "round",
         "secure round",
+        "simulation",
+        "start from nothing",
+        "start from submit",
         "step of MiniLM, LoRA",
         "step of MiniLM, all",
         "step of MiniLM, head",

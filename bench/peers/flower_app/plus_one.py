@@ -15,6 +15,7 @@ server = ServerApp()
 
 @client.train()
 def train(message: Message, context: Context):
+    open(f"{context.run_config['ended']}.asked", "a").close()  # its time is that of the first
     constant = np.float32(1 + context.node_id % 4096 / 4096)
     arrays = [array + constant for array in message.content["arrays"].to_numpy_ndarrays()]
     content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"num-examples": 1})})

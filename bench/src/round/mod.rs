@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use crate::case::{Case, Group};
 use crate::settings::Settings;
 
+/// Megabytes up to which SecAgg+ takes part.
+const SECAGG_PLUS_MAX: u32 = 4;
+
 /// What is asked of each contestant.
 #[derive(Clone, Copy, Debug)]
 struct Work {
@@ -24,13 +27,22 @@ impl Work {
     }
 }
 
+/// What is waited from until a client is asked to train.
+#[derive(Clone, Copy, Debug)]
+enum Since {
+    /// There is no process yet.
+    Nothing,
+    /// Server and clients are up and the run is submitted.
+    Submit,
+}
+
 /// All sizes with all numbers of clients.
 pub(crate) fn groups(settings: &Settings) -> Vec<Group> {
     works(settings)
         .map(|work| {
             let mut group = vec![case("round", "Sheaf", work, move || sheaf::run(work, "off"))];
             if let Some(python) = settings.peers.clone() {
-                group.extend(peer::ALL.map(|peer| {
+                group.extend([peer::FLOWER, peer::NVFLARE].map(|peer| {
                     let python: PathBuf = python.clone();
                     case("round", peer.name, work, move || peer::run(&peer, work, &python))
                 }));
@@ -43,12 +55,44 @@ pub(crate) fn groups(settings: &Settings) -> Vec<Group> {
 /// With secure aggregation: as it is by default, against none.
 pub(crate) fn secure_groups(settings: &Settings) -> Vec<Group> {
     let secure = |work: Work| {
-        vec![
+        let mut group = vec![
             case("secure round", "Sheaf", work, move || sheaf::run(work, "required")),
             case("secure round", "Sheaf, not encrypted", work, move || sheaf::run(work, "off")),
-        ]
+        ];
+        // A million values take it a minute a round.
+        if let Some(python) = settings.peers.clone().filter(|_| work.megabytes <= SECAGG_PLUS_MAX) {
+            let peer = peer::SECAGG_PLUS;
+            group.push(case("secure round", peer.name, work, move || peer::run(&peer, work, &python)));
+        }
+        group
     };
     works(settings).map(secure).collect()
+}
+
+/// How long it takes until a client is asked to train, with the smallest model.
+pub(crate) fn start_groups(settings: &Settings) -> Vec<Group> {
+    let [nothing, submit] = ["start from nothing", "start from submit"];
+    let start = |clients: &u32| {
+        let work = Work { megabytes: 1, clients: *clients, rounds: 1 };
+        let mut groups = [
+            vec![case(nothing, "Sheaf", work, move || sheaf::start(work, Since::Nothing))],
+            vec![case(submit, "Sheaf", work, move || sheaf::start(work, Since::Submit))],
+        ];
+        // NVFLARE starts its clients and submits in one step.
+        let peers = [
+            (nothing, peer::FLOWER, Since::Nothing),
+            (nothing, peer::NVFLARE, Since::Nothing),
+            (submit, peer::FLOWER, Since::Submit),
+        ];
+        for (workload, peer, since) in peers {
+            if let Some(python) = settings.peers.clone() {
+                let run = move || peer::start(&peer, work, &python, since);
+                groups[usize::from(workload == submit)].push(case(workload, peer.name, work, run));
+            }
+        }
+        groups
+    };
+    settings.clients.iter().flat_map(start).collect()
 }
 
 fn works(settings: &Settings) -> impl Iterator<Item = Work> + '_ {

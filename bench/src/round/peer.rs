@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::Work;
+use super::{Since, Work};
 use crate::case::Sample;
 use crate::process::{Watch, loopback_bytes};
 
@@ -25,10 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub(super) struct Peer {
     pub(super) name: &'static str,
     script: &'static str,
+    /// What the script is told besides.
+    more: &'static [&'static str],
 }
 
-pub(super) const ALL: [Peer; 2] =
-    [Peer { name: "Flower", script: "flower.py" }, Peer { name: "NVFLARE", script: "nvflare_poc.py" }];
+pub(super) const FLOWER: Peer = Peer { name: "Flower", script: "flower.py", more: &[] };
+pub(super) const NVFLARE: Peer = Peer { name: "NVFLARE", script: "nvflare_poc.py", more: &[] };
+pub(super) const SECAGG_PLUS: Peer = Peer { name: "Flower, SecAgg+", script: "flower.py", more: &["secure"] };
 
 /// What a script says.
 #[derive(Debug, Deserialize)]
@@ -36,10 +39,21 @@ pub(super) const ALL: [Peer; 2] =
 enum Said {
     /// These processes, with all that they start, are the server.
     Server(Vec<u32>),
+    /// A client was asked to train for the first time.
+    Asked(Asked),
     /// So many rounds have ended.
     Round(u32),
     /// The run is over, and the model is what it must be.
     Done,
+}
+
+/// Seconds until a client was asked.
+#[derive(Debug, Deserialize)]
+struct Asked {
+    /// Since the first process was started.
+    nothing: f64,
+    /// Since the run was submitted; nothing where that is not a step of its own.
+    submit: Option<f64>,
 }
 
 /// A script, which ends with the value, and all that it started.
@@ -53,7 +67,35 @@ impl Drop for Script {
     }
 }
 
+/// Seconds of each round.
 pub(super) fn run(peer: &Peer, work: Work, python: &Path) -> Result<Sample> {
+    drive(peer, work, python, |lines| follow(work, lines))
+}
+
+/// Seconds until a client is asked to train.
+pub(super) fn start(peer: &Peer, work: Work, python: &Path, since: Since) -> Result<Sample> {
+    drive(peer, work, python, |lines| {
+        loop {
+            if let Some((_, Said::Asked(asked))) = next(lines)? {
+                let seconds = match since {
+                    Since::Nothing => Some(asked.nothing),
+                    Since::Submit => asked.submit,
+                };
+                return Ok(Sample {
+                    seconds: vec![seconds.context("it does not say")?],
+                    ..Sample::default()
+                });
+            }
+        }
+    })
+}
+
+fn drive(
+    peer: &Peer,
+    work: Work,
+    python: &Path,
+    follow: impl FnOnce(&Receiver<(Instant, String)>) -> Result<Sample>,
+) -> Result<Sample> {
     let folder = tempfile::tempdir()?;
     let log = folder.path().join("log");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(peer.script);
@@ -62,6 +104,7 @@ pub(super) fn run(peer: &Peer, work: Work, python: &Path) -> Result<Sample> {
         .arg(script)
         .args([work.megabytes, work.clients, work.rounds].map(|number| number.to_string()))
         .arg(folder.path())
+        .args(peer.more)
         .env("OMP_NUM_THREADS", "1")
         .process_group(0)
         .stdin(Stdio::null())
@@ -71,7 +114,7 @@ pub(super) fn run(peer: &Peer, work: Work, python: &Path) -> Result<Sample> {
         .with_context(|| format!("cannot start {}", python.display()))?;
     let lines = lines(child.stdout.take().context("it has no output")?);
     let _script = Script(child);
-    follow(work, &lines).with_context(|| {
+    follow(&lines).with_context(|| {
         let log = fs::read_to_string(&log).unwrap_or_default();
         let last = log.lines().rev().find(|line| !line.trim().is_empty());
         last.unwrap_or("it said nothing").to_owned()
@@ -90,21 +133,26 @@ fn lines(output: impl std::io::Read + Send + 'static) -> Receiver<(Instant, Stri
     receiver
 }
 
+/// What is said next; nothing when it is no JSON, which is chatter.
+fn next(lines: &Receiver<(Instant, String)>) -> Result<Option<(Instant, Said)>> {
+    match lines.recv_timeout(PATIENCE) {
+        Ok((at, line)) => Ok(serde_json::from_str(&line).ok().map(|said| (at, said))),
+        Err(RecvTimeoutError::Timeout) => bail!("nothing happened for {PATIENCE:?}"),
+        Err(RecvTimeoutError::Disconnected) => bail!("it ended"),
+    }
+}
+
 fn follow(work: Work, lines: &Receiver<(Instant, String)>) -> Result<Sample> {
     let mut watch = None;
     let mut after_first = (0.0, 0);
     let mut ends = Vec::new();
     let mut sample = Sample::default();
     loop {
-        let (at, line) = match lines.recv_timeout(PATIENCE) {
-            Ok(line) => line,
-            Err(RecvTimeoutError::Timeout) => bail!("nothing happened for {PATIENCE:?}"),
-            Err(RecvTimeoutError::Disconnected) => bail!("it ended after {} rounds", ends.len()),
-        };
-        // What is no JSON is chatter.
-        let Ok(said) = serde_json::from_str(&line) else { continue };
+        let said = next(lines).with_context(|| format!("after {} rounds", ends.len()))?;
+        let Some((at, said)) = said else { continue };
         let cpu = watch.as_ref().map_or(0.0, Watch::cpu_seconds);
         match said {
+            Said::Asked(_) => {}
             Said::Server(processes) => watch = Some(Watch::over(processes)),
             Said::Round(number) => {
                 ends.push(at);

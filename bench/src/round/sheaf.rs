@@ -1,39 +1,69 @@
 //! Ours: `sheaf-server` and N `sheaf-client`s with certificates of their own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use sheaf_common::id::Role;
-use sheaf_tests::Federation;
+use sheaf_tests::{Federation, Operator};
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
-use super::Work;
+use super::{Since, Work};
 use crate::case::Sample;
 use crate::process::{Watch, loopback_bytes};
 
 /// How often the server is asked how far it is.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Seconds of each round.
 pub(super) fn run(work: Work, secure_aggregation: &str) -> Result<Sample> {
     Runtime::new()?.block_on(measure(work, secure_aggregation))
 }
 
-async fn measure(work: Work, secure_aggregation: &str) -> Result<Sample> {
-    let Work { megabytes, clients, rounds } = work;
+/// Seconds until a client is asked to train.
+pub(super) fn start(work: Work, since: Since) -> Result<Sample> {
+    Runtime::new()?.block_on(wait_for_task(work, since))
+}
+
+async fn wait_for_task(work: Work, since: Since) -> Result<Sample> {
     let mut federation = Federation::new()?;
-    federation.start_server()?;
-    let names: Vec<String> = (0..clients).map(|number| format!("site-{number}")).collect();
-    for name in &names {
-        federation.start_site(name, "")?;
+    // Certificates are there before anything starts, as those of others are.
+    federation.issue(Role::Operator, "op")?;
+    for name in names(work) {
+        federation.issue(Role::Site, &name)?;
     }
-    let watch = Watch::over(vec![federation.server_id()?]);
-    let mut operator = federation.connect(Role::Operator, "op").await?;
-    let (cpu, bytes) = (watch.cpu_seconds(), loopback_bytes()?);
-    let parameters = u64::from(megabytes) * 1_000_000 / 4;
-    let run = operator
-        .submit(&format!(
-            r#"
+    let mut began = Instant::now();
+    let mut operator = up(&mut federation, work).await?;
+    if let Since::Submit = since {
+        // Until everybody is connected.
+        sleep(Duration::from_secs(3)).await;
+        began = Instant::now();
+    }
+    let run = operator.submit(&text(work, "off")).await?;
+    while operator.status(&run).await?.current.is_none() {
+        sleep(Duration::from_millis(2)).await;
+    }
+    Ok(Sample { seconds: vec![began.elapsed().as_secs_f64()], ..Sample::default() })
+}
+
+fn names(work: Work) -> Vec<String> {
+    (0..work.clients).map(|number| format!("site-{number}")).collect()
+}
+
+/// Starts the server and every client.
+async fn up(federation: &mut Federation, work: Work) -> Result<Operator> {
+    federation.start_server()?;
+    for name in names(work) {
+        federation.start_site(&name, "")?;
+    }
+    federation.connect(Role::Operator, "op").await
+}
+
+fn text(work: Work, secure_aggregation: &str) -> String {
+    let Work { megabytes, rounds, .. } = work;
+    let (names, parameters) = (names(work), u64::from(megabytes) * 1_000_000 / 4);
+    format!(
+        r#"
 name = "round"
 rounds = {rounds}
 secure_aggregation = "{secure_aggregation}"
@@ -41,8 +71,16 @@ model = {{ architecture = "constant", parameters = {parameters} }}
 task = {{ type = "none" }}
 cohort = {{ sites = {names:?}, round_timeout = "1h" }}
 "#
-        ))
-        .await?;
+    )
+}
+
+async fn measure(work: Work, secure_aggregation: &str) -> Result<Sample> {
+    let rounds = work.rounds;
+    let mut federation = Federation::new()?;
+    let mut operator = up(&mut federation, work).await?;
+    let watch = Watch::over(vec![federation.server_id()?]);
+    let (cpu, bytes) = (watch.cpu_seconds(), loopback_bytes()?);
+    let run = operator.submit(&text(work, secure_aggregation)).await?;
     let status = loop {
         let status = operator.status(&run).await?;
         if status.summary.state.is_final() {
