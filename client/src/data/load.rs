@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use sheaf_common::run::{Feature, Target, Task, TaskInput};
+use sheaf_common::run::{Feature, Task, TaskInput};
 
 use super::contract::{Breach, CellProblem, ContractError};
 use super::encode::{Encoder, TargetReader};
@@ -64,9 +64,7 @@ fn read(
         TaskInput::Table { features } => read_table(table, &columns, &mut each, (config, features), no_room)?,
         TaskInput::Text { .. } | TaskInput::Nothing => {
             // What a language model is to foretell is in memory in any case, and is as much as the texts.
-            let foretells = matches!(task.target, Target::NextToken { .. });
-            let most = if foretells { u64::MAX } else { config.memory_bytes() };
-            read_text(table, &columns, &mut each, (config, most), no_room)?
+            read_text(table, &columns, &mut each, config, no_room)?
         }
         TaskInput::Image { size, .. } => {
             let mut images = Vec::new();
@@ -101,10 +99,10 @@ fn read_text(
     table: Table<'_>,
     columns: &[Column<'_>],
     each: Each<'_>,
-    (config, most): (&DatasetConfig, u64),
+    config: &DatasetConfig,
     no_room: impl Fn(io::Error) -> ContractError,
 ) -> Result<Inputs, ContractError> {
-    let (mut texts, mut ends, mut end) = (Gathered::new(&config.spill, most), Vec::new(), 0);
+    let (mut texts, mut ends, mut end) = (Gathered::new(&config.spill, config.memory_bytes()), Vec::new(), 0);
     read_cells(table, columns, each, |text| {
         end += text.len() as u64;
         ends.push(end);

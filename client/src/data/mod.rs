@@ -31,7 +31,7 @@ pub use contract::ContractError;
 pub use count::count;
 pub use load::{load, load_grouped};
 pub use split::{Parts, few, hold_out_test, split};
-pub use stored::{Stored, StoredTexts};
+pub use stored::{Foretold, Stored, StoredTexts};
 pub use table::{Survey, survey};
 pub use targets::Targets;
 

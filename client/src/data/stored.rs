@@ -122,6 +122,94 @@ impl StoredTexts {
     }
 }
 
+/// The tokens that a language model foretells, some of each example, in memory or in a file.
+#[derive(Clone, Debug)]
+pub struct Foretold {
+    /// Where those of each example begin and end among all.
+    ranges: Vec<Range<u64>>,
+    all: Tokens,
+}
+
+#[derive(Clone, Debug)]
+enum Tokens {
+    Memory(Arc<[i64]>),
+    File(Arc<File>),
+}
+
+impl Foretold {
+    /// Those of every example, in memory.
+    pub fn new(examples: &[Vec<i64>]) -> Self {
+        let lengths = examples.iter().map(Vec::len);
+        Self { ranges: ranges(lengths), all: Tokens::Memory(examples.concat().into()) }
+    }
+
+    /// Those in a file, eight bytes each, so many of each example.
+    pub fn in_file(file: File, lengths: impl IntoIterator<Item = usize>) -> Self {
+        Self { ranges: ranges(lengths), all: Tokens::File(Arc::new(file)) }
+    }
+
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Whether there is no example.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// How many tokens of an example are foretold.
+    pub fn count(&self, example: usize) -> usize {
+        let range = &self.ranges[example];
+        (range.end - range.start) as usize
+    }
+
+    /// The tokens of these examples, one's after another's.
+    pub fn of(&self, examples: &[usize]) -> io::Result<Vec<i64>> {
+        let mut tokens = Vec::with_capacity(examples.iter().map(|example| self.count(*example)).sum());
+        for example in examples {
+            let range = &self.ranges[*example];
+            match &self.all {
+                Tokens::Memory(all) => tokens.extend(&all[range.start as usize..range.end as usize]),
+                Tokens::File(file) => {
+                    let mut bytes = vec![0; self.count(*example) * size_of::<i64>()];
+                    file.read_exact_at(&mut bytes, range.start * size_of::<i64>() as u64)?;
+                    tokens.extend(bytes.as_chunks().0.iter().map(|bytes| i64::from_ne_bytes(*bytes)));
+                }
+            }
+        }
+        Ok(tokens)
+    }
+
+    pub(super) fn select(&self, places: &[usize]) -> Self {
+        let ranges = places.iter().map(|place| self.ranges[*place].clone()).collect();
+        Self { ranges, all: self.all.clone() }
+    }
+}
+
+/// One after the other.
+fn ranges(lengths: impl IntoIterator<Item = usize>) -> Vec<Range<u64>> {
+    let mut end = 0;
+    let next = |length: usize| {
+        let start = end;
+        end += length as u64;
+        start..end
+    };
+    lengths.into_iter().map(next).collect()
+}
+
+/// The same tokens of the same place.
+impl PartialEq for Foretold {
+    fn eq(&self, other: &Self) -> bool {
+        let same = match (&self.all, &other.all) {
+            (Tokens::Memory(mine), Tokens::Memory(others)) => mine == others,
+            (Tokens::File(mine), Tokens::File(others)) => Arc::ptr_eq(mine, others),
+            (Tokens::Memory(_), Tokens::File(_)) | (Tokens::File(_), Tokens::Memory(_)) => false,
+        };
+        same && self.ranges == other.ranges
+    }
+}
+
 /// The same examples of the same file.
 impl PartialEq for Stored {
     fn eq(&self, other: &Self) -> bool {

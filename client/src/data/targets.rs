@@ -1,5 +1,7 @@
 //! What is learned of each example, in the form in which trainers take it.
 
+use super::stored::Foretold;
+
 /// What is learned, of all examples.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Targets {
@@ -19,7 +21,7 @@ pub enum Targets {
     /// The inputs themselves, of so many examples.
     Inputs(usize),
     /// The tokens at each example's end that a language model foretells: what a trainer makes of answers and inputs.
-    Tokens(Vec<Vec<i64>>),
+    Tokens(Foretold),
 }
 
 impl Targets {
@@ -58,7 +60,7 @@ impl Targets {
                 Self::Answer(places.iter().map(|place| answers[*place].clone()).collect())
             }
             Self::Inputs(_) => Self::Inputs(places.len()),
-            Self::Tokens(tokens) => Self::Tokens(places.iter().map(|place| tokens[*place].clone()).collect()),
+            Self::Tokens(tokens) => Self::Tokens(tokens.select(places)),
         }
     }
 

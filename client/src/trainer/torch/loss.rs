@@ -54,7 +54,7 @@ impl Loss {
                 loss.weight(examples.iter().map(|example| labels[*example]))
             }
             (_, Targets::Tokens(tokens)) => {
-                examples.iter().map(|example| tokens[*example].len()).sum::<usize>() as f64
+                examples.iter().map(|example| tokens.count(*example)).sum::<usize>() as f64
             }
             _ => examples.len() as f64,
         }
@@ -102,9 +102,7 @@ impl Loss {
                 logits.f_mse_loss(&values, Reduction::Sum)
             }
             (_, Targets::Tokens(tokens)) => {
-                let tokens: Vec<i64> =
-                    examples.iter().flat_map(|example| &tokens[*example]).copied().collect();
-                let tokens = on_device(Tensor::f_from_slice(&tokens)?)?;
+                let tokens = on_device(Tensor::f_from_slice(&tokens.of(examples)?)?)?;
                 logits.f_cross_entropy_loss(&tokens, None::<&Tensor>, Reduction::Sum, -100, 0.0)
             }
             (_, Targets::Label(_) | Targets::Answer(_) | Targets::Inputs(_)) => no_targets(),

@@ -221,7 +221,8 @@ fn evaluate(
         step(watch, Progress::new(Phase::Evaluating, done as u64, data.len() as u64))?;
         if let (Counts::Language(counts), Targets::Tokens(tokens)) = (&mut counts, &data.targets) {
             let rows = network.below_head(data, &examples)?;
-            observe_tokens(counts, network, &rows, examples.iter().map(|example| &tokens[*example]))?;
+            let lengths = examples.iter().map(|example| tokens.count(*example));
+            observe_tokens(counts, network, &rows, &tokens.of(&examples)?, lengths)?;
             done += examples.len();
             continue;
         }
@@ -238,13 +239,13 @@ fn evaluate(
 
 /// Counts how well the tokens of some examples are foretold from `rows`, `[tokens, hidden]`. Of the logits, which are as
 /// many as the vocabulary for each token, only those of a few tokens are there at a time.
-fn observe_tokens<'a>(
+fn observe_tokens(
     counts: &mut metrics::Language,
     network: &Network,
     rows: &Tensor,
-    tokens: impl Iterator<Item = &'a Vec<i64>> + Clone,
+    all: &[i64],
+    lengths: impl Iterator<Item = usize>,
 ) -> Result<(), TrainError> {
-    let all: Vec<i64> = tokens.clone().flatten().copied().collect();
     let mut seen = Vec::with_capacity(all.len());
     for (at, chunk) in (0..).step_by(TOKENS_PER_HEAD).zip(all.chunks(TOKENS_PER_HEAD)) {
         let logits = network.head(&rows.f_narrow(0, at, chunk.len() as i64)?, Mode::Inference)?;
@@ -254,7 +255,7 @@ fn observe_tokens<'a>(
         seen.extend(values(&loss)?.into_iter().zip(values(&right)?));
     }
     let mut seen = seen.into_iter().map(|(loss, right)| (f64::from(loss), right > 0.5));
-    tokens.for_each(|tokens| counts.observe(seen.by_ref().take(tokens.len())));
+    lengths.for_each(|length| counts.observe(seen.by_ref().take(length)));
     Ok(())
 }
 

@@ -9,9 +9,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::augment::Augment;
 use super::ragged::Ragged;
-use super::sequences::Sequences;
+use super::sequences::Form;
 use super::tokenize::{self, Tokens};
-use crate::data::{Dataset, Inputs, Stored, StoredTexts, Targets};
+use crate::data::{Dataset, Foretold, Inputs, Stored, StoredTexts, Targets};
 use crate::trainer::TrainError;
 
 /// A data set ready to be trained or evaluated on by the trainer that made it. From its first use on it holds the
@@ -34,17 +34,22 @@ impl Prepared {
     /// When the data are not what the run's contract promises.
     pub(super) fn new(spec: &RunSpec, tokens: Option<&Tokens>, data: &Dataset) -> Result<Self, TrainError> {
         check_targets(&data.targets, &spec.task)?;
-        if let (
-            Inputs::Text(texts),
-            Some(tokens),
-            TaskInput::Text { max_length, .. },
-            Target::NextToken { template, .. },
-        ) = (&data.inputs, tokens, &spec.task.input, &spec.task.target)
+        if let (Some(tokens), TaskInput::Text { max_length, .. }, Target::NextToken { template, .. }) =
+            (tokens, &spec.task.input, &spec.task.target)
         {
-            let sequences = Sequences::new(tokens, texts, &data.targets, template, *max_length)?;
-            let features = of_tokens(&sequences.inputs)?;
-            let targets = Targets::Tokens(sequences.foretold);
-            return Ok(Self { features, stage: 0, targets, augment: None });
+            let form = Form { tokens, template, max_length: *max_length };
+            let (features, foretold) = match &data.inputs {
+                Inputs::Text(texts) => {
+                    let sequences = form.sequences(0, texts, &data.targets)?;
+                    (of_tokens(&sequences.inputs)?, Foretold::new(&sequences.foretold))
+                }
+                Inputs::StoredText(texts) => sequences_of_stored(&form, texts, &data.targets)?,
+                Inputs::Table { .. }
+                | Inputs::StoredTable { .. }
+                | Inputs::Images { .. }
+                | Inputs::StoredImages { .. } => return Err(wrong_kind(&spec.task.input)),
+            };
+            return Ok(Self { features, stage: 0, targets: Targets::Tokens(foretold), augment: None });
         }
         let features = match (&data.inputs, tokens) {
             (Inputs::Text(texts), Some(tokens)) => of_tokens(&tokens.encode(texts, true)?)?,
@@ -87,7 +92,7 @@ impl Prepared {
         let longest = examples.iter().map(|example| self.features.length(*example)).max().unwrap_or(0);
         let rows = examples.iter().enumerate().flat_map(|(place, example)| {
             let length = self.features.length(*example);
-            (length - tokens[*example].len()..length).map(move |row| (place * longest + row) as i64)
+            (length - tokens.count(*example)..length).map(move |row| (place * longest + row) as i64)
         });
         Some(rows.collect())
     }
@@ -162,19 +167,62 @@ fn from_file(shape: &[i64], kind: Kind, examples: &Stored) -> Result<Ragged, Tra
 
 /// The tokens of texts in a file, in another file.
 fn of_stored(tokens: &Tokens, texts: &StoredTexts) -> Result<Ragged, TrainError> {
-    let (mut file, mut lengths) = (BufWriter::new(texts.beside()?), Vec::with_capacity(texts.len()));
+    let mut ids = TokenFile::beside(texts)?;
     for start in (0..texts.len()).step_by(tokenize::CHUNK) {
         let end = texts.len().min(start + tokenize::CHUNK);
-        for ids in tokens.encode_from(start, &texts.read(start..end)?, true)? {
-            lengths.push(ids.len());
-            ids.iter().try_for_each(|id| file.write_all(&id.to_ne_bytes()))?;
-        }
+        ids.write(&tokens.encode_from(start, &texts.read(start..end)?, true)?)?;
     }
-    let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-    match lengths.iter().sum::<usize>() {
-        // Nothing cannot be mapped.
-        0 => of_tokens(&[]),
-        all => Ok(Ragged::new(mapped(&file, all as i64, Kind::Int64)?, lengths)),
+    ids.map()
+}
+
+/// The sequences that a language model learns of texts in a file, in two other files. Answers are in memory, as labels are.
+fn sequences_of_stored(
+    form: &Form<'_>,
+    texts: &StoredTexts,
+    targets: &Targets,
+) -> Result<(Ragged, Foretold), TrainError> {
+    let (mut inputs, mut foretold) = (TokenFile::beside(texts)?, TokenFile::beside(texts)?);
+    for start in (0..texts.len()).step_by(tokenize::CHUNK) {
+        let examples = start..texts.len().min(start + tokenize::CHUNK);
+        let targets = targets.select(&examples.clone().collect::<Vec<_>>());
+        let sequences = form.sequences(start, &texts.read(examples)?, &targets)?;
+        inputs.write(&sequences.inputs)?;
+        foretold.write(&sequences.foretold)?;
+    }
+    let (file, lengths) = foretold.finish()?;
+    Ok((inputs.map()?, Foretold::in_file(file, lengths)))
+}
+
+/// Tokens of examples, which go to a file as they are made.
+struct TokenFile {
+    file: BufWriter<File>,
+    lengths: Vec<usize>,
+}
+
+impl TokenFile {
+    fn beside(texts: &StoredTexts) -> Result<Self, TrainError> {
+        Ok(Self { file: BufWriter::new(texts.beside()?), lengths: Vec::with_capacity(texts.len()) })
+    }
+
+    fn write(&mut self, examples: &[Vec<i64>]) -> Result<(), TrainError> {
+        for ids in examples {
+            self.lengths.push(ids.len());
+            ids.iter().try_for_each(|id| self.file.write_all(&id.to_ne_bytes()))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(File, Vec<usize>), TrainError> {
+        Ok((self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?, self.lengths))
+    }
+
+    fn map(self) -> Result<Ragged, TrainError> {
+        let (file, lengths) = self.finish()?;
+        match lengths.iter().sum::<usize>() {
+            // Nothing cannot be mapped.
+            0 => of_tokens(&[]),
+            all => Ok(Ragged::new(mapped(&file, all as i64, Kind::Int64)?, lengths)),
+        }
     }
 }
 

@@ -16,24 +16,37 @@ pub(super) struct Sequences {
     pub(super) foretold: Vec<Vec<i64>>,
 }
 
-impl Sequences {
-    /// The sequences of `texts` with the answers that `targets` holds, each at most `max_length` tokens long.
+/// What a run makes of texts.
+pub(super) struct Form<'a> {
+    pub(super) tokens: &'a Tokens,
+    /// What a text stands in, at `{text}`.
+    pub(super) template: &'a str,
+    /// Most tokens of a sequence.
+    pub(super) max_length: u32,
+}
+
+impl Form<'_> {
+    /// The sequences of `texts`, the first of which is the data set's number `first`, with the answers that `targets` holds.
     ///
     /// # Errors
     /// When an example leaves nothing to be foretold, or the tokenizer fails.
-    pub(super) fn new(
-        tokens: &Tokens,
+    pub(super) fn sequences(
+        &self,
+        first: usize,
         texts: &[String],
         targets: &Targets,
-        template: &str,
-        max_length: u32,
-    ) -> Result<Self, TrainError> {
-        let prompts: Vec<String> = texts.iter().map(|text| template.replacen("{text}", text, 1)).collect();
-        let prompts = tokens.encode(&prompts, true)?;
-        let answers =
-            if let Targets::Answer(answers) = targets { Some(tokens.encode(answers, false)?) } else { None };
+    ) -> Result<Sequences, TrainError> {
+        let tokens = self.tokens;
+        let prompts: Vec<String> =
+            texts.iter().map(|text| self.template.replacen("{text}", text, 1)).collect();
+        let prompts = tokens.encode_from(first, &prompts, true)?;
+        let answers = if let Targets::Answer(answers) = targets {
+            Some(tokens.encode_from(first, answers, false)?)
+        } else {
+            None
+        };
         let end = tokens.end().ok_or_else(|| TrainError::Failed("the model foretells no tokens".into()))?;
-        let most = max_length as usize;
+        let most = self.max_length as usize;
         let (mut inputs, mut foretold) = (Vec::new(), Vec::new());
         for (example, prompt) in prompts.into_iter().enumerate() {
             let (mut sequence, count) = match answers.as_ref().and_then(|answers| answers.get(example)) {
@@ -42,7 +55,7 @@ impl Sequences {
             };
             let count = count.min(sequence.len().saturating_sub(1));
             if count == 0 {
-                let number = example + 1;
+                let number = first + example + 1;
                 return Err(TrainError::Failed(format!(
                     "example {number} has no token that could be foretold"
                 )));
@@ -51,7 +64,7 @@ impl Sequences {
             sequence.pop();
             inputs.push(sequence);
         }
-        Ok(Self { inputs, foretold })
+        Ok(Sequences { inputs, foretold })
     }
 }
 

@@ -147,6 +147,21 @@ fn start(job: &sheaf_common::message::Job, folder: &Path) -> Vec<f32> {
 }
 
 #[test]
+fn texts_in_a_file_teach_a_decoder_the_same() {
+    tch::set_num_threads(1);
+    let folder = tempfile::tempdir().unwrap();
+    reference().tiny_llama.write(folder.path());
+    for answer in [None, Some("answer".to_owned())] {
+        let mut spec = language_spec(Trainable::All, 6);
+        spec.task.input = TaskInput::Text { column: "tokens".into(), max_length: 6 };
+        spec.task.target = Target::NextToken { answer, template: "t20 {text} t21".into() };
+        spec.validation.held_out = HeldOut::Share(0.25);
+        let job = job(spec, Some(&config_of(folder.path())));
+        super::stored::check(&job, Some(folder.path()), &start(&job, folder.path()));
+    }
+}
+
+#[test]
 fn tiny_decoders_are_those_of_transformers_whatever_is_trained() {
     tch::set_num_threads(1);
     let Reference { tiny_llama, tiny_gpt2, .. } = reference();

@@ -16,13 +16,16 @@ use crate::trainer::{Round, Unwatched};
 fn dataset(folder: &Path, memory_mib: u64) -> DatasetConfig {
     let words = ["oil rises", "wheat falls oil falls wheat rises", "profit", "bank profit falls trade"];
     let [topics, sides] = [["crude", "grain", "other"], ["left", "right", "above"]];
+    // For a tokenizer of which `t7` is 7.
+    let tokens = ["t1 t2 t3", "t9", "t4 t5 t6 t7 t8 t9 t10 t11", "t3 t3 t1"];
     let row = |number: usize| {
         let (x, y) = ((number as f64).sin(), (number as f64 * 1.7).cos());
-        format!("{},{},{x},{y},{}\n", topics[number % 3], sides[number % 3], words[number % 4])
+        let (topic, side) = (topics[number % 3], sides[number % 3]);
+        format!("{topic},{side},{x},{y},{},{},t{}\n", words[number % 4], tokens[number % 4], number % 7)
     };
     let rows: String = (0..40).map(row).collect();
     let path = folder.join("all.csv");
-    fs::write(&path, format!("topic,side,x,y,text\n{rows}")).unwrap();
+    fs::write(&path, format!("topic,side,x,y,text,tokens,answer\n{rows}")).unwrap();
     let written = toml::from_str(&format!("path = {path:?}")).unwrap();
     DatasetConfig { memory_mib, ..DatasetConfig::of("all", written, folder).unwrap() }
 }
@@ -40,7 +43,8 @@ fn train(job: &Job, model: Option<&Path>, start: Vec<f32>, memory_mib: u64) -> (
     (params.iter().map(|param| param.to_bits()).collect(), format!("{counts:?}"))
 }
 
-fn check(job: &Job, model: Option<&Path>, start: &[f32]) {
+/// Memory and a file teach the same.
+pub(super) fn check(job: &Job, model: Option<&Path>, start: &[f32]) {
     let [memory, file] = [64, 0].map(|memory_mib| train(job, model, start.to_vec(), memory_mib));
     assert_eq!(memory, file);
     assert!(start.iter().zip(&memory.0).any(|(before, after)| before.to_bits() != *after), "it has learned");
