@@ -211,11 +211,9 @@ fn another_simulation_does_not_go_on_from_this_ones_folder() -> Result<()> {
     let dir = folder(OPEN, &clients(""))?;
     let first = play(dir.path(), "out")?;
     let again = play(dir.path(), "out")?;
-    // Metrics may lose their last bit on the way through JSON.
-    ensure!(
-        (&again.model, again.real_seconds) == (&first.model, first.real_seconds),
-        "what is over is told again"
-    );
+    // Numbers may lose their last bit on the way through JSON; no two simulations take the same time to a nanosecond.
+    let apart = (again.real_seconds - first.real_seconds).abs();
+    ensure!(again.model == first.model && apart < 1e-9, "what is over is told again: {again:?}\n{first:?}");
     let text = fs::read_to_string(dir.path().join("sim.toml"))?;
     fs::write(dir.path().join("sim.toml"), text.replace("seed = 3", "seed = 4"))?;
     let said = play(dir.path(), "out").map(|_| ()).unwrap_err().to_string();
