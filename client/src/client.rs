@@ -33,10 +33,10 @@ use crate::link::{self, Event};
 use crate::masking;
 use crate::pace::Pace;
 use crate::party::SiteParty;
-use crate::session::{Effect, FetchFailure, Input, Memory, Session, Task, Trust};
+use crate::session::{Effect, Entropy, FetchFailure, Input, Memory, Session, Task, Trust};
 use crate::state::{SiteState, StateError};
 use crate::verification;
-use crate::worker::{Report, Site, Worker};
+use crate::worker::{Perform, Report, Site, Worker};
 
 /// The operator is told of progress at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(300);
@@ -101,6 +101,17 @@ struct Transfers {
 
 /// Runs the daemon until `shutdown` is ready. What was under way goes on at the next start.
 pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Result<(), ClientError> {
+    run_by(config, None, Box::new(|_| rand::random()), shutdown).await
+}
+
+/// The same in a program of many daemons: tasks are done in another way than the daemon's own, if one is given, and random bytes
+/// are these, which for a site of real people nobody may foresee.
+pub async fn run_by(
+    config: SiteConfig,
+    by: Option<Perform>,
+    entropy: Entropy,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ClientError> {
     renewal::recover(&config.identity)?;
     let credentials = Credentials::load(&config.identity)?;
     if credentials.identity.role != Role::Site {
@@ -135,14 +146,14 @@ pub async fn run(config: SiteConfig, shutdown: impl Future<Output = ()>) -> Resu
             approvals: Approvals::of(&config.state_dir),
         }),
         policy: config.policy,
-        entropy: Box::new(rand::random),
+        entropy,
     };
     info!(%identity, server = config.server, "starting");
     let dialer = Dialer::new(config.server.clone(), config.network.clone());
     let mut client = Client {
         globals: BTreeMap::new(),
         session: Session::new(updates, memory, trust),
-        worker: Worker::start(site, reports.clone())?,
+        worker: Worker::start(site, by, reports.clone())?,
         transfer: Transfers { state: state.clone(), audit: audit.clone(), reports, uplink },
         audit,
         credentials: current.clone(),

@@ -92,10 +92,15 @@ struct Order {
 }
 
 impl Worker {
-    /// Starts the thread. It ends when the worker is dropped and the task in hand is over.
-    pub fn start(site: Site, reports: mpsc::UnboundedSender<Report>) -> std::io::Result<Self> {
+    /// Starts the thread, which does tasks by itself unless it is said how. It ends when the worker is dropped and the task in
+    /// hand is over.
+    pub fn start(
+        site: Site,
+        by: Option<Perform>,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> std::io::Result<Self> {
         let (orders, inbox) = std_mpsc::channel::<Order>();
-        let thread = Thread { site, reports, open: None };
+        let thread = Thread { site, by, reports, open: None };
         thread::Builder::new().name("trainer".into()).spawn(move || thread.run(&inbox))?;
         Ok(Self { orders, cancel: Arc::default() })
     }
@@ -118,6 +123,10 @@ impl Worker {
 /// Makes the trainer of a task of a site; the folder is that of the job's imported model.
 pub type Opener<'a> = dyn Fn(&Site, &Task, Option<&Path>) -> Result<Box<dyn Trainer>, OpenError> + 'a;
 
+/// How a site's tasks are done in the place of the daemon's own way, on its thread: for a program of many daemons, which calls
+/// [`once`] when it is a site's turn.
+pub type Perform = Arc<dyn Fn(&Site, &Task, &dyn Watch) -> Result<Outcome, WorkFailure> + Send + Sync>;
+
 /// Does one task with a trainer of its own, on the thread of whoever calls: for a program that has many sites and
 /// decides by itself how many of them train at a time.
 pub fn once(
@@ -137,6 +146,7 @@ fn from_files(site: &Site, task: &Task, model_dir: Option<&Path>) -> Result<Box<
 
 struct Thread {
     site: Site,
+    by: Option<Perform>,
     reports: mpsc::UnboundedSender<Report>,
     /// The trainer in hand and what it was opened for.
     open: Open,
@@ -193,7 +203,10 @@ impl Thread {
     fn run(mut self, inbox: &std_mpsc::Receiver<Order>) {
         while let Ok(Order { task, cancel }) = inbox.recv() {
             let watch = Watcher { task: task.id(), reports: &self.reports, cancel: &cancel };
-            let result = perform(&self.site, &mut self.open, &task, &from_files, &watch);
+            let result = match &self.by {
+                None => perform(&self.site, &mut self.open, &task, &from_files, &watch),
+                Some(by) => by(&self.site, &task, &watch),
+            };
             // Until the next task others may need it.
             memory::release();
             if self.reports.send(Report::Done(task.id().clone(), result)).is_err() {

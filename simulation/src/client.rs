@@ -4,17 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rand::Rng;
 use sheaf_client::config::Policy;
 use sheaf_client::party::SiteParty;
-use sheaf_client::session::{Effect, FetchFailure, Gate, Input, Session, Task, Trust};
+use sheaf_client::session::{Effect, Entropy, FetchFailure, Gate, Input, Session, Task, Trust};
 use sheaf_client::state::{SiteState, StateError};
 use sheaf_client::verification;
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{Name, RunId};
-use sheaf_common::message::{Job, ServerMessage, TaskId};
+use sheaf_common::message::{Job, TaskId};
 use sheaf_common::secagg::client::Witness;
 use sheaf_common::seed;
 use sheaf_transport::blobs::{BlobDir, BlobError};
@@ -37,8 +37,6 @@ pub struct Client {
     pub mood: Mood,
     /// Messages that it has said in that attempt.
     pub said: u32,
-    /// The secure sum that it is asked about.
-    asked: Arc<Mutex<String>>,
     session: Session,
 }
 
@@ -72,18 +70,17 @@ impl Client {
     pub fn wake(state: SiteState, credentials: Arc<Credentials>, seed: u64) -> Result<Self, StateError> {
         let (updates, memory) = (state.updates()?, state.memory()?);
         state.tidy(&updates, &memory)?;
-        let asked = Arc::new(Mutex::new(String::new()));
         let trust = Trust {
             gate: Box::new(Always),
             policy: policy(),
-            entropy: entropy(seed, credentials.identity.name.to_string(), asked.clone()),
+            entropy: entropy(seed, credentials.identity.name.to_string()),
             federation: credentials.identity.federation.clone(),
             party: Box::new(SiteParty::new(watch::channel(credentials).1)),
         };
         let mut session = Session::new(updates, memory, trust);
         session.handle(Input::Connected);
         let mood = Mood { slowdown: 1.0, silent_after: None };
-        Ok(Self { state, globals: BTreeMap::new(), mood, said: 0, asked, session })
+        Ok(Self { state, globals: BTreeMap::new(), mood, said: 0, session })
     }
 
     /// Goes on in another directory, which holds the same.
@@ -94,9 +91,6 @@ impl Client {
 
     /// Feeds the session, and says what it wants done.
     pub fn handle(&mut self, input: Input) -> Vec<Effect> {
-        if let Input::Message(ServerMessage::Secure { task, .. }) = &input {
-            *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = format!("{task} {}", task.attempt);
-        }
         self.session.handle(input);
         std::iter::from_fn(|| self.session.poll_effect()).collect()
     }
@@ -125,10 +119,10 @@ impl Client {
 }
 
 /// The random bytes of a client in a secure sum: others in each, and the same whatever was interrupted in between.
-fn entropy(seed: u64, name: String, asked: Arc<Mutex<String>>) -> Box<dyn FnMut() -> [u8; 32] + Send> {
-    Box::new(move || {
-        let task = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+pub fn entropy(seed: u64, name: String) -> Entropy {
+    Box::new(move |task| {
         let mut bytes = [0; 32];
+        let task = format!("{task} {}", task.attempt);
         seed::stream(seed, &["entropy", &name, &task]).fill_bytes(&mut bytes);
         bytes
     })

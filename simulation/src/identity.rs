@@ -2,11 +2,11 @@
 //! needed. They are real: what sites sign and check in a secure sum is signed and checked here.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rand::Rng;
-use sheaf_common::id::{BadName, ClientId, Federation, Role};
+use sheaf_common::id::{BadName, ClientId, Federation, Name, Role};
 use sheaf_common::seed;
 use sheaf_server::pki::{self, Authority, IssueOptions, PkiError, Wanted};
 use sheaf_transport::key::PrivateKey;
@@ -17,10 +17,11 @@ use time::OffsetDateTime;
 const FEDERATION: &str = "simulation";
 
 /// The server's.
-const SERVER: &str = "server";
+pub(crate) const SERVER: &str = "server";
 
 /// Who everybody is.
 pub struct Identities {
+    dir: PathBuf,
     authority: Authority,
     server: Arc<Credentials>,
     seed: u64,
@@ -48,16 +49,19 @@ impl Identities {
         if !dir.join(pki::CA_CERTIFICATE).exists() {
             pki::init(dir, &federation)?;
         }
-        let paths = CredentialPaths {
-            certificate: dir.join(format!("{}-{SERVER}.crt", Role::Server)),
-            key: dir.join(format!("{}-{SERVER}.key", Role::Server)),
-            ca: dir.join(pki::CA_CERTIFICATE),
-        };
-        if !paths.certificate.exists() {
-            pki::issue(dir, Role::Server, &server, &IssueOptions::default())?;
-        }
-        let server = Arc::new(Credentials::load(&paths)?);
-        Ok(Self { authority: Authority::open(dir)?, server, seed, clients: BTreeMap::new() })
+        let server = Arc::new(Credentials::load(&files(dir, Role::Server, &server)?)?);
+        Ok(Self {
+            dir: dir.to_owned(),
+            authority: Authority::open(dir)?,
+            server,
+            seed,
+            clients: BTreeMap::new(),
+        })
+    }
+
+    /// A party's files, made when they are not there, with any key.
+    pub fn files(&self, role: Role, name: &Name) -> Result<CredentialPaths, IdentityError> {
+        files(&self.dir, role, name)
     }
 
     /// The server's.
@@ -79,4 +83,16 @@ impl Identities {
         self.clients.insert(name.clone(), credentials.clone());
         Ok(credentials)
     }
+}
+
+fn files(dir: &Path, role: Role, name: &Name) -> Result<CredentialPaths, IdentityError> {
+    let paths = CredentialPaths {
+        certificate: dir.join(format!("{role}-{name}.crt")),
+        key: dir.join(format!("{role}-{name}.key")),
+        ca: dir.join(pki::CA_CERTIFICATE),
+    };
+    if !paths.certificate.exists() {
+        pki::issue(dir, role, name, &IssueOptions::default())?;
+    }
+    Ok(paths)
 }

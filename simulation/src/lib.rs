@@ -7,6 +7,7 @@
 //! * [`base`]: the imported model that all start from.
 //! * [`profile`]: how fast and how reliable a client is. [`pool`]: who trains for all of them.
 //! * [`rounds`] and [`scoring`]: what is measured; [`baselines`]: what it is compared with.
+//! * [`quic`]: the same over a real network, with the real programs' shells.
 //! * [`simulate`](mod@simulate): from a file to a folder of results, which [`output`] writes; tables as `columns`.
 //! * [`compare`]: variants side by side, which [`plot`] draws.
 //! * [`cli`]: the program `sheaf-sim`.
@@ -28,6 +29,7 @@ pub mod partition;
 pub mod plot;
 pub mod pool;
 pub mod profile;
+pub mod quic;
 pub mod rounds;
 pub mod scoring;
 pub mod simulate;

@@ -11,6 +11,7 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::message::ExportPlan;
 use sheaf_common::model::{CONFIG_FILE, ExportError, WEIGHTS_FILE, export_config, export_weights};
 use sheaf_common::status::{RunState, RunStatus, RunSummary};
+use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::durable::{self, Outlive};
 
 use crate::base::Base;
@@ -214,17 +215,20 @@ pub fn write_report(out: &Path, report: &Report) -> Result<(), OutputError> {
 }
 
 /// Writes the run's result as a folder that `sheaf-client evaluate` takes.
-pub fn write_model(out: &Path, federation: &Federation, end: &End) -> Result<(), OutputError> {
-    let plan = export_plan(federation, end);
-    let base = federation.base();
+pub fn write_model(
+    out: &Path,
+    plan: &ExportPlan,
+    base: Option<&Base>,
+    blobs: &BlobDir,
+) -> Result<(), OutputError> {
     let failed = |source| OutputError::Write { path: out.join(MODEL), source };
     let mut parts = base.map(Base::parts).transpose().map_err(failed)?;
     let (written, model) = match &parts {
         Some((written, model, _)) => (Some(written.as_slice()), Some(*model)),
         None => (None, None),
     };
-    let config = export_config(&plan, written)?;
-    let weights = export_weights(&plan, model.map(|model| &model.config), model.map(|model| &model.weights))?;
+    let config = export_config(plan, written)?;
+    let weights = export_weights(plan, model.map(|model| &model.config), model.map(|model| &model.weights))?;
     let (folder, unfinished) = (out.join(MODEL), out.join(format!("{MODEL}{}", durable::UNFINISHED)));
     let mut write = || -> io::Result<()> {
         for old in [&folder, &unfinished] {
@@ -236,7 +240,7 @@ pub fn write_model(out: &Path, federation: &Federation, end: &End) -> Result<(),
         base.map_or(Ok(()), |base| base.copy_others(&unfinished))?;
         fs::write(unfinished.join(CONFIG_FILE), &config)?;
         let mut file = BufWriter::new(File::create_new(unfinished.join(WEIGHTS_FILE))?);
-        let mut values = federation.blobs().reader(end.model).map_err(io::Error::other)?;
+        let mut values = blobs.reader(plan.job.global).map_err(io::Error::other)?;
         let values_of_base = parts.as_mut().map(|(_, _, values)| values as _);
         weights.write(&mut file, values_of_base, &mut values)?;
         file.flush()?;
@@ -245,7 +249,8 @@ pub fn write_model(out: &Path, federation: &Federation, end: &End) -> Result<(),
     write().map_err(failed)
 }
 
-fn export_plan(federation: &Federation, end: &End) -> ExportPlan {
+/// What the model of a run on simulated time is put together from.
+pub fn export_plan(federation: &Federation, end: &End) -> ExportPlan {
     let run = federation.coordinator();
     let (mut job, fixed) = (run.job(), run.run());
     job.global = end.model;

@@ -1,23 +1,29 @@
 //! A simulation from its file to its results, in a folder that it can be taken up again from.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sheaf_common::blob::BlobId;
-use sheaf_common::message::Job;
+use sheaf_common::message::{ExportPlan, Job};
+use sheaf_server::core::Coordinator;
+use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::durable::Outlive;
 
 use crate::base::{Base, BaseError};
 use crate::baselines::{self, BaselineError, Baselines};
-use crate::config::{Setting, SettingError};
+use crate::config::{Setting, SettingError, Transport};
 use crate::data::{DataError, Examples};
-use crate::federation::{End, Federation, FederationError};
+use crate::federation::{End, Federation, FederationError, Workshop};
 use crate::hub::{Hub, HubError};
 use crate::identity::{Identities, IdentityError};
 use crate::output::{self, OutputError, Report};
+use crate::pool::Pool;
+use crate::quic::{Live, Over, QuicError};
 use crate::rounds::Row;
+use crate::scoring::Scorer;
 
 /// The folder of what is needed only until the simulation is over.
 const STATE: &str = "state";
@@ -43,6 +49,9 @@ pub enum SimulateError {
     /// What happened.
     #[error(transparent)]
     Federation(#[from] FederationError),
+    /// The same over QUIC.
+    #[error(transparent)]
+    Quic(#[from] QuicError),
     /// What it is compared with.
     #[error(transparent)]
     Baseline(#[from] BaselineError),
@@ -98,49 +107,119 @@ pub fn simulate(
         fs::remove_dir_all(&state).map_err(|e| io_error("remove", &state, e))?;
         return Ok(Some(report));
     }
+    claim(out, &state, of)?;
     output::write_partition(out, setting, &examples)?;
-    let mut federation = Federation::open(setting, of, state.clone(), (hub, run), (identities, examples))?;
-    let rounds = setting.spec.rounds;
-    let interrupted = {
-        let audience = std::cell::RefCell::new(&mut *audience);
-        federation
-            .run(&|| audience.borrow().interrupts(), &mut |row| audience.borrow_mut().round(row, rounds))?
+    let begun = Begun { setting, out, state: &state, of };
+    let parts = (hub, run, identities, examples);
+    let played = match setting.simulation.transport {
+        Transport::Memory => begun.in_memory(parts, audience)?,
+        Transport::Quic => begun.over_quic(parts, audience)?,
     };
-    output::write_rounds(out, federation.rows())?;
-    let Some(end) = interrupted else { return Ok(None) };
-    let baselines = compare(setting, &job, &mut federation, audience)?;
-    let report = finish(setting, out, of, &federation, end, baselines)?;
-    drop(federation);
+    let Some(Played { rows, end, plan, blobs, baselines }) = played else { return Ok(None) };
+    output::write_model(out, &plan, base.as_deref(), &blobs)?;
+    let report = Report::new(setting, of, &rows, &end, baselines);
+    output::write_report(out, &report)?;
     fs::remove_dir_all(&state).map_err(|e| io_error("remove", &state, e))?;
     Ok(Some(report))
 }
 
-fn compare(
-    setting: &Setting,
-    job: &Job,
-    federation: &mut Federation,
-    audience: &mut dyn Audience,
-) -> Result<Baselines, SimulateError> {
-    if setting.simulation.baselines.is_empty() {
-        return Ok(Baselines::default());
+/// Notes what the state directory is of, so that no other simulation goes on from it.
+fn claim(out: &Path, state: &Path, of: BlobId) -> Result<(), SimulateError> {
+    let (path, own) = (state.join("of"), of.to_string());
+    match fs::read_to_string(&path) {
+        Ok(found) if found == own => Ok(()),
+        Ok(_) => Err(OutputError::Another(out.to_owned()).into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(output::write(&path, own.as_bytes())?),
+        Err(error) => Err(io_error("read", &path, error)),
     }
-    audience.begins("the baselines");
-    let initial = federation.initial()?;
-    Ok(baselines::run(setting, job, &initial, federation.workshop())?)
 }
 
-fn finish(
-    setting: &Setting,
-    out: &Path,
+/// Server, run, certificates and examples, before anything happens.
+type Parts = (Hub, Coordinator, Identities, Examples);
+
+/// A simulation that is understood.
+struct Begun<'a> {
+    setting: &'a Setting,
+    out: &'a Path,
+    state: &'a Path,
     of: BlobId,
-    federation: &Federation,
+}
+
+/// What there is when all rounds are over.
+struct Played {
+    rows: Vec<Row>,
     end: End,
+    plan: ExportPlan,
+    blobs: BlobDir,
     baselines: Baselines,
-) -> Result<Report, SimulateError> {
-    output::write_model(out, federation, &end)?;
-    let report = Report::new(setting, of, federation.rows(), &end, baselines);
-    output::write_report(out, &report)?;
-    Ok(report)
+}
+
+impl Begun<'_> {
+    fn in_memory(
+        &self,
+        (hub, run, identities, examples): Parts,
+        audience: &mut dyn Audience,
+    ) -> Result<Option<Played>, SimulateError> {
+        let (setting, job) = (self.setting, run.job());
+        let state = self.state.to_owned();
+        let mut federation = Federation::open(setting, self.of, state, (hub, run), (identities, examples))?;
+        let end = {
+            let audience = RefCell::new(&mut *audience);
+            let mut each = |row: &Row| audience.borrow_mut().round(row, setting.spec.rounds);
+            federation.run(&|| audience.borrow().interrupts(), &mut each)?
+        };
+        output::write_rounds(self.out, federation.rows())?;
+        let Some(end) = end else { return Ok(None) };
+        let initial = federation.initial()?;
+        let baselines = self.baselines(&job, &initial, federation.workshop(), audience)?;
+        let plan = output::export_plan(&federation, &end);
+        let (rows, blobs) = (federation.rows().to_vec(), federation.blobs().clone());
+        Ok(Some(Played { rows, end, plan, blobs, baselines }))
+    }
+
+    fn over_quic(
+        &self,
+        (hub, run, identities, examples): Parts,
+        audience: &mut dyn Audience,
+    ) -> Result<Option<Played>, SimulateError> {
+        let (setting, job, examples) = (self.setting, run.job(), Arc::new(examples));
+        let mut scorer = Scorer::new(examples.clone(), setting.simulation.device);
+        let live = Live {
+            setting,
+            dir: self.state,
+            blobs: &hub.blobs,
+            run: &run,
+            identities: &identities,
+            examples: &examples,
+        };
+        let over = {
+            let audience = RefCell::new(&mut *audience);
+            let mut each = |row: &Row| audience.borrow_mut().round(row, setting.spec.rounds);
+            live.play(scorer.as_mut(), &|| audience.borrow().interrupts(), &mut each)?
+        };
+        output::write_rounds(self.out, &live.rows())?;
+        let Some(Over { rows, end, plan, blobs }) = over else { return Ok(None) };
+        let workers = Pool::start(setting.simulation.num_workers());
+        let mut train = workers.map_err(|e| io_error("start a thread for", self.state, e))?;
+        let initial = hub.blobs.read(run.run().initial).map_err(HubError::from)?;
+        let workshop = Workshop { examples, scorer: scorer.as_mut(), train: &mut train };
+        let baselines = self.baselines(&job, &initial, workshop, audience)?;
+        Ok(Some(Played { rows, end, plan, blobs, baselines }))
+    }
+
+    fn baselines(
+        &self,
+        job: &Job,
+        initial: &[u8],
+        workshop: Workshop<'_>,
+        audience: &mut dyn Audience,
+    ) -> Result<Baselines, SimulateError> {
+        if self.setting.simulation.baselines.is_empty() {
+            return Ok(Baselines::default());
+        }
+        audience.begins("the baselines");
+        Ok(baselines::run(self.setting, job, initial, workshop)?)
+    }
 }
 
 /// What tells a simulation from every other: its files' meaning, its model and its data, but not what changes no result.

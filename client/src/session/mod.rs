@@ -24,7 +24,7 @@ use sheaf_common::record::SignedRecord;
 use sheaf_common::secagg::client::{Client, Witness};
 
 use fetching::Fetching;
-pub use secure::{Memory, Trust};
+pub use secure::{Entropy, Memory, Trust};
 use standby::Announced;
 pub use standby::Gate;
 use uploading::Uploading;

@@ -37,8 +37,11 @@ pub struct Trust {
     /// What its people, its clock and its trust in certificates say of a run.
     pub gate: Box<dyn Gate + Send>,
     /// Fresh random bytes for each attempt.
-    pub entropy: Box<dyn FnMut() -> [u8; 32] + Send>,
+    pub entropy: Entropy,
 }
+
+/// Where random bytes come from, others for each attempt: masks, and how values are rounded, follow from them.
+pub type Entropy = Box<dyn FnMut(&TaskId) -> [u8; 32] + Send>;
 
 impl std::fmt::Debug for Trust {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -152,7 +155,7 @@ impl Context {
             min_updates: self.trust.policy.min_updates,
             released_with: self.memory.released_with(content),
         };
-        let entropy = (self.trust.entropy)();
+        let entropy = (self.trust.entropy)(task);
         let client = Client::join(params, &expectation, &*self.trust.party, entropy)?;
         let reaction = client.answer().map_or(Reaction::Nothing, Reaction::Say);
         self.memory.joined.insert(origin, order);

@@ -96,7 +96,7 @@ fn with_gate<const N: usize>(ready: [Update; N], policy: Policy, gate: Box<dyn G
         federation: "test".parse().unwrap(),
         gate,
         policy,
-        entropy: Box::new(|| [7; 32]),
+        entropy: Box::new(|_| [7; 32]),
     };
     Session::new(ready, Memory::default(), trust)
 }

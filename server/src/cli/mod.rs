@@ -51,7 +51,9 @@ use args::AuditCommand;
 pub use args::{Args, Command};
 pub use import::{ImportError, PutError, put_model};
 use output::Output;
-use settings::Settings;
+pub use runs::submit;
+pub use session::{Session, SessionError};
+pub use settings::Settings;
 
 /// The command was not carried out, and why: one sentence.
 #[derive(Debug, thiserror::Error)]

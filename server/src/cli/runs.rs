@@ -83,7 +83,7 @@ async fn submit_file(path: &Path, settings: &Settings) -> Result<RunId, CliError
 }
 
 /// Queues a run or a survey, signed. Returns its name, and what whoever submits it should know of its privacy.
-pub(super) async fn submit(
+pub async fn submit(
     settings: &Settings,
     spec: &RunSpec,
     request: impl FnOnce(Author) -> Request,

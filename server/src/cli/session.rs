@@ -77,7 +77,7 @@ impl SessionError {
 }
 
 /// An operator's connection.
-pub(super) struct Session {
+pub struct Session {
     link: Link,
     send: SendStream,
     recv: RecvStream,
@@ -87,7 +87,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects, and says hello.
-    pub(super) async fn open(settings: &Settings) -> Result<Self, SessionError> {
+    pub async fn open(settings: &Settings) -> Result<Self, SessionError> {
         let dialer = Dialer::new(settings.server.clone(), settings.network.clone());
         let link = dialer.connect(&settings.credentials).await.map_err(refused)?;
         let (send, recv) = link.connection.open_bi().await.map_err(ended)?;
@@ -115,7 +115,7 @@ impl Session {
     }
 
     /// Asks (a [`Request`](sheaf_common::message::Request)), and picks the expected answer out of the reply.
-    pub(super) async fn ask<T>(
+    pub async fn ask<T>(
         &mut self,
         request: &impl Serialize,
         expect: impl FnOnce(Reply) -> Option<T>,
@@ -133,7 +133,7 @@ impl Session {
     }
 
     /// Says good-bye.
-    pub(super) async fn close(self) {
+    pub async fn close(self) {
         self.link.close().await;
     }
 

@@ -18,13 +18,13 @@ const FILE: &str = "operator.toml";
 
 /// A server and who we are to it.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub struct Settings {
     /// `host:port`.
-    pub(super) server: String,
+    pub server: String,
     /// Our certificate, its key and the federation's CA.
-    pub(super) credentials: Credentials,
+    pub credentials: Credentials,
     /// How to get there.
-    pub(super) network: Network,
+    pub network: Network,
 }
 
 /// There is nothing to speak to the server with.

@@ -13,8 +13,8 @@ use sheaf_common::model::foreign::kind::Kind;
 
 use super::measure::Written;
 use super::{
-    Availability, Baseline, CLIENTS_MAX, Data, Devices, Measure, Model, Network, Partition, Simulation,
-    Stragglers, Test,
+    Availability, Baseline, CLIENTS_MAX, Data, Devices, Measure, Model, Network, Partition, QUIC_CLIENTS_MAX,
+    Simulation, Stragglers, Test, Transport,
 };
 
 /// Clients are so fast, and so far away, where nothing is said: a small model on a laptop behind a home's line.
@@ -37,6 +37,8 @@ const WORKERS_MAX: usize = 4096;
 pub(super) struct SimulationFile {
     run: PathBuf,
     model: Option<ModelFile>,
+    #[serde(default)]
+    transport: Transport,
     clients: u32,
     #[serde(default)]
     seed: u64,
@@ -46,10 +48,8 @@ pub(super) struct SimulationFile {
     #[serde(default)]
     baselines: Vec<Baseline>,
     data: Option<DataFile>,
-    #[serde(default)]
-    devices: DevicesFile,
-    #[serde(default)]
-    network: NetworkFile,
+    devices: Option<DevicesFile>,
+    network: Option<NetworkFile>,
 }
 
 fn cpu() -> DeviceChoice {
@@ -136,6 +136,15 @@ impl TryFrom<SimulationFile> for Simulation {
         let clients = NonZeroU32::new(file.clients).filter(|clients| clients.get() <= CLIENTS_MAX);
         let clients =
             clients.ok_or_else(|| Invalid::new("clients", format!("must be from 1 to {CLIENTS_MAX}")))?;
+        if file.transport == Transport::Quic {
+            of_simulated_time(&file)?;
+            if clients.get() > QUIC_CLIENTS_MAX {
+                let problem = format!(
+                    "must be at most {QUIC_CLIENTS_MAX} with transport = \"quic\", where each has a socket: leave `transport` out for more"
+                );
+                return Err(Invalid::new("clients", problem));
+            }
+        }
         let workers = file.workers.map(|workers| {
             let workers = NonZeroUsize::new(workers).filter(|workers| workers.get() <= WORKERS_MAX);
             workers.ok_or_else(|| Invalid::new("workers", format!("must be from 1 to {WORKERS_MAX}")))
@@ -149,15 +158,28 @@ impl TryFrom<SimulationFile> for Simulation {
         Ok(Self {
             run: file.run,
             model: file.model.map(Model::try_from).transpose()?,
+            transport: file.transport,
             clients,
             seed: file.seed,
             workers: workers.transpose()?,
             device: file.device,
             baselines,
             data: file.data.map(Data::try_from).transpose()?,
-            devices: file.devices.try_into()?,
-            network: file.network.try_into()?,
+            devices: file.devices.unwrap_or_default().try_into()?,
+            network: file.network.unwrap_or_default().try_into()?,
         })
+    }
+}
+
+/// Refuses what only simulated time can do.
+fn of_simulated_time(file: &SimulationFile) -> Result<(), Invalid> {
+    let tables = [("devices", file.devices.is_some()), ("network", file.network.is_some())];
+    match tables.iter().find(|(_, given)| *given) {
+        Some((table, _)) => Err(Invalid::new(
+            *table,
+            "is of no use with transport = \"quic\": clients are as fast, as near and as reliable as this machine; leave one of the two out",
+        )),
+        None => Ok(()),
     }
 }
 

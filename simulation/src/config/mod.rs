@@ -26,6 +26,9 @@ pub use measure::Measure;
 /// Most clients of a simulation.
 pub const CLIENTS_MAX: u32 = 1_000_000;
 
+/// Most clients over QUIC: each has a thread, a socket and files that are open, of which a program may have 1024 by default.
+pub const QUIC_CLIENTS_MAX: u32 = 250;
+
 /// A federation to be simulated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Simulation {
@@ -33,6 +36,8 @@ pub struct Simulation {
     pub run: PathBuf,
     /// The imported model that the run starts from, if it starts from one.
     pub model: Option<Model>,
+    /// How clients and server reach each other.
+    pub transport: Transport,
     /// Virtual clients.
     pub clients: NonZeroU32,
     /// Seed of the partition and of everything that differs from client to client; the run has its own.
@@ -49,6 +54,17 @@ pub struct Simulation {
     pub devices: Devices,
     /// How they are connected.
     pub network: Network,
+}
+
+/// How clients and server reach each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Not at all: what they say is handed over on simulated time.
+    #[default]
+    Memory,
+    /// By QUIC on loopback, on real time.
+    Quic,
 }
 
 /// A model as `sheaf model import` takes it.
@@ -222,6 +238,11 @@ impl Simulation {
     /// The meaning of `sim.toml`'s text, paths as they are written. `file` is its name for the message.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         config::read::<file::SimulationFile, Self>(file, text)
+    }
+
+    /// Clients that train at a time.
+    pub fn num_workers(&self) -> NonZeroUsize {
+        self.workers.unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
     }
 
     /// The name of a client, from 0: as wide for all, so that they sort by number.

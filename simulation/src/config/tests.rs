@@ -64,6 +64,12 @@ fn what_is_wrong_is_located() {
         ("\"pooled\"]", "\"local\"]", "sim.toml:5: baselines.1: is listed twice"),
         ("all.csv", "all", "data.source.format: is missing"),
         ("seed = 7", "model = \"\"", "sim.toml:4: model: is empty; name the model's folder"),
+        (
+            "seed = 7",
+            "transport = \"quic\"",
+            "sim.toml:13: devices: is of no use with transport = \"quic\": clients are as fast",
+        ),
+        ("seed = 7", "transport = \"tcp\"", "unknown variant `tcp`, expected `memory` or `quic`"),
         ("seed = 7", "model = 7", "write the path of a folder or of a .gguf file, or { path = …, kind = … }"),
         (
             "seed = 7",
@@ -75,6 +81,17 @@ fn what_is_wrong_is_located() {
         let said = with(from, to);
         assert!(said.contains(expected), "{said}\nwhere {expected} was expected");
     }
+}
+
+#[test]
+fn over_quic_there_is_nothing_to_simulate_of_devices_and_lines() {
+    let with = |more: &str| format!("run = \"run.toml\"\ntransport = \"quic\"\n{more}");
+    let simulation = Simulation::parse("sim.toml", &with("clients = 250")).unwrap();
+    assert_eq!(simulation.transport, Transport::Quic);
+    let said = message(&with("clients = 251"));
+    assert!(said.starts_with("sim.toml:3: clients: must be at most 250 with transport"), "{said}");
+    let said = message(&with("clients = 2\n[network]\nup_mbit = 4"));
+    assert!(said.starts_with("sim.toml:4: network: is of no use with transport"), "{said}");
 }
 
 const RUN: &str = r#"

@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,9 +83,8 @@ impl Federation {
             let is_online = profile::begins_online(&simulation, &name);
             members.push(Member { name, profile, is_online, changes: 0, model: None });
         }
-        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let workers = simulation.workers.unwrap_or(cores);
-        let pool = Pool::start(workers).map_err(|e| io_error("start a thread for", &dir, e))?;
+        let pool =
+            Pool::start(simulation.num_workers()).map_err(|e| io_error("start a thread for", &dir, e))?;
         let numbers = members.iter().zip(0..).map(|(member, number)| (member.name.clone(), number)).collect();
         let examples = Arc::new(examples);
         let mut federation = Self {

@@ -9,7 +9,9 @@ use sheaf_client::config::{DatasetConfig, Policy};
 use sheaf_client::departure::Uplink;
 use sheaf_client::device::DeviceChoice;
 use sheaf_client::party::SiteParty;
-use sheaf_client::session::{Effect, FetchFailure, Input, Outcome, Session, Task, Trust, WorkFailure};
+use sheaf_client::session::{
+    Effect, Entropy, FetchFailure, Input, Outcome, Session, Task, Trust, WorkFailure,
+};
 use sheaf_client::state::SiteState;
 use sheaf_client::worker::{self, Report, Worker};
 use sheaf_client::{masking, verification};
@@ -134,7 +136,7 @@ impl Site {
         };
         self.daemon = Some(Daemon {
             session: Session::new(updates, memory, trust),
-            worker: Worker::start(site, sender)?,
+            worker: Worker::start(site, None, sender)?,
             state,
             reports,
             globals: BTreeMap::new(),
@@ -342,7 +344,7 @@ impl Site {
 }
 
 /// The same bytes for every attempt, so that what is rounded at random is rounded alike whatever was killed in between.
-fn entropy(site: &ClientId) -> Box<dyn FnMut() -> [u8; 32] + Send> {
+fn entropy(site: &ClientId) -> Entropy {
     let bytes = *blake3::hash(site.as_str().as_bytes()).as_bytes();
-    Box::new(move || bytes)
+    Box::new(move |_| bytes)
 }
