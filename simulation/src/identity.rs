@@ -9,6 +9,7 @@ use rand::Rng;
 use sheaf_common::id::{BadName, ClientId, Federation, Name, Role};
 use sheaf_common::seed;
 use sheaf_server::pki::{self, Authority, IssueOptions, PkiError, Wanted};
+use sheaf_transport::files::{self, WriteError};
 use sheaf_transport::key::PrivateKey;
 use sheaf_transport::tls::{CredentialError, CredentialPaths, Credentials};
 use time::OffsetDateTime;
@@ -37,31 +38,40 @@ pub enum IdentityError {
     /// It cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// A name is none.
     #[error(transparent)]
     Name(#[from] BadName),
 }
 
 impl Identities {
-    /// The federation whose authority is in `dir`, made when it is not there. Clients' keys follow from the seed.
+    /// The federation whose authority is in `dir`, made when it is not there. The server's key and clients' follow from the seed.
     pub fn open(dir: &Path, seed: u64) -> Result<Self, IdentityError> {
         let (federation, server): (Federation, _) = (FEDERATION.parse()?, SERVER.parse()?);
         if !dir.join(pki::CA_CERTIFICATE).exists() {
             pki::init(dir, &federation)?;
         }
-        let server = Arc::new(Credentials::load(&files(dir, Role::Server, &server)?)?);
-        Ok(Self {
-            dir: dir.to_owned(),
-            authority: Authority::open(dir)?,
-            server,
-            seed,
-            clients: BTreeMap::new(),
-        })
+        let authority = Authority::open(dir)?;
+        let paths = paths(dir, Role::Server, &server);
+        if !paths.certificate.exists() {
+            let key = key(seed, SERVER)?;
+            let wanted = Wanted { role: Role::Server, name: &server, hosts: &[], lifetime: None };
+            let chain = authority.issue(&key, &wanted, OffsetDateTime::now_utc())?;
+            files::write_pair((&paths.key, &key.pem()), (&paths.certificate, &files::pem(&chain)))?;
+        }
+        let server = Arc::new(Credentials::load(&paths)?);
+        Ok(Self { dir: dir.to_owned(), authority, server, seed, clients: BTreeMap::new() })
     }
 
     /// A party's files, made when they are not there, with any key.
     pub fn files(&self, role: Role, name: &Name) -> Result<CredentialPaths, IdentityError> {
-        files(&self.dir, role, name)
+        let paths = paths(&self.dir, role, name);
+        if !paths.certificate.exists() {
+            pki::issue(&self.dir, role, name, &IssueOptions::default())?;
+        }
+        Ok(paths)
     }
 
     /// The server's.
@@ -74,10 +84,7 @@ impl Identities {
         if let Some(known) = self.clients.get(name) {
             return Ok(known.clone());
         }
-        // From the seed, because the length of a certificate depends on its key, and the time of a message on its length.
-        let mut secret = [0; 32];
-        seed::stream(self.seed, &["key", name.as_str()]).fill_bytes(&mut secret);
-        let key = PrivateKey::of_secret(&secret).map_err(PkiError::from)?;
+        let key = key(self.seed, name.as_str())?;
         let chain = self.authority.issue(&key, &Wanted::site(&name.0, None), OffsetDateTime::now_utc())?;
         let credentials = Arc::new(self.server.issued(chain, key)?);
         self.clients.insert(name.clone(), credentials.clone());
@@ -85,14 +92,44 @@ impl Identities {
     }
 }
 
-fn files(dir: &Path, role: Role, name: &Name) -> Result<CredentialPaths, IdentityError> {
-    let paths = CredentialPaths {
+/// A party's key, from the seed: the length of a certificate depends on it (its serial number does, of which zeros in front are not
+/// written), and the time of a message on its length.
+fn key(seed: u64, party: &str) -> Result<PrivateKey, PkiError> {
+    let mut secret = [0; 32];
+    seed::stream(seed, &["key", party]).fill_bytes(&mut secret);
+    Ok(PrivateKey::of_secret(&secret)?)
+}
+
+fn paths(dir: &Path, role: Role, name: &Name) -> CredentialPaths {
+    CredentialPaths {
         certificate: dir.join(format!("{role}-{name}.crt")),
         key: dir.join(format!("{role}-{name}.key")),
         ca: dir.join(pki::CA_CERTIFICATE),
-    };
-    if !paths.certificate.exists() {
-        pki::issue(dir, role, name, &IssueOptions::default())?;
     }
-    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_follow_from_the_seed_and_stay_when_the_folder_is_opened_again() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let open = |folder: usize, seed| Identities::open(folders[folder].path(), seed).unwrap();
+        let name: ClientId = "client-1".parse().unwrap();
+        // What a key signs tells it from all others.
+        let signed = |identities: &mut Identities| {
+            let client = identities.client(&name).unwrap();
+            [identities.server(), client].map(|party| party.sign(b"message").unwrap())
+        };
+        let [server, client] = signed(&mut open(0, 7));
+        assert_ne!(server, client);
+        assert_eq!(signed(&mut open(0, 7)), [server, client]);
+        let mut elsewhere = open(1, 7);
+        assert_eq!(signed(&mut elsewhere), [server, client]);
+        let lengths = [open(0, 7), elsewhere].map(|identities| identities.server().certificate().len());
+        assert_eq!(lengths[0], lengths[1]);
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(signed(&mut Identities::open(other.path(), 8).unwrap()), [server, client]);
+    }
 }
