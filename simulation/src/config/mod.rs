@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sheaf_client::config::DatasetConfig;
-use sheaf_client::device::DeviceChoice;
+use sheaf_client::device::{self, DeviceChoice};
 use sheaf_common::config::{self, ConfigError, Invalid};
 use sheaf_common::id::ClientId;
 use sheaf_common::model::foreign::kind::Kind;
-use sheaf_common::run::{BatchNorm, ModelSource, RunSpec, TaskInput};
+use sheaf_common::run::{Architecture, BatchNorm, ModelSource, RunSpec, TaskInput};
 
 pub use measure::Measure;
 
@@ -42,7 +42,7 @@ pub struct Simulation {
     pub clients: NonZeroU32,
     /// Seed of the partition and of everything that differs from client to client; the run has its own.
     pub seed: u64,
-    /// Clients that train at a time; as many as there are cores when not given.
+    /// Clients that train at a time, on one GPU if that is the device; as many as there are cores when not given.
     pub workers: Option<NonZeroUsize>,
     /// Where they train.
     pub device: DeviceChoice,
@@ -217,6 +217,7 @@ impl Setting {
         let run_text = read(&simulation.run)?;
         let spec = RunSpec::parse(&simulation.run.display().to_string(), &run_text)?;
         simulation.check(&spec).map_err(located)?;
+        simulation.find_device(&spec).map_err(located)?;
         Ok(Self { simulation, run_text, spec, text })
     }
 
@@ -271,6 +272,17 @@ impl Simulation {
             test.find("data.test")?;
         }
         Ok(())
+    }
+
+    /// Sees to it that the device is there, if the run trains on one: else every client would decline, and each attempt at a round
+    /// come to nothing.
+    fn find_device(&self, spec: &RunSpec) -> Result<(), Invalid> {
+        match &spec.model.source {
+            ModelSource::Fresh(Architecture::Constant(_) | Architecture::Softmax) => return Ok(()),
+            ModelSource::Fresh(Architecture::Mlp(_)) | ModelSource::Imported(_) => {}
+        }
+        let found = device::resolve(device::for_run(self.device, &spec.training));
+        found.map(|_| ()).map_err(|error| Invalid::new("device", error.to_string()))
     }
 
     /// Whether the run can be simulated so.

@@ -94,6 +94,18 @@ fn over_quic_there_is_nothing_to_simulate_of_devices_and_lines() {
     assert!(said.starts_with("sim.toml:4: network: is of no use with transport"), "{said}");
 }
 
+#[test]
+fn several_workers_may_share_a_gpu() {
+    let text = GOOD.replace("seed = 7", "device = \"cuda:0\"\nworkers = 4");
+    let simulation = Simulation::parse("sim.toml", &text).unwrap();
+    assert_eq!((simulation.device, simulation.num_workers().get()), (DeviceChoice::Cuda(0), 4));
+    let said = message(&GOOD.replace("seed = 7", "device = \"gpu\""));
+    assert!(
+        said.starts_with("sim.toml:4: there is no device \"gpu\": write \"auto\", \"cpu\" or \"cuda:N\""),
+        "{said}"
+    );
+}
+
 const RUN: &str = r#"
 name = "toy"
 rounds = 2
@@ -164,6 +176,13 @@ fn a_simulation_is_checked_against_its_run_before_anything_begins() {
     );
     write("sim.toml", &GOOD.replace("test_share = 0.2", ""));
     assert!(load().contains("baselines: are compared on a common test set"), "{}", load());
+    // No machine has so many.
+    let on_gpu = GOOD.replace("seed = 7", "device = \"cuda:4000\"");
+    write("sim.toml", &on_gpu);
+    assert!(Setting::load(&folder.path().join("sim.toml")).is_ok(), "this model needs no device");
+    write("run.toml", &RUN.replace("architecture = \"softmax\"", "architecture = \"mlp\""));
+    assert!(load().contains("sim.toml:4: device: "), "{}", load());
+    write("run.toml", RUN);
     write("sim.toml", "run = \"run.toml\"\nclients = 3\n");
     assert!(load().contains("data: is missing"), "{}", load());
 }
