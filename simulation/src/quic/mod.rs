@@ -33,6 +33,7 @@ use sheaf_server::server::{Server, ServerError};
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::durable::Outlive;
 use sheaf_transport::gate::Limits;
+use sheaf_transport::network::Congestion;
 use tokio::runtime::Runtime;
 
 use crate::client;
@@ -279,6 +280,7 @@ impl Live<'_> {
         Ok(ServerConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             listen_tcp: None,
+            congestion: Congestion::default(),
             limits: Limits { connections: places, connections_per_address: places, handshakes: places },
             data_dir: self.server_dir(),
             identity: self.identities.files(Role::Server, &SERVER.parse()?)?,
