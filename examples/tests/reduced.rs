@@ -28,7 +28,7 @@ impl Measured {
 }
 
 /// Runs an example and returns these metrics of it. One at a time: each takes all cores.
-fn measure(example: &str, metrics: [&str; 2]) -> Result<Vec<Measured>> {
+fn measure<const N: usize>(example: &str, metrics: [&str; N]) -> Result<Vec<Measured>> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let demo = Path::new(env!("CARGO_BIN_EXE_sheaf-demo"));
@@ -76,6 +76,15 @@ fn banks_find_bad_loans_better_together_than_alone() -> Result<()> {
 fn shops_tell_clothes_apart_better_together_than_alone() -> Result<()> {
     for measured in measure("fashion", ["accuracy", "macro_f1"])? {
         assert!(measured.federated > measured.best_alone());
+    }
+    Ok(())
+}
+
+/// One round, ten questions each: enough to see a model of another kind go through all of it.
+#[test]
+fn desks_teach_a_language_model_better_together_than_alone() -> Result<()> {
+    for measured in measure("smollm2-lora", ["perplexity"])? {
+        assert!(measured.federated < measured.mean_alone());
     }
     Ok(())
 }
