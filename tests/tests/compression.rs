@@ -3,7 +3,6 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use sheaf_common::blob::BlobId;
 use sheaf_common::id::Role;
 use sheaf_common::message::SiteMessage;
 use sheaf_common::metrics::Report;
@@ -131,15 +130,17 @@ async fn an_update_in_another_form_is_not_counted() -> Result<()> {
     let mut rogue = federation.connect_site("rogue").await?;
     let mut operator = federation.connect(Role::Operator, "op").await?;
     let softmax = r#"{ architecture = "softmax" }"#;
-    let id = operator.submit(&run(softmax, 1, r#""a", "rogue""#, r#"{ encoding = "bf16" }"#)).await?;
+    let text = run(softmax, 1, r#""a", "rogue""#, r#"{ encoding = "bf16" }"#);
+    let text = text.replace("round_timeout", "min_updates = 1\nround_timeout");
+    let id = operator.submit(&text).await?;
     let task = rogue.task().await?;
     let plain = rogue.put(&vec![0.5; task.job.params.numel() as usize]).await?;
     let reason = rogue.refusal(update(&task, plain)).await?;
     assert_eq!(reason, "its values do not travel as the run's `[compression]` says");
+    let last = rogue.evaluation().await?;
+    rogue.say(&SiteMessage::Evaluated { task: last, metrics: None }).await?;
     let status = operator.wait_for_end(&id).await?;
     let answers: Vec<_> = status.history[0].participants.iter().map(|site| &site.answer).collect();
     assert_eq!(answers, [&Answer::Accepted, &Answer::Rejected(reason)]);
-    // Said once more it is no answer to anything.
-    rogue.say(&SiteMessage::Update(Box::new(update(&task, BlobId::of(b"nothing"))))).await?;
     Ok(())
 }
