@@ -57,8 +57,8 @@ async fn three_sites_teach_a_language_model_answers() -> Result<()> {
     let text = EXAMPLE
         .replace("dataset = \"smollm2-lora\"", "dataset = \"data\"")
         .replace("max_length = 160", "max_length = 48")
-        .replace("local_epochs = 1", "local_epochs = 10")
-        .replace("learning_rate = 1e-3", "learning_rate = 3e-2");
+        .replace("local_epochs = 2", "local_epochs = 10")
+        .replace("learning_rate = 3e-3", "learning_rate = 3e-2");
     let run_file = federation.path().join("run.toml");
     fs::write(&run_file, text)?;
     sheaf(&["run", "submit", &run_file.display().to_string()])?;
