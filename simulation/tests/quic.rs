@@ -1,5 +1,6 @@
 //! Over real QUIC a federation comes to the same bits as on simulated time.
 
+mod leaver;
 mod tiny_bert;
 
 use std::fs;
@@ -9,25 +10,10 @@ use anyhow::{Context, Result, ensure};
 use sheaf_sim::config::Setting;
 use sheaf_sim::output::Report;
 use sheaf_sim::rounds::{Row, Score, Traffic};
-use sheaf_sim::simulate::{Audience, simulate};
+use sheaf_sim::simulate::simulate;
 use tempfile::TempDir;
 
-/// Somebody who goes away after so many rounds.
-struct Leaver {
-    left: Option<usize>,
-}
-
-impl Audience for Leaver {
-    fn interrupts(&self) -> bool {
-        self.left == Some(0)
-    }
-
-    fn round(&mut self, _row: &Row, _rounds: u32) {
-        self.left = self.left.map(|left| left.saturating_sub(1));
-    }
-
-    fn begins(&mut self, _what: &str) {}
-}
+use leaver::Leaver;
 
 const ROUNDS: usize = 3;
 

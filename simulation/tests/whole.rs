@@ -1,5 +1,7 @@
 //! Whole simulations: the same bits whatever the number of workers and whatever was killed in between, and honest ends.
 
+mod leaver;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,25 +15,10 @@ use sheaf_sim::compare::{self, Target};
 use sheaf_sim::config::Setting;
 use sheaf_sim::output::Report;
 use sheaf_sim::rounds::Row;
-use sheaf_sim::simulate::{Audience, simulate};
+use sheaf_sim::simulate::simulate;
 use tempfile::TempDir;
 
-/// Somebody who goes away after so many rounds.
-struct Leaver {
-    left: Option<usize>,
-}
-
-impl Audience for Leaver {
-    fn interrupts(&self) -> bool {
-        self.left == Some(0)
-    }
-
-    fn round(&mut self, _row: &Row, _rounds: u32) {
-        self.left = self.left.map(|left| left.saturating_sub(1));
-    }
-
-    fn begins(&mut self, _what: &str) {}
-}
+use leaver::Leaver;
 
 /// Rounds of every run here.
 const ROUNDS: usize = 4;

@@ -7,19 +7,8 @@ use sheaf_common::id::Role;
 use sheaf_common::message::SiteMessage;
 use sheaf_common::metrics::Report;
 use sheaf_common::status::{Answer, RunState, RunStatus};
+use sheaf_tests::perceptron::csv;
 use sheaf_tests::{Federation, Operator, update};
-
-/// Two clouds of points, of which site `site` sees mostly one.
-fn csv(site: u32) -> String {
-    let mut text = String::from("x,z,label\n");
-    for i in 0..60u32 {
-        let positive = (i + site).is_multiple_of(3);
-        let wave = f64::from(i * 37 % 101) / 101.0 - 0.5;
-        let (centre, label) = if positive { (1.0, "yes") } else { (-1.0, "no") };
-        text += &format!("{:.4},{:.4},{label}\n", centre + wave, f64::from(site) * 0.1 - wave);
-    }
-    text
-}
 
 fn run(model: &str, rounds: u32, sites: &str, compression: &str) -> String {
     format!(

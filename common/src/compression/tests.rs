@@ -1,3 +1,5 @@
+//! Packed updates against plain references: what arrives, what is left, golden bytes, and bytes from anybody.
+
 use proptest::prelude::*;
 
 use super::*;
