@@ -23,6 +23,12 @@ use crate::trainer::Local;
 /// Version of what lies in the directory; another one is refused, never misread.
 const FORMAT: &str = "1\n";
 
+/// The file that says since which start of the machine the blobs are known to be whole.
+const BOOT: &str = "boot";
+
+/// What Linux calls the start of the machine that it has been running since (random(4)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// The file of what is remembered of secure sums.
 const MEMORY: &str = "secagg";
 
@@ -31,7 +37,8 @@ const MEMORY: &str = "secagg";
 pub struct SiteState {
     root: PathBuf,
     outlive: Outlive,
-    /// Models and global parameters.
+    /// Models and global parameters. The server has them too, so nobody waits until the disk has them; see
+    /// [`SiteState::look_again`].
     pub blobs: BlobDir,
     /// What our updates consist of.
     pub deltas: BlobDir,
@@ -92,7 +99,7 @@ impl SiteState {
         for folder in ["", "updates", "models", "local", "rests"].map(|name| root.join(name)) {
             fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
         }
-        let blobs = BlobDir::open_to(outlive, root.join("blobs"))?;
+        let blobs = BlobDir::open_to(Outlive::Program, root.join("blobs"))?;
         let deltas = BlobDir::open_to(outlive, root.join("deltas"))?;
         let masked = BlobDir::open_to(outlive, root.join("masked"))?;
         let state = Self { root: root.to_owned(), outlive, blobs, deltas, masked };
@@ -134,7 +141,28 @@ impl SiteState {
         for path in records.chain(unfinished.exists().then_some(unfinished)) {
             fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
         }
+        if self.outlive == Outlive::Power {
+            self.look_again(&fs::read_to_string(BOOT_ID).unwrap_or_default())?;
+        }
         Ok(file)
+    }
+
+    /// Fetched blobs are verified but not synced: when the machine was started anew, the power may have been lost before the disk
+    /// had them. Damaged ones go, and are fetched again. Without a name of the start it is looked every time.
+    fn look_again(&self, boot: &str) -> Result<(), StateError> {
+        let path = self.root.join(BOOT);
+        if !boot.is_empty() && fs::read_to_string(&path).is_ok_and(|before| before == boot) {
+            return Ok(());
+        }
+        let damaged = self.blobs.remove_damaged()?;
+        if damaged > 0 {
+            tracing::warn!(damaged, "blobs did not reach the disk and are fetched again");
+            // They hold links to the same files.
+            for folder in entries(&self.root.join("models"))? {
+                fs::remove_dir_all(&folder).map_err(|e| io_error("remove", &folder, e))?;
+            }
+        }
+        self.outlive.write(&path, boot.as_bytes(), 0o600).map_err(|e| io_error("write", &path, e))
     }
 
     /// The updates that were finished and not known to be over. One that cannot be read is dropped: its round
@@ -441,6 +469,24 @@ mod tests {
         assert!(rest("scans", 3).is_empty());
         keep("other", 1, &[0.0, 0.0]);
         assert_eq!(entries(&folder.path().join("rests")).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_a_loss_of_power_damaged_is_fetched_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = SiteState::open(folder.path()).unwrap();
+        state.look_again("one").unwrap();
+        let [whole, torn] = [b"whole", b"torn!"].map(|bytes| state.blobs.insert(bytes).unwrap());
+        let model = folder.path().join("models").join(whole.to_string());
+        fs::create_dir(&model).unwrap();
+        fs::write(state.blobs.path(torn), b"").unwrap();
+        state.look_again("one").unwrap();
+        assert_eq!(state.blobs.list().unwrap().len(), 2, "the machine runs on: nothing is lost");
+        state.look_again("two").unwrap();
+        assert_eq!((state.blobs.list().unwrap(), model.exists()), (vec![whole], false));
+        fs::write(state.blobs.path(whole), b"").unwrap();
+        state.look_again("").unwrap();
+        assert_eq!(state.blobs.list().unwrap(), [], "whether it was started anew is not known");
     }
 
     fn update(state: &SiteState, round: u32) -> Update {

@@ -179,6 +179,18 @@ impl BlobDir {
         Ok(BlobId::from(hasher.finalize()) == blob)
     }
 
+    /// Removes every complete blob that is not what its name promises; reads them all. Returns how many.
+    pub fn remove_damaged(&self) -> Result<u64, BlobError> {
+        let mut gone = 0;
+        for blob in self.list()? {
+            if !self.is_sound(blob)? {
+                self.remove(blob)?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+
     /// Makes a blob as young as one that has just come: it is about to be named. One that is not here is fine.
     pub fn refresh(&self, blob: BlobId) -> Result<(), BlobError> {
         match self.reader(blob) {
@@ -494,6 +506,9 @@ mod tests {
         assert!(!dir.is_sound(blob).unwrap());
         fs::write(dir.path(blob), b"wEights").unwrap();
         assert!(!dir.is_sound(blob).unwrap());
+        let other = dir.insert(b"other weights").unwrap();
+        assert_eq!(dir.remove_damaged().unwrap(), 1);
+        assert_eq!(dir.list().unwrap(), [other]);
     }
 
     #[test]
