@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use sheaf_common::aggregate::Aggregate;
+use sheaf_common::compression::BLOCK;
 use sheaf_common::secagg::prg::{Sign, apply_ring};
 use sheaf_transport::chunks::in_order;
 
@@ -16,8 +17,6 @@ use crate::settings::Settings;
 /// Updates that are summed.
 const UPDATES: usize = 8;
 
-/// Values that are summed at a time, as the server does.
-const BLOCK: usize = 1 << 14;
 /// Values that a thread takes at a time, as at the server.
 const CHUNK: usize = 1 << 18;
 
@@ -104,10 +103,10 @@ fn sum(updates: &[Vec<f32>], start: usize, out: &mut [f32]) {
         let start = start + number * BLOCK;
         sum.reset(block.len());
         for (update, weight) in updates.iter().zip(1..) {
-            sum.add(update[start..][..block.len()].iter().copied(), weight);
+            sum.add(&update[start..][..block.len()], weight);
         }
         for (value, mean) in block.iter_mut().zip(sum.mean()) {
-            *value = mean as f32;
+            *value = *mean as f32;
         }
     }
 }

@@ -77,7 +77,7 @@ pub fn rebuild(blobs: &BlobDir, job: &Job, record: &Record, witness: &Witness) -
         unpack_add(&read(&sum, start * ring, len * ring as usize)?, ring_bytes, &mut sums);
         let mut values = from_bytes(&read(&before, start * VALUE_BYTES, len * VALUE_BYTES as usize)?);
         let mean = outcome::mean(params, &head, start, &sums);
-        optimizer.step(&mut values, &mut mean.into_iter());
+        optimizer.step(&mut values, &mean);
         Ok::<_, Unverified>((to_bytes(&values), check.chunk(start, &sums)))
     };
     in_order(values, CHUNK, make, |_, (bytes, part)| {

@@ -6,8 +6,10 @@
 //! parameters, so that memory depends on neither the number of sites nor the size of the model.
 //!
 //! Such an integer times a weight takes up to 100 bits, which no processor adds quickly. Up to 2^23 examples
-//! in all, two f64 hold the upper and the lower half of the sum without rounding, and the compiler works on several values
-//! at a time; what goes beyond that moves to an i128.
+//! in all, two f64 hold the upper and the lower half of the sum without rounding, and the processor works on several values
+//! at a time, with AVX2 where it has that; what goes beyond that moves to an i128.
+
+use pulp::Arch;
 
 /// Binary places of the fixed-point form of a value.
 pub const FRACTION_BITS: u32 = 40;
@@ -30,32 +32,44 @@ const FIXED: f64 = (1u64 << FRACTION_BITS) as f64;
 /// it here; secure aggregation makes the same value by unmasking.
 #[derive(Clone, Debug)]
 pub struct Aggregate {
-    /// Sum over sites of `num_examples * delta`, one per parameter: the upper and the lower halves of what came last.
-    narrow: Vec<[f64; 2]>,
-    /// Sum over sites of `num_examples` that is in `narrow`.
+    /// Sum over sites of `num_examples * delta`, one per parameter: the upper halves of what came last.
+    upper: Vec<f64>,
+    /// The lower halves.
+    lower: Vec<f64>,
+    /// Sum over sites of `num_examples` that is in the halves.
     narrow_weight: u64,
     /// What came before, in fixed point; empty when nothing did.
     wide: Vec<i128>,
     /// Sum over sites of `num_examples`.
     weight: u64,
+    /// Memory of [`Aggregate::mean`].
+    mean: Vec<f64>,
 }
 
 impl Aggregate {
     /// The empty sum over `len` parameters.
     pub fn zero(len: usize) -> Self {
-        Self { narrow: vec![[0.0; 2]; len], narrow_weight: 0, wide: Vec::new(), weight: 0 }
+        let halves = || vec![0.0; len];
+        Self {
+            upper: halves(),
+            lower: halves(),
+            narrow_weight: 0,
+            wide: Vec::new(),
+            weight: 0,
+            mean: Vec::new(),
+        }
     }
 
     /// Adds one site's chunk, weighted by `num_examples`.
     ///
     /// Every value must be finite and at most [`VALUE_MAX`] in magnitude, which [`Finding`] establishes; with
     /// weights below 2^40 the sum of 2^27 sites fits.
-    pub fn add(&mut self, delta: impl IntoIterator<Item = f32>, num_examples: u64) {
+    pub fn add(&mut self, delta: &[f32], num_examples: u64) {
         self.weight += num_examples;
         if num_examples > NARROW_WEIGHT {
             self.widen();
             for (sum, value) in self.wide.iter_mut().zip(delta) {
-                let [upper, lower] = halves(value);
+                let [upper, lower] = halves(*value);
                 *sum += (to_fixed(upper) + to_fixed(lower)) * i128::from(num_examples);
             }
             return;
@@ -65,46 +79,62 @@ impl Aggregate {
         }
         self.narrow_weight += num_examples;
         let weight = num_examples as f64;
-        for (sum, value) in self.narrow.iter_mut().zip(delta) {
-            let [upper, lower] = halves(value);
-            sum[0] += upper * weight;
-            sum[1] += lower * weight;
-        }
+        let Self { upper: uppers, lower: lowers, .. } = self;
+        // Compiled for each kind of processor, which is why everything in it must be inlined.
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for ((upper_sum, lower_sum), value) in uppers.iter_mut().zip(lowers).zip(delta) {
+                    let [upper, lower] = halves(*value);
+                    *upper_sum += upper * weight;
+                    *lower_sum += lower * weight;
+                }
+            },
+        );
     }
 
     /// Moves what is in the halves to where there is room.
     fn widen(&mut self) {
-        self.wide.resize(self.narrow.len(), 0);
-        for (sum, halves) in self.wide.iter_mut().zip(&mut self.narrow) {
-            let [upper, lower] = std::mem::take(halves);
-            *sum += to_fixed(upper) + to_fixed(lower);
+        self.wide.resize(self.upper.len(), 0);
+        for (sum, (upper, lower)) in self.wide.iter_mut().zip(self.upper.iter_mut().zip(&mut self.lower)) {
+            *sum += to_fixed(std::mem::take(upper)) + to_fixed(std::mem::take(lower));
         }
         self.narrow_weight = 0;
     }
 
     /// Starts again for the next chunk, keeping the memory.
     pub fn reset(&mut self, len: usize) {
-        self.narrow.clear();
-        self.narrow.resize(len, [0.0; 2]);
+        for halves in [&mut self.upper, &mut self.lower] {
+            halves.clear();
+            halves.resize(len, 0.0);
+        }
         self.wide.clear();
         (self.narrow_weight, self.weight) = (0, 0);
     }
 
     /// The mean per parameter, rounded to the nearest f64.
-    pub fn mean(&self) -> impl Iterator<Item = f64> {
+    pub fn mean(&mut self) -> &[f64] {
         let scale = 1.0 / (self.weight.max(1) as f64 * FIXED);
-        self.narrow.iter().enumerate().map(move |(at, [upper, lower])| {
-            // The halves are exact, so that their sum is rounded once, as an integer is that becomes an f64.
-            let sum = match self.wide.get(at) {
-                None => (upper + lower) * FIXED,
-                Some(wide) => (wide + to_fixed(*upper) + to_fixed(*lower)) as f64,
-            };
-            sum * scale
-        })
+        let Self { upper, lower, wide, mean, .. } = self;
+        let halves = upper.iter().zip(lower.iter());
+        mean.clear();
+        if wide.is_empty() {
+            Arch::new().dispatch(
+                #[inline(always)]
+                // The halves are exact, so that their sum is rounded once, as an integer is that becomes an f64.
+                || mean.extend(halves.map(|(upper, lower)| (*upper + *lower) * FIXED * scale)),
+            );
+        } else {
+            let sum =
+                |(wide, (upper, lower)): (&i128, (&f64, &f64))| wide + to_fixed(*upper) + to_fixed(*lower);
+            mean.extend(wide.iter().zip(halves).map(|parts| sum(parts) as f64 * scale));
+        }
+        mean
     }
 }
 
 /// A value rounded to the nearest multiple of 2^-40, the even one of two, as a multiple of 2^-10 and the rest.
+#[inline(always)]
 fn halves(value: f32) -> [f64; 2] {
     let value = f64::from(value);
     let upper = (value + ROUND_UPPER) - ROUND_UPPER;
@@ -119,8 +149,8 @@ fn to_fixed(half: f64) -> i128 {
 
 /// What the server does with the mean of the updates: it needs only the sum, so it works under encryption too.
 pub trait ServerOptimizer: Send + Sync {
-    /// Moves one chunk of the global parameters. The mean of the updates is in the order of the parameters.
-    fn step(&self, global: &mut [f32], mean: &mut dyn Iterator<Item = f64>);
+    /// Moves one chunk of the global parameters by the mean of the updates, as long as it.
+    fn step(&self, global: &mut [f32], mean: &[f64]);
 }
 
 /// `global + learning_rate * mean` (McMahan et al. 2017, with a server learning rate).
@@ -131,7 +161,7 @@ pub struct FedAvg {
 }
 
 impl ServerOptimizer for FedAvg {
-    fn step(&self, global: &mut [f32], mean: &mut dyn Iterator<Item = f64>) {
+    fn step(&self, global: &mut [f32], mean: &[f64]) {
         for (value, mean) in global.iter_mut().zip(mean) {
             *value = (f64::from(*value) + self.learning_rate * mean) as f32;
         }
@@ -209,10 +239,10 @@ mod tests {
         ) {
             let mut aggregate = Aggregate::zero(5);
             for (delta, weight) in &sites {
-                aggregate.add(delta.iter().copied(), *weight);
+                aggregate.add(delta, *weight);
             }
             let bits = |means: Vec<f64>| means.into_iter().map(f64::to_bits).collect::<Vec<_>>();
-            prop_assert_eq!(bits(aggregate.mean().collect()), bits(reference(&sites)));
+            prop_assert_eq!(bits(aggregate.mean().to_vec()), bits(reference(&sites)));
         }
 
         #[test]
@@ -223,9 +253,9 @@ mod tests {
             let sum = |sites: &[(Vec<f32>, u64)]| {
                 let mut aggregate = Aggregate::zero(5);
                 for (delta, weight) in sites {
-                    aggregate.add(delta.iter().copied(), *weight);
+                    aggregate.add(delta, *weight);
                 }
-                aggregate.mean().map(f64::to_bits).collect::<Vec<_>>()
+                aggregate.mean().iter().map(|mean| mean.to_bits()).collect::<Vec<_>>()
             };
             let before = sum(&sites);
             let by = rotate % sites.len();
@@ -240,11 +270,11 @@ mod tests {
         ) {
             let mut aggregate = Aggregate::zero(1);
             for (value, weight) in &sites {
-                aggregate.add([*value], *weight);
+                aggregate.add(&[*value], *weight);
             }
             let weight: f64 = sites.iter().map(|(_, w)| *w as f64).sum();
             let plain: f64 = sites.iter().map(|(v, w)| f64::from(*v) * *w as f64).sum::<f64>() / weight;
-            let mean = aggregate.mean().next().unwrap();
+            let mean = aggregate.mean()[0];
             prop_assert!((mean - plain).abs() <= 1e-11, "{mean} {plain}");
         }
     }
@@ -253,9 +283,9 @@ mod tests {
     fn the_largest_sum_fits() {
         let mut aggregate = Aggregate::zero(1);
         for _ in 0..1000 {
-            aggregate.add([VALUE_MAX], 1 << 40);
+            aggregate.add(&[VALUE_MAX], 1 << 40);
         }
-        assert_eq!(aggregate.mean().next(), Some(f64::from(VALUE_MAX)));
+        assert_eq!(aggregate.mean(), [f64::from(VALUE_MAX)]);
     }
 
     #[test]
@@ -269,7 +299,7 @@ mod tests {
     #[test]
     fn fed_avg_adds_the_mean() {
         let mut global = [1.0f32, 2.0];
-        FedAvg { learning_rate: 0.5 }.step(&mut global, &mut [1.0, -2.0].into_iter());
+        FedAvg { learning_rate: 0.5 }.step(&mut global, &[1.0, -2.0]);
         assert_eq!(global, [1.5, 1.0]);
     }
 }

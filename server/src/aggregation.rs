@@ -115,11 +115,11 @@ fn chunk(
         sum.reset(values.len());
         for (blob, update, weight) in updates {
             update.read(start, values).map_err(|source| AggregationError::Read { blob: *blob, source })?;
-            sum.add(values.iter().copied(), *weight);
+            sum.add(values, *weight);
         }
         global.read(start, block)?;
         values.iter_mut().zip(floats(block)).for_each(|(value, global)| *value = global);
-        optimizer.step(values, &mut sum.mean());
+        optimizer.step(values, sum.mean());
         for (target, value) in block.as_chunks_mut::<4>().0.iter_mut().zip(values) {
             *target = value.to_le_bytes();
         }
@@ -189,10 +189,10 @@ mod tests {
         let result = average(length as u64).unwrap().finish().unwrap();
 
         let mut sum = Sum::zero(length);
-        sum.add(b.iter().copied(), 5);
-        sum.add(a.iter().copied(), 3);
+        sum.add(&b, 5);
+        sum.add(&a, 3);
         let mut expected = global;
-        FedAvg { learning_rate: 1.0 }.step(&mut expected, &mut sum.mean());
+        FedAvg { learning_rate: 1.0 }.step(&mut expected, sum.mean());
         assert_eq!(blobs.read(result).unwrap(), to_bytes(&expected));
         let at = CHUNK + 5;
         let plain_mean = (3.0 * f64::from(a[at]) + 5.0 * f64::from(b[at])) / 8.0;

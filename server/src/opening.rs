@@ -217,7 +217,7 @@ impl Sum<'_> {
         let mean = outcome::mean(params, &self.head, start, &sums);
         let mut values = from_bytes(&global.read(start * VALUE_BYTES, len * VALUE_BYTES as usize)?);
         let optimizer = FedAvg { learning_rate: self.job.spec.server.learning_rate };
-        optimizer.step(&mut values, &mut mean.iter().copied());
+        optimizer.step(&mut values, &mean);
         Ok(Chunk { model: to_bytes(&values), sum, tally, mean })
     }
 }

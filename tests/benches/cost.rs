@@ -106,10 +106,10 @@ fn plain(values: u64, sites: usize) -> Cost {
     for_chunks(values, |_, len| {
         let mut sum = Sum::zero(len);
         for _ in 0..sites {
-            sum.add(black_box(&update[..len]).iter().copied(), 100);
+            sum.add(black_box(&update[..len]), 100);
         }
         let mut global = update[..len].to_vec();
-        FedAvg { learning_rate: 1.0 }.step(&mut global, &mut sum.mean());
+        FedAvg { learning_rate: 1.0 }.step(&mut global, sum.mean());
         black_box(global);
     });
     Cost { site: 0.0, server: start.elapsed().as_secs_f64(), sent: 4 * values }
@@ -227,7 +227,7 @@ fn open(unmasking: &Unmasking, values: u64) -> f64 {
         tally.add(&unmasker.finish_chunk(start, &mut sums));
         let mean = outcome::mean(unmasking.params(), &head, start, &sums);
         let mut global = vec![0f32; len];
-        FedAvg { learning_rate: 1.0 }.step(&mut global, &mut mean.into_iter());
+        FedAvg { learning_rate: 1.0 }.step(&mut global, &mean);
         black_box(global);
     });
     black_box(tally);

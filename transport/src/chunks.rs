@@ -1,5 +1,6 @@
 //! Long vectors in pieces: made on all cores, taken in order, a few in memory at a time.
 
+use std::sync::mpsc::sync_channel;
 use std::thread;
 
 /// Calls `make` with the start and the length of each chunk of `length` values, on all cores, and `take` with
@@ -11,28 +12,33 @@ pub fn in_order<T: Send, E: Send>(
     mut take: impl FnMut(u64, T) -> Result<(), E>,
 ) -> Result<(), E> {
     let workers = thread::available_parallelism().map_or(1, usize::from);
-    let starts: Vec<u64> = (0..length).step_by(chunk).collect();
-    let mut before = Vec::new();
-    for batch in starts.chunks(workers) {
-        before = thread::scope(|scope| {
-            let make = &make;
-            let threads: Vec<_> = batch
-                .iter()
-                // At most `chunk`, so it fits.
-                .map(|start| scope.spawn(move || make(*start, (length - start).min(chunk as u64) as usize)))
-                .collect();
-            // While the next ones are made.
-            for (start, made) in before {
-                take(start, made)?;
-            }
-            let join = |thread: thread::ScopedJoinHandle<'_, _>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            let made = threads.into_iter().map(join);
-            batch.iter().zip(made).map(|(start, made)| Ok((*start, made?))).collect::<Result<Vec<_>, E>>()
-        })?;
-    }
-    before.into_iter().try_for_each(|(start, made)| take(start, made))
+    thread::scope(|scope| {
+        let make = &make;
+        let starts_of = |worker| (0..length).step_by(chunk).skip(worker).step_by(workers);
+        // Each makes every so-manieth chunk, and is at most two ahead of what was taken of it.
+        let made: Vec<_> = (0..workers)
+            .map(|worker| {
+                let (sender, receiver) = sync_channel(1);
+                scope.spawn(move || {
+                    for start in starts_of(worker) {
+                        // At most `chunk`, so it fits.
+                        let made = make(start, (length - start).min(chunk as u64) as usize);
+                        // Nobody listens any more after an error.
+                        if sender.send(made).is_err() {
+                            return;
+                        }
+                    }
+                });
+                receiver
+            })
+            .collect();
+        for (start, receiver) in (0..length).step_by(chunk).zip(made.iter().cycle()) {
+            // A worker that panicked takes everybody along when the scope ends.
+            let Ok(made) = receiver.recv() else { break };
+            take(start, made?)?;
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -52,6 +58,13 @@ mod tests {
             in_order(length, 8, make, take).unwrap();
             assert_eq!(all, (0..length).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "a scoped thread panicked")]
+    fn a_panic_is_no_end() {
+        let make = |start, _| if start == 5 { panic!("at five") } else { Ok::<_, ()>(start) };
+        let _ = in_order(10, 1, make, |_, _| Ok(()));
     }
 
     #[test]

@@ -82,13 +82,13 @@ fn averaged_statistics_are_the_mean_weighted_by_examples() {
     for (site, count, shade) in [("a", 12, 0), ("b", 4, 150)] {
         let mut trainer = open(&job, folder.path(), site, images(count, shade));
         let trained = trainer.train(start.clone(), round(1), &Unwatched).unwrap().params;
-        let delta = trained.iter().zip(&start).map(|(local, global)| local - global);
-        sum.add(delta, trainer.num_examples());
+        let delta: Vec<f32> = trained.iter().zip(&start).map(|(local, global)| local - global).collect();
+        sum.add(&delta, trainer.num_examples());
         assert!(trainer.local().unwrap().is_empty(), "nothing stays at the site");
         sites.push(trained);
     }
     let mut global = start.clone();
-    FedAvg { learning_rate: 1.0 }.step(&mut global, &mut sum.mean());
+    FedAvg { learning_rate: 1.0 }.step(&mut global, sum.mean());
     let counted = statistics(&job);
     assert!(counted.len() > 40);
     let mut apart = 0.0f32;
