@@ -8,7 +8,9 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Endpoint, EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
+};
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -28,9 +30,9 @@ const SEND_WINDOW: u32 = 32 << 20;
 /// Streams that a peer may have open: a control stream, and transfers.
 pub(crate) const STREAMS: u32 = 32;
 
-/// A sign of life is sent so often. Firewalls forget a UDP flow after 30 to 60 seconds of silence, and training takes
-/// hours. It is also the longest that a site takes to notice a server that was restarted.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// A client gives a sign of life so often, which the server answers. Firewalls forget a UDP flow after 30 to 60 seconds of
+/// silence, and training takes hours. It is also the longest that a site takes to notice a server that was restarted.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// A connection is given up after so much silence.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -138,7 +140,9 @@ pub(crate) fn client_config(
     let limit = network.limits.download.map_or(u64::MAX, Rate::bytes_per_second);
     let window = STREAM_WINDOW.min(u32::try_from(limit).unwrap_or(u32::MAX)).max(STREAM_WINDOW_MIN);
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(Arc::new(transport(network.congestion, window)));
+    let mut transport = transport(network.congestion, window);
+    transport.keep_alive_interval(Some(KEEP_ALIVE)).ack_frequency_config(Some(acks()));
+    config.transport_config(Arc::new(transport));
     Ok(config)
 }
 
@@ -176,7 +180,6 @@ fn transport(congestion: Congestion, window: u32) -> TransportConfig {
         .send_window(u64::from(SEND_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
         // Nothing here travels in datagrams of its own.
         .datagram_receive_buffer_size(None)
@@ -185,6 +188,14 @@ fn transport(congestion: Congestion, window: u32) -> TransportConfig {
         Congestion::Cubic => config.congestion_controller_factory(Arc::new(CubicConfig::default())),
         Congestion::Bbr => config.congestion_controller_factory(Arc::new(BbrConfig::default())),
     };
+    config
+}
+
+/// A client wants its packets acknowledged at once. Of bulk several come at a time and have one answer all the same; a sign of
+/// life is alone, and a server that answers it later wakes up twice, for each of its sites.
+fn acks() -> AckFrequencyConfig {
+    let mut config = AckFrequencyConfig::default();
+    config.ack_eliciting_threshold(VarInt::from_u32(0));
     config
 }
 

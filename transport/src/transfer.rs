@@ -237,12 +237,11 @@ async fn send_from(
     let mut done = offset;
     let most = pace.piece(Way::Up, CHUNK);
     loop {
-        let mut chunk = vec![0; most.min(usize::try_from(length - done).unwrap_or(most).max(1))];
-        let read = file.read(&mut chunk).map_err(|e| lost(blob, e))?;
+        let mut chunk = Vec::with_capacity(most.min(usize::try_from(length - done).unwrap_or(most)));
+        let read = (&mut file).take(most as u64).read_to_end(&mut chunk).map_err(|e| lost(blob, e))?;
         if read == 0 {
             break;
         }
-        chunk.truncate(read);
         pace.take(Way::Up, read).await;
         send.write_chunk(chunk.into()).await.map_err(|e| lost(blob, e))?;
         done = (done + read as u64).min(length);
