@@ -35,21 +35,36 @@ pub struct Record {
 }
 
 impl Record {
-    /// What the next record calls this one.
+    /// What the next record calls this one; the same of one in short.
     pub fn digest(&self) -> Digest {
-        Digest::of("record", self)
+        Digest::of("record", &self.in_short())
     }
 
-    /// What the server signs.
+    /// What the server signs; the same of one in short.
     pub fn signable(&self) -> Vec<u8> {
-        transcript::signable("record", self)
+        transcript::signable("record", &self.in_short())
+    }
+
+    /// With a list of updates replaced by its digest.
+    pub fn in_short(&self) -> Self {
+        let Self { task, origin, software, made_of, model_in, model_out, previous } = self;
+        let made_of = match made_of {
+            MadeOf::Updates(updates) => MadeOf::Listed {
+                sites: u32::try_from(updates.len()).unwrap_or(u32::MAX),
+                list: Digest::of("updates", updates),
+            },
+            MadeOf::Sum(_) | MadeOf::Listed { .. } => made_of.clone(),
+        };
+        let (task, software) = (task.clone(), software.clone());
+        let (origin, model_in, model_out, previous) = (*origin, *model_in, *model_out, *previous);
+        Self { task, origin, software, made_of, model_in, model_out, previous }
     }
 
     /// The published sum, where updates are not sent in the open.
     pub fn sum(&self) -> Option<&Sum> {
         match &self.made_of {
             MadeOf::Sum(sum) => Some(sum),
-            MadeOf::Updates(_) => None,
+            MadeOf::Updates(_) | MadeOf::Listed { .. } => None,
         }
     }
 }
@@ -61,6 +76,13 @@ pub enum MadeOf {
     Sum(Sum),
     /// Updates in the open, in the order of the sites' names.
     Updates(Vec<Counted>),
+    /// The same in short: every site gets the record of every round, and there may be thousands.
+    Listed {
+        /// How many updates.
+        sites: u32,
+        /// Digest of the list.
+        list: Digest,
+    },
 }
 
 /// A secure sum, as it is published.
@@ -110,6 +132,12 @@ pub struct Start<'a> {
 }
 
 impl SignedRecord {
+    /// The same record as sites get it; the signature holds.
+    pub fn in_short(&self) -> Self {
+        let Self { body, certificate, signature } = self;
+        Self { body: body.in_short(), certificate: certificate.clone(), signature: *signature }
+    }
+
     /// Whether the federation's server signed it, and of the round that made what a site is to start from. Before round
     /// 1 there is none.
     pub fn check<'a>(

@@ -389,6 +389,11 @@ fn the_record_of_a_round() {
     let counted = Counted { site: "north".parse().unwrap(), update: blob(), num_examples: 48 };
     open.body.made_of = MadeOf::Updates(vec![counted]);
     golden(&open, &[&before[..], &["01", "01 056e6f727468", BLOB, "30"], &after].concat());
+    let list = "451ff98df1e8004dd9dddec2df8c0d2d0b59c1b62eae9c8ae979a72e614aecf4";
+    let digest = "ced0647c41941c059850c2e2a29774a36f02176de3bbcbfdfd2af9aa8e3ff9c7";
+    assert_eq!(open.body.digest().to_string(), digest);
+    let short = open.in_short();
+    golden(&short, &[&before[..], &["02", "01", list], &after].concat());
     let train = TrainTask { id: task(), job: job(), record: Some(Box::new(record)), time_left_ms: 1 };
     let message = encode(&ServerMessage::Train(Box::new(train.clone()))).unwrap();
     assert_eq!(decode::<ServerMessage>(&message).unwrap(), ServerMessage::Train(Box::new(train)));

@@ -99,6 +99,7 @@ fn signed(SignedRecord { body, certificate, signature }: &SignedRecord) -> Value
             "survivors": sum.survivors,
             "sum": sum.blob.to_string(),
         }),
+        MadeOf::Listed { sites, list } => json!({ "sites": sites, "updates_digest": list.to_string() }),
         MadeOf::Updates(updates) => {
             let update = |counted: &Counted| {
                 json!({

@@ -86,6 +86,7 @@ fn records(history: &[RoundRecord]) -> Option<String> {
     let made_of = match &body.made_of {
         MadeOf::Sum(sum) => format!("sum {} over {} sites makes", sum.blob.short(), sum.survivors.len()),
         MadeOf::Updates(updates) => format!("the updates of {} sites make", updates.len()),
+        MadeOf::Listed { sites, .. } => format!("the updates of {sites} sites make"),
     };
     Some(format!(
         "record of round {}: {}, {after}; {made_of} model {} of {}",

@@ -604,8 +604,9 @@ impl Context {
         self.ranges = self.run.phases.after(round).tensors.iter().map(range).collect();
     }
 
-    /// Takes in what is published of the newest global parameters. The sum of the round before has served.
+    /// Takes in what is published of the newest global parameters, as sites are told. The sum of the round before has served.
     fn publish(&mut self, record: Option<Box<SignedRecord>>) {
+        let record = record.map(|record| Box::new(record.in_short()));
         let before = std::mem::replace(&mut self.record, record);
         if let Some(sum) = before.as_ref().and_then(|before| before.body.sum()) {
             self.emit(Effect::Withdraw(sum.blob));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::ClientId;
 use sheaf_common::message::TaskId;
@@ -103,6 +103,7 @@ impl Account {
         let sites: Vec<&ClientId> = match &body.made_of {
             MadeOf::Sum(sum) => sum.survivors.iter().collect(),
             MadeOf::Updates(updates) => updates.iter().map(|counted| &counted.site).collect(),
+            MadeOf::Listed { .. } => bail!("it names no sites"),
         };
         let accepted = record.participants.iter().filter(|one| one.answer == Answer::Accepted);
         ensure!(sites == accepted.map(|one| &one.site).collect::<Vec<_>>(), "it names other sites");

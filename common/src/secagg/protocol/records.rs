@@ -148,6 +148,14 @@ fn a_record_of_updates_in_the_open() {
         SignedRecord::check(record, start(&run(), completed, model(next)), &site).map(|body| body.cloned())
     };
     assert_eq!(check(Some(&signed(open.clone())), 3, "next"), Ok(Some(open.clone())));
+    // Sites get it in short: of the same name and signature, and no other list is behind it.
+    let short = signed(open.clone()).in_short();
+    assert_eq!(check(Some(&short), 3, "next"), Ok(Some(open.in_short())));
+    assert_eq!((short.body.digest(), short.in_short()), (open.digest(), short.clone()));
+    let none = Record { made_of: MadeOf::Updates(Vec::new()), ..open.clone() };
+    assert_ne!(none.digest(), open.digest());
+    let other = SignedRecord { body: none.in_short(), ..short };
+    assert_eq!(check(Some(&other), 3, "next"), Err(BadRecord::Forged));
     assert_eq!(check(Some(&signed(open.clone())), 3, "crafted"), Err(BadRecord::OtherModel));
     assert_eq!(check(Some(&signed(open.clone())), 4, "next"), Err(BadRecord::OtherRound));
     assert_eq!(check(Some(&signed_by("site-001", "ca", open)), 3, "next"), Err(BadRecord::Forged));
