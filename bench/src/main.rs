@@ -4,7 +4,6 @@
 //! `docs/performance.md` explains the figures.
 
 mod case;
-mod idle;
 mod kernel;
 mod plot;
 mod process;
@@ -12,6 +11,7 @@ mod result;
 mod round;
 mod settings;
 mod simulation;
+mod sites;
 mod table;
 mod targets;
 mod training;
@@ -35,6 +35,7 @@ fn main() -> Result<()> {
         result::write(&rows, &out.join("result.json"))?;
     }
     println!("{}", table::of(&rows));
+    println!("Loopback carried packets of {} bytes.", process::loopback_mtu()?);
     let plot = out.join("round.svg");
     if plot::draw(&rows, &plot)? {
         println!("{} shows how rounds grow.", plot.display());

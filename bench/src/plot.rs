@@ -1,4 +1,4 @@
-//! How the seconds of a round and the server's memory grow with the model, for each contestant.
+//! How the seconds of a round and the server's memory grow with the model, for each contestant, and how ours grow with the clients.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,51 +10,68 @@ use plotters::prelude::*;
 
 use crate::result::Row;
 
-const SIZE: (u32, u32) = (1000, 440);
+const SIZE: (u32, u32) = (1500, 440);
 const FONT: &str = "sans-serif";
 /// Distinct for colour-blind eyes too (Okabe and Ito).
 const COLORS: [RGBColor; 4] =
     [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Lines<'a> = BTreeMap<&'a str, Vec<(f64, f64)>>;
+/// Whose rounds are drawn by clients too.
+const OURS: &str = "Sheaf";
 
-/// Draws the rounds with the most clients; false if too few were measured.
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Lines = BTreeMap<String, Vec<(f64, f64)>>;
+
+/// Draws what was measured of rounds; false if that is too little.
 pub(crate) fn draw(rows: &[Row], path: &Path) -> Result<bool> {
     let rounds = || rows.iter().filter(|row| row.workload == "round" && row.seconds.is_some());
-    let Some(clients) = rounds().map(|row| row.clients).max() else { return Ok(false) };
-    let lines = |value: fn(&Row) -> Option<f64>| {
+    let mut measured: BTreeMap<u32, u32> = BTreeMap::new();
+    rounds().for_each(|row| *measured.entry(row.clients).or_default() += 1);
+    // With most contestants and sizes.
+    let Some((clients, _)) = measured.into_iter().max_by_key(|(_, rows)| *rows) else { return Ok(false) };
+    let by_size = |value: fn(&Row) -> Option<f64>| {
         let mut lines = Lines::new();
         for row in rounds().filter(|row| row.clients == clients) {
-            lines.entry(row.contestant).or_default().extend(value(row).map(|value| (row.size_mb, value)));
+            let line = lines.entry(row.contestant.to_owned()).or_default();
+            line.extend(value(row).map(|value| (row.size_mb, value)));
         }
         lines
     };
-    let (seconds, memory) = (lines(|row| row.seconds), lines(|row| row.server_rss_mb));
-    if seconds.values().all(|points| points.len() < 2) {
-        return Ok(false);
+    let mut by_clients = Lines::new();
+    for row in rounds().filter(|row| row.contestant == OURS) {
+        let line = by_clients.entry(format!("{OURS}, {} MB", row.size_mb)).or_default();
+        line.extend(row.seconds.map(|seconds| (f64::from(row.clients), seconds)));
     }
+    let charts = [
+        ("MB of the model", format!("seconds of a round, {clients} clients"), by_size(|row| row.seconds)),
+        (
+            "MB of the model",
+            format!("server's peak memory in MB, {clients} clients"),
+            by_size(|row| row.server_rss_mb),
+        ),
+        ("clients", "seconds of a round".to_owned(), by_clients),
+    ];
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
-    both(&area, clients, &seconds, &memory)
-        .map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))?;
-    Ok(true)
+    let drawn = all(&area, charts).map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))?;
+    Ok(drawn)
 }
 
-fn both(
-    area: &Area<'_>,
-    clients: u32,
-    seconds: &Lines<'_>,
-    memory: &Lines<'_>,
-) -> Result<(), Box<dyn Error>> {
+/// False if no chart has a line.
+fn all(area: &Area<'_>, charts: [(&str, String, Lines); 3]) -> Result<bool, Box<dyn Error>> {
     area.fill(&WHITE)?;
-    let title = format!("A round without training, {clients} clients and the server on one machine");
-    let (left, right) = area.titled(&title, (FONT, 18))?.split_horizontally(SIZE.0 / 2);
-    chart(&left, "seconds of a round", seconds)?;
-    chart(&right, "peak memory of the server, MB", memory)?;
-    Ok(area.present()?)
+    let titled = area.titled("A round without training, clients and server on one machine", (FONT, 18))?;
+    let mut drawn = false;
+    for (area, (along, what, lines)) in titled.split_evenly((1, charts.len())).iter().zip(&charts) {
+        if lines.values().any(|points| points.len() > 1) {
+            chart(area, along, what, lines)?;
+            drawn = true;
+        }
+    }
+    area.present()?;
+    Ok(drawn)
 }
 
-fn chart(area: &Area<'_>, what: &str, lines: &Lines<'_>) -> Result<(), Box<dyn Error>> {
+fn chart(area: &Area<'_>, along: &str, what: &str, lines: &Lines) -> Result<(), Box<dyn Error>> {
     let points = || lines.values().flatten();
     let around = |values: &mut dyn Iterator<Item = f64>| {
         let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
@@ -69,7 +86,7 @@ fn chart(area: &Area<'_>, what: &str, lines: &Lines<'_>) -> Result<(), Box<dyn E
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.12))
-        .x_desc("MB of the model")
+        .x_desc(along)
         .y_desc(what)
         .label_style((FONT, 14))
         .draw()?;
@@ -77,7 +94,7 @@ fn chart(area: &Area<'_>, what: &str, lines: &Lines<'_>) -> Result<(), Box<dyn E
         let style = color.stroke_width(2);
         chart
             .draw_series(LineSeries::new(points.iter().copied(), style))?
-            .label(*name)
+            .label(name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
         chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, color.filled())))?;
     }

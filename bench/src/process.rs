@@ -2,12 +2,51 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+/// A process in a group of its own, which ends with the value, and all that it started.
+pub(crate) struct Started(Child);
+
+impl Started {
+    pub(crate) fn new(command: &mut Command) -> Result<Self> {
+        let child = command.process_group(0).stdin(Stdio::null()).spawn();
+        Ok(Self(child.with_context(|| format!("cannot start {}", command.get_program().display()))?))
+    }
+
+    pub(crate) fn output(&mut self) -> Result<ChildStdout> {
+        self.0.stdout.take().context("it has no output")
+    }
+
+    /// Waits for its end, which must come in time.
+    pub(crate) fn end(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(began.elapsed() < patience, "it was not done after {patience:?}");
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // The group; it may be gone already.
+        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.0.id())]).output();
+        let _ = self.0.wait();
+    }
+}
+
+/// How often it is looked whether a process has ended.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How often it is looked. What a process uses after the last look before its end is not seen.
 const EVERY: Duration = Duration::from_millis(50);
@@ -116,6 +155,13 @@ fn peak(id: u32) -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
+/// Bytes of the longest packet that the loopback interface carries.
+pub(crate) fn loopback_mtu() -> Result<u32> {
+    let path = "/sys/class/net/lo/mtu";
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    Ok(text.trim().parse()?)
+}
+
 /// Bytes that have come out of the loopback interface.
 pub(crate) fn loopback_bytes() -> Result<u64> {
     let table = fs::read_to_string("/proc/net/dev")?;
@@ -131,8 +177,6 @@ pub(crate) fn own_cpu_seconds() -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
 
     #[test]

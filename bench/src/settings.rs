@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 use crate::case::Group;
 use crate::simulation::Simulated;
 use crate::training::{self, Model};
-use crate::{idle, kernel, round, simulation, transport};
+use crate::{kernel, round, simulation, sites, transport};
 
 /// Measures what a federation costs, beside what people would pick instead.
 #[derive(Debug, Parser)]
@@ -21,11 +21,11 @@ pub(crate) struct Settings {
     /// Rounds of a run; the first, in which a model comes for the first time, is not counted.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) rounds: u32,
-    /// Sizes of the model, in megabytes of f32.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100])]
+    /// Sizes of the model, in megabytes of f32: 1,10,100,400 for rounds and 4,40,400 for secure ones, if none is given.
+    #[arg(long, value_delimiter = ',')]
     pub(crate) sizes: Vec<u32>,
-    /// Numbers of clients.
-    #[arg(long, value_delimiter = ',', default_values_t = [4, 8])]
+    /// Numbers of clients: 4,8,16,64 for rounds and 8 for everything else, if none is given.
+    #[arg(long, value_delimiter = ',')]
     pub(crate) clients: Vec<u32>,
     /// Megabytes of what is summed, masked and sent where there are no processes.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=4000))]
@@ -33,6 +33,9 @@ pub(crate) struct Settings {
     /// Sites that have nothing to do.
     #[arg(long, default_value_t = 1000)]
     pub(crate) idle: u32,
+    /// Sites that are all in a round of a small model.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) crowd: u32,
     /// Simulated federations: virtual clients, and values of the model.
     #[arg(long, value_delimiter = ',', default_values = ["100x1000", "1000x1000", "100x250000", "100x1000000"])]
     pub(crate) federations: Vec<Simulated>,
@@ -64,6 +67,8 @@ enum Workload {
     Start,
     /// A server whose sites have nothing to do.
     Idle,
+    /// A round with very many sites.
+    Crowd,
     /// A federation in one process.
     Simulation,
     /// The sum of updates and the masks, in memory.
@@ -84,7 +89,8 @@ impl Settings {
                     Workload::Round => round::groups(self),
                     Workload::Secure => round::secure_groups(self),
                     Workload::Start => round::start_groups(self),
-                    Workload::Idle => idle::groups(self),
+                    Workload::Idle => sites::idle_groups(self),
+                    Workload::Crowd => sites::crowd_groups(self),
                     Workload::Simulation => simulation::groups(self),
                     Workload::Kernel => kernel::groups(self),
                     Workload::Transport => transport::groups(self),

@@ -1,19 +1,22 @@
 //! A simulated federation of clients that add a constant, all of them in each of a few rounds, beginning and end included.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use sheaf_tests::binary;
 
 use crate::case::{Case, Group, Sample};
-use crate::process::children_cpu_seconds;
+use crate::process::{Started, children_cpu_seconds};
 use crate::settings::Settings;
 
 const ROUNDS: u32 = 5;
+
+/// One that is not done after so long has failed.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A federation that is simulated.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +69,8 @@ fn ours(clients: u32, values: u32) -> Result<Sample> {
     fs::write(folder.path().join("run.toml"), run)?;
     let file = folder.path().join("sim.toml");
     fs::write(&file, format!("run = \"run.toml\"\nclients = {clients}\n"))?;
-    timed(Command::new(binary("sheaf-sim")?).arg("run").arg(file).arg("--out").arg(folder.path().join("out")))
+    let mut command = Command::new(binary("sheaf-sim")?);
+    timed(command.arg("run").arg(file).arg("--out").arg(folder.path().join("out")), folder.path())
 }
 
 fn peer(python: &PathBuf, script: &str, clients: u32, values: u32) -> Result<Sample> {
@@ -74,15 +78,17 @@ fn peer(python: &PathBuf, script: &str, clients: u32, values: u32) -> Result<Sam
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script);
     let mut command = Command::new(python);
     command.arg("-B").arg(script).args([values, clients, ROUNDS].map(|number| number.to_string()));
-    timed(command.env("HOME", folder.path()).current_dir(folder.path()))
+    timed(command.env("HOME", folder.path()).current_dir(folder.path()), folder.path())
 }
 
 /// A program from its start to its end.
-fn timed(command: &mut Command) -> Result<Sample> {
+fn timed(command: &mut Command, folder: &Path) -> Result<Sample> {
+    let log = folder.join("log");
+    command.stdout(Stdio::null()).stderr(File::create(&log)?);
     let (began, cpu) = (Instant::now(), children_cpu_seconds());
-    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
-    let why = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}", why.trim().lines().last().unwrap_or("it said nothing"));
+    let status = Started::new(command)?.end(PATIENCE)?;
+    let why = fs::read_to_string(&log).unwrap_or_default();
+    ensure!(status.success(), "{}", why.trim().lines().last().unwrap_or("it said nothing"));
     let seconds = vec![began.elapsed().as_secs_f64()];
     Ok(Sample { seconds, cpu_seconds: Some(children_cpu_seconds() - cpu), ..Sample::default() })
 }

@@ -32,10 +32,12 @@ fn every_workload_comes_to_figures() -> Result<()> {
             "--sizes",
             "1,2",
             "--clients",
-            "3",
+            "4",
             "--megabytes",
             "2",
             "--idle",
+            "3",
+            "--crowd",
             "3",
             "--federations",
             "3x1000",
@@ -61,6 +63,7 @@ fn every_workload_comes_to_figures() -> Result<()> {
     let workloads: std::collections::BTreeSet<_> =
         rows.iter().filter_map(|row| row["workload"].as_str()).collect();
     let expected = [
+        "crowd",
         "idle sites",
         "masking",
         "round",

@@ -20,7 +20,7 @@ use sheaf_server::pki::{self, IssueOptions};
 use tempfile::TempDir;
 
 pub use operator::{Operator, credential_paths};
-pub use site::{ScriptedSite, update};
+pub use site::{Part, ScriptedSite, update};
 
 /// How long anything in a test may take before the test fails. Generous: machines are slow and shared.
 pub const PATIENCE: Duration = Duration::from_secs(120);

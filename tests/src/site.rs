@@ -27,6 +27,17 @@ use tokio::task::JoinSet;
 
 use crate::operator::credential_paths;
 
+/// How far a site goes in a secure sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Its keys are shared, and its vector stays.
+    Keys,
+    /// Its vector is in the sum, and its shares of others' keys stay.
+    Vector,
+    /// To the end.
+    Whole,
+}
+
 /// A connection with a site's certificate.
 pub struct ScriptedSite {
     credentials: Current,
@@ -108,16 +119,15 @@ impl ScriptedSite {
         Ok(())
     }
 
-    /// Adds `values` to a round's secure sum as an honest site does, up to the last stage: its shares are given only
-    /// when `shares` says so.
-    pub async fn take_part(&mut self, task: &TaskId, values: &[f32], shares: bool) -> Result<()> {
+    /// Adds `values` to a round's secure sum as an honest site does, as far as it goes.
+    pub async fn take_part(&mut self, task: &TaskId, values: &[f32], part: Part) -> Result<()> {
         let party = SiteParty::new(self.credentials.clone());
         self.say(&SiteMessage::Ready(task.clone())).await?;
         let mut client = None;
         loop {
             let ServerMessage::Secure { ask, .. } = self.hear().await? else { continue };
             let last = matches!(ask, Ask::Unmask(_));
-            if last && !shares {
+            if last && part != Part::Whole {
                 return Ok(());
             }
             if let Ask::Advertise(params) = &ask {
@@ -129,6 +139,7 @@ impl ScriptedSite {
             let client = client.as_mut().context("the first question is not for keys")?;
             let answer = match client.handle(ask, &party)? {
                 Reaction::Say(answer) => answer,
+                Reaction::Mask | Reaction::Nothing if part == Part::Keys => return Ok(()),
                 Reaction::Mask | Reaction::Nothing => {
                     let (params, plan) = client.plan().context("nothing to mask")?;
                     let (masker, mut vector) = (Masker::new(params, plan, 1), Vec::new());

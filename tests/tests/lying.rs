@@ -13,7 +13,7 @@ use sheaf_common::secagg::message::Signature;
 use sheaf_common::status::{RunState, RunStatus};
 use sheaf_common::wire;
 use sheaf_tests::perceptron::{self, Perceptron};
-use sheaf_tests::{Federation, Operator, credential_paths, wait_for};
+use sheaf_tests::{Federation, Operator, Part, credential_paths, wait_for};
 use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::tls::Credentials;
 
@@ -61,7 +61,7 @@ impl Stopped {
         let run = operator.submit(text).await?;
         let task = fourth.task().await?;
         let nothing = vec![0.0; usize::try_from(task.job.params.numel())?];
-        fourth.take_part(&task.id, &nothing, false).await?;
+        fourth.take_part(&task.id, &nothing, Part::Vector).await?;
         // It is in the sum and gone before its shares are asked for: the next round waits for it.
         drop(fourth);
         let status = loop {
@@ -168,7 +168,7 @@ async fn the_truth_is_checked_by_every_site_and_the_run_goes_on() -> Result<()> 
     let mut fourth = federation.connect_site("d").await?;
     let task = fourth.task().await?;
     assert_eq!(task.record.as_deref(), Some(&record));
-    fourth.take_part(&task.id, &vec![0.0; VALUES], true).await?;
+    fourth.take_part(&task.id, &vec![0.0; VALUES], Part::Whole).await?;
     let status = end(&mut operator).await?;
     assert_eq!(status.summary.state, RunState::Completed, "{:?}", status.summary);
     let chained = status.history[1].record.as_ref();

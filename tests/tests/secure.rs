@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use sheaf_common::metrics::Report;
 use sheaf_common::status::{Answer, RoundOutcome, RunState, RunStatus};
-use sheaf_tests::{Federation, Operator, wait_for};
+use sheaf_tests::{Federation, Operator, Part, wait_for};
 
 /// Two clouds of points, of which site `site` sees mostly one.
 fn csv(site: u32) -> String {
@@ -172,7 +172,7 @@ async fn no_blob_of_the_server_goes_along_with_a_sites_update() -> Result<()> {
         work.spawn(async move {
             let task = site.task().await?;
             // All shares are withheld, so that the server keeps the vectors while it waits for them.
-            site.take_part(&task.id, &update, false).await?;
+            site.take_part(&task.id, &update, Part::Vector).await?;
             Ok::<_, anyhow::Error>(site)
         });
     }

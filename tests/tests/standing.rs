@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use sheaf_common::id::Role;
 use sheaf_common::message::{Reply, Request};
 use sheaf_common::status::{RunState, Standing};
-use sheaf_tests::{Federation, Operator, wait_for};
+use sheaf_tests::{Federation, Operator, Part, wait_for};
 
 const RUN: &str = r#"
 name = "toy"
@@ -92,7 +92,7 @@ async fn an_update_that_is_in_a_masked_sum_already_counts_and_the_operator_is_to
     for mut site in sites {
         work.spawn(async move {
             let task = site.task().await?;
-            site.take_part(&task.id, &[0.5; 100], false).await?;
+            site.take_part(&task.id, &[0.5; 100], Part::Vector).await?;
             anyhow::Ok(site)
         });
     }

@@ -6,10 +6,27 @@ mod sheaf;
 
 use std::path::PathBuf;
 
+use self::sheaf::{LOSING, PLAIN, SECURE};
 use crate::case::{Case, Group};
 use crate::settings::Settings;
 
-/// Megabytes up to which SecAgg+ takes part.
+/// Sizes of the model in megabytes, and numbers of clients, where none are asked for.
+const SIZES: [u32; 4] = [1, 10, 100, 400];
+const CLIENTS: [u32; 4] = [4, 8, 16, 64];
+/// The same of secure rounds: 1, 10 and 100 million values.
+const SECURE_SIZES: [u32; 3] = [4, 40, 400];
+/// Where only one thing about a federation matters.
+const FEW: [u32; 1] = [8];
+
+/// The fewest clients of which one may be lost while a third of them may collude with the server.
+const LOSABLE: u32 = 4;
+
+/// Megabytes of the models of all clients together that are in the memory of one machine.
+const MOST: u32 = 3200;
+/// The same of the others, who take more of it, and their clients.
+const PEERS_MOST: u32 = 1600;
+const PEERS_CLIENTS: u32 = 8;
+/// Megabytes up to which SecAgg+ takes part; it takes a minute a round for one client.
 const SECAGG_PLUS_MAX: u32 = 4;
 
 /// What is asked of each contestant.
@@ -25,6 +42,11 @@ impl Work {
     fn payload(self, rounds: u32) -> f64 {
         2.0 * f64::from(self.clients) * f64::from(rounds) * f64::from(self.megabytes) * 1e6
     }
+
+    /// Whether others take part.
+    fn is_for_all(self) -> bool {
+        self.clients <= PEERS_CLIENTS && self.clients.saturating_mul(self.megabytes) <= PEERS_MOST
+    }
 }
 
 /// What is waited from until a client is asked to train.
@@ -38,10 +60,10 @@ enum Since {
 
 /// All sizes with all numbers of clients.
 pub(crate) fn groups(settings: &Settings) -> Vec<Group> {
-    works(settings)
+    works(settings, &SIZES, &CLIENTS)
         .map(|work| {
-            let mut group = vec![case("round", "Sheaf", work, move || sheaf::run(work, "off"))];
-            if let Some(python) = settings.peers.clone() {
+            let mut group = vec![case("round", "Sheaf", work, move || sheaf::run(work, PLAIN))];
+            if let Some(python) = settings.peers.clone().filter(|_| work.is_for_all()) {
                 group.extend([peer::FLOWER, peer::NVFLARE].map(|peer| {
                     let python: PathBuf = python.clone();
                     case("round", peer.name, work, move || peer::run(&peer, work, &python))
@@ -52,21 +74,24 @@ pub(crate) fn groups(settings: &Settings) -> Vec<Group> {
         .collect()
 }
 
-/// With secure aggregation: as it is by default, against none.
+/// With secure aggregation: as it is by default, with a client that is lost in each round, and against none.
 pub(crate) fn secure_groups(settings: &Settings) -> Vec<Group> {
     let secure = |work: Work| {
         let mut group = vec![
-            case("secure round", "Sheaf", work, move || sheaf::run(work, "required")),
-            case("secure round", "Sheaf, not encrypted", work, move || sheaf::run(work, "off")),
+            case("secure round", "Sheaf", work, move || sheaf::run(work, SECURE)),
+            case("secure round", "Sheaf, not encrypted", work, move || sheaf::run(work, PLAIN)),
         ];
-        // A million values take it a minute a round.
+        if work.clients >= LOSABLE {
+            group
+                .push(case("secure round", "Sheaf, one client lost", work, move || sheaf::run(work, LOSING)));
+        }
         if let Some(python) = settings.peers.clone().filter(|_| work.megabytes <= SECAGG_PLUS_MAX) {
             let peer = peer::SECAGG_PLUS;
             group.push(case("secure round", peer.name, work, move || peer::run(&peer, work, &python)));
         }
         group
     };
-    works(settings).map(secure).collect()
+    works(settings, &SECURE_SIZES, &FEW).map(secure).collect()
 }
 
 /// How long it takes until a client is asked to train, with the smallest model.
@@ -92,17 +117,28 @@ pub(crate) fn start_groups(settings: &Settings) -> Vec<Group> {
         }
         groups
     };
-    settings.clients.iter().flat_map(start).collect()
+    asked(&settings.clients, &FEW).iter().flat_map(start).collect()
 }
 
-fn works(settings: &Settings) -> impl Iterator<Item = Work> + '_ {
-    settings.sizes.iter().flat_map(|megabytes| {
-        settings.clients.iter().map(|clients| Work {
+/// All sizes with all numbers of clients that a machine's memory holds.
+fn works<'a>(
+    settings: &'a Settings,
+    sizes: &'a [u32],
+    clients: &'a [u32],
+) -> impl Iterator<Item = Work> + 'a {
+    let (sizes, clients) = (asked(&settings.sizes, sizes), asked(&settings.clients, clients));
+    let works = sizes.iter().flat_map(|megabytes| {
+        clients.iter().map(|clients| Work {
             megabytes: *megabytes,
             clients: *clients,
             rounds: settings.rounds,
         })
-    })
+    });
+    works.filter(|work| work.clients.saturating_mul(work.megabytes) <= MOST)
+}
+
+fn asked<'a>(asked: &'a [u32], otherwise: &'a [u32]) -> &'a [u32] {
+    if asked.is_empty() { otherwise } else { asked }
 }
 
 fn case(

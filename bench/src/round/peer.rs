@@ -3,9 +3,8 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use serde::Deserialize;
 
 use super::{Since, Work};
 use crate::case::Sample;
-use crate::process::{Watch, loopback_bytes};
+use crate::process::{Started, Watch, loopback_bytes};
 
 /// One that says nothing for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -56,17 +55,6 @@ struct Asked {
     submit: Option<f64>,
 }
 
-/// A script, which ends with the value, and all that it started.
-struct Script(Child);
-
-impl Drop for Script {
-    fn drop(&mut self) {
-        // The group; it may be gone already.
-        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.0.id())]).output();
-        let _ = self.0.wait();
-    }
-}
-
 /// Seconds of each round.
 pub(super) fn run(peer: &Peer, work: Work, python: &Path) -> Result<Sample> {
     drive(peer, work, python, |lines| follow(work, lines))
@@ -99,21 +87,18 @@ fn drive(
     let folder = tempfile::tempdir()?;
     let log = folder.path().join("log");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(peer.script);
-    let mut child = Command::new(python)
+    let mut command = Command::new(python);
+    command
         .arg("-B")
         .arg(script)
         .args([work.megabytes, work.clients, work.rounds].map(|number| number.to_string()))
         .arg(folder.path())
         .args(peer.more)
         .env("OMP_NUM_THREADS", "1")
-        .process_group(0)
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(File::create(&log)?)
-        .spawn()
-        .with_context(|| format!("cannot start {}", python.display()))?;
-    let lines = lines(child.stdout.take().context("it has no output")?);
-    let _script = Script(child);
+        .stderr(File::create(&log)?);
+    let mut script = Started::new(&mut command)?;
+    let lines = lines(script.output()?);
     follow(&lines).with_context(|| {
         let log = fs::read_to_string(&log).unwrap_or_default();
         let last = log.lines().rev().find(|line| !line.trim().is_empty());
