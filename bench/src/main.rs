@@ -34,7 +34,7 @@ fn main() -> Result<()> {
         // What was measured so far stays, should the rest be interrupted.
         result::write(&rows, &out.join("result.json"))?;
     }
-    println!("{}", table::of(&rows));
+    println!("{}\n{}", table::of(&rows), table::failures(&rows));
     println!("Loopback carried packets of {} bytes.", process::loopback_mtu()?);
     let plot = out.join("round.svg");
     if plot::draw(&rows, &plot)? {

@@ -16,7 +16,7 @@ use crate::settings::Settings;
 const ROUNDS: u32 = 5;
 
 /// One that is not done after so long has failed.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A federation that is simulated.
 #[derive(Clone, Copy, Debug)]

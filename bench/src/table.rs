@@ -33,10 +33,20 @@ pub(crate) fn of(rows: &[Row]) -> Table {
     table
 }
 
+/// Why contestants failed, a line each.
+pub(crate) fn failures(rows: &[Row]) -> String {
+    let of = |row: &Row| {
+        let Row { workload, contestant, size_mb, clients, failure, .. } = row;
+        let why = failure.as_ref()?;
+        Some(format!("{workload}, {size_mb} MB x {clients}: {contestant} failed: {why}\n"))
+    };
+    rows.iter().filter_map(of).collect()
+}
+
 fn cells(row: &Row) -> [String; 9] {
     let number = |value: Option<f64>, digits| value.map_or("-".into(), |value| format!("{value:.digits$}"));
     let seconds = match (&row.failure, row.seconds, row.min, row.max) {
-        (Some(why), ..) => format!("failed: {why}"),
+        (Some(_), ..) => "failed".into(),
         (None, Some(seconds), Some(min), Some(max)) => {
             // Of what takes less than a hundredth three digits would be nothing.
             let digits = if seconds < 0.01 { 5 } else { 3 };

@@ -48,6 +48,6 @@ def main(grid, context: Context):
         initial_parameters=ndarrays_to_parameters([start]),
         evaluate_fn=note,
     )
-    fit = SecAggPlusWorkflow(num_shares=clients, reconstruction_threshold=clients // 2 + 1, clipping_range=CLIPPING)
+    fit = SecAggPlusWorkflow(num_shares=clients, reconstruction_threshold=clients // 2 + 1, clipping_range=CLIPPING, max_weight=1)
     workflow = DefaultWorkflow(fit_workflow=fit)
     workflow(grid, LegacyContext(context=context, config=ServerConfig(num_rounds=rounds), strategy=strategy))
