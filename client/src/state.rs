@@ -37,8 +37,8 @@ const MEMORY: &str = "secagg";
 pub struct SiteState {
     root: PathBuf,
     outlive: Outlive,
-    /// Models and global parameters. The server has them too, so nobody waits until the disk has them; see
-    /// [`SiteState::look_again`].
+    /// Models and global parameters. The server has them too, so nobody waits until the disk has them; what a
+    /// crash of the machine damaged is dropped when the state is opened.
     pub blobs: BlobDir,
     /// What our updates consist of.
     pub deltas: BlobDir,
