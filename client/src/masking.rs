@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::thread;
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::Update;
@@ -12,6 +11,7 @@ use sheaf_common::secagg::client::Client;
 use sheaf_common::secagg::mask::{Masker, Tally};
 use sheaf_common::secagg::quantize::NotFinite;
 use sheaf_transport::blobs::BlobError;
+use sheaf_transport::chunks::in_order;
 
 use crate::state::SiteState;
 
@@ -51,30 +51,13 @@ pub fn mask(state: &SiteState, client: &Client, update: &Update) -> Result<BlobI
     let masker = Masker::new(params, plan, update.num_examples);
     let delta = state.deltas.reader(update.delta)?;
     let length = params.layout.values();
-    let workers = thread::available_parallelism().map_or(1, usize::from);
-    let starts: Vec<u64> = (0..length).step_by(CHUNK).collect();
     let mut writer = state.masked.writer()?;
     let mut tally = Tally::default();
-    for batch in starts.chunks(workers) {
-        let chunks = thread::scope(|scope| {
-            let threads: Vec<_> = batch
-                .iter()
-                .map(|start| {
-                    let len = (length - start).min(CHUNK as u64) as usize;
-                    let (masker, delta) = (&masker, &delta);
-                    scope.spawn(move || chunk(masker, delta, *start, len))
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect::<Result<Vec<_>, MaskError>>()
-        })?;
-        for (bytes, part) in chunks {
-            writer.write(&bytes)?;
-            tally.add(&part);
-        }
-    }
+    let make = |start, len| chunk(&masker, &delta, start, len);
+    in_order(length, CHUNK, make, |_, (bytes, part): (Vec<u8>, _)| {
+        tally.add(&part);
+        Ok::<_, MaskError>(writer.write(&bytes)?)
+    })?;
     let metrics = metrics(update, params.layout.metrics as usize);
     writer.write(&masker.slots(&tally, update.train_loss, &metrics))?;
     Ok(writer.finish()?)
