@@ -13,8 +13,8 @@ use sheaf_common::blob::BlobId;
 
 use crate::durable::{self, Outlive};
 
-/// Bytes hashed, read and written at a time.
-pub const CHUNK: usize = 1 << 20;
+/// Bytes hashed, read and written at a time; every transfer holds as many in memory.
+pub const CHUNK: usize = 256 << 10;
 
 /// A folder of blobs.
 #[derive(Clone, Debug)]
