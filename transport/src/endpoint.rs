@@ -9,13 +9,15 @@ use aws_lc_rs::hmac;
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AckFrequencyConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
+    AckFrequencyConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, Runtime, TokioRuntime, TransportConfig,
+    VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::network::{Congestion, Network};
 use crate::pace::Rate;
+use crate::socket::Batches;
 use crate::tls::{CredentialError, Credentials};
 
 /// Bytes that one stream may have in flight: 1 Gbit/s over 128 ms.
@@ -37,12 +39,9 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A connection is given up after so much silence.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Longest UDP payload that is tried, for networks with jumbo frames: less work by more than half. quinn hands the kernel
-/// ten datagrams at once, which together must stay below 64 KiB: with segmentation offload, beyond 6500 bytes each every
-/// one would be lost without a word.
-const MTU_MAX: u16 = 6500;
-
-const _: () = assert!(MTU_MAX as usize * 10 <= 65_507);
+/// Longest UDP payload that is tried: jumbo frames, and more where a path carries it. Fewer packets are less work, and four of
+/// these fill what the kernel takes at once ([`crate::socket`]).
+const MTU_MAX: u16 = 16_370;
 
 /// Bytes that all transfers of a server may have in flight together in either direction, about: the first gets them all,
 /// the second half as many, and so on. It is memory, and far more than a server's line holds.
@@ -50,6 +49,14 @@ const IN_FLIGHT: u32 = 16 << 20;
 
 /// No connection has less: 25 Mbit/s over 80 ms, for each of many.
 pub(crate) const WINDOW_MIN: u32 = 256 << 10;
+
+/// A peer is near that answers within this. Between near ones what is in flight lies in the buffer of a socket, and is lost
+/// when that is full.
+const NEAR: Duration = Duration::from_millis(16);
+
+/// The same two for near peers: 1 Gbit/s over [`NEAR`] as well, and 32 Mbit/s.
+const IN_FLIGHT_NEAR: u32 = 2 << 20;
+const WINDOW_MIN_NEAR: u32 = 64 << 10;
 
 /// Kernel buffers of the UDP socket; the usual 208 KiB lose packets at speed.
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -99,10 +106,11 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
-/// The window of the newest of so many transfers: the server's memory is bounded by their sum.
-pub(crate) fn window_among(transfers: usize) -> u32 {
+/// The window of the newest of so many transfers, with a peer at this distance: the server's memory is bounded by their sum.
+pub(crate) fn window_among(transfers: usize, rtt: Duration) -> u32 {
+    let (all, least) = if rtt < NEAR { (IN_FLIGHT_NEAR, WINDOW_MIN_NEAR) } else { (IN_FLIGHT, WINDOW_MIN) };
     let transfers = u32::try_from(transfers.max(1)).unwrap_or(u32::MAX);
-    (IN_FLIGHT / transfers).max(WINDOW_MIN)
+    (all / transfers).max(least)
 }
 
 /// Lets a restarted server tell the peers of its former self at once that their connections are gone: it must
@@ -167,7 +175,9 @@ fn endpoint(
         );
     }
     socket.bind(&address.into()).map_err(bind)?;
-    Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime)).map_err(bind)
+    let socket = TokioRuntime.wrap_udp_socket(socket.into()).map_err(bind)?;
+    Endpoint::new_with_abstract_socket(config, server, Arc::new(Batches(socket)), Arc::new(TokioRuntime))
+        .map_err(bind)
 }
 
 /// The settings that both sides share. `window` bounds what a stream may have in flight towards us.
@@ -213,8 +223,14 @@ mod tests {
 
     #[test]
     fn windows_shrink_as_transfers_become_many() {
-        assert_eq!([1, 2, 8].map(window_among), [16 << 20, 8 << 20, 2 << 20]);
-        let all = |transfers: usize| (1..=transfers).map(window_among).map(u64::from).sum::<u64>();
-        assert!(all(8) < 48 << 20 && all(1000) < 320 << 20, "{} {}", all(8), all(1000));
+        let (far, near) = (Duration::from_millis(50), Duration::from_millis(1));
+        assert_eq!([1, 2, 8].map(|transfers| window_among(transfers, far)), [16 << 20, 8 << 20, 2 << 20]);
+        assert_eq!([1, 2, 64].map(|transfers| window_among(transfers, near)), [2 << 20, 1 << 20, 64 << 10]);
+        let all = |transfers: usize, rtt| {
+            (1..=transfers).map(|number| u64::from(window_among(number, rtt))).sum::<u64>()
+        };
+        assert!(all(8, far) < 48 << 20 && all(1000, far) < 320 << 20, "{} {}", all(8, far), all(1000, far));
+        // The kernel grants a socket 8 MiB at best.
+        assert!(all(8, near) < 8 << 20, "{}", all(8, near));
     }
 }

@@ -38,5 +38,6 @@ pub mod proxy;
 pub mod reload;
 #[cfg(test)]
 mod simulation;
+mod socket;
 pub mod tls;
 pub mod transfer;

@@ -99,7 +99,7 @@ impl Connection {
     pub fn transfer(&self) -> Option<Transfer> {
         let (transfer, transfers) = Transfer::begin(self.pass.clone()?);
         if let Carrier::Quic(quic) = &self.carrier {
-            let window = endpoint::window_among(transfers);
+            let window = endpoint::window_among(transfers, quic.rtt());
             quic.set_send_window(window.into());
             quic.set_receive_window(window.into());
         }
