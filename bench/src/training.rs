@@ -23,7 +23,7 @@ pub(crate) enum Model {
 
 impl Model {
     /// What of it may be trained, and what such a step is called.
-    fn parts(self) -> &'static [(&'static str, &'static str)] {
+    pub(crate) fn parts(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Mlp => &[("all", "step of an MLP")],
             Self::Minilm => &[
