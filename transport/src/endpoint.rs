@@ -48,7 +48,7 @@ const MTU_MAX: u16 = 16_370;
 const IN_FLIGHT: u32 = 16 << 20;
 
 /// No connection has less: 25 Mbit/s over 80 ms, for each of many.
-pub(crate) const WINDOW_MIN: u32 = 256 << 10;
+const WINDOW_MIN: u32 = 256 << 10;
 
 /// A peer is near that answers within this. Between near ones what is in flight lies in the buffer of a socket, and is lost
 /// when that is full.
@@ -102,7 +102,8 @@ pub(crate) fn server_config(
     let tls = QuicServerConfig::try_from(credentials.server_config(strangers)?);
     let tls = tls.map_err(|e| EndpointError::Tls(e.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(Arc::new(transport(congestion, STREAM_WINDOW)));
+    // Enough for control messages; a transfer that is allowed gets more.
+    config.transport_config(Arc::new(transport(congestion, STREAM_WINDOW, WINDOW_MIN)));
     Ok(config)
 }
 
@@ -148,7 +149,8 @@ pub(crate) fn client_config(
     let limit = network.limits.download.map_or(u64::MAX, Rate::bytes_per_second);
     let window = STREAM_WINDOW.min(u32::try_from(limit).unwrap_or(u32::MAX)).max(STREAM_WINDOW_MIN);
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    let mut transport = transport(network.congestion, window);
+    // Without a limit of its own a connection could make us hold a window for each of its streams.
+    let mut transport = transport(network.congestion, window, window.saturating_mul(2));
     transport.keep_alive_interval(Some(KEEP_ALIVE)).ack_frequency_config(Some(acks()));
     config.transport_config(Arc::new(transport));
     Ok(config)
@@ -180,13 +182,13 @@ fn endpoint(
         .map_err(bind)
 }
 
-/// The settings that both sides share. `window` bounds what a stream may have in flight towards us.
-fn transport(congestion: Congestion, window: u32) -> TransportConfig {
+/// The settings that both sides share. `stream` bounds what a stream may have in flight towards us, and `all` what a
+/// connection may.
+fn transport(congestion: Congestion, stream: u32, all: u32) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
-        .stream_receive_window(VarInt::from_u32(window))
-        // Without a limit of its own a connection could make us hold a window for each of its streams.
-        .receive_window(VarInt::from_u32(window.saturating_mul(2)))
+        .stream_receive_window(VarInt::from_u32(stream))
+        .receive_window(VarInt::from_u32(all))
         .send_window(u64::from(SEND_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))

@@ -248,12 +248,7 @@ impl Knock {
 
     async fn handshake(self) -> Result<Connection, Ended> {
         match self {
-            Self::Quic(incoming) => {
-                let connection = (*incoming).await?;
-                // Enough for control messages; a transfer that is allowed gets more.
-                connection.set_receive_window(endpoint::WINDOW_MIN.into());
-                Ok(connection.into())
-            }
+            Self::Quic(incoming) => Ok((*incoming).await?.into()),
             Self::Tcp(stream, address, port) => {
                 port.handshake(stream, address).await.map_err(|error| Ended::Broken(error.to_string()))
             }

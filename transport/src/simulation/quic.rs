@@ -193,6 +193,8 @@ async fn hub(net: &Net, seed: u64, credentials: &Credentials, blobs: BlobDir) {
         let blobs = blobs.clone();
         tokio::spawn(async move {
             if let Ok(connection) = incoming.await {
+                // What a server's only transfer may have in flight.
+                connection.set_receive_window(endpoint::window_among(1, connection.rtt()).into());
                 serve(connection.into(), blobs).await;
             }
         });
