@@ -133,7 +133,7 @@ async fn ours(bytes: u64, transport: Choice) -> Result<Sample> {
     let (from, to) = (BlobDir::open(ends.path().join("from"))?, BlobDir::open(ends.path().join("to"))?);
     let store = to.clone();
     tokio::spawn(async move {
-        let _one = server.transfer();
+        let _share = server.transfer();
         while let Ok((mut send, mut recv)) = server.accept_bi().await {
             let Ok(Open::Put { blob, length }) = frames::read(&mut recv).await else { break };
             // The other end hears of a failure and tells it.
@@ -160,7 +160,7 @@ async fn bare(bytes: u64) -> Result<Sample> {
     let ends = Ends::new()?;
     let (client, server) = ends.connect(Choice::Quic).await?;
     tokio::spawn(async move {
-        let _one = server.transfer();
+        let _share = server.transfer();
         while let Ok((SendStream::Quic(mut send), RecvStream::Quic(mut recv))) = server.accept_bi().await {
             let mut buffer = vec![0; PIECE];
             let mut length = 0u64;

@@ -38,7 +38,7 @@ pub struct SiteState {
     root: PathBuf,
     outlive: Outlive,
     /// Models and global parameters. The server has them too, so nobody waits until the disk has them; what a
-    /// crash of the machine damaged is dropped when the state is opened.
+    /// loss of power damaged goes when the directory is taken ([`SiteState::lock`]).
     pub blobs: BlobDir,
     /// What our updates consist of.
     pub deltas: BlobDir,

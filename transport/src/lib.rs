@@ -5,7 +5,7 @@
 //! * [`enrolment`]: how a site without a certificate asks for one; [`files`]: keys and certificates as files;
 //!   [`reload`]: their changing while a program runs; [`audit`]: what a program did, signed and chained.
 //! * [`endpoint`]: QUIC with settings for long trainings behind firewalls; [`connection`] is one over it, or over TCP
-//!   where UDP is blocked, and the same to everything above.
+//!   where UDP is blocked, and the same to everything above. `socket`, beneath QUIC, takes long packets in numbers.
 //! * [`network`]: what a party says of the network that it is in; [`dial`] reaches the server through it, by a
 //!   [`proxy`] if need be; [`listener`] takes in whoever comes, as many as
 //!   [`gate`] lets in; [`issuer`] tells of TLS that is looked into on the way.

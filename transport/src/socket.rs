@@ -3,7 +3,6 @@
 //! quinn hands the kernel up to ten packets at a time, of which the kernel takes 64 KiB. More than that, which packets
 //! beyond 6500 bytes come to, it refuses, and quinn takes that for a loss: here they go in several calls.
 
-use std::fmt::Debug;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -27,12 +26,8 @@ impl AsyncUdpSocket for Batches {
 
     /// When the kernel takes only some now, all come again: to QUIC a packet that comes twice is none.
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let length = transmit.contents.len();
-        let packet = transmit.segment_size.unwrap_or(length);
-        let packets = (MOST / packet.max(1)).max(1);
-        if length <= packets * packet {
-            return self.0.try_send(transmit);
-        }
+        let packet = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        let packets = (MOST / packet).max(1);
         transmit.contents.chunks(packets * packet).try_for_each(|contents| {
             let segment_size = (contents.len() > packet).then_some(packet);
             self.0.try_send(&Transmit { contents, segment_size, ..*transmit })

@@ -26,7 +26,7 @@ const MOST: u32 = 3200;
 /// The same of the others, who take more of it, and their clients.
 const PEERS_MOST: u32 = 1600;
 const PEERS_CLIENTS: u32 = 8;
-/// Megabytes up to which SecAgg+ takes part; with eight clients it takes half a minute a round for them.
+/// Megabytes up to which SecAgg+ takes part; with eight clients its round takes half a minute.
 const SECAGG_PLUS_MAX: u32 = 4;
 
 /// What is asked of each contestant.
