@@ -62,13 +62,15 @@ impl Examples {
         });
         let values = values.transpose()?;
         let labels = all.targets.classes();
-        let (test, rest) = set_aside(&labels, data, setting.simulation.seed);
+        let seed = setting.simulation.seed;
+        let share = if let Test::Share(share) = data.test { share } else { 0.0 };
+        let (test, rest) = set_aside(&labels, groups.as_deref(), share, seed);
         let test = match &data.test {
             Test::Source(source) => Some(read(job, source)?.0),
             Test::Nothing | Test::Share(_) => (!test.is_empty()).then(|| all.select(&test)),
         };
         let clients = setting.simulation.clients;
-        let by = partition::By { labels: &labels, values: values.as_deref(), seed: setting.simulation.seed };
+        let by = partition::By { labels: &labels, values: values.as_deref(), seed };
         let holdings = partition::divide(&data.partition, clients, rest, &by)?;
         Ok(Self { base, all, groups, holdings, test })
     }
@@ -145,8 +147,10 @@ impl Examples {
         if let Some(test) = &self.test {
             hash(test, hasher);
         }
-        for place in self.holdings.all() {
-            hasher.update(&(place as u64).to_le_bytes());
+        self.groups.iter().flatten().for_each(|group| _ = hasher.update(&group.to_le_bytes()));
+        for places in self.holdings.each() {
+            hasher.update(&(places.len() as u64).to_le_bytes());
+            places.iter().for_each(|place| _ = hasher.update(&(*place as u64).to_le_bytes()));
         }
     }
 
@@ -167,16 +171,30 @@ fn column(data: &Data) -> Option<&str> {
     }
 }
 
-/// The places that are tested on and those of all clients, each in the source's order. Every label gives its share.
-fn set_aside(labels: &[u32], data: &Data, seed: u64) -> (Vec<usize>, Vec<usize>) {
-    let Test::Share(share) = data.test else { return (Vec::new(), (0..labels.len()).collect()) };
+/// The places that are tested on and those of all clients, each in the source's order. Every label gives its share or, where
+/// examples are in groups, whole groups come to it.
+fn set_aside(labels: &[u32], groups: Option<&[u32]>, share: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
+    let all = 0..labels.len();
+    let count = |of: usize| (of as f64 * share).round() as usize;
     let mut tested = vec![false; labels.len()];
-    for (label, mut places) in partition::by_label(labels, 0..labels.len()) {
-        places.shuffle(&mut seed::stream(seed, &["test", &label.to_string()]));
-        let count = (places.len() as f64 * share).round() as usize;
-        places.into_iter().take(count).for_each(|place| tested[place] = true);
+    if let Some(groups) = groups {
+        let mut groups: Vec<Vec<usize>> = partition::by_label(groups, all.clone()).into_values().collect();
+        groups.shuffle(&mut seed::stream(seed, &["test", "groups"]));
+        let mut left = count(labels.len());
+        for group in groups {
+            if group.len() <= left {
+                left -= group.len();
+                group.into_iter().for_each(|place| tested[place] = true);
+            }
+        }
+    } else {
+        for (label, mut places) in partition::by_label(labels, all.clone()) {
+            places.shuffle(&mut seed::stream(seed, &["test", &label.to_string()]));
+            let count = count(places.len());
+            places.into_iter().take(count).for_each(|place| tested[place] = true);
+        }
     }
-    (0..labels.len()).partition(|place| tested[*place])
+    all.partition(|place| tested[*place])
 }
 
 fn hash(data: &Dataset, hasher: &mut blake3::Hasher) {
@@ -193,4 +211,24 @@ fn hash(data: &Dataset, hasher: &mut blake3::Hasher) {
         }
     }
     data.targets.classes().iter().for_each(|class| _ = hasher.update(&class.to_le_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_give_their_shares_to_the_test_and_groups_stay_together() {
+        let labels: Vec<u32> = (0..100).map(|place| u32::from(place < 40)).collect();
+        let groups: Vec<u32> = (0..100).map(|place| place % 17).collect();
+        for seed in 0..5 {
+            let (test, rest) = set_aside(&labels, None, 0.2, seed);
+            assert_eq!((test.iter().filter(|place| **place < 40).count(), test.len()), (8, 20));
+            let (grouped, others) = set_aside(&labels, Some(&groups), 0.2, seed);
+            let apart = |places: &[usize], of: u32| places.iter().any(|place| groups[*place] == of);
+            assert!((0..17).all(|of| apart(&grouped, of) != apart(&others, of)), "{grouped:?}");
+            assert!((15..=20).contains(&grouped.len()), "{grouped:?}");
+            assert_eq!((test.len() + rest.len(), grouped.len() + others.len()), (100, 100));
+        }
+    }
 }

@@ -61,6 +61,11 @@ impl Holdings {
         self.0.get(client as usize).map_or(&[], Vec::as_slice)
     }
 
+    /// The places of each client's examples.
+    pub fn each(&self) -> impl Iterator<Item = &[usize]> {
+        self.0.iter().map(Vec::as_slice)
+    }
+
     /// The places of all clients' examples, in their order in the source.
     pub fn all(&self) -> Vec<usize> {
         let mut all = self.0.concat();
