@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::columns::{Cells, Columns};
 use crate::config::Setting;
 use crate::output::{OutputError, Report};
-use crate::rounds::{Row, Score, Traffic};
+use crate::rounds::{Score, Traffic};
 use crate::simulate::{Audience, SimulateError, simulate};
 
 /// A metric that a variant is to reach.
@@ -45,7 +45,7 @@ pub fn run(
     for (name, setting) in settings {
         let mut reports = Vec::new();
         for number in 0..seeds {
-            let setting = setting.clone().with_seed(setting.simulation.seed + number);
+            let setting = setting.clone().reseeded(number);
             audience.begins(&format!("{name}, seed {}", setting.simulation.seed));
             let folder: PathBuf = out.join(name).join(format!("seed-{}", setting.simulation.seed));
             match simulate(&setting, &folder, audience)? {
@@ -80,16 +80,9 @@ impl Variant {
 
     /// How many rounds it took to reach the target on a metric, in those simulations that did.
     pub fn rounds_to(&self, metric: &str, Target(target): Target) -> Option<Mean> {
-        let reaches = |row: &&Row| {
-            row.is_completed() && measured(row).get(metric).is_some_and(|value| *value >= target)
-        };
-        self.mean(|report| Some(f64::from(report.history.iter().find(reaches)?.round)))
+        let first = |report: &Report| points(report, metric).into_iter().find(|point| point.value >= target);
+        self.mean(|report| Some(f64::from(first(report)?.round)))
     }
-}
-
-/// The metrics that rows are compared by: those of the test set or, without one, of the clients' validation splits.
-pub fn measured(row: &Row) -> &Score {
-    if row.test.is_empty() { &row.validation } else { &row.test }
 }
 
 /// A point of a plot: a round of one simulation.
@@ -105,16 +98,28 @@ pub struct Point {
     pub value: f64,
 }
 
-/// A metric by round of one simulation.
+/// A metric by round of one simulation, on the test set. Without one, on the clients' validation splits: in a round they
+/// answer for the model that it starts from, and after the last one for what came of it.
 pub fn points(report: &Report, metric: &str) -> Vec<Point> {
-    let mut sent = Traffic::default();
-    let mut points = Vec::new();
+    let is_tested = report.history.iter().any(|row| !row.test.is_empty());
+    let (mut points, mut sent, mut before) = (Vec::new(), Traffic::default(), (0, 0, 0.0));
+    let mut add = |score: &Score, (round, bytes, seconds)| {
+        points.extend(score.get(metric).map(|value| Point { round, bytes, seconds, value: *value }));
+    };
     for row in &report.history {
         sent += row.traffic;
-        if let (true, Some(value)) = (row.is_completed(), measured(row).get(metric)) {
-            let (round, bytes, seconds) = (row.round, sent.up + sent.down, row.simulated);
-            points.push(Point { round, bytes, seconds, value: *value });
+        if row.is_completed() {
+            let after = (row.round, sent.up + sent.down, row.simulated);
+            if is_tested {
+                add(&row.test, after)
+            } else {
+                add(&row.validation, before)
+            }
+            before = after;
         }
+    }
+    if !is_tested {
+        add(&report.validation, before);
     }
     points
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::compare::{Mean, Target, Variant, measured};
+use crate::compare::{Mean, Target, Variant, points};
 use crate::output::{OutputError, Report, write_csv};
 
 /// Rows of cells, the first of which is the header.
@@ -23,16 +23,13 @@ pub(super) fn of(variants: &[Variant], metric: &str, target: Option<Target>) -> 
     }
     header.extend(["MiB sent", "simulated minutes", "real seconds"].map(str::to_owned));
     let row = |variant: &Variant| {
-        let values = |report: &Report| {
-            let rows = report.history.iter().filter_map(|row| measured(row).get(metric).copied());
-            rows.collect::<Vec<f64>>()
-        };
+        let values = |report: &Report| points(report, metric).into_iter().map(|point| point.value);
         let mut cells = vec![
             variant.name.clone(),
             variant.reports.len().to_string(),
             cell(variant.mean(|report| Some(f64::from(report.rounds))), 0),
-            cell(variant.mean(|report| values(report).last().copied()), 4),
-            cell(variant.mean(|report| values(report).into_iter().reduce(f64::max)), 4),
+            cell(variant.mean(|report| values(report).next_back()), 4),
+            cell(variant.mean(|report| values(report).reduce(f64::max)), 4),
         ];
         if let Some(target) = target {
             let reached = variant.rounds_to(metric, target);

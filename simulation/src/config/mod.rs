@@ -199,8 +199,6 @@ pub struct Setting {
     pub run_text: String,
     /// What it means.
     pub spec: RunSpec,
-    /// The simulation's own file.
-    pub text: String,
 }
 
 impl Setting {
@@ -218,17 +216,22 @@ impl Setting {
         let spec = RunSpec::parse(&simulation.run.display().to_string(), &run_text)?;
         simulation.check(&spec).map_err(located)?;
         simulation.find_device(&spec).map_err(located)?;
-        Ok(Self { simulation, run_text, spec, text })
+        Ok(Self { simulation, run_text, spec })
     }
 
-    /// The same with another seed, for the simulation and for its run.
+    /// The same with the seeds that come so many later, of the simulation and of its run.
     #[must_use]
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.simulation.seed = seed;
-        self.spec.seed = seed;
-        // It was understood before, and what is larger than TOML's integers is written as the largest.
+    pub fn reseeded(mut self, later: u64) -> Self {
+        if later == 0 {
+            return self;
+        }
+        self.simulation.seed = self.simulation.seed.wrapping_add(later);
+        // What is larger than TOML's integers is written as the largest.
+        let seed = i64::try_from(self.spec.seed.saturating_add(later)).unwrap_or(i64::MAX);
+        self.spec.seed = seed.unsigned_abs();
+        // It was understood before.
         if let Ok(mut text) = self.run_text.parse::<toml_edit::DocumentMut>() {
-            text["seed"] = toml_edit::value(i64::try_from(seed).unwrap_or(i64::MAX));
+            text["seed"] = toml_edit::value(seed);
             self.run_text = text.to_string();
         }
         self
