@@ -1,21 +1,30 @@
 //! What a federation is compared with: each client alone, and all data in one place. The same trainer, the same initial
 //! parameters and as many epochs as there are in all rounds; tested on the same examples.
 
-use serde::{Deserialize, Serialize};
-use sheaf_client::trainer::open::OpenError;
-use sheaf_client::trainer::{Round, TrainError, Watch};
-use sheaf_common::message::Job;
-use sheaf_common::params::{from_bytes, to_bytes};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::base::BaseError;
+use serde::{Deserialize, Serialize};
+use sheaf_client::device::DeviceChoice;
+use sheaf_client::trainer::{Round, Watch};
+use sheaf_common::message::Job;
+use sheaf_common::params::{Phases, from_bytes, to_bytes};
+
+use crate::base::{Base, BaseError};
 use crate::config::{Baseline, Setting};
+use crate::data::Examples;
 use crate::federation::{Done, Workshop};
-use crate::pool::{CallOff, Ticket};
+use crate::pool::{CallOff, Pool, Ticket};
 use crate::rounds::Score;
-use crate::scoring::ScoringError;
+use crate::scoring::Scorer;
+use crate::simulate::Audience;
 
 /// Whose random choices are made where all data is in one place.
 const POOLED: &str = "pooled";
+
+/// How often is looked whether somebody wants to stop.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The scores of the baselines on the common test set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,93 +35,55 @@ pub struct Baselines {
     pub local_range: Option<[Score; 2]>,
     /// All data in one place.
     pub pooled: Option<Score>,
+    /// Who could not be trained or tested, and why.
+    pub failed: BTreeMap<String, String>,
 }
 
-/// A baseline could not be trained.
-#[derive(Debug, thiserror::Error)]
-pub enum BaselineError {
-    /// The model that it starts from cannot be used.
-    #[error(transparent)]
-    Base(#[from] BaseError),
-    /// The trainer cannot be had.
-    #[error("{0}: {1}")]
-    Open(String, OpenError),
-    /// It does not train.
-    #[error("{0}: {1}")]
-    Train(String, TrainError),
-    /// The model cannot be tested.
-    #[error(transparent)]
-    Scoring(#[from] ScoringError),
-    /// A worker broke down.
-    #[error("{0}: the worker broke down")]
-    Broken(String),
-}
-
-/// Trains and tests the baselines that a simulation asks for, on all workers.
+/// Trains and tests the baselines that a simulation asks for, on all workers; nothing when the audience wants to stop.
 pub(crate) fn run(
     setting: &Setting,
     job: &Job,
-    initial: &[u8],
+    initial: Vec<u8>,
     workshop: Workshop<'_>,
-) -> Result<Baselines, BaselineError> {
+    audience: &mut dyn Audience,
+) -> Result<Option<Baselines>, BaseError> {
     let Workshop { examples, scorer, train } = workshop;
-    let Some(scorer) = scorer else { return Ok(Baselines::default()) };
-    let base = examples.base();
-    let phases = base.map(|base| base.phases(&job.spec)).transpose()?;
-    let wanted = &setting.simulation.baselines;
-    let mut alone: Vec<(String, Option<u32>)> = Vec::new();
-    if wanted.contains(&Baseline::Pooled) {
-        alone.push((POOLED.to_owned(), None));
-    }
-    if wanted.contains(&Baseline::Local) {
-        let clients = 0..setting.simulation.clients.get();
-        alone.extend(clients.filter_map(|number| {
-            setting.simulation.name(number).ok().map(|name| (name.to_string(), Some(number)))
-        }));
-    }
-    let tickets: Vec<(String, Option<u32>, Ticket)> = alone
-        .into_iter()
-        .map(|(name, client)| {
-            let (examples, job, device) = (examples.clone(), job.clone(), setting.simulation.device);
-            let (own, start, growth) = (name.clone(), initial.to_vec(), base.cloned().zip(phases.clone()));
-            let work = move |watch: &CallOff| {
-                let mut job = job;
-                let open = |job: &Job| {
-                    let opened = examples.alone(client, job, &own, device);
-                    opened.map_err(|error| BaselineError::Open(own.clone(), error))
-                };
-                let mut trainer = open(&job)?;
-                let mut params = from_bytes(&start);
-                for number in 1..=job.spec.rounds {
-                    let round = Round { number, of: job.spec.rounds };
-                    let trained = trainer.train(params, round, watch as &dyn Watch);
-                    params = trained.map_err(|error| BaselineError::Train(own.clone(), error))?.params;
-                    if let Some((base, phases)) = &growth
-                        && *phases.after(number) != job.params
-                    {
-                        params = base.grow(&params, &job.params, phases.after(number))?;
-                        job.params = phases.after(number).clone();
-                        // The old one's memory goes before the new one's comes.
-                        drop(trainer);
-                        trainer = open(&job)?;
-                    }
-                }
-                Ok((job, to_bytes(&params)))
-            };
-            (name, client, train.submit(Box::new(move |watch| Done::Alone(work(watch).map(Box::new)))))
-        })
-        .collect();
     let mut baselines = Baselines::default();
+    let Some(scorer) = scorer else { return Ok(Some(baselines)) };
+    let simulation = &setting.simulation;
+    let growth = examples.base().map(|base| Ok::<_, BaseError>((base.clone(), base.phases(&job.spec)?)));
+    let growth = growth.transpose()?;
+    let lesson = Lesson { job: job.clone(), initial, examples, growth, device: simulation.device };
+    let mut class = Class { lesson: Arc::new(lesson), train, scorer, audience };
+    let wants = |baseline| simulation.baselines.contains(&baseline);
+
+    // It takes longest, and so it begins first and is waited for last.
+    let pooled = wants(Baseline::Pooled).then(|| class.submit(POOLED.into(), None));
+    let mut clients = if wants(Baseline::Local) { 0..simulation.clients.get() } else { 0..0 };
     let mut local = Vec::new();
-    for (name, client, ticket) in tickets {
-        let (job, params) = match train.wait(ticket) {
-            Some(Done::Alone(trained)) => trained.map(|trained| *trained)?,
-            Some(_) | None => return Err(BaselineError::Broken(name)),
-        };
-        let score = scorer.score(&job, &params)?.unwrap_or_default();
-        match client {
-            Some(_) => local.push(score),
-            None => baselines.pooled = Some(score),
+    // No more parameters are in memory than these hold.
+    let mut under_way = VecDeque::new();
+    loop {
+        while under_way.len() < 2 * simulation.num_workers().get()
+            && let Some(number) = clients.next()
+        {
+            let Ok(name) = simulation.name(number) else { continue };
+            under_way.push_back((name.to_string(), class.submit(name.to_string(), Some(number))));
+        }
+        let Some((name, ticket)) = under_way.pop_front() else { break };
+        class.audience.begins(&format!("{name} alone"));
+        match class.score(ticket) {
+            None => return Ok(None),
+            Some(Ok(score)) => local.push(score),
+            Some(Err(why)) => _ = baselines.failed.insert(name, why),
+        }
+    }
+    if let Some(ticket) = pooled {
+        class.audience.begins("all data in one place");
+        match class.score(ticket) {
+            None => return Ok(None),
+            Some(Ok(score)) => baselines.pooled = Some(score),
+            Some(Err(why)) => _ = baselines.failed.insert(POOLED.into(), why),
         }
     }
     baselines.local = mean(&local);
@@ -120,7 +91,82 @@ pub(crate) fn run(
     if let (Some(best), Some(worst)) = (local.first(), local.last()) {
         baselines.local_range = Some([best.clone(), worst.clone()]);
     }
-    Ok(baselines)
+    Ok(Some(baselines))
+}
+
+/// Those who train and test baselines.
+struct Class<'a> {
+    lesson: Arc<Lesson>,
+    train: &'a mut Pool<Done>,
+    scorer: &'a mut Scorer,
+    audience: &'a mut dyn Audience,
+}
+
+impl Class<'_> {
+    /// Hands the training of one to the workers.
+    fn submit(&mut self, name: String, client: Option<u32>) -> Ticket {
+        let lesson = self.lesson.clone();
+        self.train
+            .submit(Box::new(move |watch| Done::Alone(lesson.learn(&name, client, watch).map(Box::new))))
+    }
+
+    /// What it came to, or why to nothing; `None` when the audience wants to stop.
+    fn score(&mut self, ticket: Ticket) -> Option<Result<Score, String>> {
+        loop {
+            if self.audience.interrupts() {
+                return None;
+            }
+            if self.train.is_done(ticket, LOOK) {
+                break;
+            }
+        }
+        let Some(Done::Alone(learnt)) = self.train.wait(ticket) else {
+            return Some(Err("the worker broke down".into()));
+        };
+        Some(learnt.and_then(|learnt| {
+            let (job, params) = *learnt;
+            let score = self.scorer.score(&job, &params).map_err(|error| error.to_string())?;
+            Ok(score.unwrap_or_default())
+        }))
+    }
+}
+
+/// What each is taught.
+struct Lesson {
+    job: Job,
+    initial: Vec<u8>,
+    examples: Arc<Examples>,
+    /// What an imported model trains from round to round.
+    growth: Option<(Arc<Base>, Phases)>,
+    device: DeviceChoice,
+}
+
+impl Lesson {
+    /// Trains for all rounds on a client's examples, or on everybody's: the job as it is in the end, and the parameters.
+    fn learn(&self, name: &str, client: Option<u32>, watch: &CallOff) -> Result<(Job, Vec<u8>), String> {
+        let mut job = self.job.clone();
+        let open = |job: &Job| {
+            self.examples.alone(client, job, name, self.device).map_err(|error| error.to_string())
+        };
+        let mut trainer = open(&job)?;
+        let mut params = from_bytes(&self.initial);
+        for number in 1..=job.spec.rounds {
+            let round = Round { number, of: job.spec.rounds };
+            let trained = trainer.train(params, round, watch as &dyn Watch);
+            params = trained.map_err(|error| error.to_string())?.params;
+            if let Some((base, phases)) = &self.growth
+                && *phases.after(number) != job.params
+            {
+                let grown = base.grow(&params, &job.params, phases.after(number));
+                params = grown.map_err(|error| error.to_string())?;
+                job.params = phases.after(number).clone();
+                // The old one's memory goes before the new one's comes.
+                drop(trainer);
+                trainer = open(&job)?;
+            }
+        }
+        Ok((job, to_bytes(&params)))
+    }
 }
 
 fn loss(score: &Score) -> f64 {

@@ -102,7 +102,7 @@ pub struct Report {
 impl Report {
     /// The report on a run that is over.
     pub fn new(setting: &Setting, of: BlobId, rows: &[Row], end: &End, baselines: Baselines) -> Self {
-        let mut traffic = Traffic::default();
+        let mut traffic = end.traffic;
         rows.iter().for_each(|row| traffic += row.traffic);
         let result = rows.iter().find(|row| row.is_completed() && row.round == end.result);
         let completed = rows.iter().filter(|row| row.is_completed()).count();

@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use sheaf_client::device;
 use sheaf_client::trainer::Watch;
@@ -115,6 +116,14 @@ impl<T: Send + 'static> Pool<T> {
         }
     }
 
+    /// Waits for a job for at most so long; whether [`Pool::wait`] would come back at once.
+    pub fn is_done(&self, ticket: Ticket, within: Duration) -> bool {
+        let state = self.shared.lock();
+        let is_open = |state: &mut State<T>| state.called_off.contains_key(&ticket);
+        let waited = self.shared.done.wait_timeout_while(state, within, is_open);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
     /// Calls a job off, and comes back when nobody works on it any more.
     pub fn call_off(&self, ticket: Ticket) {
         let mut state = self.shared.lock();
@@ -191,6 +200,7 @@ mod tests {
             let tickets: Vec<Ticket> =
                 (0..50).map(|number| pool.submit(Box::new(move |_| number * number))).collect();
             for (number, ticket) in tickets.iter().enumerate().rev() {
+                while !pool.is_done(*ticket, Duration::from_millis(1)) {}
                 assert_eq!(pool.wait(*ticket), Some((number * number) as u64));
                 assert_eq!(pool.wait(*ticket), None, "it is handed out once");
             }

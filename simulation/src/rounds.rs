@@ -22,6 +22,13 @@ pub struct Traffic {
     pub down: u64,
 }
 
+impl Traffic {
+    /// What was sent after there had been so much.
+    pub fn since(self, before: Self) -> Self {
+        Self { up: self.up.saturating_sub(before.up), down: self.down.saturating_sub(before.down) }
+    }
+}
+
 impl AddAssign for Traffic {
     fn add_assign(&mut self, more: Self) {
         self.up += more.up;

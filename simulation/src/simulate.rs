@@ -13,7 +13,7 @@ use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::durable::Outlive;
 
 use crate::base::{Base, BaseError};
-use crate::baselines::{self, BaselineError, Baselines};
+use crate::baselines::{self, Baselines};
 use crate::config::{Setting, SettingError, Transport};
 use crate::data::{DataError, Examples};
 use crate::federation::{End, Federation, FederationError, Workshop};
@@ -52,9 +52,6 @@ pub enum SimulateError {
     /// The same over QUIC.
     #[error(transparent)]
     Quic(#[from] QuicError),
-    /// What it is compared with.
-    #[error(transparent)]
-    Baseline(#[from] BaselineError),
     /// What is written of it.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -171,7 +168,8 @@ impl Begun<'_> {
         output::write_rounds(self.out, federation.rows())?;
         let Some(end) = end else { return Ok(None) };
         let initial = federation.initial()?;
-        let baselines = self.baselines(&job, &initial, federation.workshop(), audience)?;
+        let baselines = self.baselines(&job, initial, federation.workshop(), audience)?;
+        let Some(baselines) = baselines else { return Ok(None) };
         let plan = output::export_plan(&federation, &end);
         let (rows, blobs) = (federation.rows().to_vec(), federation.blobs().clone());
         Ok(Some(Played { rows, end, plan, blobs, baselines }))
@@ -203,22 +201,19 @@ impl Begun<'_> {
         let mut train = workers.map_err(|e| io_error("start a thread for", self.state, e))?;
         let initial = hub.blobs.read(run.run().initial).map_err(HubError::from)?;
         let workshop = Workshop { examples, scorer: scorer.as_mut(), train: &mut train };
-        let baselines = self.baselines(&job, &initial, workshop, audience)?;
+        let baselines = self.baselines(&job, initial, workshop, audience)?;
+        let Some(baselines) = baselines else { return Ok(None) };
         Ok(Some(Played { rows, end, plan, blobs, baselines }))
     }
 
     fn baselines(
         &self,
         job: &Job,
-        initial: &[u8],
+        initial: Vec<u8>,
         workshop: Workshop<'_>,
         audience: &mut dyn Audience,
-    ) -> Result<Baselines, SimulateError> {
-        if self.setting.simulation.baselines.is_empty() {
-            return Ok(Baselines::default());
-        }
-        audience.begins("the baselines");
-        Ok(baselines::run(self.setting, job, initial, workshop)?)
+    ) -> Result<Option<Baselines>, SimulateError> {
+        Ok(baselines::run(self.setting, job, initial, workshop, audience)?)
     }
 }
 
@@ -226,7 +221,6 @@ impl Begun<'_> {
 fn fingerprint(setting: &Setting, model: Option<BlobId>, examples: &Examples) -> BlobId {
     let mut simulation = setting.simulation.clone();
     simulation.workers = None;
-    simulation.baselines.clear();
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{simulation:?}").as_bytes()).update(b"\0").update(setting.run_text.as_bytes());
     hasher.update(format!("{model:?}").as_bytes());

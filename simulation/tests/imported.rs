@@ -1,6 +1,7 @@
 //! Simulations of runs that start from an imported model: of a text encoder that is small enough to be written here.
 
 mod leaver;
+mod same;
 mod tiny_bert;
 
 use std::fs;
@@ -10,11 +11,11 @@ use anyhow::{Context, Result, ensure};
 use safetensors::SafeTensors;
 use sheaf_sim::config::Setting;
 use sheaf_sim::output::Report;
-use sheaf_sim::rounds::Row;
 use sheaf_sim::simulate::simulate;
 use tempfile::TempDir;
 
 use leaver::Leaver;
+use same::same;
 
 const ROUNDS: usize = 3;
 
@@ -74,12 +75,6 @@ round_timeout = "5m"
 fn play(dir: &Path, out: &str, left: Option<usize>) -> Result<Option<Report>> {
     let setting = Setting::load(&dir.join("sim.toml"))?;
     Ok(simulate(&setting, &dir.join(out), &mut Leaver { left })?)
-}
-
-/// What must be the same: everything but real time and memory.
-fn same(report: &Report) -> (String, Vec<Row>) {
-    let rows = report.history.iter().map(|row| Row { real: 0.0, ..row.clone() });
-    (report.model.clone(), rows.collect())
 }
 
 /// The names of the tensors that differ between the model that came of it and the one that was imported.

@@ -1,6 +1,7 @@
 //! Whole simulations: the same bits whatever the number of workers and whatever was killed in between, and honest ends.
 
 mod leaver;
+mod same;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +16,11 @@ use sheaf_sim::compare::{self, Target};
 use sheaf_sim::config::Setting;
 use sheaf_sim::output::Report;
 use sheaf_sim::rounds::Row;
-use sheaf_sim::simulate::simulate;
+use sheaf_sim::simulate::{Audience, simulate};
 use tempfile::TempDir;
 
 use leaver::Leaver;
+use same::same;
 
 /// Rounds of every run here.
 const ROUNDS: usize = 4;
@@ -88,12 +90,6 @@ fn play(dir: &Path, out: &str) -> Result<Report> {
     simulate(&setting, &dir.join(out), &mut Leaver { left: None })?.context("nobody left")
 }
 
-/// What must be the same: everything but real time and memory.
-fn same(report: &Report) -> (String, Vec<Row>) {
-    let rows = report.history.iter().map(|row| Row { real: 0.0, ..row.clone() });
-    (report.model.clone(), rows.collect())
-}
-
 #[test]
 fn any_number_of_workers_gives_the_same_bits() -> Result<()> {
     for run in [OPEN, SECURE] {
@@ -103,7 +99,7 @@ fn any_number_of_workers_gives_the_same_bits() -> Result<()> {
         });
         let [one, three] = reports;
         let (one, three) = (one?, three?);
-        ensure!(one.1.iter().any(Row::is_completed), "no round was completed: {one:?}");
+        ensure!(one.history.iter().any(Row::is_completed), "no round was completed: {one:?}");
         ensure!(one == three, "{one:?}\n{three:?}");
     }
     Ok(())
@@ -129,6 +125,48 @@ fn whoever_leaves_after_any_round_comes_back_to_the_same_bits() -> Result<()> {
         ensure!(same(&report) == undisturbed, "{:?}\n{undisturbed:?}", same(&report));
         ensure!(!out.join("state").exists(), "what is no longer needed is gone");
     }
+    Ok(())
+}
+
+/// Somebody who goes away as soon as the rounds are over.
+#[derive(Default)]
+struct Satisfied(bool);
+
+impl Audience for Satisfied {
+    fn interrupts(&self) -> bool {
+        self.0
+    }
+
+    fn round(&mut self, _row: &Row, _rounds: u32) {}
+
+    fn begins(&mut self, _what: &str) {
+        self.0 = true;
+    }
+}
+
+#[test]
+fn whoever_leaves_the_baselines_comes_back_to_the_same_report() -> Result<()> {
+    let dir = folder(OPEN, &clients("baselines = [\"local\", \"pooled\"]"))?;
+    let undisturbed = same(&play(dir.path(), "undisturbed")?);
+    ensure!(!undisturbed.validation.is_empty(), "the last model was not evaluated: {undisturbed:?}");
+    let in_rows = undisturbed.history.iter().map(|row| row.traffic.down).sum::<u64>();
+    ensure!(undisturbed.traffic.down > in_rows, "what the last evaluation sent is not counted");
+    let setting = Setting::load(&dir.path().join("sim.toml"))?;
+    let out = dir.path().join("out");
+    ensure!(simulate(&setting, &out, &mut Satisfied::default())?.is_none(), "nobody left");
+    ensure!(same(&play(dir.path(), "out")?) == undisturbed, "it came to another report");
+    Ok(())
+}
+
+#[test]
+fn a_client_that_cannot_train_alone_costs_no_report() -> Result<()> {
+    let run = format!("{OPEN}\n[validation]\nleave_out = \"client-03\"");
+    let dir = folder(&run, &clients("baselines = [\"local\", \"pooled\"]"))?;
+    let text = fs::read_to_string(dir.path().join("run.toml"))?;
+    fs::write(dir.path().join("run.toml"), text.replace("validation_split = 0.2\n", ""))?;
+    let baselines = play(dir.path(), "out")?.baselines;
+    ensure!(baselines.failed.keys().eq(["client-03"]), "{baselines:?}");
+    ensure!(baselines.pooled.is_some() && baselines.local.is_some(), "{baselines:?}");
     Ok(())
 }
 
@@ -205,6 +243,23 @@ fn another_simulation_does_not_go_on_from_this_ones_folder() -> Result<()> {
     fs::write(dir.path().join("sim.toml"), text.replace("seed = 3", "seed = 4"))?;
     let said = play(dir.path(), "out").map(|_| ()).unwrap_err().to_string();
     ensure!(said.contains("holds a simulation of other files"), "{said}");
+
+    // The same examples, one of them with another client.
+    let by_ward = |rows: &str| -> Result<String> {
+        fs::write(
+            dir.path().join("sim.toml"),
+            "run = \"run.toml\"\nclients = 5\n[data]\nsource = { path = \"all.csv\" }\npartition = \"column\"\ncolumn = \"ward\"\n",
+        )?;
+        fs::write(dir.path().join("all.csv"), rows)?;
+        Ok(play(dir.path(), "wards").map(|report| report.model).unwrap_or_else(|error| error.to_string()))
+    };
+    let text = fs::read_to_string(dir.path().join("run.toml"))?.replace("min_sites = 6", "min_sites = 3");
+    fs::write(dir.path().join("run.toml"), text)?;
+    let rows = fs::read_to_string(dir.path().join("all.csv"))?;
+    let first = by_ward(&rows)?;
+    ensure!(first == by_ward(&rows)? && !first.contains("other"), "{first}");
+    let said = by_ward(&rows.replacen(",1,", ",2,", 1))?;
+    ensure!(said.contains("holds a simulation of other files"), "{said}");
     Ok(())
 }
 
@@ -276,6 +331,16 @@ fn variants_are_laid_side_by_side() -> Result<()> {
     same_as_parquet(&out.join("even/seed-0/rounds.csv"), &counts)?;
     sheaf_sim::plot::draw(&variants, "accuracy", &out.join("compare.svg"))?;
     let plot = fs::read_to_string(out.join("compare.svg"))?;
+    // Without a test set they are compared by what clients say of the model before each round, and of the last one.
+    let untested = [("untested".to_owned(), setting(&data(1.0).replace("test_share = 0.2\n", ""))?)];
+    let variants = compare::run(&untested, 1, &out, &mut Leaver { left: None })?.context("nobody left")?;
+    let report = &variants[0].reports[0];
+    let points = compare::points(report, "accuracy");
+    ensure!(points.iter().map(|point| point.round as usize).eq(0..=ROUNDS), "{points:?}");
+    let value = |score: &sheaf_sim::rounds::Score| score.get("accuracy").copied();
+    ensure!(points[1].bytes == report.history[0].traffic.up + report.history[0].traffic.down, "{points:?}");
+    ensure!(Some(points[1].value) == value(&report.history[1].validation), "{points:?}");
+    ensure!(Some(points[ROUNDS].value) == value(&report.validation), "{points:?}");
     ensure!(
         plot.contains("uneven") && plot.matches("<polyline").count() >= 6,
         "two lines in each of three charts"

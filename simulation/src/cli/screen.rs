@@ -58,7 +58,13 @@ impl Audience for Screen {
     }
 
     fn round(&mut self, row: &Row, rounds: u32) {
-        self.bar.set_length(u64::from(rounds));
+        let before = u64::from(row.round.saturating_sub(1));
+        if self.bar.length() != Some(u64::from(rounds)) || self.bar.position() != before {
+            // Rounds of another simulation, or from before an interruption, took no time here.
+            self.bar.set_length(u64::from(rounds));
+            self.bar.set_position(before);
+            self.bar.reset_eta();
+        }
         if row.is_completed() {
             self.bar.set_position(u64::from(row.round));
         }

@@ -38,6 +38,11 @@ pub(super) fn of(report: &Report, out: &Path) -> String {
         line("  best of them", metrics(best));
         line("  worst of them", metrics(worst));
     }
+    if let Some((name, why)) = report.baselines.failed.iter().next() {
+        let others = report.baselines.failed.len() - 1;
+        let more = if others == 0 { String::new() } else { format!(", and {others} more") };
+        line("  not trained", format!("{name} ({why}){more}"));
+    }
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     line("sent", format!("{} up, {} down", mib(report.traffic.up), mib(report.traffic.down)));
     line("simulated time", time(report.simulated_seconds));

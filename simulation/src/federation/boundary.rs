@@ -54,6 +54,9 @@ struct Checkpoint {
     frames: Vec<Vec<u8>>,
     members: Vec<(bool, u64, Option<Timestamp>)>,
     rows: Vec<Row>,
+    last: Last,
+    /// What was sent since the last row.
+    traffic: Traffic,
     globals: Vec<BlobId>,
     spent: Duration,
 }
@@ -162,7 +165,8 @@ impl Federation {
             entries.into_iter().filter_map(|entry| entry.filter_map(|kept| kept.event(&frames))).collect();
         self.agenda = Agenda::of((entries, next));
         (self.epoch, self.now, self.moved, self.run) = (found.epoch, found.now, found.moved, found.run);
-        (self.rows, self.clock) = (found.rows, Clock::new(found.spent));
+        (self.rows, self.last, self.traffic) = (found.rows, found.last, found.traffic);
+        self.clock = Clock::new(found.spent);
         self.globals = found.globals.into_iter().collect();
         self.await_deadline()?;
         Ok(true)
@@ -182,6 +186,9 @@ impl Federation {
         self.awaited = None;
         for (client, what) in dropped {
             self.call_off(client, &what)?;
+        }
+        // Also those that do nothing any more: whoever goes on from here finds nobody awake.
+        while let Some(client) = self.awake.first_key_value().map(|(client, _)| *client) {
             self.sleep(client)?;
         }
         let held = self.run.held();
@@ -218,6 +225,8 @@ impl Federation {
                 .map(|member| (member.is_online, member.changes, member.model))
                 .collect(),
             rows: self.rows.clone(),
+            last: self.last.clone(),
+            traffic: self.traffic,
             globals: kept.clone(),
             spent: self.clock.spent(),
         };

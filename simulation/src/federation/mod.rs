@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sheaf_client::session::{FetchFailure, Outcome, WorkFailure};
 use sheaf_client::state::{SiteState, StateError};
 use sheaf_common::blob::BlobId;
@@ -29,8 +30,6 @@ use sheaf_server::core::{Coordinator, Input};
 use sheaf_transport::blobs::BlobError;
 
 use crate::agenda::Agenda;
-use crate::base::Base;
-use crate::baselines::BaselineError;
 use crate::client::Client;
 use crate::config::Simulation;
 use crate::data::Examples;
@@ -86,7 +85,7 @@ pub struct Federation {
 }
 
 /// What is measured when all rounds are over.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Last {
     /// The final model on the clients' validation splits.
     pub validation: Option<Report>,
@@ -170,8 +169,8 @@ pub(crate) enum Done {
     Masked(Result<BlobId, String>),
     /// Of checking a sum.
     Checked(Result<(), FetchFailure>),
-    /// Of training without the others: the job as it was in the last round, and the parameters.
-    Alone(Result<Box<(Job, Vec<u8>)>, BaselineError>),
+    /// Of training without the others: the job as it was in the last round, and the parameters, or why there are none.
+    Alone(Result<Box<(Job, Vec<u8>)>, String>),
 }
 
 /// What else is trained with when the run is over.
@@ -258,6 +257,8 @@ pub struct End {
     pub model: BlobId,
     /// Evaluations at its end.
     pub last: Last,
+    /// What was sent since the last round.
+    pub traffic: Traffic,
     /// Simulated time.
     pub simulated: Duration,
     /// Real time.
@@ -306,11 +307,6 @@ impl Federation {
     /// The server's blobs.
     pub fn blobs(&self) -> &sheaf_transport::blobs::BlobDir {
         &self.hub.blobs
-    }
-
-    /// The imported model that the run starts from.
-    pub fn base(&self) -> Option<&Base> {
-        self.examples.base().map(|base| &**base)
     }
 
     /// The parameters before round 1.
@@ -390,6 +386,7 @@ impl Federation {
             result,
             model: model.unwrap_or(self.run.global()),
             last: self.last.clone(),
+            traffic: self.traffic,
             simulated: self.now.since(Timestamp(0)),
             real: self.clock.spent(),
         }

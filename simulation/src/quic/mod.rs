@@ -229,10 +229,7 @@ impl Live<'_> {
             for record in status.history.get(known..).unwrap_or_default() {
                 let test = self.score(record, blobs, scorer.as_deref_mut())?;
                 let sent = operator.sent().await?;
-                let traffic = Traffic {
-                    up: sent.up.saturating_sub(sent_before.up),
-                    down: sent.down.saturating_sub(sent_before.down),
-                };
+                let traffic = sent.since(sent_before);
                 sent_before = sent;
                 let real = Duration::from_secs_f64(before) + began.elapsed();
                 // There is no other time than the real one.
@@ -243,7 +240,8 @@ impl Live<'_> {
                 self.write_rows(&rows)?;
             }
             if status.summary.state.is_final() {
-                let end = end_of(&status, &rows, Duration::from_secs_f64(before) + began.elapsed());
+                let real = Duration::from_secs_f64(before) + began.elapsed();
+                let end = end_of(&status, &rows, operator.sent().await?.since(sent_before), real);
                 return Ok(Some((rows, end, status)));
             }
             if interrupted() {
@@ -302,7 +300,7 @@ impl Live<'_> {
     }
 }
 
-fn end_of(status: &RunStatus, rows: &[Row], real: Duration) -> End {
+fn end_of(status: &RunStatus, rows: &[Row], traffic: Traffic, real: Duration) -> End {
     let of_result = |row: &&Row| row.round == status.result && row.global.is_some();
     let model = rows.iter().find(of_result).and_then(|row| row.global);
     End {
@@ -311,6 +309,7 @@ fn end_of(status: &RunStatus, rows: &[Row], real: Duration) -> End {
         result: status.result,
         model: model.unwrap_or(status.global),
         last: Last { validation: status.final_metrics.clone(), test: status.test_metrics.clone() },
+        traffic,
         simulated: real,
         real,
     }
