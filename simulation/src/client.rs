@@ -33,6 +33,8 @@ pub struct Client {
     pub state: SiteState,
     /// The global parameters of each task, which go with it.
     pub globals: BTreeMap<TaskId, BlobId>,
+    /// Blobs that are on their way: it has links to them already, which go if it leaves before they would be here.
+    pub arriving: Vec<BlobId>,
     /// How it behaves in the attempt in hand.
     pub mood: Mood,
     /// Messages that it has said in that attempt.
@@ -80,13 +82,18 @@ impl Client {
         let mut session = Session::new(updates, memory, trust);
         session.handle(Input::Connected);
         let mood = Mood { slowdown: 1.0, silent_after: None };
-        Ok(Self { state, globals: BTreeMap::new(), mood, said: 0, session })
+        Ok(Self { state, globals: BTreeMap::new(), arriving: Vec::new(), mood, said: 0, session })
     }
 
     /// Goes on in another directory, which holds the same.
     pub fn move_to(&mut self, dir: &Path) -> Result<(), StateError> {
         self.state = SiteState::open_to(Outlive::Program, dir)?;
         Ok(())
+    }
+
+    /// The connection is gone, and with it what was on its way.
+    pub fn lose(&mut self) -> Result<(), BlobError> {
+        self.arriving.drain(..).try_for_each(|blob| self.state.blobs.remove(blob))
     }
 
     /// Feeds the session, and says what it wants done.

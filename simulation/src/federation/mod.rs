@@ -348,7 +348,8 @@ impl Federation {
             }
             self.feed(Input::Connected(name))
         } else {
-            if self.awake.contains_key(&client) {
+            if let Some(awake) = self.awake.get_mut(&client) {
+                awake.lose()?;
                 self.input(client, sheaf_client::session::Input::Disconnected)?;
             }
             self.feed(Input::Disconnected(name))

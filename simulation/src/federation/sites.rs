@@ -41,6 +41,9 @@ impl Federation {
         if !self.awake.contains_key(&client) || what.is_transfer() && !self.holds(client, link) {
             return self.call_off(client, &what);
         }
+        if let (Told::Fetched(..) | Told::Checked(..), Some(client)) = (&what, self.awake.get_mut(&client)) {
+            client.arriving.clear();
+        }
         let input = match what {
             Told::Fetched(task, result) => Input::Fetched(task, result),
             Told::Checked(task, ticket) => {
@@ -153,6 +156,9 @@ impl Federation {
             (Some(member), false) => member.profile.send(0) + member.profile.receive(bytes),
             (Some(_) | None, _) => Duration::ZERO,
         };
+        if let Some(client) = self.awake.get_mut(&number) {
+            client.arriving.clone_from(&blobs);
+        }
         let id = task.id().clone();
         let told = match (client::fetch(&self.hub.blobs, self.examples.base(), &state, &blobs), witness) {
             (Ok(()), Some(witness)) => {
@@ -194,7 +200,12 @@ impl Federation {
             return Ok(());
         }
         let slowdown = if trains { client.mood.slowdown } else { 1.0 };
-        let examples = passes(&task.job().spec, self.examples.count(number), trains);
+        let spec = &task.job().spec;
+        let classes = match self.examples.labels(number, spec.task.labels().len()) {
+            classes if classes.is_empty() => vec![self.examples.count(number)],
+            classes => classes,
+        };
+        let examples = passes(spec, &classes, trains, task.id().is_test());
         let takes = member.profile.compute(examples, slowdown);
         let site = Site {
             name: member.name.clone(),
@@ -309,20 +320,48 @@ impl Federation {
     }
 }
 
-/// Examples that a task passes over, at least one.
-fn passes(spec: &RunSpec, examples: u64, trains: bool) -> u64 {
+/// Examples that a task passes over, at least one, of so many in each class.
+fn passes(spec: &RunSpec, classes: &[u64], trains: bool, tests: bool) -> u64 {
+    let all = classes.iter().sum::<u64>() as f64;
+    let test = spec.validation.test_split;
     let held_out = match spec.validation.held_out {
         HeldOut::Share(share) => share,
         HeldOut::Fold(fold) => 1.0 / f64::from(fold.of.max(1)),
     };
-    let rest = examples as f64 * (1.0 - spec.validation.test_split);
+    let most = spec.training.max_examples_per_class.map_or(f64::INFINITY, f64::from);
+    let trained = |class: &u64| (*class as f64 * (1.0 - test) * (1.0 - held_out)).min(most);
     let passes = match (trains, spec.training.local) {
-        (true, LocalWork::Epochs(epochs)) => rest * (1.0 - held_out) * f64::from(epochs),
+        (true, LocalWork::Epochs(epochs)) => classes.iter().map(trained).sum::<f64>() * f64::from(epochs),
         (true, LocalWork::Steps(steps)) => {
             let step = f64::from(spec.training.batch_size) * f64::from(spec.training.accumulation_steps);
             f64::from(steps) * step
         }
-        (false, _) => rest * held_out,
+        (false, _) if tests => all * test,
+        (false, _) => all * (1.0 - test) * held_out,
     };
     (passes as u64).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_passes_over_what_its_part_of_the_examples_is() {
+        let run = |training: &str| {
+            let text = format!(
+                "name = \"toy\"\nrounds = 1\nmodel = {{ architecture = \"softmax\" }}\n[task]\ntype = \"tabular-classification\"\n\
+                 dataset = \"data\"\nlabel = \"y\"\nlabels = [\"no\", \"yes\"]\nfeatures = [{{ column = \"x\", type = \"numeric\" }}]\n\
+                 [validation]\ntest_split = 0.1\n[training]\nvalidation_split = 0.2\n{training}\n"
+            );
+            RunSpec::parse("run.toml", &text).unwrap()
+        };
+        let (all, few) = (run("local_epochs = 2"), run("local_epochs = 2\nmax_examples_per_class = 10"));
+        let classes = [100, 900];
+        assert_eq!(passes(&all, &classes, true, false), 1440);
+        assert_eq!(passes(&few, &classes, true, false), 40);
+        assert_eq!(passes(&run("local_steps = 3\nbatch_size = 5"), &classes, true, false), 15);
+        assert_eq!((passes(&few, &classes, false, false), passes(&few, &classes, false, true)), (180, 100));
+        assert_eq!(passes(&all, &[], true, false), 1);
+    }
 }
