@@ -42,7 +42,9 @@ def main(grid: Grid, context: Context):
     result["grown"] = float(model[-1])
 
 
-run_simulation(server_app=server, client_app=client, num_supernodes=clients)
+# A client asks for two cores where nothing is said, so that half of them would do nothing.
+resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+run_simulation(server_app=server, client_app=client, num_supernodes=clients, backend_config=resources)
 if abs(result.get("grown", 0) - rounds) > 1e-3:
     sys.exit(f"after {rounds} rounds the model has grown by {result.get('grown')}")
 print(json.dumps({"seconds": time.time() - began}))

@@ -4,6 +4,7 @@ Frozen layers are computed in every step, without a gradient: nothing here keeps
 """
 
 import json
+import os
 import pathlib
 import sys
 import time
@@ -25,7 +26,8 @@ def efficientnet():
 def minilm():
     import transformers
 
-    folder = pathlib.Path.home() / ".cache/sheaf/data/minilm"
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folder = pathlib.Path(cache) / "sheaf/data/minilm"
     config = transformers.BertConfig.from_pretrained(folder, num_labels=2)
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     net = transformers.BertForSequenceClassification(config).train()

@@ -54,15 +54,19 @@ fn cells(row: &Row) -> [String; 9] {
         }
         (None, ..) => "-".into(),
     };
-    // Once for each client and way in a round; as it is where nothing is sent.
-    let moved = if row.clients > 1 { 2.0 * f64::from(row.clients) } else { 1.0 };
+    // Once for each client and way in a round; once where there are no clients.
+    let megabytes = match row.workload {
+        "round" | "secure round" | "crowd" => Some(2.0 * f64::from(row.clients) * row.size_mb),
+        _ if row.clients == 1 && row.size_mb > 0.0 => Some(row.size_mb),
+        _ => None,
+    };
     [
         row.workload.into(),
         format!("{}", row.size_mb),
         row.clients.to_string(),
         row.contestant.into(),
         seconds,
-        number(row.seconds.filter(|_| row.size_mb > 0.0).map(|seconds| moved * row.size_mb / seconds), 0),
+        number(megabytes.zip(row.seconds).map(|(megabytes, seconds)| megabytes / seconds), 0),
         number(row.cpu_seconds, 2),
         number(row.server_rss_mb, 0),
         number(row.wire, 3),

@@ -31,8 +31,9 @@ fn main() -> Result<()> {
     let [model, trainable, steps] = &arguments[..] else { bail!("usage: steps MODEL TRAINABLE STEPS") };
     let lora = trainable == "lora";
     let (trainable, adapters) = if lora { ("all", "[model.lora]\nrank = 8\n") } else { (&trainable[..], "") };
-    let cache =
-        std::env::var("HOME").map(|home| PathBuf::from(home).join(".cache/sheaf/data").join(model))?;
+    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    let cache = cache.context("there is no home directory")?.join("sheaf/data").join(model);
     let made = tempfile::tempdir()?;
     let noise = |count: u32| (0..count).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8);
     let (folder, task, batch, inputs) = match &model[..] {

@@ -30,7 +30,7 @@ def main(grid: Grid, context: Context):
     def note(number, arrays):
         """Is called by the strategy before the first round and after each."""
         [model] = arrays.to_numpy_ndarrays()
-        grown = (model - start)[[0, -1]]
+        grown = model[[0, -1]] - start[[0, -1]]
         if not (number <= grown.min() and grown.max() <= 2 * number + 1e-3 and np.ptp(grown) < 1e-3):
             raise ValueError(f"after {number} rounds the model has grown by {grown}")
         with open(str(config["ended"]), "a") as file:
