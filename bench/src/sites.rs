@@ -16,7 +16,7 @@ use crate::process::Watch;
 use crate::settings::Settings;
 
 /// So long idle sites are watched: two signs of life of each.
-const WHILE: Duration = Duration::from_secs(20);
+const WHILE: Duration = Duration::from_secs(30);
 
 /// How often the server is asked how far it is.
 const LOOK: Duration = Duration::from_millis(2);

@@ -34,7 +34,7 @@ pub(crate) const STREAMS: u32 = 32;
 
 /// A client gives a sign of life so often, which the server answers. Firewalls forget a UDP flow after 30 to 60 seconds of
 /// silence, and training takes hours. It is also the longest that a site takes to notice a server that was restarted.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A connection is given up after so much silence.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -19,7 +19,7 @@ use super::{CliError, json, units};
 use crate::pki::{Authority, PkiError, SigningRequest, Wanted};
 
 /// A connected site of which nothing came for so many seconds is shown as silent: three signs of life are missing.
-const SILENT: u32 = 30;
+const SILENT: u32 = 45;
 
 pub(super) async fn execute(command: &SiteCommand, settings: &Settings, out: Output) -> Result<(), CliError> {
     match command {

@@ -115,7 +115,7 @@ pub enum Partition {
     Column(String),
     /// A random part, as large as everybody else's.
     Iid,
-    /// Of each label a share drawn from a Dirichlet distribution with this concentration (Hsu et al. 2019).
+    /// Of each label the clients' shares, drawn from a Dirichlet distribution with this concentration (Yurochkin et al. 2019).
     Dirichlet {
         /// The smaller, the fewer labels a client has.
         alpha: f64,
