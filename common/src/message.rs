@@ -69,6 +69,8 @@ pub enum BlobReply {
     Stored,
     /// The server will not, and why.
     Refused(String),
+    /// To `Put`: an earlier transfer of the blob has not ended yet; try again.
+    Busy,
 }
 
 /// One try at one round of one run: what an update answers.

@@ -4,8 +4,9 @@
 //! one to the other by fsync and rename, so that a name in the first place is a promise.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -47,6 +48,12 @@ pub enum BlobError {
     /// It is not here.
     #[error("blob {0} is not here")]
     Missing(BlobId),
+    /// Another arrival of it from the same sender has not ended: the connection before may not be known to be gone.
+    #[error("blob {0} is still arriving in another transfer: try again in a minute")]
+    Busy(BlobId),
+    /// Somebody else wrote to it, or removed it.
+    #[error("blob file {0} was changed while it was written: send it again")]
+    Changed(PathBuf),
 }
 
 /// What whoever runs the program can do about an error of the disk.
@@ -251,15 +258,22 @@ impl BlobDir {
     }
 
     /// Goes on with (or starts) the arrival of `blob` from `sender`: what came before is kept, and counted in
-    /// [`BlobWriter::length`].
+    /// [`BlobWriter::length`]. One at a time: two that append to the same file would leave neither's blob in it.
     pub fn resume(&self, blob: BlobId, sender: &str) -> Result<BlobWriter, BlobError> {
         let path = self.partial(blob, sender);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&path)
-            .map_err(|e| io_error("open", &path, e))?;
+        let mut file = loop {
+            let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
+            let file = file.map_err(|e| io_error("open", &path, e))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(BlobError::Busy(blob)),
+                Err(TryLockError::Error(error)) => return Err(io_error("lock", &path, error)),
+            }
+            // Whoever had the lock may have given the file its name, or removed it, after it was opened here.
+            if is_at(&file, &path).map_err(|e| io_error("look at", &path, e))? {
+                break file;
+            }
+        };
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; CHUNK];
         let mut length = 0;
@@ -378,6 +392,7 @@ impl BlobWriter {
     fn store(mut self, blob: BlobId) -> Result<(), BlobError> {
         let outlive = self.dir.outlive;
         outlive.sync(&self.file).map_err(|e| io_error("sync", &self.path, e))?;
+        self.check()?;
         let target = self.dir.path(blob);
         let folder = target.parent().unwrap_or(&self.dir.root).to_owned();
         fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
@@ -385,6 +400,20 @@ impl BlobWriter {
         self.keep = true;
         for folder in [&folder, &self.dir.root] {
             outlive.sync_folder(folder).map_err(|e| io_error("sync", folder, e))?;
+        }
+        Ok(())
+    }
+
+    /// What was hashed is what the name is about to be given to.
+    fn check(&mut self) -> Result<(), BlobError> {
+        let look = |error| io_error("look at", &self.path, error);
+        let changed = || BlobError::Changed(self.path.clone());
+        if !is_at(&self.file, &self.path).map_err(look)? {
+            return Err(changed());
+        }
+        if self.file.metadata().map_err(look)?.len() != self.length {
+            self.keep = false;
+            return Err(changed());
         }
         Ok(())
     }
@@ -407,6 +436,16 @@ impl Drop for BlobWriter {
             // Best effort: a left-over is removed by `remove_unnamed` at the next start.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// Whether a file that is open is the one of this name.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((open.dev(), open.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -456,6 +495,35 @@ mod tests {
         second.write(b"ghts").unwrap();
         second.finish_as(blob).unwrap();
         assert_eq!(dir.read(blob).unwrap(), b"weights");
+    }
+
+    #[test]
+    fn an_arrival_has_one_writer_at_a_time() {
+        let (_temp, dir) = dir();
+        let blob = BlobId::of(b"weights");
+        let mut first = dir.resume(blob, "site").unwrap();
+        first.write(b"wei").unwrap();
+        assert!(matches!(dir.resume(blob, "site"), Err(BlobError::Busy(busy)) if busy == blob));
+        assert_eq!(dir.resume(blob, "other").unwrap().length(), 0);
+        drop(first);
+        assert_eq!(dir.resume(blob, "site").unwrap().length(), 3);
+    }
+
+    #[test]
+    fn what_another_wrote_to_or_removed_gets_no_name() {
+        let (_temp, dir) = dir();
+        let blob = BlobId::of(b"weights");
+        let mut writer = dir.resume(blob, "site").unwrap();
+        writer.write(b"weights").unwrap();
+        OpenOptions::new().append(true).open(&writer.path).unwrap().write_all(b"ghts").unwrap();
+        assert!(matches!(writer.finish_as(blob), Err(BlobError::Changed(_))));
+        let mut writer = dir.resume(blob, "site").unwrap();
+        assert_eq!(writer.length(), 0);
+        writer.write(b"weights").unwrap();
+        dir.remove_partial(blob, "site").unwrap();
+        let other = dir.resume(blob, "site").unwrap();
+        assert!(matches!(writer.finish_as(blob), Err(BlobError::Changed(_))));
+        assert_eq!((dir.length(blob), other.length()), (None, 0));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub async fn fetch(
         return Ok(0);
     }
     connection.pace().open().await;
-    let mut writer = dir.resume(blob, "fetch")?;
+    let mut writer = dir.resume(blob, "fetch").map_err(passing)?;
     let offset = writer.length();
     let (mut send, mut recv) = connection.open_bi().await.map_err(|e| lost(blob, e))?;
     frames::write(&mut send, &Open::Get { blob, offset }).await.map_err(|e| lost(blob, e))?;
@@ -68,7 +68,7 @@ pub async fn fetch(
             return Err(refused(blob, format!("it has {length} bytes where at most {max} were expected")));
         }
         BlobReply::Refused(why) => return Err(refused(blob, why)),
-        BlobReply::Send { .. } | BlobReply::Stored => {
+        BlobReply::Send { .. } | BlobReply::Stored | BlobReply::Busy => {
             return Err(refused(blob, "it answered out of turn".into()));
         }
     };
@@ -102,6 +102,7 @@ pub async fn put_file(
     let offset = match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
         BlobReply::Stored => return Ok(0),
         BlobReply::Send { offset } => offset,
+        BlobReply::Busy => return Err(passing(BlobError::Busy(blob))),
         BlobReply::Refused(why) => return Err(refused(blob, why)),
         BlobReply::Found { .. } => return Err(refused(blob, "it answered out of turn".into())),
     };
@@ -109,7 +110,7 @@ pub async fn put_file(
     match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
         BlobReply::Stored => Ok(length.saturating_sub(offset)),
         BlobReply::Refused(why) => Err(refused(blob, why)),
-        BlobReply::Found { .. } | BlobReply::Send { .. } => {
+        BlobReply::Found { .. } | BlobReply::Send { .. } | BlobReply::Busy => {
             Err(refused(blob, "it answered out of turn".into()))
         }
     }
@@ -148,7 +149,13 @@ pub async fn serve_put(
         frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
         return Ok(0);
     }
-    let mut writer = dir.resume(blob, sender)?;
+    let mut writer = match dir.resume(blob, sender) {
+        Err(error @ BlobError::Busy(_)) => {
+            frames::write(send, &BlobReply::Busy).await.map_err(|e| lost(blob, e))?;
+            return Err(passing(error));
+        }
+        writer => writer?,
+    };
     let offset = writer.length();
     frames::write(send, &BlobReply::Send { offset }).await.map_err(|e| lost(blob, e))?;
     receive(recv, &mut writer, blob, length, &Pace::default(), &mut |_, _| {}).await?;
@@ -248,6 +255,16 @@ async fn send_from(
         progress(done, length);
     }
     send.finish().await.map_err(|e| lost(blob, e))
+}
+
+/// An arrival that another still goes on with is tried again, like one that broke off.
+fn passing(error: BlobError) -> TransferError {
+    match error {
+        BlobError::Busy(blob) => {
+            lost(blob, "an earlier transfer of it has not ended yet; try again in a minute")
+        }
+        error => error.into(),
+    }
 }
 
 fn lost(blob: BlobId, why: impl std::fmt::Display) -> TransferError {

@@ -255,6 +255,7 @@ fn answers_on_blob_streams() {
     golden(&BlobReply::Send { offset: 251 }, &["01fbfb00"]);
     golden(&BlobReply::Stored, &["02"]);
     golden(&BlobReply::Refused("no".into()), &["03026e6f"]);
+    golden(&BlobReply::Busy, &["04"]);
 }
 
 #[test]
