@@ -106,6 +106,9 @@ pub async fn put_file(
         BlobReply::Refused(why) => return Err(refused(blob, why)),
         BlobReply::Found { .. } => return Err(refused(blob, "it answered out of turn".into())),
     };
+    if offset > length {
+        return Err(lost(blob, format!("it goes on from {offset}, but there are {length} bytes")));
+    }
     send_from(&mut send, file, blob, offset, length, connection.pace(), progress).await?;
     match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
         BlobReply::Stored => Ok(length.saturating_sub(offset)),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{Identity, Role};
+use sheaf_common::message::{BlobReply, Open};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -21,8 +22,10 @@ use super::{Random, simulate};
 use crate::connection::tcp::{Peer, TcpConnection};
 use crate::connection::{Connection, Ended};
 use crate::endpoint::IDLE_TIMEOUT;
+use crate::frames;
 use crate::issuer::Issuers;
 use crate::tls::Credentials;
+use crate::transfer::{self, TransferError};
 
 const SOMEWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
@@ -73,6 +76,40 @@ fn blobs_arrive_and_a_word_does_not_wait_for_them() {
         assert!(longest < Duration::from_millis(2000), "{longest:?}");
         assert_eq!(BlobId::of(&here.dir.read(load.fetch).unwrap()), load.fetch);
         assert_eq!(BlobId::of(&there.dir.read(load.put).unwrap()), load.put);
+    });
+}
+
+#[test]
+fn a_blob_that_still_arrives_in_another_transfer_is_sent_again() {
+    simulate(async {
+        let (server, site) = pair(125e3, &watch::Sender::new(true)).await;
+        let (there, here) = (Blobs::new(), Blobs::new());
+        let blob = here.dir.insert(b"weights").unwrap();
+        tokio::spawn(serve(server, there.dir.clone()));
+        let other = there.dir.resume(blob, "site.a").unwrap();
+        let error = transfer::put(&site, &here.dir, blob, &mut |_, _| {}).await.unwrap_err();
+        assert!(matches!(error, TransferError::Lost { .. }), "{error}");
+        drop(other);
+        assert_eq!(transfer::put(&site, &here.dir, blob, &mut |_, _| {}).await.unwrap(), 7);
+    });
+}
+
+#[test]
+fn a_server_that_has_more_than_there_is_gets_nothing() {
+    simulate(async {
+        let (server, site) = pair(125e3, &watch::Sender::new(true)).await;
+        let here = Blobs::new();
+        let blob = here.dir.insert(b"weights").unwrap();
+        let wrong = async {
+            let (mut send, mut recv) = server.accept_bi().await.unwrap();
+            let Open::Put { length, .. } = frames::read(&mut recv).await.unwrap() else { unreachable!() };
+            frames::write(&mut send, &BlobReply::Send { offset: length + 1 }).await.unwrap();
+            frames::write(&mut send, &BlobReply::Stored).await.unwrap();
+        };
+        let (mut silent, mut end) = (|_, _| {}, None);
+        let put = async { end = Some(transfer::put(&site, &here.dir, blob, &mut silent).await) };
+        tokio::join!(wrong, put);
+        assert!(matches!(end, Some(Err(TransferError::Lost { .. }))), "{end:?}");
     });
 }
 
