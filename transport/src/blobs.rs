@@ -86,6 +86,11 @@ impl BlobDir {
         Ok(Self { root, outlive })
     }
 
+    /// Whether beginning and finishing a blob wait for the disk.
+    pub fn waits(&self) -> bool {
+        self.outlive == Outlive::Power
+    }
+
     /// Where a complete blob lies.
     pub fn path(&self, blob: BlobId) -> PathBuf {
         let name = blob.to_string();
@@ -274,8 +279,10 @@ impl BlobDir {
                 break file;
             }
         };
+        let begun = file.metadata().map_err(|e| io_error("look at", &path, e))?.len();
         let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; CHUNK];
+        // Most have nothing yet.
+        let mut buffer = vec![0; usize::try_from(begun).unwrap_or(CHUNK).min(CHUNK)];
         let mut length = 0;
         loop {
             match file.read(&mut buffer).map_err(|e| io_error("read", &path, e))? {
@@ -365,11 +372,6 @@ impl BlobWriter {
     /// What was written so far is wrong: it is not kept for [`BlobDir::resume`].
     pub fn discard(&mut self) {
         self.keep = false;
-    }
-
-    /// Whether finishing it waits for the disk.
-    pub fn waits(&self) -> bool {
-        self.dir.outlive == Outlive::Power
     }
 
     /// Makes the blob durable under the hash of what was written.

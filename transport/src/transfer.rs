@@ -58,7 +58,7 @@ pub async fn fetch(
         return Ok(0);
     }
     connection.pace().open().await;
-    let mut writer = dir.resume(blob, "fetch").map_err(passing)?;
+    let mut writer = resume(dir, blob, "fetch").await.map_err(passing)?;
     let offset = writer.length();
     let (mut send, mut recv) = connection.open_bi().await.map_err(|e| lost(blob, e))?;
     frames::write(&mut send, &Open::Get { blob, offset }).await.map_err(|e| lost(blob, e))?;
@@ -73,7 +73,7 @@ pub async fn fetch(
         }
     };
     receive(&mut recv, &mut writer, blob, length, connection.pace(), progress).await?;
-    finish(writer, blob).await?;
+    finish(dir, writer, blob).await?;
     Ok(length.saturating_sub(offset))
 }
 
@@ -152,7 +152,7 @@ pub async fn serve_put(
         frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
         return Ok(0);
     }
-    let mut writer = match dir.resume(blob, sender) {
+    let mut writer = match resume(dir, blob, sender).await {
         Err(error @ BlobError::Busy(_)) => {
             frames::write(send, &BlobReply::Busy).await.map_err(|e| lost(blob, e))?;
             return Err(passing(error));
@@ -162,7 +162,7 @@ pub async fn serve_put(
     let offset = writer.length();
     frames::write(send, &BlobReply::Send { offset }).await.map_err(|e| lost(blob, e))?;
     receive(recv, &mut writer, blob, length, &Pace::default(), &mut |_, _| {}).await?;
-    match finish(writer, blob).await {
+    match finish(dir, writer, blob).await {
         Ok(()) => {
             frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
             Ok(length.saturating_sub(offset))
@@ -189,7 +189,10 @@ async fn receive(
     progress: OnProgress<'_>,
 ) -> Result<(), TransferError> {
     // Small reads are gathered first: hashing and writing are fast only on large pieces.
-    let mut buffer = vec![0; pace.piece(Way::Down, CHUNK)];
+    // One byte more than is due, so that one too many is seen.
+    let due = length.saturating_sub(writer.length()).saturating_add(1);
+    let most = pace.piece(Way::Down, CHUNK);
+    let mut buffer = vec![0; usize::try_from(due).unwrap_or(most).min(most)];
     let mut filled = 0;
     loop {
         let read = timeout(STALL, recv.read(&mut buffer[filled..])).await;
@@ -219,18 +222,32 @@ async fn receive(
     Ok(())
 }
 
-/// Makes what arrived durable. The disk takes its time, which the threads that move bytes do not have.
-async fn finish(writer: BlobWriter, blob: BlobId) -> Result<(), BlobError> {
-    if !writer.waits() {
-        return writer.finish_as(blob);
+/// Goes on with an arrival. What came before is read again, which may be much.
+async fn resume(dir: &BlobDir, blob: BlobId, sender: &str) -> Result<BlobWriter, BlobError> {
+    let (here, sender) = (dir.clone(), sender.to_owned());
+    at_disk(dir, blob, move || here.resume(blob, &sender)).await
+}
+
+/// Makes what arrived durable.
+async fn finish(dir: &BlobDir, writer: BlobWriter, blob: BlobId) -> Result<(), BlobError> {
+    at_disk(dir, blob, move || writer.finish_as(blob)).await
+}
+
+/// The disk takes its time, which the threads that move bytes do not have.
+async fn at_disk<T: Send + 'static>(
+    dir: &BlobDir,
+    blob: BlobId,
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    if !dir.waits() {
+        return work();
     }
-    let finished = tokio::task::spawn_blocking(move || writer.finish_as(blob)).await;
     let stopping = |error| BlobError::Io {
-        what: "finish",
+        what: "store",
         path: blob.to_string().into(),
         source: std::io::Error::other(error),
     };
-    finished.unwrap_or_else(|error| Err(stopping(error)))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(stopping(error)))
 }
 
 /// Writes a file's bytes from `offset` on and finishes the stream.
