@@ -5,6 +5,7 @@
 //! that QUIC has its chance again.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -226,6 +227,24 @@ async fn race<T>(
     tcp.await.map_err(|over_tcp| neither(over_udp, over_tcp))
 }
 
+/// The first address that answers. A name may have one of IPv6 where only IPv4 leads out, or that of a machine that is
+/// down. `None` when there are none.
+async fn first<T, F: Future<Output = Result<T, ConnectError>>>(
+    addresses: Vec<SocketAddr>,
+    dial: impl Fn(SocketAddr) -> F,
+) -> Option<Result<T, ConnectError>> {
+    let mut failed = None;
+    for address in addresses {
+        match dial(address).await {
+            Err(error) if error.is_no_answer() => failed = Some(error),
+            // There may be no socket for its family, of which silence elsewhere has more to say.
+            Err(error @ ConnectError::Endpoint(_)) => failed = failed.or(Some(error)),
+            done => return Some(done),
+        }
+    }
+    failed.map(Err)
+}
+
 /// Both ways are closed.
 fn neither(over_udp: ConnectError, over_tcp: ConnectError) -> ConnectError {
     match (over_udp, over_tcp) {
@@ -249,14 +268,17 @@ impl Attempt<'_> {
     async fn quic(&self) -> Result<Link, ConnectError> {
         let server = &self.dialer.server;
         let resolve = |why: String| ConnectError::Resolve { server: server.clone(), why };
-        let address = tokio::net::lookup_host(server)
-            .await
-            .map_err(|e| resolve(e.to_string()))?
-            .next()
-            .ok_or_else(|| resolve("it has no address".into()))?;
+        let addresses = tokio::net::lookup_host(server).await.map_err(|e| resolve(e.to_string()))?;
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        let each = CONNECT_TIMEOUT / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let done = first(addresses, |address| self.quic_to(address, each)).await;
+        done.unwrap_or_else(|| Err(resolve("it has no address".into())))
+    }
+
+    async fn quic_to(&self, address: SocketAddr, patience: Duration) -> Result<Link, ConnectError> {
         let endpoint = endpoint::dial(address, self.tls.clone(), &self.dialer.network)?;
         let connecting = endpoint.connect(address, &self.name()).map_err(|e| self.refused(e.to_string()))?;
-        match timeout(CONNECT_TIMEOUT, connecting).await {
+        match timeout(patience, connecting).await {
             Ok(Ok(connection)) => {
                 Ok(Link { carrier: Carrier::Quic(endpoint), connection: connection.into() })
             }
@@ -367,4 +389,43 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     // The lifeline notices a peer that has gone; these notice a path that has, also while we only send.
     socket.set_tcp_user_timeout(Some(IDLE_TIMEOUT))?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(IDLE_TIMEOUT / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOWN: u16 = 1;
+    const UNUSABLE: u16 = 2;
+    const REFUSING: u16 = 3;
+
+    async fn dial(address: SocketAddr) -> Result<u16, ConnectError> {
+        let server = || address.to_string();
+        match address.port() {
+            DOWN => Err(ConnectError::NoAnswer { server: server(), over: "UDP".into(), firewall: "UDP" }),
+            UNUSABLE => Err(EndpointError::Bind {
+                transport: "UDP",
+                address,
+                source: io::ErrorKind::AddrNotAvailable.into(),
+            }
+            .into()),
+            REFUSING => Err(ConnectError::Refused { server: server(), why: "it is revoked".into() }),
+            port => Ok(port),
+        }
+    }
+
+    async fn at(ports: &[u16]) -> Option<Result<u16, ConnectError>> {
+        let addresses = ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port)));
+        first(addresses.collect(), dial).await
+    }
+
+    #[tokio::test]
+    async fn every_address_of_a_name_has_its_turn() {
+        assert!(matches!(at(&[DOWN, UNUSABLE, 4433, 4434]).await, Some(Ok(4433))));
+        assert!(matches!(at(&[DOWN, UNUSABLE]).await, Some(Err(ConnectError::NoAnswer { .. }))));
+        assert!(matches!(at(&[UNUSABLE, DOWN]).await, Some(Err(ConnectError::NoAnswer { .. }))));
+        assert!(matches!(at(&[UNUSABLE]).await, Some(Err(ConnectError::Endpoint(_)))));
+        assert!(matches!(at(&[REFUSING, 4433]).await, Some(Err(ConnectError::Refused { .. }))));
+        assert!(at(&[]).await.is_none());
+    }
 }
