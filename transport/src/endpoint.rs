@@ -211,8 +211,8 @@ fn acks() -> AckFrequencyConfig {
     config
 }
 
-/// Larger datagrams cost less work: the longest that the path carries, up to [`MTU_MAX`], is found by trying. A path that stops carrying them (a black
-/// hole) is noticed, and tried again later.
+/// Larger datagrams cost less work: the longest that the path carries, up to [`MTU_MAX`], is found by trying. A path
+/// that stops carrying them (a black hole) is noticed, and tried again later.
 fn mtu() -> MtuDiscoveryConfig {
     let mut config = MtuDiscoveryConfig::default();
     config.upper_bound(MTU_MAX);
