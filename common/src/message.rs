@@ -69,7 +69,7 @@ pub enum BlobReply {
     Stored,
     /// The server will not, and why.
     Refused(String),
-    /// To `Put`: an earlier transfer of the blob has not ended yet; try again.
+    /// To `Put`: another transfer of the blob is in the way; try again.
     Busy,
 }
 

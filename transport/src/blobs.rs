@@ -49,7 +49,7 @@ pub enum BlobError {
     #[error("blob {0} is not here")]
     Missing(BlobId),
     /// Another arrival of it from the same sender has not ended: the connection before may not be known to be gone.
-    #[error("blob {0} is still arriving in another transfer: try again in a minute")]
+    #[error("another transfer of blob {0} has not ended yet: try again in a minute")]
     Busy(BlobId),
     /// Somebody else wrote to it, or removed it.
     #[error("blob file {0} was changed while it was written: send it again")]

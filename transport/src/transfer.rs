@@ -58,7 +58,7 @@ pub async fn fetch(
         return Ok(0);
     }
     connection.pace().open().await;
-    let mut writer = resume(dir, blob, "fetch").await.map_err(passing)?;
+    let mut writer = resume(dir, blob, "fetch").await.map_err(|e| passing(e, blob))?;
     let offset = writer.length();
     let (mut send, mut recv) = connection.open_bi().await.map_err(|e| lost(blob, e))?;
     frames::write(&mut send, &Open::Get { blob, offset }).await.map_err(|e| lost(blob, e))?;
@@ -73,7 +73,7 @@ pub async fn fetch(
         }
     };
     receive(&mut recv, &mut writer, blob, length, connection.pace(), progress).await?;
-    finish(dir, writer, blob).await?;
+    finish(dir, writer, blob).await.map_err(|e| passing(e, blob))?;
     Ok(length.saturating_sub(offset))
 }
 
@@ -102,7 +102,7 @@ pub async fn put_file(
     let offset = match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
         BlobReply::Stored => return Ok(0),
         BlobReply::Send { offset } => offset,
-        BlobReply::Busy => return Err(passing(BlobError::Busy(blob))),
+        BlobReply::Busy => return Err(passing(BlobError::Busy(blob), blob)),
         BlobReply::Refused(why) => return Err(refused(blob, why)),
         BlobReply::Found { .. } => return Err(refused(blob, "it answered out of turn".into())),
     };
@@ -113,7 +113,8 @@ pub async fn put_file(
     match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
         BlobReply::Stored => Ok(length.saturating_sub(offset)),
         BlobReply::Refused(why) => Err(refused(blob, why)),
-        BlobReply::Found { .. } | BlobReply::Send { .. } | BlobReply::Busy => {
+        BlobReply::Busy => Err(passing(BlobError::Busy(blob), blob)),
+        BlobReply::Found { .. } | BlobReply::Send { .. } => {
             Err(refused(blob, "it answered out of turn".into()))
         }
     }
@@ -155,7 +156,7 @@ pub async fn serve_put(
     let mut writer = match resume(dir, blob, sender).await {
         Err(error @ BlobError::Busy(_)) => {
             frames::write(send, &BlobReply::Busy).await.map_err(|e| lost(blob, e))?;
-            return Err(passing(error));
+            return Err(passing(error, blob));
         }
         writer => writer?,
     };
@@ -166,6 +167,10 @@ pub async fn serve_put(
         Ok(()) => {
             frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
             Ok(length.saturating_sub(offset))
+        }
+        Err(error @ BlobError::Changed(_)) => {
+            frames::write(send, &BlobReply::Busy).await.map_err(|e| lost(blob, e))?;
+            Err(passing(error, blob))
         }
         Err(error) => refuse(send, blob, error.to_string()).await,
     }
@@ -277,13 +282,11 @@ async fn send_from(
     send.finish().await.map_err(|e| lost(blob, e))
 }
 
-/// An arrival that another still goes on with is tried again, like one that broke off.
-fn passing(error: BlobError) -> TransferError {
+/// An arrival that another is in the way of is tried again, like one that broke off.
+fn passing(error: BlobError, blob: BlobId) -> TransferError {
     match error {
-        BlobError::Busy(blob) => {
-            lost(blob, "an earlier transfer of it has not ended yet; try again in a minute")
-        }
-        error => error.into(),
+        BlobError::Busy(_) | BlobError::Changed(_) => lost(blob, error),
+        BlobError::Io { .. } | BlobError::Mismatch { .. } | BlobError::Missing(_) => error.into(),
     }
 }
 
