@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use sheaf_common::blob::BlobId;
@@ -22,6 +23,8 @@ pub const CHUNK: usize = 256 << 10;
 pub struct BlobDir {
     root: PathBuf,
     outlive: Outlive,
+    /// Folders of complete blobs whose own names are known to be on the disk.
+    lasting: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 /// A blob could not be stored or read.
@@ -83,7 +86,7 @@ impl BlobDir {
                 outlive.sync_folder(folder).map_err(|e| io_error("sync", folder, e))?;
             }
         }
-        Ok(Self { root, outlive })
+        Ok(Self { root, outlive, lasting: Arc::default() })
     }
 
     /// Whether beginning and finishing a blob wait for the disk.
@@ -296,6 +299,18 @@ impl BlobDir {
         Ok(BlobWriter { dir: self.clone(), path, file, hasher, length, keep: true })
     }
 
+    /// Makes a folder of complete blobs last. There are few, and each costs a wait for the disk only once.
+    fn make(&self, folder: &Path) -> Result<(), BlobError> {
+        let known = || self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
+        if folder.is_dir() && known().contains(folder) {
+            return Ok(());
+        }
+        fs::create_dir_all(folder).map_err(|e| io_error("make", folder, e))?;
+        self.outlive.sync_folder(&self.root).map_err(|e| io_error("sync", &self.root, e))?;
+        known().insert(folder.to_owned());
+        Ok(())
+    }
+
     /// Every complete blob, in the order of names.
     pub fn list(&self) -> Result<Vec<BlobId>, BlobError> {
         let mut blobs = Vec::new();
@@ -396,14 +411,11 @@ impl BlobWriter {
         outlive.sync(&self.file).map_err(|e| io_error("sync", &self.path, e))?;
         self.check()?;
         let target = self.dir.path(blob);
-        let folder = target.parent().unwrap_or(&self.dir.root).to_owned();
-        fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
+        let folder = durable::parent(&target);
+        self.dir.make(folder)?;
         fs::rename(&self.path, &target).map_err(|e| io_error("rename", &self.path, e))?;
         self.keep = true;
-        for folder in [&folder, &self.dir.root] {
-            outlive.sync_folder(folder).map_err(|e| io_error("sync", folder, e))?;
-        }
-        Ok(())
+        outlive.sync_folder(folder).map_err(|e| io_error("sync", folder, e))
     }
 
     /// What was hashed is what the name is about to be given to.
