@@ -31,6 +31,7 @@ use crate::identity::keeper::Keeper;
 use crate::identity::renewal;
 use crate::link::{self, Event};
 use crate::masking;
+use crate::moving::Moving;
 use crate::pace::Pace;
 use crate::party::SiteParty;
 use crate::session::{Effect, Entropy, FetchFailure, Input, Memory, Session, Task, Trust};
@@ -83,6 +84,8 @@ pub struct Client {
     audit: Audit,
     credentials: Current,
     transfer: Transfers,
+    /// The transfer under way.
+    moving: Moving,
     /// The global parameters of each task, which go with it.
     globals: BTreeMap<TaskId, BlobId>,
     pace: Pace,
@@ -154,6 +157,7 @@ pub async fn run_by(
         globals: BTreeMap::new(),
         session: Session::new(updates, memory, trust),
         worker: Worker::start(site, by, reports.clone())?,
+        moving: Moving::default(),
         transfer: Transfers { state: state.clone(), audit: audit.clone(), reports, uplink },
         audit,
         credentials: current.clone(),
@@ -172,6 +176,7 @@ pub async fn run_by(
             Some(event) = events.recv() => client.on_link(event),
             Some(report) = work.recv() => client.on_report(report),
             Some(input) = inputs.recv() => client.step(input),
+            input = client.moving.end() => client.step(input),
             _ = reconsider.tick() => client.step(Input::Reconsider),
             request = client.keeper.request(client.connection.is_some()) => client.say(SiteMessage::Renew(request)),
             () = &mut shutdown => break,
@@ -179,6 +184,7 @@ pub async fn run_by(
     }
     info!("stopping");
     client.worker.cancel();
+    client.moving.halt();
     drop(client);
     // The link says good-bye when its outbox is closed; a server that is gone must not hold us up.
     let _ = tokio::time::timeout(Duration::from_secs(3), link).await;
@@ -204,6 +210,7 @@ impl Client {
             Event::Down => {
                 let _ = self.audit.record(&Audited::Disconnected);
                 self.connection = None;
+                self.moving.halt();
                 self.step(Input::Disconnected);
             }
             Event::Message(message) => {
@@ -308,29 +315,14 @@ impl Client {
     }
 
     fn fetch(&mut self, task: Task, witness: Option<Box<Witness>>) {
-        let Some(connection) = self.connection.clone() else {
-            let lost = Input::Fetched(task.id().clone(), Err(FetchFailure::Lost));
-            // The loop that receives this is the one that runs us.
-            let _ = self.results.send(lost);
-            return;
-        };
         self.globals.insert(task.id().clone(), task.job().global);
-        let (transfer, results) = (self.transfer.clone(), self.results.clone());
-        tokio::spawn(async move {
-            let result = loop {
-                match transfer.fetch_all(&connection, &task, witness.as_deref()).await {
-                    Ok(()) => break rebuild(&transfer.state, &task, witness).await,
-                    Err(TransferError::Lost { .. }) if connection.close_reason().is_some() => {
-                        break Err(FetchFailure::Lost);
-                    }
-                    Err(error @ TransferError::Lost { .. }) => {
-                        warn!(%error, "trying again");
-                        tokio::time::sleep(RETRY).await;
-                    }
-                    Err(error) => break Err(FetchFailure::Refused(error.to_string())),
-                }
+        let (transfer, connection) = (self.transfer.clone(), self.connection.clone());
+        self.moving.begin(async move {
+            let result = match connection {
+                Some(connection) => transfer.fetch(&connection, &task, witness).await,
+                None => Err(FetchFailure::Lost),
             };
-            let _ = results.send(Input::Fetched(task.id().clone(), result));
+            Input::Fetched(task.id().clone(), result)
         });
     }
 
@@ -362,35 +354,59 @@ impl Client {
     }
 
     fn upload(&mut self, task: TaskId, blob: BlobId) {
-        let Some(connection) = self.connection.clone() else {
-            let _ = self.results.send(Input::Uploaded(task, false));
-            return;
-        };
-        let (transfer, results) = (self.transfer.clone(), self.results.clone());
-        tokio::spawn(async move {
-            let arrived = loop {
-                match transfer.put(&connection, &task, blob).await {
-                    Ok(bytes) => {
-                        info!(%task, blob = %blob.short(), bytes, "sent the update");
-                        break true;
-                    }
-                    Err(error) => {
-                        warn!(%error, "the update did not arrive");
-                        if connection.close_reason().is_some()
-                            || matches!(error, TransferError::Refused { .. })
-                        {
-                            break false;
-                        }
-                        tokio::time::sleep(RETRY).await;
-                    }
-                }
+        let (transfer, connection) = (self.transfer.clone(), self.connection.clone());
+        self.moving.begin(async move {
+            let arrived = match connection {
+                Some(connection) => transfer.upload(&connection, &task, blob).await,
+                None => false,
             };
-            let _ = results.send(Input::Uploaded(task, arrived));
+            Input::Uploaded(task, arrived)
         });
     }
 }
 
 impl Transfers {
+    /// Has what a task names here, or says why not. Goes on while the connection stands.
+    async fn fetch(
+        &self,
+        connection: &Connection,
+        task: &Task,
+        witness: Option<Box<Witness>>,
+    ) -> Result<(), FetchFailure> {
+        loop {
+            match self.fetch_all(connection, task, witness.as_deref()).await {
+                Ok(()) => return rebuild(&self.state, task, witness).await,
+                Err(TransferError::Lost { .. }) if connection.close_reason().is_some() => {
+                    return Err(FetchFailure::Lost);
+                }
+                Err(error @ TransferError::Lost { .. }) => {
+                    warn!(%error, "trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => return Err(FetchFailure::Refused(error.to_string())),
+            }
+        }
+    }
+
+    /// Sends a task's blob; whether it arrived. Goes on while the connection stands.
+    async fn upload(&self, connection: &Connection, task: &TaskId, blob: BlobId) -> bool {
+        loop {
+            match self.put(connection, task, blob).await {
+                Ok(bytes) => {
+                    info!(%task, blob = %blob.short(), bytes, "sent the update");
+                    return true;
+                }
+                Err(error) => {
+                    warn!(%error, "the update did not arrive");
+                    if connection.close_reason().is_some() || matches!(error, TransferError::Refused { .. }) {
+                        return false;
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
     /// Fetches what a task names: the model's manifest and files, once, and the global parameters, or the sum
     /// that they are made of.
     async fn fetch_all(
