@@ -8,6 +8,7 @@ use sheaf_client::config::SiteConfig;
 use sheaf_client::identity::csr::{CsrArgs, csr};
 use sheaf_client::identity::enroll::{EnrollArgs, enroll};
 use sheaf_client::{memory, offline};
+use sheaf_transport::open_files;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -46,6 +47,7 @@ impl Command {
 
 fn main() -> ExitCode {
     memory::keep();
+    open_files::raise();
     let arguments = Arguments::parse();
     // The commands print what they found; the daemon has only its log.
     let default = if arguments.command.is_some() { "warn" } else { "info" };

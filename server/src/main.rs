@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use sheaf_server::backup::{Contents, backup, restore};
 use sheaf_server::config::ServerConfig;
 use sheaf_server::server::{Server, now};
+use sheaf_transport::open_files;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -66,6 +67,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
+    open_files::raise();
     let mut terminate = signal(SignalKind::terminate())?;
     let server = Server::start(config).await?;
     let shutdown = async move {

@@ -66,6 +66,8 @@ fn way_on(error: &io::Error) -> &'static str {
         Some(27 | 28 | 122) => ": free some space there",
         // EPERM, EACCES, EROFS
         Some(1 | 13 | 30) => ": let the user that runs the program write there",
+        // ENFILE, EMFILE
+        Some(23 | 24) => ": let the program have more files open (`ulimit -Hn`, or LimitNOFILE of systemd)",
         Some(_) | None => "",
     }
 }
