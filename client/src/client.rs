@@ -140,6 +140,8 @@ pub async fn run_by(
         state: state.clone(),
         uplink: uplink.clone(),
     };
+    // Without either nothing but the server's word changes what the site stands by for.
+    let changes = config.policy.hours.is_some() || config.policy.ask;
     let trust = Trust {
         party: Box::new(SiteParty::new(current.clone())),
         federation: identity.federation.clone(),
@@ -177,7 +179,7 @@ pub async fn run_by(
             Some(report) = work.recv() => client.on_report(report),
             Some(input) = inputs.recv() => client.step(input),
             input = client.moving.end() => client.step(input),
-            _ = reconsider.tick() => client.step(Input::Reconsider),
+            _ = reconsider.tick(), if changes => client.step(Input::Reconsider),
             request = client.keeper.request(client.connection.is_some()) => client.say(SiteMessage::Renew(request)),
             () = &mut shutdown => break,
         }
