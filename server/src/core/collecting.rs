@@ -3,7 +3,7 @@
 //! It closes when every member has answered, or at the deadline with at least `min_updates`. It is abandoned at
 //! the deadline below that, or as soon as `min_updates` can no longer be reached.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::blob::BlobId;
@@ -14,6 +14,7 @@ use sheaf_common::record::Counted;
 use sheaf_common::status::{Answer, Participant, RoundOutcome, RoundRecord};
 use sheaf_common::time::Timestamp;
 
+use super::members::{Member, Members};
 use super::securing::Closed;
 use super::verdict::{Accepted, Rejected, judge};
 use super::{
@@ -27,18 +28,7 @@ pub(super) struct Collecting {
     task: TaskId,
     started: Timestamp,
     pub(super) deadline: Timestamp,
-    members: BTreeMap<ClientId, Member>,
-}
-
-/// A member of the cohort.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum Member {
-    Pending,
-    Accepted(Box<Accepted>),
-    /// With secure aggregation: its update is ready, and stays at the site.
-    Ready,
-    Rejected(String),
-    Declined(String),
+    members: Members,
 }
 
 impl Collecting {
@@ -53,8 +43,7 @@ impl Collecting {
         for site in &cohort {
             context.emit(Effect::Train { to: site.clone(), task: task.clone(), deadline });
         }
-        let members = cohort.into_iter().map(|site| (site, Member::Pending)).collect();
-        Self { task, started: now, deadline, members }
+        Self { task, started: now, deadline, members: Members::of(cohort) }
     }
 
     pub(super) fn handle(mut self, context: &mut Context, input: Input, now: Timestamp) -> State {
@@ -81,9 +70,7 @@ impl Collecting {
     /// Closes, abandons or goes on.
     fn proceed(self, context: &mut Context, now: Timestamp) -> State {
         let needed = context.run.spec.cohort.min_updates as usize;
-        let counts = |member: &&Member| matches!(member, Member::Accepted(_) | Member::Ready);
-        let accepted = self.members.values().filter(counts).count();
-        let pending = self.members.values().filter(|member| **member == Member::Pending).count();
+        let (accepted, pending) = (self.members.counting(), self.members.pending());
         if pending > 0 && now < self.deadline && accepted + pending >= needed {
             return State::Collecting(self);
         }
@@ -122,7 +109,7 @@ impl Collecting {
 
     /// Tells the members that the attempt is over and lets go of their updates.
     pub(super) fn dismiss(&self, context: &mut Context) {
-        for site in self.members.keys() {
+        for site in self.members.all().keys() {
             context.emit(Effect::Over { to: site.clone(), task: self.task.clone() });
         }
         context.emit(Effect::Forget(self.deltas().collect()));
@@ -145,7 +132,7 @@ impl Collecting {
                 Ok(accepted) => Member::Accepted(Box::new(accepted.clone())),
                 Err(Rejected(reason)) => Member::Rejected(reason.clone()),
             };
-            self.members.insert(from.clone(), member);
+            self.members.set(&from, member);
             verdict
         });
         if let Err(Rejected(reason)) = verdict {
@@ -159,7 +146,7 @@ impl Collecting {
         if *task != self.task {
             return reject(format!("it answers {task}, but {} is in progress", self.task));
         }
-        match self.members.get(from) {
+        match self.members.all().get(from) {
             None => reject(format!("{from} is not in the cohort of {task}")),
             Some(Member::Pending) => Ok(()),
             Some(Member::Accepted(_) | Member::Ready | Member::Rejected(_) | Member::Declined(_)) => {
@@ -177,29 +164,27 @@ impl Collecting {
             }
         });
         match verdict {
-            Ok(()) => _ = self.members.insert(from, Member::Ready),
+            Ok(()) => self.members.set(&from, Member::Ready),
             // A site that came back says so again, which is fine.
-            Err(_) if self.task == task && self.members.get(&from) == Some(&Member::Ready) => {}
+            Err(_) if self.task == task && self.members.all().get(&from) == Some(&Member::Ready) => {}
             Err(Rejected(reason)) => context.emit(Effect::Reject { to: from, task, reason }),
         }
     }
 
     /// The members whose updates are ready to be summed securely.
     pub(super) fn ready(&self) -> BTreeSet<ClientId> {
-        let ready = self.members.iter().filter(|(_, member)| **member == Member::Ready);
+        let ready = self.members.all().iter().filter(|(_, member)| **member == Member::Ready);
         ready.map(|(site, _)| site.clone()).collect()
     }
 
     /// Says of a member why it fell out of a secure sum.
     pub(super) fn blame(&mut self, site: &ClientId, why: &str) {
-        if let Some(member) = self.members.get_mut(site) {
-            *member = Member::Declined(why.to_owned());
-        }
+        self.members.set(site, Member::Declined(why.to_owned()));
     }
 
     fn decline(&mut self, from: &ClientId, task: &TaskId, reason: String) {
         if self.admit(from, task).is_ok() {
-            self.members.insert(from.clone(), Member::Declined(reason));
+            self.members.set(from, Member::Declined(reason));
         }
     }
 
@@ -212,21 +197,19 @@ impl Collecting {
         keep_updates: bool,
         why: String,
     ) {
-        let Some(member) = self.members.get_mut(site) else { return };
-        match member {
-            Member::Accepted(_) if keep_updates => {}
-            Member::Accepted(accepted) => {
+        match self.members.all().get(site) {
+            Some(Member::Accepted(accepted)) if !keep_updates => {
                 context.emit(Effect::Forget(vec![accepted.delta]));
-                *member = Member::Rejected(why);
+                self.members.set(site, Member::Rejected(why));
             }
-            Member::Pending | Member::Ready => *member = Member::Declined(why),
-            Member::Rejected(_) | Member::Declined(_) => {}
+            Some(Member::Pending | Member::Ready) => self.members.set(site, Member::Declined(why)),
+            Some(Member::Accepted(_) | Member::Rejected(_) | Member::Declined(_)) | None => {}
         }
     }
 
     /// Gives a member that came back its task again.
     fn remind(&self, context: &mut Context, site: &ClientId) {
-        if self.members.get(site) == Some(&Member::Pending) {
+        if self.members.all().get(site) == Some(&Member::Pending) {
             let (to, task, deadline) = (site.clone(), self.task.clone(), self.deadline);
             context.emit(Effect::Train { to, task, deadline });
         }
@@ -234,7 +217,7 @@ impl Collecting {
 
     /// Whether an update of the site counts.
     pub(super) fn counts(&self, site: &ClientId) -> bool {
-        matches!(self.members.get(site), Some(Member::Accepted(_)))
+        matches!(self.members.all().get(site), Some(Member::Accepted(_)))
     }
 
     pub(super) fn task(&self) -> &TaskId {
@@ -243,7 +226,7 @@ impl Collecting {
 
     /// The updates that count and their weights, in the order of the sites' names.
     pub(super) fn updates(&self) -> impl Iterator<Item = &Accepted> {
-        self.members.values().filter_map(|member| match member {
+        self.members.all().values().filter_map(|member| match member {
             Member::Accepted(accepted) => Some(&**accepted),
             Member::Pending | Member::Ready | Member::Rejected(_) | Member::Declined(_) => None,
         })
@@ -259,7 +242,7 @@ impl Collecting {
             }),
             Member::Pending | Member::Ready | Member::Rejected(_) | Member::Declined(_) => None,
         };
-        self.members.iter().filter_map(counted).collect()
+        self.members.all().iter().filter_map(counted).collect()
     }
 
     pub(super) fn deltas(&self) -> impl Iterator<Item = BlobId> {
@@ -267,11 +250,12 @@ impl Collecting {
     }
 
     pub(super) fn is_fresh(&self) -> bool {
-        self.members.values().all(|member| *member == Member::Pending)
+        self.members.pending() == self.members.all().len()
     }
 
     pub(super) fn view(&self) -> RoundView {
-        let members = self.members.iter().map(|(site, member)| (site.clone(), member.answer())).collect();
+        let members =
+            self.members.all().iter().map(|(site, member)| (site.clone(), member.answer())).collect();
         let (task, started, deadline) = (self.task.clone(), self.started, self.deadline);
         RoundView { task, started, deadline, stage: "training", members }
     }
@@ -342,6 +326,7 @@ impl Collecting {
             Member::Pending | Member::Ready | Member::Rejected(_) | Member::Declined(_) => 0,
         };
         self.members
+            .all()
             .iter()
             .map(|(site, member)| Participant {
                 site: site.clone(),
@@ -349,18 +334,6 @@ impl Collecting {
                 num_examples: Some(weight(member)),
             })
             .collect()
-    }
-}
-
-impl Member {
-    fn answer(&self) -> Answer {
-        match self {
-            Self::Pending => Answer::Pending,
-            Self::Ready => Answer::Ready,
-            Self::Accepted(_) => Answer::Accepted,
-            Self::Rejected(reason) => Answer::Rejected(reason.clone()),
-            Self::Declined(reason) => Answer::Declined(reason.clone()),
-        }
     }
 }
 

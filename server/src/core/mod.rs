@@ -12,6 +12,7 @@ mod aggregating;
 mod collecting;
 mod evaluating;
 mod finished;
+mod members;
 mod opening;
 mod queued;
 mod securing;
