@@ -111,9 +111,9 @@ impl Registry {
 
     /// A connection is gone. Names the site that is no longer connected by it.
     pub fn remove(&mut self, peer: PeerId) -> Option<ClientId> {
-        self.peers.remove(&peer);
-        let site = self.sites.iter().find(|(_, site)| site.peer == peer).map(|(name, _)| name.clone())?;
-        self.sites.remove(&site);
+        let site = ClientId(self.peers.remove(&peer)?.identity.name);
+        // A name may be an operator's as well, and another connection may have taken this one's place.
+        self.is_current(&site, peer).then(|| self.sites.remove(&site))?;
         Some(site)
     }
 
