@@ -63,8 +63,7 @@ impl State {
 
     /// Connected sites that do not stand by for a run, and why.
     fn held<'a>(&'a self, run: &'a RunId) -> impl Iterator<Item = (&'a ClientId, &'a str)> {
-        let of_run = self.standby.iter().filter(move |((of, _), _)| of == run);
-        of_run.filter_map(|((_, site), held)| Some((site, held.as_deref()?)))
+        self.standby.iter().filter_map(|(site, said)| Some((site, said.get(run)?.as_deref()?)))
     }
 
     fn summary(&self, coordinator: &Coordinator) -> RunSummary {

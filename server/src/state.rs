@@ -60,7 +60,7 @@ pub(crate) struct State {
     /// What members of rounds in progress are doing.
     pub(crate) progress: BTreeMap<(RunId, ClientId), Progress>,
     /// What connected sites have said of a run that was announced: why they do not stand by for it, if they do not.
-    pub(crate) standby: BTreeMap<(RunId, ClientId), Option<String>>,
+    pub(crate) standby: BTreeMap<ClientId, BTreeMap<RunId, Option<String>>>,
     /// Durable writes of the batch in hand.
     pub(crate) writes: Vec<Write>,
     /// Effects of the batch in hand, with the run that each belongs to.
@@ -111,7 +111,7 @@ impl State {
             if let Effect::Ended(state) = effect {
                 let run = &coordinator.run().id;
                 self.progress.retain(|(of, _), _| of != run);
-                self.standby.retain(|(of, _), _| of != run);
+                self.standby.values_mut().for_each(|said| _ = said.remove(run));
                 crate::report::ended(run, state, &coordinator.state().1);
             }
         }
@@ -208,7 +208,7 @@ impl State {
 
     /// What a site said on its connection counts no longer: on the next one it is announced its runs anew.
     fn forget_connection(&mut self, site: &ClientId) {
-        self.standby.retain(|(_, of), _| of != site);
+        self.standby.remove(site);
         self.registrar.renewals.remove(site);
         self.feed_admitting(site, &Input::Disconnected(site.clone()));
     }
@@ -368,9 +368,10 @@ impl State {
 
     fn announce_to(&self, site: &ClientId, index: usize) {
         let run = &self.runs[index];
-        let key = (run.run().id.clone(), site.clone());
-        if run.admits(site) && !run.state().0.is_final() && !self.standby.contains_key(&key) {
-            let (run, job) = (key.0, Box::new(run.job()));
+        let id = &run.run().id;
+        let has_said = self.standby.get(site).is_some_and(|said| said.contains_key(id));
+        if run.admits(site) && !run.state().0.is_final() && !has_said {
+            let (run, job) = (id.clone(), Box::new(run.job()));
             self.registry.send(site, ServerMessage::Announce { run, job });
         }
     }
@@ -388,7 +389,7 @@ impl State {
                 Input::Disconnected(site.clone())
             }
         };
-        self.standby.insert((run, site.clone()), held);
+        self.standby.entry(site.clone()).or_default().insert(run, held);
         self.feed(index, input, now());
     }
 
