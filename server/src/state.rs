@@ -426,6 +426,10 @@ impl State {
 
     /// Lets queued runs go whose sites are free.
     pub(crate) fn start_runs(&mut self) {
+        // Asked after every batch of events, when there is hardly ever one.
+        if !self.runs.iter().any(Coordinator::is_queued) {
+            return;
+        }
         let (indices, waiting): (Vec<usize>, Vec<Waiting<'_>>) = self
             .runs
             .iter()

@@ -523,6 +523,11 @@ impl Coordinator {
         }
     }
 
+    /// Whether it waits for the queue to let it go.
+    pub fn is_queued(&self) -> bool {
+        matches!(self.state, State::Queued(_))
+    }
+
     /// Whether an update of the round in progress lies in `blob`.
     pub fn holds(&self, blob: BlobId) -> bool {
         self.held().contains(&blob)
