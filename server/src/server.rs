@@ -16,6 +16,7 @@ use sheaf_common::run::RunSpec;
 use sheaf_common::time::Timestamp;
 use sheaf_transport::audit::{AuditError, AuditLog};
 use sheaf_transport::blobs::{BlobDir, BlobError};
+use sheaf_transport::durable;
 use sheaf_transport::endpoint::EndpointError;
 use sheaf_transport::listener::Listener;
 use sheaf_transport::reload::{self, Current};
@@ -126,7 +127,7 @@ impl Server {
             Listener::open(udp, tcp, config.limits, config.congestion, &credentials, registrar.open).await?,
         );
         let data = |path: PathBuf| move |source| ServerError::Data { path, source };
-        std::fs::create_dir_all(&config.data_dir).map_err(data(config.data_dir.clone()))?;
+        durable::make(&config.data_dir).map_err(data(config.data_dir.clone()))?;
         let lock = lock(config)?;
         let layout = DataDir(&config.data_dir);
         let blobs = BlobDir::open(layout.blobs())?;

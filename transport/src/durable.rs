@@ -67,6 +67,16 @@ pub fn publish(folder: &Path, name: &Path) -> io::Result<()> {
     sync(parent(name))
 }
 
+/// Makes a folder and those that it lies in, with their names durable. One that is there is fine.
+pub fn make(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    make(parent(folder))?;
+    fs::create_dir(folder)?;
+    sync(parent(folder))
+}
+
 /// The folder that holds `path`.
 pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -103,6 +113,17 @@ mod tests {
         let names: Vec<_> =
             fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "nothing is left over: {names:?}");
+    }
+
+    #[test]
+    fn a_folder_is_made_with_those_that_it_lies_in() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("a/b/c");
+        make(&folder).unwrap();
+        make(&folder).unwrap();
+        assert!(folder.is_dir());
+        fs::write(folder.join("file"), b"").unwrap();
+        assert!(make(&folder.join("file/d")).is_err());
     }
 
     #[test]
