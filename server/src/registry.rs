@@ -203,6 +203,13 @@ impl Registry {
         given_up.map(|blob| (site, blob))
     }
 
+    /// These blobs are gone, and count no longer among what their sites began to send.
+    pub fn forget(&mut self, gone: &BTreeSet<BlobId>) {
+        for begun in self.begun.values_mut() {
+            begun.retain(|blob| !gone.contains(blob));
+        }
+    }
+
     /// Counts blob bytes of a site.
     pub fn count(&mut self, peer: PeerId, down: u64, up: u64) {
         if let Some(peer) = self.peers.get(&peer)
@@ -217,5 +224,25 @@ impl Registry {
     /// Blob bytes of a site since the server started.
     pub fn traffic(&self, site: &ClientId) -> Traffic {
         self.traffic.get(site).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_gives_up_what_it_began_and_nobody_named() {
+        let mut registry = Registry::default();
+        let identity: Identity = "sheaf://hearts/site/oslo".parse().unwrap();
+        registry.add(PeerId(1), identity.clone());
+        let blob = |number: u8| BlobId::of(&[number]);
+        let begin = |registry: &mut Registry, number| registry.begin(PeerId(1), blob(number));
+        assert!((0..4).all(|number| begin(&mut registry, number).is_none()));
+        assert_eq!(begin(&mut registry, 4), Some((ClientId(identity.name), blob(0))));
+        // Two were counted, and their round is over.
+        registry.forget(&BTreeSet::from([blob(1), blob(3)]));
+        assert!((5..7).all(|number| begin(&mut registry, number).is_none()));
+        assert_eq!(begin(&mut registry, 7).map(|(_, blob)| blob), Some(blob(2)));
     }
 }

@@ -133,6 +133,7 @@ impl Server {
         let blobs = BlobDir::open(layout.blobs())?;
         blobs.remove_unnamed()?;
         let updates = BlobDir::open(layout.updates())?;
+        updates.remove_unnamed()?;
         let store = Store::open(&layout.database())?;
         let federation = credentials.identity.federation.clone();
         let state = State::open(federation.clone(), store, blobs.clone(), updates.clone(), registrar)?;

@@ -10,7 +10,7 @@ use sheaf_common::record::SignedRecord;
 use sheaf_common::run::SecureAggregation;
 use sheaf_common::status::{Progress, RunState, Standing};
 use sheaf_common::time::Timestamp;
-use sheaf_transport::blobs::{BlobDir, BlobError};
+use sheaf_transport::blobs::{Aside, BlobDir, BlobError};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -496,13 +496,7 @@ impl State {
                 self.registry.send(&to, ServerMessage::Rejected { task, reason });
             }
             Effect::Over { to, task } => self.registry.send(&to, ServerMessage::Over(task)),
-            Effect::Forget(blobs) => {
-                for blob in blobs.into_iter().filter(|blob| !self.runs.iter().any(|run| run.holds(*blob))) {
-                    if let Err(error) = self.updates.remove(blob) {
-                        warn!(%error, "an update that is no longer needed stays on disk");
-                    }
-                }
-            }
+            Effect::Forget(blobs) => self.forget(blobs),
             Effect::Withdraw(sum) => {
                 let published = |run: &Coordinator| {
                     run.record().and_then(|record| record.body.sum()).is_some_and(|other| other.blob == sum)
@@ -521,6 +515,22 @@ impl State {
             | Effect::TestMetrics(_)
             | Effect::Ended(_) => {}
         }
+    }
+
+    /// Lets go of updates. None of them is here any more on return, so that one that comes again stays; what the disk takes
+    /// its time for is not done on the loop.
+    fn forget(&mut self, updates: Vec<BlobId>) {
+        let held: BTreeSet<BlobId> = self.runs.iter().flat_map(Coordinator::held).collect();
+        let gone: BTreeSet<BlobId> = updates.into_iter().filter(|blob| !held.contains(blob)).collect();
+        self.registry.forget(&gone);
+        let set_aside = |blob: &BlobId| {
+            self.updates.set_aside(*blob).unwrap_or_else(|error| {
+                warn!(%error, "an update that is no longer needed stays on disk");
+                None
+            })
+        };
+        let aside: Vec<Aside> = gone.iter().filter_map(set_aside).collect();
+        tokio::task::spawn_blocking(move || drop(aside));
     }
 
     /// Every blob that a task names: its sites check a published sum against the parameters before it.

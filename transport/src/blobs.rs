@@ -250,12 +250,27 @@ impl BlobDir {
         }
     }
 
-    /// Starts a blob whose name is known when it is finished.
-    pub fn writer(&self) -> Result<BlobWriter, BlobError> {
+    /// Forgets a blob at once. The disk may take long to have its space back: that is for whoever drops what this returns.
+    /// `None` when it was not here.
+    pub fn set_aside(&self, blob: BlobId) -> Result<Option<Aside>, BlobError> {
+        let (path, aside) = (self.path(blob), self.unnamed());
+        match fs::rename(&path, &aside) {
+            Ok(()) => Ok(Some(Aside(aside))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("rename", &path, error)),
+        }
+    }
+
+    fn unnamed(&self) -> PathBuf {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join("partial").join(format!("new-{}-{number}", std::process::id()));
+        self.root.join("partial").join(format!("new-{}-{number}", std::process::id()))
+    }
+
+    /// Starts a blob whose name is known when it is finished.
+    pub fn writer(&self) -> Result<BlobWriter, BlobError> {
+        let path = self.unnamed();
         let file = File::create(&path).map_err(|e| io_error("create", &path, e))?;
         Ok(BlobWriter {
             dir: self.clone(),
@@ -342,7 +357,7 @@ impl BlobDir {
         self.root.join("partial").join(format!("{blob}.{sender}"))
     }
 
-    /// Removes what never finished arriving since before the program started.
+    /// Removes what has no name yet, or no longer, since before the program started.
     pub fn remove_unnamed(&self) -> Result<(), BlobError> {
         let partial = self.root.join("partial");
         let entries = fs::read_dir(&partial).map_err(|e| io_error("list", &partial, e))?;
@@ -352,6 +367,17 @@ impl BlobDir {
             }
         }
         Ok(())
+    }
+}
+
+/// A blob that was forgotten, as long as it takes space.
+#[derive(Debug)]
+pub struct Aside(PathBuf);
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // Best effort, as for a blob that is not finished.
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -551,6 +577,18 @@ mod tests {
         assert!(matches!(writer.finish_as(blob), Err(BlobError::Mismatch { .. })));
         assert_eq!(dir.length(blob), None);
         assert_eq!(dir.resume(blob, "site").unwrap().length(), 0);
+    }
+
+    #[test]
+    fn a_blob_that_is_set_aside_is_in_nobody_s_way() {
+        let (temp, dir) = dir();
+        let blob = dir.insert(b"weights").unwrap();
+        let aside = dir.set_aside(blob).unwrap().unwrap();
+        assert!(dir.length(blob).is_none() && dir.set_aside(blob).unwrap().is_none());
+        dir.insert(b"weights").unwrap();
+        drop(aside);
+        assert_eq!(dir.read(blob).unwrap(), b"weights");
+        assert_eq!(fs::read_dir(temp.path().join("blobs/partial")).unwrap().count(), 0);
     }
 
     #[test]
