@@ -1,5 +1,6 @@
 //! What the server's loop owns, and what each event does to it: inputs to coordinators, durable writes, effects.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sheaf_common::blob::BlobId;
@@ -55,6 +56,8 @@ pub(crate) struct State {
     /// All runs, in the order of submission.
     pub(crate) runs: Vec<Coordinator>,
     pub(crate) models: Vec<ModelInfo>,
+    /// The files of imported models that were asked for: every task of every site names them.
+    files: BTreeMap<BlobId, Vec<BlobId>>,
     /// The sites of which an operator has said whether they may take part.
     pub(crate) standings: BTreeMap<ClientId, Standing>,
     /// What members of rounds in progress are doing.
@@ -85,6 +88,7 @@ impl State {
             federation,
             runs: store.runs()?,
             models: store.models()?,
+            files: BTreeMap::new(),
             standings: store.standings()?,
             store,
             blobs,
@@ -534,16 +538,26 @@ impl State {
     }
 
     /// Every blob that a task names: its sites check a published sum against the parameters before it.
-    fn blobs_of_task(&self, job: &Job, record: Option<&SignedRecord>) -> Vec<BlobId> {
+    fn blobs_of_task(&mut self, job: &Job, record: Option<&SignedRecord>) -> Vec<BlobId> {
         let published = record.and_then(|record| Some([record.body.sum()?.blob, record.body.model_in]));
         self.blobs_of(job.model, job.global).into_iter().chain(published.into_iter().flatten()).collect()
     }
 
     /// Every blob of a model with these parameters.
-    pub(crate) fn blobs_of(&self, model: Option<BlobId>, global: BlobId) -> Vec<BlobId> {
-        let manifest =
-            model.and_then(|id| self.blobs.read(id).ok()).and_then(|json| Manifest::parse(&json).ok());
-        let files = manifest.into_iter().flat_map(|manifest| manifest.files).map(|file| file.blob);
-        files.chain(model).chain([global]).collect()
+    pub(crate) fn blobs_of(&mut self, model: Option<BlobId>, global: BlobId) -> Vec<BlobId> {
+        let files = model.map(|model| self.files_of(model)).unwrap_or_default();
+        files.iter().copied().chain(model).chain([global]).collect()
+    }
+
+    /// The files of an imported model; none when it cannot be read.
+    fn files_of(&mut self, model: BlobId) -> &[BlobId] {
+        match self.files.entry(model) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let json = self.blobs.read(model).ok();
+                let Some(manifest) = json.and_then(|json| Manifest::parse(&json).ok()) else { return &[] };
+                new.insert(manifest.files.iter().map(|file| file.blob).collect())
+            }
+        }
     }
 }
