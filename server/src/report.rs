@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::core::Coordinator;
 use crate::registry::PeerId;
 use crate::state::State;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 impl State {
     /// Answers a question that changes nothing.
@@ -44,7 +44,7 @@ impl State {
         let coordinator = self.coordinator(run)?;
         let database = |error: StoreError| error.to_string();
         let [final_metrics, test_metrics] = self.store.last_metrics(run).map_err(database)?;
-        let (earlier_records, history) = newest(self.store.history(run).map_err(database)?);
+        let (earlier_records, history) = newest(&self.store, run).map_err(database)?;
         Ok(RunStatus {
             summary: self.summary(coordinator),
             spec: coordinator.run().spec.clone(),
@@ -162,16 +162,16 @@ impl State {
 }
 
 /// The newest records that fit one reply, and how many older ones there are. All are in the database.
-fn newest(mut records: Vec<RoundRecord>) -> (u64, Vec<RoundRecord>) {
+fn newest(store: &Store, run: &RunId) -> Result<(u64, Vec<RoundRecord>), StoreError> {
     let mut room = FRAME_MAX / 2;
-    let mut kept = 0;
-    for record in records.iter().rev() {
+    let fits = |record: &RoundRecord| {
         let length = wire::encode(record).map_or(usize::MAX, |bytes| bytes.len());
-        let Some(left) = room.checked_sub(length) else { break };
-        (room, kept) = (left, kept + 1);
-    }
-    let history = records.split_off(records.len() - kept);
-    (records.len() as u64, history)
+        let left = room.checked_sub(length);
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    let history = store.newest(run, fits)?;
+    Ok((store.attempts(run)?.saturating_sub(history.len() as u64), history))
 }
 
 /// One line for an attempt that is over.

@@ -287,6 +287,30 @@ cohort = { sites = ["a"] }
     }
 
     #[test]
+    fn the_newest_attempts_come_first_and_the_rest_is_counted() {
+        let mut bench = Bench::new();
+        let task = bench.task();
+        bench.answer();
+        bench.feed(Input::AggregationFailed { task, why: "a model is gone".into() });
+        bench.answer();
+        let first = bench.complete();
+        bench.answer();
+        let last = bench.complete();
+        let run = &bench.run.run().id;
+        let attempts = |count: usize| {
+            let mut left = count;
+            let wanted = |_: &_| left.checked_sub(1).map(|less| left = less).is_some();
+            let records = bench.store.newest(run, wanted).unwrap();
+            records.iter().map(|record| (record.round, record.attempt)).collect::<Vec<_>>()
+        };
+        assert_eq!(attempts(2), [(1, 2), (2, 1)]);
+        assert_eq!(attempts(9), [(1, 1), (1, 2), (2, 1)]);
+        assert_eq!(bench.store.attempts(run).unwrap(), 3);
+        let after = |round| bench.store.global_after(run, round).unwrap();
+        assert_eq!([1, 2, 3].map(after), [Some(first), Some(last), None]);
+    }
+
+    #[test]
     fn nothing_goes_when_what_is_needed_cannot_be_told() {
         let bench = Bench::new();
         let model = bench.store.models().unwrap().remove(0).manifest;

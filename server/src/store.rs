@@ -322,6 +322,34 @@ impl Store {
         )
     }
 
+    /// A run's newest attempts that are over, in order: as many as one after the other, from the newest on, are wanted.
+    pub fn newest(
+        &self,
+        run: &RunId,
+        mut wanted: impl FnMut(&RoundRecord) -> bool,
+    ) -> Result<Vec<RoundRecord>, StoreError> {
+        let mut statement =
+            self.db.prepare("SELECT record FROM rounds WHERE run = ? ORDER BY round DESC, attempt DESC")?;
+        let mut rows = statement.query([run.as_str()])?;
+        let mut records = Vec::new();
+        while let Some(row) = rows.next()? {
+            let record = from_json("rounds", &row.get::<_, String>(0)?)?;
+            if !wanted(&record) {
+                break;
+            }
+            records.push(record);
+        }
+        records.reverse();
+        Ok(records)
+    }
+
+    /// How many attempts of a run are over.
+    pub fn attempts(&self, run: &RunId) -> Result<u64, StoreError> {
+        let query = "SELECT COUNT(*) FROM rounds WHERE run = ?";
+        let count: i64 = self.db.query_row(query, [run.as_str()], |row| row.get(0))?;
+        Ok(count.unsigned_abs())
+    }
+
     /// The metrics at a run's end: of the final model on validation splits, and of the result on test splits.
     pub fn last_metrics(&self, run: &RunId) -> Result<[Option<Report>; 2], StoreError> {
         let texts: Option<[Option<String>; 2]> = self
@@ -337,9 +365,14 @@ impl Store {
 
     /// The global parameters after a completed round.
     pub fn global_after(&self, run: &RunId, round: u32) -> Result<Option<BlobId>, StoreError> {
-        Ok(self.history(run)?.into_iter().find_map(|record| match record.outcome {
-            RoundOutcome::Completed(global) if record.round == round => Some(global),
-            RoundOutcome::Completed(_) | RoundOutcome::Abandoned(_) => None,
+        let records: Vec<RoundRecord> = self.texts(
+            "rounds",
+            "SELECT record FROM rounds WHERE run = ? AND round = ? AND outcome = 'completed'",
+            params![run.as_str(), round],
+        )?;
+        Ok(records.into_iter().find_map(|record| match record.outcome {
+            RoundOutcome::Completed(global) => Some(global),
+            RoundOutcome::Abandoned(_) => None,
         }))
     }
 
