@@ -448,48 +448,48 @@ fn apply(db: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
             let run = coordinator.run().id.as_str();
             db.execute(
                 "INSERT INTO runs (run, snapshot) VALUES (?, ?)",
-                params![run, encode(run, coordinator)?],
+                params![run, encode("runs", run, coordinator)?],
             )?;
         }
         Write::Input { run, at, input } => {
             let mut statement = db.prepare_cached("INSERT INTO journal (run, at, input) VALUES (?, ?, ?)")?;
             let (run, at) = (run.as_str(), millis(*at));
-            statement.execute(params![run, at, encode(&entry(run, at), input)?])?;
+            statement.execute(params![run, at, encode("journal", &entry(run, at), input)?])?;
         }
         Write::Snapshot(coordinator) => {
             let run = coordinator.run().id.as_str();
             db.execute(
                 "UPDATE runs SET snapshot = ? WHERE run = ?",
-                params![encode(run, coordinator)?, run],
+                params![encode("runs", run, coordinator)?, run],
             )?;
             db.execute("DELETE FROM journal WHERE run = ?", params![run])?;
         }
         Write::Round { run, record } => apply_round(db, run, record)?,
         Write::FinalMetrics { run, report } => {
-            let text = to_json(report)?;
+            let text = to_json("runs", report)?;
             db.execute("UPDATE runs SET final_metrics = ? WHERE run = ?", params![text, run.as_str()])?;
         }
         Write::TestMetrics { run, report } => {
-            let text = to_json(report)?;
+            let text = to_json("runs", report)?;
             db.execute("UPDATE runs SET test_metrics = ? WHERE run = ?", params![text, run.as_str()])?;
         }
         Write::Ended { run, at } => {
             db.execute("UPDATE runs SET ended = ? WHERE run = ?", params![millis(*at), run.as_str()])?;
         }
         Write::Model(info) => {
-            let text = to_json(info)?;
+            let text = to_json("models", info)?;
             db.execute("INSERT OR REPLACE INTO models (name, info) VALUES (?, ?)", params![info.name, text])?;
         }
         Write::Standing { site, standing, by, at } => {
             db.execute(
                 "INSERT OR REPLACE INTO standings (site, standing, changed_by, at) VALUES (?, ?, ?, ?)",
-                params![site.as_str(), to_json(standing)?, by.as_str(), millis(*at)],
+                params![site.as_str(), to_json("standings", standing)?, by.as_str(), millis(*at)],
             )?;
         }
         Write::Invitation(site, invitation) => {
             db.execute(
                 "INSERT OR REPLACE INTO invitations (site, invitation) VALUES (?, ?)",
-                params![site.as_str(), encode(site.as_str(), invitation)?],
+                params![site.as_str(), encode("invitations", site.as_str(), invitation)?],
             )?;
         }
         Write::Site(seen) => {
@@ -516,7 +516,7 @@ fn apply_round(db: &Transaction<'_>, run: &RunId, record: &RoundRecord) -> Resul
     };
     db.execute(
         "INSERT INTO rounds (run, round, attempt, started, ended, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        params![run, round, attempt, millis(record.started), millis(record.ended), outcome, to_json(record)?],
+        params![run, round, attempt, millis(record.started), millis(record.ended), outcome, to_json("rounds", record)?],
     )?;
     for participant in &record.participants {
         let answer = match &participant.answer {
@@ -562,8 +562,8 @@ fn tables(db: &Connection) -> Result<Vec<String>, StoreError> {
 }
 
 // SQLite notices a page that makes no sense, not a value that is another one: that takes a checksum.
-fn encode<T: serde::Serialize>(place: &str, value: &T) -> Result<Vec<u8>, StoreError> {
-    checked::encode(place, value).map_err(|e| damaged("journal", e))
+fn encode<T: serde::Serialize>(table: &'static str, place: &str, value: &T) -> Result<Vec<u8>, StoreError> {
+    checked::encode(place, value).map_err(|e| damaged(table, e))
 }
 
 fn decode<T: serde::de::DeserializeOwned>(
@@ -574,8 +574,8 @@ fn decode<T: serde::de::DeserializeOwned>(
     checked::decode(place, bytes).map_err(|e| damaged(table, e))
 }
 
-fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|e| damaged("rounds", e))
+fn to_json<T: serde::Serialize>(table: &'static str, value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|e| damaged(table, e))
 }
 
 fn from_json<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) -> Result<T, StoreError> {
