@@ -1,6 +1,6 @@
 //! What the server must not forget: one SQLite file (write-ahead log, synced at every commit).
 //!
-//! Runs with their journal of inputs, and what people ask about: rounds, participants, metrics, models, sites.
+//! Runs with their journal of inputs, and what people ask about: rounds, models, sites.
 //! Everything that belongs together is written by one [`Store::commit`], so that a crash leaves all or nothing.
 
 use std::collections::BTreeMap;
@@ -10,16 +10,16 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use sheaf_common::blob::BlobId;
 use sheaf_common::checked;
 use sheaf_common::id::{ClientId, Name, RunId};
-use sheaf_common::metrics::{Figure, Report};
+use sheaf_common::metrics::Report;
 use sheaf_common::model::ModelInfo;
-use sheaf_common::status::{Answer, RoundOutcome, RoundRecord, Standing};
+use sheaf_common::status::{RoundOutcome, RoundRecord, Standing};
 use sheaf_common::time::Timestamp;
 
 use crate::core::{Coordinator, Input};
 use crate::enrolment::Invitation;
 
 /// Version of the tables; a file of another version is refused, never misread.
-const SCHEMA_VERSION: i64 = 8;
+const SCHEMA_VERSION: i64 = 9;
 
 const SCHEMA: &str = "
 CREATE TABLE runs (
@@ -46,24 +46,6 @@ CREATE TABLE rounds (
     outcome TEXT NOT NULL,
     record TEXT NOT NULL,
     PRIMARY KEY (run, round, attempt)
-);
-CREATE TABLE participants (
-    run TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    site TEXT NOT NULL,
-    answer TEXT NOT NULL,
-    num_examples INTEGER,
-    PRIMARY KEY (run, round, attempt, site)
-);
-CREATE TABLE metrics (
-    run TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    model TEXT NOT NULL,
-    metric TEXT NOT NULL,
-    value REAL NOT NULL,
-    PRIMARY KEY (run, round, attempt, model, metric)
 );
 CREATE TABLE models (
     name TEXT PRIMARY KEY,
@@ -518,31 +500,6 @@ fn apply_round(db: &Transaction<'_>, run: &RunId, record: &RoundRecord) -> Resul
         "INSERT INTO rounds (run, round, attempt, started, ended, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?)",
         params![run, round, attempt, millis(record.started), millis(record.ended), outcome, to_json("rounds", record)?],
     )?;
-    for participant in &record.participants {
-        let answer = match &participant.answer {
-            Answer::Pending | Answer::Ready => "none".to_owned(),
-            Answer::Accepted => "accepted".to_owned(),
-            Answer::Rejected(why) => format!("rejected: {why}"),
-            Answer::Declined(why) => format!("declined: {why}"),
-        };
-        let examples = participant.num_examples.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
-        db.execute(
-            "INSERT INTO participants (run, round, attempt, site, answer, num_examples) VALUES (?, ?, ?, ?, ?, ?)",
-            params![run, round, attempt, participant.site.as_str(), answer, examples],
-        )?;
-    }
-    for (model, report) in [("global", &record.global_metrics), ("local", &record.local_metrics)] {
-        let Some(report) = report else { continue };
-        for Figure { key: metric, value, .. } in report.figures() {
-            let Some(value) = value.filter(|value| value.is_finite()) else {
-                continue;
-            };
-            db.execute(
-                "INSERT INTO metrics (run, round, attempt, model, metric, value) VALUES (?, ?, ?, ?, ?, ?)",
-                params![run, round, attempt, model, metric, value],
-            )?;
-        }
-    }
     Ok(())
 }
 
