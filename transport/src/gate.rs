@@ -66,7 +66,7 @@ pub(crate) struct Pass {
 
 /// A transfer that is under way over a connection, until it is dropped.
 #[derive(Debug)]
-pub struct Transfer(Arc<Pass>);
+pub(crate) struct Transfer(Arc<Pass>);
 
 impl Transfer {
     /// One more, and how many there are now.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sheaf_transport::open_files;
 use tracing_subscriber::EnvFilter;
 
 use crate::compare::{self, Target};
@@ -60,6 +61,7 @@ enum Command {
 
 /// The program.
 pub fn main() -> ExitCode {
+    open_files::raise();
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_env("SHEAF_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();

@@ -13,6 +13,7 @@ use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use sheaf_common::status::Transport;
 
+use crate::blobs::CHUNK;
 use crate::endpoint;
 use crate::gate::{Pass, Transfer};
 use crate::pace::Pace;
@@ -84,6 +85,14 @@ impl Lost {
     }
 }
 
+/// What a transfer of a server has of what all of them may have in memory.
+#[derive(Debug)]
+pub struct Share {
+    /// Bytes that it reads or writes at a time.
+    pub piece: usize,
+    _transfer: Option<Transfer>,
+}
+
 impl Connection {
     /// Moves what `transfer` moves over it at this pace, together with all others that have the same.
     pub fn at(self, pace: Arc<Pace>) -> Self {
@@ -95,15 +104,19 @@ impl Connection {
         Self { pass: pass.map(Arc::new), ..self }
     }
 
-    /// At a server: lets a transfer have its share of what all of them may have in flight, until the value is dropped.
-    pub fn transfer(&self) -> Option<Transfer> {
-        let (transfer, transfers) = Transfer::begin(self.pass.clone()?);
+    /// At a server: lets a transfer have its share of what all of them may have in flight. It counts among them until the
+    /// value is dropped.
+    pub fn transfer(&self) -> Share {
+        let Some(pass) = self.pass.clone() else { return Share { piece: CHUNK, _transfer: None } };
+        let (transfer, transfers) = Transfer::begin(pass);
+        let mut piece = CHUNK;
         if let Carrier::Quic(quic) = &self.carrier {
             let window = endpoint::window_among(transfers, quic.rtt());
             quic.set_send_window(window.into());
             quic.set_receive_window(window.into());
+            piece = piece.min(window as usize);
         }
-        Some(transfer)
+        Share { piece, _transfer: Some(transfer) }
     }
 
     pub(crate) fn pace(&self) -> &Pace {
