@@ -50,9 +50,10 @@ impl Context {
     }
 
     /// Why nothing new is begun for a run now. One that the policy refuses is not held: it is declined. What is in hand
-    /// is brought to its end.
+    /// is brought to its end; that is this very run, since the server may give its name to any other.
     pub(super) fn hold(&self, run: &RunId, job: &Job) -> Option<String> {
-        if self.jobs.keys().chain(self.ready.keys()).any(|task| task.run == *run) {
+        let origin = job.origin();
+        if self.jobs.iter().any(|(task, in_hand)| task.run == *run && in_hand.origin() == origin) {
             return None;
         }
         let author = self.trust.gate.author(job).ok()?;

@@ -437,6 +437,44 @@ fn a_site_says_when_it_stands_by_and_only_when_that_changes() {
     assert_eq!(feed(&mut session, [Input::Disconnected, Input::Reconsider]), [], "nobody listens");
 }
 
+/// A site whose people approved of [`job`] and of nothing else.
+struct Approved;
+
+impl Gate for Approved {
+    fn author(&self, _job: &Job) -> Result<Name, String> {
+        Ok("ada".parse().unwrap())
+    }
+
+    fn hold(&self, _run: &RunId, asked: &Job, _author: &Name) -> Option<String> {
+        (asked.origin() != job().origin()).then(|| "not now".to_owned())
+    }
+}
+
+#[test]
+fn another_run_under_the_name_of_one_in_hand_is_held() {
+    let other = Job { submitted_at: Timestamp(1), ..job() };
+    let asked = |round, attempt| {
+        let record = record(round - 1);
+        let task = TrainTask { id: id(round, attempt), job: other.clone(), record, time_left_ms: 1000 };
+        Input::Message(ServerMessage::Train(Box::new(task)))
+    };
+    let declined = |round, attempt| {
+        [Effect::Say(SiteMessage::Declined { task: id(round, attempt), reason: "not now".into() })]
+    };
+    let policy = Policy { require_secure_aggregation: false, ..Policy::default() };
+    let mut session = with_gate([], policy.clone(), Box::new(Approved));
+    let begun = [Input::Connected, Input::Message(train(1, 1)), Input::Fetched(id(1, 1), Ok(())), trained(1, 1)];
+    feed(&mut session, begun);
+    feed(&mut session, [Input::Uploaded(id(1, 1), true)]);
+    assert_eq!(feed(&mut session, [asked(1, 1)]), declined(1, 1), "what was trained is not its update");
+    assert_eq!(feed(&mut session, [asked(1, 2)]), declined(1, 2));
+    let announced = ServerMessage::Announce { run: "toy".parse().unwrap(), job: Box::new(other.clone()) };
+    assert_eq!(feed(&mut session, [Input::Message(announced)]), [standby(Some("not now"))]);
+
+    let mut restarted = with_gate([update(1, 1)], policy, Box::new(Approved));
+    assert_eq!(feed(&mut restarted, [Input::Connected, asked(1, 1)]), declined(1, 1));
+}
+
 #[test]
 fn what_the_policy_refuses_is_declined_and_not_held() {
     let mut session = with_gate([], Policy::default(), Box::new(Closed(Arc::new(AtomicBool::new(true)))));
