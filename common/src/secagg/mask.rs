@@ -35,12 +35,15 @@ pub struct Tally {
     pub checksum: u64,
     /// See [`Head::checks`].
     pub checks: [u64; 2],
+    /// The largest distance of an opened sum from that of zeros ([`super::quantize::Encoding::distance`]).
+    pub distance: u64,
 }
 
 impl Tally {
     /// Adds another chunk's.
     pub fn add(&mut self, other: &Self) {
         self.clamped += other.clamped;
+        self.distance = self.distance.max(other.distance);
         self.checksum = self.checksum.wrapping_add(other.checksum);
         for (check, other) in self.checks.iter_mut().zip(other.checks) {
             *check = check.wrapping_add(other);
@@ -64,12 +67,12 @@ impl Checks {
     /// Over ring elements from `start` on.
     pub(super) fn fold(&self, start: u64, values: &[u32]) -> Tally {
         Tally {
-            clamped: 0,
             checksum: self.public.fold(start, values),
             checks: self
                 .keyed
                 .as_ref()
                 .map_or([0; 2], |keyed| keyed.each_ref().map(|k| k.fold(start, values))),
+            ..Tally::default()
         }
     }
 
@@ -77,12 +80,12 @@ impl Checks {
     pub(super) fn fold_head(&self, values: u64, head: &Head) -> Tally {
         let slots = head.checked();
         Tally {
-            clamped: 0,
             checksum: self.public.fold_wide(values, &slots),
             checks: self
                 .keyed
                 .as_ref()
                 .map_or([0; 2], |keyed| keyed.each_ref().map(|k| k.fold_wide(values, &slots))),
+            ..Tally::default()
         }
     }
 }

@@ -126,6 +126,20 @@ impl Encoding {
         f64::from(sum) * self.step(range) - f64::from(sites) * f64::from(range)
     }
 
+    /// How far a sum over `sites` sites is from that of zeros, in half steps, of which a range has as many as the
+    /// highest level says.
+    pub fn distance(&self, sum: u32, sites: u64) -> u64 {
+        (2 * u64::from(sum)).abs_diff(sites.saturating_mul(u64::from(self.top())))
+    }
+
+    /// How far it can be, when the sites' weights come to `weight` and each has at most `cap`: a site's values are
+    /// within its share of the range, and rounding moves each by less than a step. What floating point adds is below
+    /// 2^-25 of a half step for a site, and so below one for all that fit in a ring.
+    pub fn farthest(&self, sites: u64, weight: u64, cap: u64) -> u64 {
+        let shares = u128::from(self.top()) * u128::from(weight) / u128::from(cap.max(1));
+        u64::try_from(shares).unwrap_or(u64::MAX).saturating_add(2 * sites + 1)
+    }
+
     /// The highest level.
     fn top(&self) -> u32 {
         (1 << self.bits) - 1

@@ -1,6 +1,8 @@
 //! A site that misbehaves: the attempt goes on or is abandoned, and the culprit is named where it can be known.
 
 use super::*;
+use crate::secagg::layout::Head;
+use crate::secagg::mask::Checks;
 use crate::secagg::message::RevealedShare;
 use crate::secagg::secret::Secret;
 use crate::secagg::server::WrongShares;
@@ -135,6 +137,32 @@ fn a_vector_that_is_no_masked_update_contradicts_the_checksum() {
     let blob = unmasking.masked()[&name(3)];
     attempt.blobs.get_mut(&blob).unwrap()[4] ^= 1;
     assert!(attempt.open(&unmasking).is_none());
+}
+
+/// Whether the sum of sites with 120 examples among them opens when one changes its weight so that this is theirs,
+/// and its checksum with it.
+fn opens_with_weight(weight: u64) -> bool {
+    let params = params(&[9], 0, 16, 5);
+    let mut attempt = Attempt::new(&params, contributions(5, 9, 0));
+    let unmasking = attempt.run(&BTreeMap::new()).unwrap();
+    let change = Head { weight: weight.wrapping_sub(120), ..Head::default() };
+    let check = Checks::new(&unmasking.transcript(), None).fold_head(9, &change).checksum;
+    let vector = attempt.blobs.get_mut(&unmasking.masked()[&name(3)]).unwrap();
+    let after = vector.len() - 8 * params.layout.slots();
+    for (slot, added) in vector[after..].as_chunks_mut::<8>().0.iter_mut().zip(change.slots()) {
+        *slot = u64::from_le_bytes(*slot).wrapping_add(added).to_le_bytes();
+    }
+    let checksum = &mut vector[after..].as_chunks_mut::<8>().0[5];
+    *checksum = u64::from_le_bytes(*checksum).wrapping_add(check).to_le_bytes();
+    attempt.open(&unmasking).is_some()
+}
+
+#[test]
+fn a_weight_that_takes_the_others_away_contradicts_the_sum() {
+    assert!(opens_with_weight(120) && opens_with_weight(121));
+    assert!(!opens_with_weight(1), "fewer examples than sites");
+    assert!(!opens_with_weight(5), "an example each, and more than that in the sum");
+    assert!(!opens_with_weight(501), "more than the cap");
 }
 
 #[test]

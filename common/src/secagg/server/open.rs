@@ -146,7 +146,11 @@ impl Unmasker<'_> {
         for sum in sums.iter_mut() {
             *sum &= mask;
         }
-        self.checks.fold(start, sums)
+        let (encoding, sites) = (&self.unmasking.params().encoding, self.unmasking.masked().len() as u64);
+        // The farthest is the lowest or the highest.
+        let ends = sums.iter().min().into_iter().chain(sums.iter().max());
+        let distance = ends.map(|sum| encoding.distance(*sum, sites)).max().unwrap_or(0);
+        Tally { distance, ..self.checks.fold(start, sums) }
     }
 
     /// The sum's slots, of which `vectors` are the survivors' masked ones.
@@ -163,12 +167,18 @@ impl Unmasker<'_> {
     }
 
     /// Whether the slots agree with the tally of all chunks. If not, some site did not follow the protocol.
+    ///
+    /// Whoever trains has an example, and the sum can be no farther from 0 than the examples say: a site that took the
+    /// others' weights away would have the mean multiplied by them.
     pub fn agrees(&self, mut tally: Tally, head: &Head) -> bool {
         let params = self.unmasking.params();
         let survivors = self.unmasking.masked().len() as u64;
         tally.add(&self.checks.fold_head(params.layout.values(), head));
+        // An evaluation adds no values and has no weight.
+        let least = if params.layout.values() > 0 { survivors } else { 0 };
         head.sites == survivors
-            && head.weight <= params.weight_cap.saturating_mul(survivors)
+            && (least..=params.weight_cap.saturating_mul(survivors)).contains(&head.weight)
+            && tally.distance <= params.encoding.farthest(survivors, head.weight, params.weight_cap)
             && head.clamped <= survivors.saturating_mul(params.layout.values())
             && tally.checksum == head.checksum
     }

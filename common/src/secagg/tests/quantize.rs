@@ -146,3 +146,40 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn no_honest_sum_is_farther_from_zero_than_its_weights_say(
+        bits in 8u8..=24,
+        weights in prop::collection::vec(prop_oneof![Just(0u64), Just(1), Just(1000), 0..=1000u64], 1..40),
+        value in prop_oneof![Just(1.0f32), Just(-1.0), Just(f32::MAX), -1.0..1.0f32],
+        range in prop_oneof![Just(1.0f32), Just(f32::MIN_POSITIVE), 1e-6..1e6f32],
+        noise in prop_oneof![Just(0), Just(u32::MAX), any::<u32>()],
+    ) {
+        let sites = weights.len() as u64;
+        let encoding = Encoding::new(bits, sites as u32).unwrap();
+        let mut sum = 0;
+        for weight in &weights {
+            let mut level = [0];
+            let values = [(value * range).clamp(-f32::MAX, f32::MAX)];
+            encoding.quantize(&values, *weight as f64 / 1000.0, range, &[noise], &mut level).unwrap();
+            sum += level[0];
+        }
+        let farthest = encoding.farthest(sites, weights.iter().sum(), 1000);
+        prop_assert!(encoding.distance(sum, sites) <= farthest);
+    }
+}
+
+#[test]
+fn a_sum_is_as_far_from_zero_as_its_weights_let_it_be_and_no_farther() {
+    let encoding = Encoding::new(16, 4).unwrap();
+    let sum = |at: f64| ((at + 4.0) * 65535.0 / 2.0).round() as u32;
+    let is_sound = |at: f64, weight| encoding.distance(sum(at), 4) <= encoding.farthest(4, weight, 100);
+    assert!(is_sound(4.0, 400) && is_sound(-4.0, 400));
+    for (weight, most) in [(300, 3.0), (100, 1.0), (4, 0.04), (0, 0.0)] {
+        // In units of the range, of which four sites' rounding is four steps.
+        let rounding = 4.0 * 2.0 / 65535.0;
+        assert!(is_sound(most, weight) && is_sound(-most, weight));
+        assert!(!is_sound(most + 1.5 * rounding, weight) && !is_sound(-most - 1.5 * rounding, weight));
+    }
+}
