@@ -171,7 +171,7 @@ fn answer(
         && client.is_none()
     {
         let expectation =
-            Expectation { params: honest.clone(), sites: None, min_updates: 2, released_with: None };
+            Expectation { params: honest.clone(), sites: None, min_updates: 2, released_with: Vec::new() };
         let entropy = [site.key.to_bytes()[0]; 32];
         *client = Some(Client::join((**params).clone(), &expectation, site, entropy).ok()?);
     }

@@ -142,7 +142,8 @@ fn params(values: u64, sites: usize) -> RoundParams {
 /// One attempt among `sites`, of which `dropped` are lost after they shared their secrets.
 fn secure(values: u64, sites: usize, dropped: usize) -> Cost {
     let terms = params(values, sites);
-    let expectation = Expectation { params: terms.clone(), sites: None, min_updates: 2, released_with: None };
+    let expectation =
+        Expectation { params: terms.clone(), sites: None, min_updates: 2, released_with: Vec::new() };
     let parties: Vec<Site> = (0..sites)
         .map(|number| format!("site-{number:03}"))
         .map(|name| Site(name.parse().expect("a name"), key(&name)))

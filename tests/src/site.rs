@@ -132,8 +132,12 @@ impl ScriptedSite {
             }
             if let Ask::Advertise(params) = &ask {
                 let params = (**params).clone();
-                let expectation =
-                    Expectation { params: params.clone(), sites: None, min_updates: 2, released_with: None };
+                let expectation = Expectation {
+                    params: params.clone(),
+                    sites: None,
+                    min_updates: 2,
+                    released_with: Vec::new(),
+                };
                 client = Some(Client::join(params, &expectation, &party, rand::random())?);
             }
             let client = client.as_mut().context("the first question is not for keys")?;

@@ -12,6 +12,8 @@ mod uploading;
 mod working;
 
 #[cfg(test)]
+mod secure_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -23,8 +23,8 @@ use super::standby::Gate;
 use super::{Context, Effect, State, Task, Uploading};
 use crate::config::Policy;
 
-/// Updates that were released and are remembered: the oldest go first.
-const RELEASED_MAX: usize = 10_000;
+/// Names of what was released that are remembered, two for each update: the oldest go first.
+const RELEASED_MAX: usize = 20_000;
 
 /// Who the site is and what it agrees to.
 pub struct Trust {
@@ -54,7 +54,7 @@ impl std::fmt::Debug for Trust {
 pub struct Memory {
     /// The newest attempt that was joined in each run, by the run's origin: an older one is a replay.
     joined: BTreeMap<BlobId, (u32, u32)>,
-    /// Updates whose masks were given away, and the survivors with whom they were summed.
+    /// Updates whose masks were given away, and rounds in which some were, and the survivors with whom they were summed.
     released: Vec<(BlobId, Digest)>,
     /// The records of each run's rounds, by the run's origin.
     histories: BTreeMap<BlobId, History>,
@@ -73,8 +73,16 @@ struct Attempt {
 }
 
 impl Memory {
-    fn released_with(&self, content: BlobId) -> Option<Digest> {
-        self.released.iter().rev().find(|(released, _)| *released == content).map(|(_, with)| *with)
+    /// The survivors with whom what has these names was summed.
+    fn released_with(&self, names: &[BlobId]) -> Vec<Digest> {
+        let with = |name| self.released.iter().rev().find(|(released, _)| released == name);
+        names.iter().filter_map(with).map(|(_, with)| *with).collect()
+    }
+
+    fn release(&mut self, names: &[BlobId], with: Digest) {
+        let excess = (self.released.len() + names.len()).saturating_sub(RELEASED_MAX);
+        self.released.drain(..excess);
+        self.released.extend(names.iter().map(|name| (*name, with)));
     }
 
     /// The masked vector of the attempt in hand.
@@ -153,7 +161,7 @@ impl Context {
             params: expected(&self.trust.federation, task, job, previous, &params)?,
             sites: job.spec.cohort.sites.clone(),
             min_updates: self.trust.policy.min_updates,
-            released_with: self.memory.released_with(content),
+            released_with: self.memory.released_with(&names(content, origin, task)),
         };
         let entropy = (self.trust.entropy)(task);
         let client = Client::join(params, &expectation, &*self.trust.party, entropy)?;
@@ -166,15 +174,14 @@ impl Context {
 
     fn go_on(&mut self, task: &TaskId, ask: Ask) -> Result<Reaction, Refusal> {
         let attempt = self.memory.attempt.as_mut().filter(|attempt| attempt.task == *task);
-        let Some(Attempt { client, content, .. }) = attempt else {
+        let Some(Attempt { client, content, origin, .. }) = attempt else {
             return Err(Refusal::Over);
         };
         let before = client.released_with();
         let reaction = client.handle(ask, &*self.trust.party)?;
+        let names = names(*content, *origin, task);
         if let (None, Some(with)) = (before, client.released_with()) {
-            let excess = (self.memory.released.len() + 1).saturating_sub(RELEASED_MAX);
-            self.memory.released.drain(..excess);
-            self.memory.released.push((*content, with));
+            self.memory.release(&names, with);
         }
         Ok(reaction)
     }
@@ -230,7 +237,7 @@ impl Context {
 
     /// Whether the update's masks were given away before.
     pub(super) fn was_released(&self, update: &Update) -> bool {
-        self.memory.released_with(content(update)).is_some()
+        !self.memory.released_with(&[content(update)]).is_empty()
     }
 
     /// Its secrets go; what checks the sum stays.
@@ -306,6 +313,16 @@ fn content(update: &Update) -> BlobId {
         (None, None) => hash(wire::encode_record(&update.task)),
         metrics => hash(wire::encode_record(&metrics)),
     }
+}
+
+/// What the ledger knows a contribution to a task by: its content and, since the bits of one that is trained again may
+/// differ where the training does not, the model of which run it was trained from. An evaluation is joined only once.
+fn names(content: BlobId, origin: BlobId, task: &TaskId) -> Vec<BlobId> {
+    let round = (!task.is_evaluation()).then(|| {
+        let trained = wire::encode_record(&("round", origin, task.completed()));
+        BlobId::of(&trained.unwrap_or_default())
+    });
+    [content].into_iter().chain(round).collect()
 }
 
 /// The terms as we derive them from the job; the ranges and the ring are the server's to choose.

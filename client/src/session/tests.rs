@@ -176,7 +176,7 @@ fn trained(round: u32, attempt: u32) -> Input {
 }
 
 /// Feeds inputs and gives back what the session wants done.
-fn feed(session: &mut Session, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
+pub(super) fn feed(session: &mut Session, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
     let mut effects = Vec::new();
     for input in inputs {
         session.handle(input);
@@ -463,7 +463,8 @@ fn another_run_under_the_name_of_one_in_hand_is_held() {
     };
     let policy = Policy { require_secure_aggregation: false, ..Policy::default() };
     let mut session = with_gate([], policy.clone(), Box::new(Approved));
-    let begun = [Input::Connected, Input::Message(train(1, 1)), Input::Fetched(id(1, 1), Ok(())), trained(1, 1)];
+    let begun =
+        [Input::Connected, Input::Message(train(1, 1)), Input::Fetched(id(1, 1), Ok(())), trained(1, 1)];
     feed(&mut session, begun);
     feed(&mut session, [Input::Uploaded(id(1, 1), true)]);
     assert_eq!(feed(&mut session, [asked(1, 1)]), declined(1, 1), "what was trained is not its update");

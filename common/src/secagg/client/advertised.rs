@@ -20,7 +20,7 @@ pub(super) struct Advertised {
     params: RoundParams,
     sites: Option<Vec<ClientId>>,
     min_updates: u32,
-    released_with: Option<Digest>,
+    released_with: Vec<Digest>,
     own: SignedAdvertisement,
     secrets: Secrets,
 }
@@ -75,7 +75,7 @@ impl Advertised {
             params,
             sites: expectation.sites.clone(),
             min_updates: expectation.min_updates,
-            released_with: expectation.released_with,
+            released_with: expectation.released_with.clone(),
             own: own.clone(),
             secrets,
         };

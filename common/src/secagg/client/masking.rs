@@ -34,7 +34,7 @@ pub(super) struct Masking {
     pub(super) checks: Option<[[u8; 16]; 2]>,
     /// Gone once the vector is made.
     plan: Option<MaskPlan>,
-    released_with: Option<Digest>,
+    released_with: Vec<Digest>,
 }
 
 impl Masking {
@@ -43,7 +43,7 @@ impl Masking {
         senders: Vec<ClientId>,
         held: BTreeMap<u32, Held>,
         plan: MaskPlan,
-        released_with: Option<Digest>,
+        released_with: Vec<Digest>,
     ) -> Self {
         let (t2, checks) = (plan.t2, plan.checks);
         Self { roster, senders, held, t2, checks, plan: Some(plan), released_with }
@@ -73,7 +73,7 @@ impl Masking {
         }
         let sent = |rank: u32| self.senders.binary_search(&self.roster.member(rank).site).is_ok();
         self.roster.ranks(&survivors, sent, Refusal::Survivors)?;
-        if !same_survivors(self.released_with, &survivors) {
+        if !same_survivors(&self.released_with, &survivors) {
             return Err(Refusal::OtherSurvivors);
         }
         let message = transcript::survivors(&self.t2, &survivors);

@@ -56,8 +56,9 @@ pub struct Expectation {
     pub sites: Option<Vec<ClientId>>,
     /// The site's own policy: the sum must be over at least so many.
     pub min_updates: u32,
-    /// The survivors with whom this very update was summed before, if it was.
-    pub released_with: Option<Digest>,
+    /// The survivors with whom an update of this round, or this very update, was summed before: it may be again with
+    /// those, and with no others.
+    pub released_with: Vec<Digest>,
 }
 
 /// What the site is to do next.

@@ -72,8 +72,10 @@ pub enum Refusal {
     /// The masked vector has not left yet.
     #[error("our masked vector is not made yet, and cannot have arrived")]
     NotMasked,
-    /// This very update was in a sum with other sites before: the two sums differ by single updates.
-    #[error("this very update was already summed with other sites: a second sum would uncover updates")]
+    /// This update, or another of its round, was in a sum with other sites before: the two sums differ by single updates.
+    #[error(
+        "this update, or another of its round, was already summed with other sites: a second sum would uncover updates"
+    )]
     OtherSurvivors,
     /// Fewer sites than the quorum signed the survivors that we were told.
     #[error("only {found} of {needed} needed sites signed the survivors that we were told")]

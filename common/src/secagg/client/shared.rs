@@ -28,7 +28,7 @@ const KAPPA: usize = 16;
 pub(super) struct Shared {
     roster: Roster,
     secrets: Secrets,
-    released_with: Option<Digest>,
+    released_with: Vec<Digest>,
     /// Our own shares of our own secrets, when we are one of their holders.
     own: Option<Held>,
     kappa: [u8; KAPPA],
@@ -39,7 +39,7 @@ impl Shared {
     pub(super) fn start(
         roster: Roster,
         secrets: Secrets,
-        released_with: Option<Digest>,
+        released_with: Vec<Digest>,
     ) -> Result<(Self, Answer), Refusal> {
         let mut rng = ChaCha20Rng::from_seed(*secrets.seed.bytes());
         let (kappa, noise) = (rng.random(), rng.random());
@@ -133,8 +133,9 @@ impl Shared {
 }
 
 /// Whether `survivors` are those with whom the update was summed before, if it was.
-pub(super) fn same_survivors(released_with: Option<Digest>, survivors: &[ClientId]) -> bool {
-    released_with.is_none_or(|before| before == survivors_digest(survivors))
+pub(super) fn same_survivors(released_with: &[Digest], survivors: &[ClientId]) -> bool {
+    let now = survivors_digest(survivors);
+    released_with.iter().all(|before| *before == now)
 }
 
 /// The keys of the checks that all senders know and the server does not.

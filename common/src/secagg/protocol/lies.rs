@@ -260,7 +260,7 @@ fn a_second_sum_with_one_site_left_out() {
     let mut params = params(&[9], 0, 16, 5);
     params.task.attempt = 2;
     let mut second = Attempt::new(&params, contributions(5, 9, 0));
-    let known = Expectation { released_with: before, ..expectation(&params) };
+    let known = Expectation { released_with: before.into_iter().collect(), ..expectation(&params) };
     let site = Site::new("site-000");
     let client = Client::join(params, &known, &site, [8; 32]).unwrap();
     let own = client.answer().unwrap();

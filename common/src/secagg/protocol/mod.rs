@@ -111,7 +111,7 @@ fn params(tensors: &[u64], metrics: u32, bits: u8, sites: u32) -> RoundParams {
 }
 
 fn expectation(params: &RoundParams) -> Expectation {
-    Expectation { params: params.clone(), sites: None, min_updates: 2, released_with: None }
+    Expectation { params: params.clone(), sites: None, min_updates: 2, released_with: Vec::new() }
 }
 
 /// A value after a trip through its bytes.
