@@ -34,7 +34,7 @@ use crate::masking;
 use crate::moving::Moving;
 use crate::pace::Pace;
 use crate::party::SiteParty;
-use crate::session::{Effect, Entropy, FetchFailure, Input, Memory, Session, Task, Trust};
+use crate::session::{Effect, Entropy, FetchFailure, Input, Memory, Session, Task, Then, Trust};
 use crate::state::{SiteState, StateError};
 use crate::verification;
 use crate::worker::{Perform, Report, Site, Worker};
@@ -289,7 +289,7 @@ impl Client {
             Effect::Cancel => self.worker.cancel(),
             Effect::Mask { client, update } => self.mask(*client, *update),
             Effect::Upload { task, blob } => self.upload(task, blob),
-            Effect::Remember { memory, say } => self.remember(&memory, say),
+            Effect::Remember { memory, then } => self.remember(&memory, then),
             Effect::Rename { from, update } => {
                 self.globals.remove(&from);
                 if let Err(error) = self.state.rename(&from, &update) {
@@ -328,15 +328,20 @@ impl Client {
         });
     }
 
-    /// Nothing is said before it is remembered; what cannot be remembered is not said.
-    fn remember(&self, memory: &Memory, say: Option<SiteMessage>) {
-        match (self.state.remember(memory), say) {
-            (Ok(()), Some(message)) => self.say(message),
+    /// Nothing leaves before it is remembered; what cannot be remembered does not leave.
+    fn remember(&mut self, memory: &Memory, then: Option<Then>) {
+        match (self.state.remember(memory), then) {
+            (Ok(()), Some(Then::Say(message))) => self.say(message),
+            (Ok(()), Some(Then::Upload { task, blob })) => self.upload(task, blob),
             (Ok(()), None) => {}
-            (Err(error), say) => {
+            (Err(error), then) => {
                 warn!(%error, "a secure sum cannot be remembered");
-                if let Some(SiteMessage::Secure { task, .. }) = say {
-                    let reason = "the site's disk failed; its log says how".into();
+                let reason = "the site's disk failed; its log says how".into();
+                if let Some(Then::Say(SiteMessage::Secure { task, .. })) = then {
+                    self.say(SiteMessage::Declined { task, reason });
+                } else if let Some(Then::Upload { task, .. }) = then {
+                    // The loop that receives this is the one that runs us.
+                    let _ = self.results.send(Input::Uploaded(task.clone(), false));
                     self.say(SiteMessage::Declined { task, reason });
                 }
             }

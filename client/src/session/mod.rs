@@ -108,12 +108,12 @@ pub enum Effect {
         /// The update's delta, or its masked vector.
         blob: BlobId,
     },
-    /// Make this durable, and only then say what goes with it.
+    /// Make this durable, and only then do what goes with it.
     Remember {
         /// All that must be remembered of secure sums.
         memory: Box<Memory>,
-        /// What may be said once it is.
-        say: Option<SiteMessage>,
+        /// What may leave once it is.
+        then: Option<Then>,
     },
     /// The update serves another attempt: keep it under its new task.
     Rename {
@@ -130,6 +130,20 @@ pub enum Effect {
     Say(SiteMessage),
     /// The update and the global parameters of this task are no longer needed.
     Forget(TaskId),
+}
+
+/// What leaves the site once something is remembered, and not before.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Then {
+    /// As [`Effect::Say`].
+    Say(SiteMessage),
+    /// As [`Effect::Upload`].
+    Upload {
+        /// The task.
+        task: TaskId,
+        /// Its masked vector.
+        blob: BlobId,
+    },
 }
 
 /// A task of either kind.

@@ -20,7 +20,7 @@ use sheaf_common::secagg::transcript::Digest;
 use sheaf_common::wire;
 
 use super::standby::Gate;
-use super::{Context, Effect, State, Task, Uploading};
+use super::{Context, Effect, State, Task, Then, Uploading};
 use crate::config::Policy;
 
 /// Names of what was released that are remembered, two for each update: the oldest go first.
@@ -120,10 +120,10 @@ impl Context {
         };
         match reaction {
             Ok(Reaction::Say(Answer::Masked(blob))) => {
-                Uploading::start(task.clone(), blob, secure(task, Answer::Masked(blob)), self)
+                Uploading::masked(task.clone(), blob, secure(task, Answer::Masked(blob)), self)
             }
             Ok(Reaction::Say(answer)) => {
-                self.remember(Some(secure(task, answer)));
+                self.remember(Some(Then::Say(secure(task, answer))));
                 state
             }
             Ok(Reaction::Mask | Reaction::Nothing) => {
@@ -134,7 +134,7 @@ impl Context {
             Err(refusal) => {
                 self.end_attempt();
                 let reason = refusal.to_string();
-                self.remember(Some(SiteMessage::Declined { task, reason }));
+                self.remember(Some(Then::Say(SiteMessage::Declined { task, reason })));
                 state
             }
         }
@@ -210,18 +210,19 @@ impl Context {
         match result {
             Ok(blob) => {
                 attempt.masked = Some(blob);
-                let answer = attempt.client.masked(blob);
-                self.remember(None);
-                match answer {
+                match attempt.client.masked(blob) {
                     Some(answer) if self.connected => {
-                        Uploading::start(task.clone(), blob, secure(task, answer), self)
+                        Uploading::masked(task.clone(), blob, secure(task, answer), self)
                     }
-                    Some(_) | None => state,
+                    Some(_) | None => {
+                        self.remember(None);
+                        state
+                    }
                 }
             }
             Err(reason) => {
                 self.end_attempt();
-                self.remember(Some(SiteMessage::Declined { task, reason }));
+                self.remember(Some(Then::Say(SiteMessage::Declined { task, reason })));
                 state
             }
         }
@@ -292,9 +293,9 @@ impl Context {
         self.remember(None);
     }
 
-    fn remember(&mut self, say: Option<SiteMessage>) {
+    pub(super) fn remember(&mut self, then: Option<Then>) {
         let memory = Box::new(self.memory.clone());
-        self.emit(Effect::Remember { memory, say });
+        self.emit(Effect::Remember { memory, then });
     }
 }
 

@@ -18,7 +18,7 @@ use sheaf_common::secagg::server::{Evidence, Next, Server};
 use sheaf_common::time::Timestamp;
 
 use super::tests::feed;
-use super::{Effect, Gate, Input, Memory, Outcome, Session, Trust};
+use super::{Effect, Gate, Input, Memory, Outcome, Session, Then, Trust};
 use crate::config::Policy;
 
 const RUN: &str = r#"
@@ -186,28 +186,31 @@ impl Attempt {
     /// sends no masked vector.
     fn run(&mut self, session: &mut Session, lost: &[&str]) -> Result<(), String> {
         loop {
-            for site in self.server.awaited().clone() {
-                let is_masking = matches!(self.server, Server::Masking(_));
-                if is_masking && lost.contains(&site.as_str()) {
-                    continue;
-                }
-                let ask = self.server.ask(&site).unwrap();
-                let answer =
-                    if site == name("a") { said(session, &self.task, ask)? } else { self.answer(&site, ask) };
-                let evidence = match (&answer, self.server.masked_bytes()) {
-                    (Answer::Masked(_), Some(bytes)) => Evidence::Length(bytes),
-                    (Answer::Advertisement(_), _) => {
-                        Evidence::Key(key(site.as_str()).verifying_key().to_bytes())
-                    }
-                    _ => Evidence::Nothing,
-                };
-                self.server.take(&site, answer, evidence).unwrap();
-            }
+            self.stage(session, lost)?;
             match self.server.clone().proceed().unwrap() {
                 Next::Stage(server) => self.server = server,
                 Next::Open(_) => return Ok(()),
             }
         }
+    }
+
+    fn stage(&mut self, session: &mut Session, lost: &[&str]) -> Result<(), String> {
+        for site in self.server.awaited().clone() {
+            let is_masking = matches!(self.server, Server::Masking(_));
+            if is_masking && lost.contains(&site.as_str()) {
+                continue;
+            }
+            let ask = self.server.ask(&site).unwrap();
+            let answer =
+                if site == name("a") { said(session, &self.task, ask)? } else { self.answer(&site, ask) };
+            let evidence = match (&answer, self.server.masked_bytes()) {
+                (Answer::Masked(_), Some(bytes)) => Evidence::Length(bytes),
+                (Answer::Advertisement(_), _) => Evidence::Key(key(site.as_str()).verifying_key().to_bytes()),
+                _ => Evidence::Nothing,
+            };
+            self.server.take(&site, answer, evidence).unwrap();
+        }
+        Ok(())
     }
 }
 
@@ -218,14 +221,18 @@ fn said(session: &mut Session, task: &TaskId, ask: Ask) -> Result<Answer, String
         for effect in feed(session, [input]) {
             match effect {
                 Effect::Say(SiteMessage::Secure { answer, .. })
-                | Effect::Remember { say: Some(SiteMessage::Secure { answer, .. }), .. } => {
+                | Effect::Remember { then: Some(Then::Say(SiteMessage::Secure { answer, .. })), .. } => {
                     return Ok(answer);
                 }
-                Effect::Remember { say: Some(SiteMessage::Declined { reason, .. }), .. } => {
+                Effect::Remember { then: Some(Then::Say(SiteMessage::Declined { reason, .. })), .. } => {
                     return Err(reason);
                 }
+                Effect::Remember { memory, then: Some(Then::Upload { task, blob }) } => {
+                    assert_eq!(memory.masked(), Some(blob), "what leaves is remembered");
+                    todo.push(Input::Uploaded(task, true));
+                }
                 Effect::Mask { .. } => todo.push(Input::Masked(task.clone(), Ok(BlobId::of(b"a")))),
-                Effect::Upload { task, .. } => todo.push(Input::Uploaded(task, true)),
+                Effect::Upload { .. } => panic!("a masked vector leaves, remembered or not"),
                 _ => {}
             }
         }
@@ -245,4 +252,20 @@ fn an_update_that_is_trained_again_after_a_sum_is_in_no_sum_with_others() {
     let refused = Attempt::trained(&mut session, 3, b"delta, but for two").run(&mut session, &["c"]);
     assert!(refused.is_err());
     Attempt::trained(&mut session, 4, b"delta, but for three").run(&mut session, &[]).unwrap();
+}
+
+/// A question comes again when the answer did not arrive, or could not be remembered.
+#[test]
+fn a_masked_vector_that_is_asked_for_again_leaves_only_once_it_is_remembered() {
+    let mut session = session(Memory::default());
+    let mut attempt = Attempt::trained(&mut session, 1, b"delta");
+    for _ in 0..2 {
+        attempt.stage(&mut session, &[]).unwrap();
+        let Next::Stage(server) = attempt.server.clone().proceed().unwrap() else { panic!("too early") };
+        attempt.server = server;
+    }
+    let ask = attempt.server.ask(&name("a")).unwrap();
+    let first = said(&mut session, &attempt.task, ask.clone()).unwrap();
+    assert!(matches!(first, Answer::Masked(_)));
+    assert_eq!(said(&mut session, &attempt.task, ask), Ok(first));
 }

@@ -3,7 +3,7 @@
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::{SiteMessage, TaskId, Update};
 
-use super::{Context, Effect, State};
+use super::{Context, Effect, State, Then};
 
 /// Waits for the blob to arrive.
 #[derive(Debug)]
@@ -15,11 +15,14 @@ pub(super) struct Uploading {
 impl Uploading {
     /// An update in the open.
     pub(super) fn update(update: Box<Update>, context: &mut Context) -> State {
-        Self::start(update.task.clone(), update.delta, SiteMessage::Update(update), context)
+        let (task, blob) = (update.task.clone(), update.delta);
+        context.emit(Effect::Upload { task: task.clone(), blob });
+        State::Uploading(Self { task, then: SiteMessage::Update(update) })
     }
 
-    pub(super) fn start(task: TaskId, blob: BlobId, then: SiteMessage, context: &mut Context) -> State {
-        context.emit(Effect::Upload { task: task.clone(), blob });
+    /// A masked vector, which leaves once it is remembered.
+    pub(super) fn masked(task: TaskId, blob: BlobId, then: SiteMessage, context: &mut Context) -> State {
+        context.remember(Some(Then::Upload { task: task.clone(), blob }));
         State::Uploading(Self { task, then })
     }
 

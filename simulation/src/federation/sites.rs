@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sheaf_client::departure::Uplink;
 use sheaf_client::masking;
-use sheaf_client::session::{Effect, FetchFailure, Input, Task, WorkFailure};
+use sheaf_client::session::{Effect, FetchFailure, Input, Task, Then, WorkFailure};
 use sheaf_client::worker::{self, Site};
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::{BlobReply, Open as OpenStream, ServerMessage, SiteMessage, TaskId, Update};
@@ -102,11 +102,15 @@ impl Federation {
             Effect::Mask { client, update } => self.mask(number, client, update),
             Effect::Upload { task, blob } => return self.upload(number, task, blob),
             Effect::Say(message) => return self.say(number, &message),
-            Effect::Remember { memory, say } => {
+            Effect::Remember { memory, then } => {
                 if let Some(client) = self.awake.get(&number) {
                     client.state.remember(&memory)?;
                 }
-                return say.map_or(Ok(()), |message| self.say(number, &message));
+                return match then {
+                    Some(Then::Say(message)) => self.say(number, &message),
+                    Some(Then::Upload { task, blob }) => self.upload(number, task, blob),
+                    None => Ok(()),
+                };
             }
             Effect::Rename { from, update } => {
                 if let Some(client) = self.awake.get_mut(&number) {

@@ -10,7 +10,7 @@ use sheaf_client::departure::Uplink;
 use sheaf_client::device::DeviceChoice;
 use sheaf_client::party::SiteParty;
 use sheaf_client::session::{
-    Effect, Entropy, FetchFailure, Input, Outcome, Session, Task, Trust, WorkFailure,
+    Effect, Entropy, FetchFailure, Input, Outcome, Session, Task, Then, Trust, WorkFailure,
 };
 use sheaf_client::state::SiteState;
 use sheaf_client::worker::{self, Report, Worker};
@@ -206,9 +206,13 @@ impl Site {
                 Some(link) => Job::Upload { task, blob, link },
                 None => Job::Tell(Input::Uploaded(task, false)),
             }),
-            Effect::Remember { memory, say } => {
+            Effect::Remember { memory, then } => {
                 daemon.state.remember(&memory)?;
-                say.into_iter().for_each(|message| self.say(message));
+                match then {
+                    Some(Then::Say(message)) => self.say(message),
+                    Some(Then::Upload { task, blob }) => self.perform(Effect::Upload { task, blob })?,
+                    None => {}
+                }
             }
             Effect::Rename { from, update } => {
                 daemon.globals.remove(&from);
