@@ -9,6 +9,8 @@ use sheaf_common::message::{EvaluateTask, Job, Reply, ServerMessage, SiteMessage
 use sheaf_common::model::{Manifest, ModelInfo};
 use sheaf_common::record::SignedRecord;
 use sheaf_common::run::SecureAggregation;
+use sheaf_common::secagg::message::Answer;
+use sheaf_common::secagg::server::Evidence;
 use sheaf_common::status::{Progress, RunState, Standing};
 use sheaf_common::time::Timestamp;
 use sheaf_transport::blobs::{Aside, BlobDir, BlobError};
@@ -273,13 +275,16 @@ impl State {
             }
             SiteMessage::Standby { run, held } => return self.on_standby(site, run, held),
             SiteMessage::Update(update) => {
-                let inspection = finding.inspection;
+                let inspection = finding.inspection.filter(|_| self.is_here(update.delta));
                 (update.task.clone(), Input::Update { from, update, inspection })
             }
             SiteMessage::Ready(task) => (task.clone(), Input::Ready { from, task }),
             SiteMessage::Secure { task, answer } => {
-                let (answer, evidence) = (Box::new(answer), finding.evidence);
-                (task.clone(), Input::Secure { from, task, answer, evidence })
+                let evidence = match &answer {
+                    Answer::Masked(blob) if !self.is_here(*blob) => Evidence::Nothing,
+                    _ => finding.evidence,
+                };
+                (task.clone(), Input::Secure { from, task, answer: Box::new(answer), evidence })
             }
             SiteMessage::Evaluated { task, metrics } => {
                 (task.clone(), Input::Evaluated { from, task, metrics })
@@ -297,6 +302,12 @@ impl State {
                 self.registry.send(site, ServerMessage::Rejected { task, reason });
             }
         }
+    }
+
+    /// Whether an update is here still: its site may have given it up for others while it was looked at. From here on
+    /// the run holds it.
+    fn is_here(&self, blob: BlobId) -> bool {
+        self.updates.length(blob).is_some()
     }
 
     pub(crate) fn on_done(&mut self, done: Done) -> Result<(), DiskFailed> {
@@ -561,3 +572,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
