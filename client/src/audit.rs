@@ -141,9 +141,13 @@ impl<'a> Event<'a> {
                     Answer::Unmasking(_) => "shares",
                 },
             ),
-            SiteMessage::Declined { task, reason } => Self::Declined { task: task.into(), reason },
+            SiteMessage::Declined { task, reason } => {
+                Self::Declined { task: task.into(), reason: audit::brief(reason) }
+            }
             SiteMessage::Renew(_) => Self::Renewing { bytes },
-            SiteMessage::Standby { run, held } => Self::Standby { run, held: held.as_deref() },
+            SiteMessage::Standby { run, held } => {
+                Self::Standby { run, held: held.as_deref().map(audit::brief) }
+            }
         })
     }
 }

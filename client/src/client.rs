@@ -12,7 +12,7 @@ use sheaf_common::record::SignedRecord;
 use sheaf_common::secagg::client::{self as secagg, Witness};
 use sheaf_common::status::{Phase, Progress};
 use sheaf_common::wire;
-use sheaf_transport::audit::AuditError;
+use sheaf_transport::audit::{AuditError, brief};
 use sheaf_transport::connection::Connection;
 use sheaf_transport::dial::Dialer;
 use sheaf_transport::files::WriteError;
@@ -258,7 +258,7 @@ impl Client {
             ServerMessage::Train(task) => asked(&task.id, "train", &task.job, task.record.as_deref()),
             ServerMessage::Evaluate(task) => asked(&task.id, "evaluate", &task.job, task.record.as_deref()),
             ServerMessage::Rejected { task, reason } => {
-                self.audit.record(&Audited::Rejected { task: task.into(), reason })
+                self.audit.record(&Audited::Rejected { task: task.into(), reason: brief(reason) })
             }
             ServerMessage::Over(task) => self.audit.record(&Audited::Over { task: task.into() }),
             ServerMessage::Welcome { .. }

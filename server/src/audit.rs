@@ -8,7 +8,8 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Name, RunId};
 use sheaf_common::message::TaskId;
 use sheaf_common::secagg::message::Answer;
-use sheaf_common::status::{Participant, RoundOutcome, Standing};
+use sheaf_common::status::{self, Participant, RoundOutcome, RoundRecord, Standing};
+use sheaf_transport::audit::brief;
 
 use crate::core::Input;
 use crate::store::Write;
@@ -115,13 +116,29 @@ pub(crate) enum Event<'a> {
         /// The attempt.
         attempt: u32,
         /// What it came to: the global parameters after it, or why there are none.
-        outcome: &'a RoundOutcome,
-        /// Who took part, and what became of each one's update.
-        participants: &'a [Participant],
+        outcome: RoundOutcome,
+        /// How many took part.
+        sites: usize,
+        /// Who took part, and what became of each one's update; the first of them.
+        participants: Vec<Participant>,
         /// Digest of the published record.
         record: Option<String>,
     },
+    /// More of those who took part in the attempt that the entry before is about.
+    Participants {
+        /// The run.
+        run: &'a RunId,
+        /// The round.
+        round: u32,
+        /// The attempt.
+        attempt: u32,
+        /// Who took part, and what became of each one's update.
+        participants: Vec<Participant>,
+    },
 }
+
+/// Participants in an entry: as many as fit, whatever their reasons.
+const PARTICIPANTS: usize = 200;
 
 /// A task, as an auditor reads it.
 #[derive(Debug, Serialize)]
@@ -138,8 +155,35 @@ impl<'a> From<&'a TaskId> for Task<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// The event in a durable write, if an auditor cares for it.
-    pub(crate) fn of(write: &'a Write) -> Option<Self> {
+    /// The events in a durable write that an auditor cares for.
+    pub(crate) fn of(write: &'a Write) -> Vec<Self> {
+        if let Write::Round { run, record } = write {
+            return Self::of_round(run, record);
+        }
+        Self::of_one(write).into_iter().collect()
+    }
+
+    /// A round may have thousands of sites, and an entry has an end.
+    fn of_round(run: &'a RunId, record: &'a RoundRecord) -> Vec<Self> {
+        let RoundRecord { round, attempt, .. } = *record;
+        let mut parts = record.participants.chunks(PARTICIPANTS).map(|part| part.iter().map(heard).collect());
+        let first = Self::Round {
+            run,
+            round,
+            attempt,
+            outcome: match &record.outcome {
+                RoundOutcome::Completed(global) => RoundOutcome::Completed(*global),
+                RoundOutcome::Abandoned(why) => RoundOutcome::Abandoned(brief(why).to_owned()),
+            },
+            sites: record.participants.len(),
+            participants: parts.next().unwrap_or_default(),
+            record: record.record.as_ref().map(|record| record.body.digest().to_string()),
+        };
+        let more = parts.map(|participants| Self::Participants { run, round, attempt, participants });
+        [first].into_iter().chain(more).collect()
+    }
+
+    fn of_one(write: &'a Write) -> Option<Self> {
         Some(match write {
             Write::Run(coordinator) => {
                 let (run, job) = (coordinator.run(), coordinator.job());
@@ -147,22 +191,18 @@ impl<'a> Event<'a> {
                 Self::RunSubmitted { run: &run.id, by: &run.submitted_by, origin, model, global }
             }
             Write::Input { run, input, .. } => return Self::of_input(run, input),
-            Write::Round { run, record } => Self::Round {
-                run,
-                round: record.round,
-                attempt: record.attempt,
-                outcome: &record.outcome,
-                participants: &record.participants,
-                record: record.record.as_ref().map(|record| record.body.digest().to_string()),
-            },
             Write::Model(info) => Self::ModelImported { name: &info.name, model: info.manifest },
             Write::Site(seen) => {
-                Self::SiteConnected { site: &seen.site, address: &seen.address, software: &seen.software }
+                let software = brief(&seen.software);
+                Self::SiteConnected { site: &seen.site, address: &seen.address, software }
             }
             Write::Standing { site, standing, by, .. } => Self::Standing { site, standing: *standing, by },
             Write::Ended { run, .. } => Self::RunEnded { run },
             Write::Invitation(site, _) => Self::Invitation { site },
-            Write::Snapshot(_) | Write::FinalMetrics { .. } | Write::TestMetrics { .. } => return None,
+            Write::Round { .. }
+            | Write::Snapshot(_)
+            | Write::FinalMetrics { .. }
+            | Write::TestMetrics { .. } => return None,
         })
     }
 
@@ -186,7 +226,7 @@ impl<'a> Event<'a> {
                 Answer::Unmasking(_) => answer(task, from, "shares", None),
             },
             Input::Declined { from, task, reason } => {
-                Some(Self::Declined { task: task.into(), site: from, reason })
+                Some(Self::Declined { task: task.into(), site: from, reason: brief(reason) })
             }
             Input::Stop(by) => Some(Self::RunStopped { run, by }),
             Input::Start
@@ -198,5 +238,57 @@ impl<'a> Event<'a> {
             | Input::AggregationFailed { .. }
             | Input::Tick => None,
         }
+    }
+}
+
+/// A participant, with no more of a reason than an entry should hold.
+fn heard(Participant { site, answer, num_examples }: &Participant) -> Participant {
+    let answer = match answer {
+        status::Answer::Rejected(why) => status::Answer::Rejected(brief(why).to_owned()),
+        status::Answer::Declined(why) => status::Answer::Declined(brief(why).to_owned()),
+        status::Answer::Pending | status::Answer::Accepted | status::Answer::Ready => answer.clone(),
+    };
+    Participant { site: site.clone(), answer, num_examples: *num_examples }
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_common::time::Timestamp;
+    use sheaf_transport::audit::ENTRY_MAX;
+
+    use super::*;
+
+    #[test]
+    fn a_round_of_any_size_is_told_in_entries_that_a_reader_takes() {
+        let declined = |at: usize| Participant {
+            site: format!("site-{at:058}").parse().unwrap(),
+            // What takes the most room in JSON.
+            answer: status::Answer::Declined("\u{1}".repeat(100_000)),
+            num_examples: None,
+        };
+        let record = RoundRecord {
+            round: 1,
+            attempt: 1,
+            started: Timestamp(0),
+            ended: Timestamp(1),
+            outcome: RoundOutcome::Abandoned("\u{1}".repeat(2_000_000)),
+            participants: (0..2 * PARTICIPANTS + 1).map(declined).collect(),
+            global_metrics: None,
+            local_metrics: None,
+            train_loss: None,
+            secure: None,
+            record: None,
+        };
+        let sites: Vec<ClientId> = record.participants.iter().map(|one| one.site.clone()).collect();
+        let (run, mut told) = ("toy".parse().unwrap(), Vec::new());
+        let write = Write::Round { run, record: Box::new(record) };
+        for event in Event::of(&write) {
+            assert!(serde_json::to_string(&event).unwrap().len() < ENTRY_MAX - 1000);
+            let (Event::Round { participants, .. } | Event::Participants { participants, .. }) = event else {
+                panic!("{event:?}")
+            };
+            told.extend(participants.into_iter().map(|one| one.site));
+        }
+        assert_eq!(told, sites);
     }
 }

@@ -392,7 +392,7 @@ impl Server {
 
 /// Writes down for the auditor, then for ourselves.
 fn remember(audit: &mut AuditLog, store: &mut Store, writes: &[Write]) -> Result<(), ServerError> {
-    for event in writes.iter().filter_map(audit::Event::of) {
+    for event in writes.iter().flat_map(audit::Event::of) {
         audit.append(&event)?;
     }
     audit.sync()?;

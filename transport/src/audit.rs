@@ -19,11 +19,18 @@ use sheaf_common::id::Identity;
 use sheaf_common::secagg::message::Signature;
 
 use crate::authority::{Authority, NotOurs};
+use crate::durable;
 use crate::reload::Current;
 use crate::tls::Credentials;
 
 /// Longest line.
 const LINE_MAX: usize = 1 << 20;
+
+/// Longest entry: a line has a signature as well. What is longer is left out but for its name.
+pub const ENTRY_MAX: usize = LINE_MAX - 1024;
+
+/// Longest text of somebody else's that an entry should hold.
+const BRIEF_MAX: usize = 500;
 
 /// What a signature is over, in front of the entry.
 const DOMAIN: &[u8] = b"sheaf-audit-v1/";
@@ -41,6 +48,10 @@ pub struct AuditLog {
     current: Current,
     shown: Arc<Credentials>,
     last: Last,
+    /// Where the newest entry ends.
+    end: u64,
+    /// Whether something lies behind it that is no entry.
+    torn: bool,
     unsynced: bool,
 }
 
@@ -88,6 +99,13 @@ struct Entry {
     certificate: Option<String>,
 }
 
+/// In the place of an event that is too long for a line.
+#[derive(Serialize)]
+struct LeftOut<'a> {
+    event: &'a str,
+    left_out_bytes: usize,
+}
+
 #[derive(Serialize)]
 struct Shown<'a> {
     event: &'a str,
@@ -115,9 +133,14 @@ impl AuditLog {
             tail(&mut file).map_err(error)?.ok_or_else(|| AuditError::Damaged(path.to_owned()))?;
         file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(error)?;
         let shown = current.borrow().clone();
-        let mut log = Self { path: path.to_owned(), file, current, shown, last, unsynced: false };
+        let mut log =
+            Self { path: path.to_owned(), file, current, shown, last, end, torn: false, unsynced: false };
         log.show(STARTED, Some(software))?;
         log.sync()?;
+        if end == 0 {
+            // It is new: its name must last as well.
+            durable::sync(durable::parent(path)).map_err(error)?;
+        }
         Ok(log)
     }
 
@@ -144,30 +167,64 @@ impl AuditLog {
     }
 
     fn write(&mut self, event: &impl Serialize) -> Result<(), AuditError> {
+        self.mend().map_err(|e| self.error(e))?;
         let number = self.last.number + 1;
-        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        let entry = Written { number, at, previous: &self.last.hash, event };
-        let entry = serde_json::to_string(&entry).map_err(|e| self.error(e.into()))?;
+        let mut entry = self.entry(event).map_err(|e| self.error(e.into()))?;
+        if entry.len() > ENTRY_MAX {
+            entry = self.left_out(&entry).map_err(|e| self.error(e.into()))?;
+        }
         let signature = Signature::from(self.shown.sign(&signed(&entry))?);
         let line = format!("{entry}\t{signature}\n");
-        self.file.write_all(line.as_bytes()).map_err(|e| self.error(e))?;
         self.unsynced = true;
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
+            self.torn = true;
+            // If that fails too, the next entry tries again.
+            let _ = self.mend();
+            return Err(self.error(error));
+        }
+        self.end += line.len() as u64;
         self.last = Last { number, hash: hash(line.trim_end_matches('\n')) };
+        Ok(())
+    }
+
+    fn entry(&self, event: &impl Serialize) -> Result<String, serde_json::Error> {
+        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        serde_json::to_string(&Written { number: self.last.number + 1, at, previous: &self.last.hash, event })
+    }
+
+    /// In the place of an entry that nobody would read.
+    fn left_out(&self, entry: &str) -> Result<String, serde_json::Error> {
+        let Entry { event, .. } = serde_json::from_str(entry)?;
+        self.entry(&LeftOut { event: brief(&event), left_out_bytes: entry.len() })
+    }
+
+    /// Takes off what was written of an entry when the disk was full: the next one would continue its line.
+    fn mend(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.file.set_len(self.end)?;
+            self.file.seek(SeekFrom::Start(self.end))?;
+            self.torn = false;
+        }
         Ok(())
     }
 
     /// Waits until everything is on the disk.
     pub fn sync(&mut self) -> Result<(), AuditError> {
-        if std::mem::take(&mut self.unsynced) {
-            self.file.sync_data().map_err(|e| self.error(e))
-        } else {
-            Ok(())
+        if self.unsynced {
+            self.file.sync_data().map_err(|e| self.error(e))?;
+            self.unsynced = false;
         }
+        Ok(())
     }
 
     fn error(&self, source: io::Error) -> AuditError {
         AuditError::Io { path: self.path.clone(), source }
     }
+}
+
+/// The beginning of somebody else's text, as an entry should hold it: no peer makes an entry longer than readers take.
+pub fn brief(text: &str) -> &str {
+    &text[..text.floor_char_boundary(BRIEF_MAX)]
 }
 
 /// Where the last whole line ends, and what it is; `None` when it is no entry.

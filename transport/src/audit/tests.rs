@@ -153,3 +153,54 @@ fn what_a_crash_cut_short_goes_and_the_log_goes_on() {
         AuditLog::open(&bench.path(), bench.credentials.subscribe(), "test 1").unwrap_err().to_string();
     assert!(error.contains("does not end with an entry: move it away"), "{error}");
 }
+
+/// A handle on the log through which nothing can be written.
+fn read_only(bench: &Bench) -> File {
+    File::open(bench.path()).unwrap()
+}
+
+#[test]
+fn what_a_full_disk_took_of_an_entry_goes_before_the_next() {
+    let bench = Bench::new();
+    let mut log = bench.open();
+    log.record(&Event { event: "sent", bytes: 7 }).unwrap();
+    let whole = std::mem::replace(&mut log.file, read_only(&bench));
+    log.record(&Event { event: "sent", bytes: 8 }).unwrap_err();
+    log.file = whole;
+    // The first half of it.
+    log.file.write_all(b"{\"number\":3,").unwrap();
+    log.record(&Event { event: "sent", bytes: 9 }).unwrap();
+    let text = fs::read_to_string(bench.path()).unwrap();
+    assert_eq!(verify(text.as_bytes(), &judge(&bench.ca)).unwrap().entries, 3);
+    assert!(text.lines().last().unwrap().contains("\"bytes\":9"), "{text}");
+}
+
+#[test]
+fn what_could_not_be_synced_is_not_taken_for_durable() {
+    let bench = Bench::new();
+    let mut log = bench.open();
+    // It takes everything, and makes nothing last.
+    log.file = File::options().write(true).open("/dev/null").unwrap();
+    log.record(&Event { event: "sent", bytes: 7 }).unwrap_err();
+    log.sync().unwrap_err();
+}
+
+#[derive(Serialize)]
+struct Long {
+    event: &'static str,
+    reason: String,
+}
+
+#[test]
+fn no_entry_is_longer_than_a_reader_takes() {
+    let bench = Bench::new();
+    for length in [0, ENTRY_MAX / 6 - 100, ENTRY_MAX / 6, LINE_MAX / 6, LINE_MAX] {
+        let reason = "\u{1}".repeat(length);
+        bench.open().record(&Long { event: "declined", reason }).unwrap();
+        let text = fs::read_to_string(bench.path()).unwrap();
+        verify(text.as_bytes(), &judge(&bench.ca)).unwrap();
+    }
+    let text = fs::read_to_string(bench.path()).unwrap();
+    assert!(text.contains("\"event\":\"declined\",\"left_out_bytes\":"), "what happened is told");
+    assert_eq!(brief(&"é".repeat(LINE_MAX)).len(), BRIEF_MAX);
+}
