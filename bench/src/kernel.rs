@@ -139,8 +139,9 @@ fn masks(length: usize, sign: Sign) -> Result<Sample> {
         times += 1;
         Ok(())
     })?;
+    let undo = if sign == Sign::Add { Sign::Subtract } else { Sign::Add };
     for _ in 0..times {
-        apply_ring(&[(sign.opposite(), [7; 16])], 0, &mut values[..BLOCK]);
+        apply_ring(&[(undo, [7; 16])], 0, &mut values[..BLOCK]);
     }
     ensure!(values[..BLOCK].iter().copied().eq(0..BLOCK as u32), "the masks do not come off again");
     Ok(sample)

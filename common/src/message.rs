@@ -121,7 +121,7 @@ pub struct TrainTask {
     pub id: TaskId,
     /// What is to be done.
     pub job: Job,
-    /// How the global parameters came about, when they came from a secure sum.
+    /// How the global parameters came about; none before the first round is over.
     pub record: Option<Box<SignedRecord>>,
     /// Milliseconds until the round's deadline.
     pub time_left_ms: u64,
@@ -135,7 +135,7 @@ pub struct EvaluateTask {
     pub id: TaskId,
     /// What is to be done.
     pub job: Job,
-    /// How the global parameters came about, when they came from a secure sum; not in a test.
+    /// How the global parameters came about; none before the first round is over, and not in a test.
     pub record: Option<Box<SignedRecord>>,
 }
 

@@ -35,8 +35,8 @@ pub fn rounding_error(params: &RoundParams, head: &Head) -> Vec<f64> {
     params.ranges.iter().map(|range| params.encoding.step(*range) * spread).collect()
 }
 
-/// The ranges for the next round, from the largest magnitude of each tensor's mean update in this one. `most` is
-/// the range of the first round, which none exceeds by more than what clamping asks for.
+/// The ranges for the next round, from the largest magnitude of each tensor's mean update in this one; all of them
+/// doubled instead when many values were clamped, as often as that goes on.
 pub fn next_ranges(params: &RoundParams, head: &Head, largest: &[f64]) -> Vec<f32> {
     let values = params.layout.values() * head.sites;
     if values > 0 && head.clamped as f64 > CLAMPED * values as f64 {

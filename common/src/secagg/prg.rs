@@ -22,16 +22,6 @@ pub enum Sign {
     Subtract,
 }
 
-impl Sign {
-    /// What undoes it.
-    pub fn opposite(self) -> Self {
-        match self {
-            Self::Add => Self::Subtract,
-            Self::Subtract => Self::Add,
-        }
-    }
-}
-
 /// A stream of bytes from a key; a position is a number of bytes and stays below 2^64.
 pub struct Stream(Ctr64LE<Aes128>);
 

@@ -38,6 +38,7 @@ proptest! {
         start in 0u64..100, len in 0usize..9000, value: u32,
     ) {
         let sign = |add| if add { Sign::Add } else { Sign::Subtract };
+        let undo: Vec<_> = masks.iter().map(|(add, key)| (sign(!*add), *key)).collect();
         let masks: Vec<_> = masks.into_iter().map(|(add, key)| (sign(add), key)).collect();
         let mut fast = vec![value; len];
         apply_ring(&masks, start, &mut fast);
@@ -51,7 +52,6 @@ proptest! {
             }
         }
         prop_assert_eq!(&fast, &slow);
-        let undo: Vec<_> = masks.iter().map(|(sign, key)| (sign.opposite(), *key)).collect();
         apply_ring(&undo, start, &mut fast);
         prop_assert_eq!(fast, vec![value; len]);
     }
