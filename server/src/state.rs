@@ -280,10 +280,8 @@ impl State {
             }
             SiteMessage::Ready(task) => (task.clone(), Input::Ready { from, task }),
             SiteMessage::Secure { task, answer } => {
-                let evidence = match &answer {
-                    Answer::Masked(blob) if !self.is_here(*blob) => Evidence::Nothing,
-                    _ => finding.evidence,
-                };
+                let gone = matches!(&answer, Answer::Masked(blob) if !self.is_here(*blob));
+                let evidence = if gone { Evidence::Nothing } else { finding.evidence };
                 (task.clone(), Input::Secure { from, task, answer: Box::new(answer), evidence })
             }
             SiteMessage::Evaluated { task, metrics } => {

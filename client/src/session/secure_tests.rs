@@ -206,7 +206,9 @@ impl Attempt {
             let evidence = match (&answer, self.server.masked_bytes()) {
                 (Answer::Masked(_), Some(bytes)) => Evidence::Length(bytes),
                 (Answer::Advertisement(_), _) => Evidence::Key(key(site.as_str()).verifying_key().to_bytes()),
-                _ => Evidence::Nothing,
+                (Answer::Shares(_) | Answer::Masked(_) | Answer::Confirmed(_) | Answer::Unmasking(_), _) => {
+                    Evidence::Nothing
+                }
             };
             self.server.take(&site, answer, evidence).unwrap();
         }
@@ -233,7 +235,8 @@ fn said(session: &mut Session, task: &TaskId, ask: Ask) -> Result<Answer, String
                 }
                 Effect::Mask { .. } => todo.push(Input::Masked(task.clone(), Ok(BlobId::of(b"a")))),
                 Effect::Upload { .. } => panic!("a masked vector leaves, remembered or not"),
-                _ => {}
+                Effect::Remember { .. } | Effect::Discard(_) => {}
+                other => panic!("{other:?}"),
             }
         }
     }
