@@ -11,10 +11,22 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::finder::{Assumptions, Degree};
+use super::kem::PUBLIC_BYTES;
 use super::prg::Stream;
+use crate::wire::FRAME_MAX;
 
 /// Sites over which every one may share with every other: beyond, messages and work grow too fast.
 pub const COMPLETE_MAX: u32 = 256;
+
+/// Bytes of a site in the list of everybody's keys: its certificate, its name twice, three keys and a signature.
+const ENTRY: usize = 700;
+
+/// Sites whose keys fit in the one message that shows them to everybody.
+pub fn roster_max(post_quantum: bool) -> u32 {
+    let entry = if post_quantum { ENTRY + 2 * PUBLIC_BYTES } else { ENTRY };
+    // A message is shorter than 2^32 bytes.
+    (FRAME_MAX / entry) as u32
+}
 
 /// The graph over the ranks 0 to n-1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,8 @@
 //!
 //! The server asks, each site answers: `Advertise` → `ShareKeys` → `MaskInput` → `Confirm` → `Unmask`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::params::RoundParams;
@@ -15,7 +17,7 @@ pub enum Ask {
     /// These are the terms: show your keys.
     Advertise(Box<RoundParams>),
     /// These are everybody's keys, in the order of names: send each peer its share of your secrets.
-    ShareKeys(Vec<SignedAdvertisement>),
+    ShareKeys(Arc<[SignedAdvertisement]>),
     /// These sites sent shares, and these are the ones for you: send your masked vector.
     MaskInput {
         /// U2, in the order of names.

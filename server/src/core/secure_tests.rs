@@ -47,10 +47,14 @@ fn task(attempt: u32) -> TaskId {
 impl Bench {
     /// The first attempt, with all four sites at work.
     fn collecting() -> Self {
+        Self::of(RUN, &["a", "b", "c", "d"])
+    }
+
+    fn of(run: &str, sites: &[&str]) -> Self {
         let run = Run {
             id: "toy".parse().unwrap(),
             federation: "test".parse().unwrap(),
-            spec: RunSpec::parse("run.toml", RUN).unwrap(),
+            spec: RunSpec::parse("run.toml", run).unwrap(),
             submitted_by: "op".parse().unwrap(),
             author: None,
             submitted_at: Timestamp(0),
@@ -62,7 +66,7 @@ impl Bench {
         let mut bench =
             Self { coordinator: Coordinator::new(run), now: Timestamp(1_000), effects: Vec::new() };
         bench.feed(Input::Start);
-        for name in ["a", "b", "c", "d"] {
+        for name in sites {
             bench.feed(Input::Connected(site(name)));
         }
         bench
@@ -217,4 +221,23 @@ fn a_site_that_is_sent_away_is_no_longer_awaited() {
     assert_eq!(bench.stage(), "exchanging keys");
     bench.feed(Input::Connected(site("d")));
     assert!(bench.asked().is_empty());
+}
+
+/// Nobody could be sent the list of their keys, and every connection would break.
+#[test]
+fn more_sites_than_a_message_has_room_for_abandon_the_attempt_and_the_sentence_says_how_many() {
+    let text = RUN.replace("sites = [\"a\", \"b\", \"c\", \"d\"]", "min_sites = 1498");
+    let text = text.replace("[secagg]", "[secagg]\ngraph = \"regular\"");
+    let names: Vec<String> = (0..1498).map(|at| format!("s{at}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut bench = Bench::of(&text, &names);
+    for name in &names {
+        bench.feed(Input::Ready { from: site(name), task: task(1) });
+    }
+    let outcomes = bench.effects.iter().filter_map(|effect| {
+        if let Effect::Record(record) = effect { Some(record.outcome.clone()) } else { None }
+    });
+    let why =
+        "the keys of 1498 sites do not fit in a message, only those of 1497: bound the cohort with `count`";
+    assert_eq!(outcomes.collect::<Vec<_>>(), [RoundOutcome::Abandoned(why.into())]);
 }

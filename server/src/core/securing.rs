@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sheaf_common::id::ClientId;
 use sheaf_common::message::{Job, TaskId};
 use sheaf_common::run::{GraphKind, SecAggSpec, SecureAggregation};
-use sheaf_common::secagg::graph::COMPLETE_MAX;
+use sheaf_common::secagg::graph::{COMPLETE_MAX, roster_max};
 use sheaf_common::secagg::layout::Layout;
 use sheaf_common::secagg::params::RoundParams;
 use sheaf_common::secagg::quantize::Encoding;
@@ -247,6 +247,12 @@ fn params(
     if most > COMPLETE_MAX && spec.graph == GraphKind::Complete {
         return Err(format!(
             "{members} sites are too many for a complete graph, which is for {COMPLETE_MAX}: bound the cohort with `count`"
+        ));
+    }
+    let most_keys = roster_max(spec.post_quantum);
+    if most > most_keys {
+        return Err(format!(
+            "the keys of {members} sites do not fit in a message, only those of {most_keys}: bound the cohort with `count`"
         ));
     }
     let encoding = Encoding::new(spec.quantization_bits, most.max(2)).map_err(|e| e.to_string())?;

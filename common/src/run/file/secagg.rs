@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{forbid, invalid, positive, within};
 use crate::config::Invalid;
 use crate::run::{GraphKind, RunSpec, SecAggSpec, SecureAggregation, Selection};
-use crate::secagg::graph::COMPLETE_MAX;
+use crate::secagg::graph::{COMPLETE_MAX, roster_max};
 use crate::secagg::quantize::Encoding;
 
 #[derive(Deserialize, Default)]
@@ -99,6 +99,15 @@ pub(super) fn check(run: &RunSpec) -> Result<(), Invalid> {
             "secagg.graph",
             format!(
                 "a complete graph is for up to {COMPLETE_MAX} sites, not {roster}: write graph = \"regular\", which trusts the server to follow the protocol"
+            ),
+        ));
+    }
+    let most_keys = roster_max(spec.post_quantum);
+    if roster > most_keys {
+        return Err(Invalid::new(
+            "cohort.count",
+            format!(
+                "the keys of {roster} sites do not fit in a message, only those of {most_keys}: write count = {most_keys} or fewer, or secure_aggregation = \"off\""
             ),
         ));
     }

@@ -142,6 +142,23 @@ fn large_cohorts_need_the_regular_graph() {
 }
 
 #[test]
+fn the_keys_of_a_cohort_must_fit_in_a_message() {
+    let sentence = |sites: u32, most: u32| {
+        format!(
+            "run.toml:6: cohort.count: the keys of {sites} sites do not fit in a message, only those of {most}: \
+             write count = {most} or fewer, or secure_aggregation = \"off\""
+        )
+    };
+    let cohort = |count: u32| format!("cohort = {{ count = {count} }}");
+    let (regular, quantum) =
+        ("secagg = { graph = \"regular\" }", "secagg = { graph = \"regular\", post_quantum = true }");
+    refused(regular, &cohort(1498), &sentence(1498, 1497));
+    refused(quantum, &cohort(342), &sentence(342, 341));
+    required(regular, &cohort(1497));
+    required(quantum, &cohort(341));
+}
+
+#[test]
 fn sums_must_fit_and_colluders_be_fewer_than_sites() {
     let bits = |sites: u32| {
         format!(

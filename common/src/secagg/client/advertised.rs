@@ -84,11 +84,11 @@ impl Advertised {
 
     pub(super) fn share(
         self,
-        entries: Vec<SignedAdvertisement>,
+        entries: &[SignedAdvertisement],
         party: &dyn Party,
     ) -> Result<(Shared, Answer), Refusal> {
         let Self { params, sites, min_updates, released_with, own, secrets } = self;
-        let roster = Roster::verify(params, &own, sites.as_deref(), min_updates, &entries, party)?;
+        let roster = Roster::verify(params, &own, sites.as_deref(), min_updates, entries, party)?;
         Shared::start(roster, secrets, released_with)
     }
 }

@@ -113,7 +113,7 @@ impl Client {
         }
         let (state, answer) = match (std::mem::replace(&mut self.state, State::Over), ask) {
             (State::Advertised(state), Ask::ShareKeys(roster)) => {
-                let (state, answer) = state.share(roster, party)?;
+                let (state, answer) = state.share(&roster, party)?;
                 (State::Shared(state), Some(answer))
             }
             (State::Shared(state), Ask::MaskInput { senders, shares }) => {

@@ -37,7 +37,7 @@ fn refusal(attempt: &mut Attempt, site: usize, ask: Ask) -> Refusal {
 
 fn roster(attempt: &Attempt) -> Vec<SignedAdvertisement> {
     let Ask::ShareKeys(roster) = ask(attempt, 0) else { unreachable!() };
-    roster
+    roster.to_vec()
 }
 
 fn join(change: impl FnOnce(&mut RoundParams)) -> Refusal {
@@ -67,10 +67,10 @@ fn a_roster_with_swapped_keys() {
     let mut attempt = at(1);
     let mut lie = roster(&attempt);
     lie[1].body.mask_key = lie[2].body.mask_key;
-    assert_eq!(refusal(&mut attempt, 0, Ask::ShareKeys(lie)), Refusal::ForgedKeys(name(1)));
+    assert_eq!(refusal(&mut attempt, 0, Ask::ShareKeys(lie.into())), Refusal::ForgedKeys(name(1)));
     let mut lie = roster(&attempt);
     lie[3].body.share_key = [9; 32];
-    assert_eq!(refusal(&mut attempt, 3, Ask::ShareKeys(lie)), Refusal::NotOurKeys);
+    assert_eq!(refusal(&mut attempt, 3, Ask::ShareKeys(lie.into())), Refusal::NotOurKeys);
 }
 
 #[test]
@@ -78,13 +78,13 @@ fn a_shrunken_disordered_or_padded_roster() {
     let mut attempt = at(1);
     let mut lie = roster(&attempt);
     lie.truncate(1);
-    assert_eq!(refusal(&mut attempt, 0, Ask::ShareKeys(lie)), Refusal::NoThreshold(1));
+    assert_eq!(refusal(&mut attempt, 0, Ask::ShareKeys(lie.into())), Refusal::NoThreshold(1));
     let mut lie = roster(&attempt);
     lie.swap(3, 4);
-    assert_eq!(refusal(&mut attempt, 1, Ask::ShareKeys(lie)), Refusal::RosterOrder);
+    assert_eq!(refusal(&mut attempt, 1, Ask::ShareKeys(lie.into())), Refusal::RosterOrder);
     let mut lie = roster(&attempt);
     lie.insert(4, lie[4].clone());
-    assert_eq!(refusal(&mut attempt, 2, Ask::ShareKeys(lie)), Refusal::RosterOrder);
+    assert_eq!(refusal(&mut attempt, 2, Ask::ShareKeys(lie.into())), Refusal::RosterOrder);
 }
 
 #[test]
@@ -95,8 +95,11 @@ fn a_roster_below_what_the_site_asks_for() {
     let site = Site::new("site-000");
     let entropy = Sha256::digest("entropy of site-000").into();
     let mut client = Client::join(params, &strict, &site, entropy).unwrap();
-    let lie = roster(&attempt).into_iter().take(3).collect();
-    assert_eq!(client.handle(Ask::ShareKeys(lie), &site), Err(Refusal::TooFew { found: 3, needed: 4 }));
+    let lie: Vec<_> = roster(&attempt).into_iter().take(3).collect();
+    assert_eq!(
+        client.handle(Ask::ShareKeys(lie.into()), &site),
+        Err(Refusal::TooFew { found: 3, needed: 4 })
+    );
 }
 
 #[test]
@@ -116,7 +119,7 @@ fn strangers_and_other_authorities_in_the_roster() {
         let expectation = Expectation { sites, ..expectation(&params) };
         let mut client = Client::join(params.clone(), &expectation, &site, entropy).unwrap();
         let roster = [vec![(*own).clone()], others.to_vec()].concat();
-        client.handle(Ask::ShareKeys(roster), &site).unwrap_err()
+        client.handle(Ask::ShareKeys(roster.into()), &site).unwrap_err()
     };
     let [one, two] = [entry("site-001", "ca"), entry("site-002", "ca")];
     let listed = vec![name(0), name(1)];
@@ -137,7 +140,7 @@ fn a_small_order_key_that_a_colluding_site_signed() {
     let t0 = params(&[9], 0, 16, 5).digest();
     let message = crate::secagg::transcript::advertisement(&t0, &lie[4].body);
     lie[4].signature = Site::new("site-004").sign(&message).unwrap();
-    assert_eq!(refusal(&mut attempt, 0, Ask::ShareKeys(lie)), Refusal::SmallOrder(name(4)));
+    assert_eq!(refusal(&mut attempt, 0, Ask::ShareKeys(lie.into())), Refusal::SmallOrder(name(4)));
 }
 
 #[test]

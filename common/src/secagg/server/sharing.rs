@@ -1,6 +1,7 @@
 //! Everybody's sealed shares are awaited; the server routes what it cannot read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,8 @@ use crate::secagg::transcript::Digest;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Roster {
     pub(super) params: RoundParams,
-    pub(super) entries: Vec<SignedAdvertisement>,
+    /// One list for all the messages that show it.
+    pub(super) entries: Arc<[SignedAdvertisement]>,
     pub(super) verifying_keys: Vec<[u8; 32]>,
     pub(super) t1: Digest,
     pub(super) graph: Graph,
@@ -58,6 +60,7 @@ impl Sharing {
         (needed, quorum): (usize, usize),
     ) -> Self {
         let awaited = entries.iter().map(|entry| entry.body.site.clone()).collect();
+        let entries = entries.into();
         let roster = Roster { params, entries, verifying_keys, t1, graph, needed, quorum };
         Self { awaited, roster, sealed: BTreeMap::new() }
     }
