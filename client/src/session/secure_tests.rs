@@ -160,21 +160,18 @@ impl Attempt {
     /// What another site answers.
     fn answer(&mut self, site: &ClientId, ask: Ask) -> Answer {
         let party = Member(site.clone());
-        let asked = match ask {
-            Ask::Advertise(params) => {
-                let expectation = Expectation {
-                    params: (*params).clone(),
-                    sites: None,
-                    min_updates: 3,
-                    released_with: Vec::new(),
-                };
-                let client = Client::join(*params, &expectation, &party, [site.as_str().as_bytes()[0]; 32]);
-                return self.others.entry(site.clone()).or_insert(client.unwrap()).answer().unwrap();
-            }
-            ask => ask,
-        };
+        if let Ask::Advertise(params) = ask {
+            let expectation = Expectation {
+                params: (*params).clone(),
+                sites: None,
+                min_updates: 3,
+                released_with: Vec::new(),
+            };
+            let client = Client::join(*params, &expectation, &party, [site.as_str().as_bytes()[0]; 32]);
+            return self.others.entry(site.clone()).or_insert(client.unwrap()).answer().unwrap();
+        }
         let client = self.others.get_mut(site).unwrap();
-        match client.handle(asked, &party).unwrap() {
+        match client.handle(ask, &party).unwrap() {
             Reaction::Say(answer) => answer,
             Reaction::Mask | Reaction::Nothing => {
                 client.masked(BlobId::of(site.as_str().as_bytes())).unwrap()
@@ -236,7 +233,13 @@ fn said(session: &mut Session, task: &TaskId, ask: Ask) -> Result<Answer, String
                 Effect::Mask { .. } => todo.push(Input::Masked(task.clone(), Ok(BlobId::of(b"a")))),
                 Effect::Upload { .. } => panic!("a masked vector leaves, remembered or not"),
                 Effect::Remember { .. } | Effect::Discard(_) => {}
-                other => panic!("{other:?}"),
+                Effect::Fetch { .. }
+                | Effect::Work(_)
+                | Effect::Cancel
+                | Effect::Rename { .. }
+                | Effect::Release(_)
+                | Effect::Say(_)
+                | Effect::Forget(_) => panic!("no answer"),
             }
         }
     }
