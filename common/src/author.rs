@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::blob::BlobId;
 use crate::run::RunSpec;
 use crate::secagg::message::Signature;
+use crate::time::Timestamp;
 use crate::wire;
 
 /// The operator's word.
@@ -14,21 +15,24 @@ use crate::wire;
 pub struct Author {
     /// The operator's certificate, DER.
     pub certificate: Vec<u8>,
+    /// When it was given, by the operator's clock: the same run that is asked for again is another.
+    pub signed_at: Timestamp,
     /// Its key's signature over [`statement`].
     pub signature: Signature,
 }
 
-/// What an operator signs: the run, whole, and the manifest of the model that it starts from.
-pub fn statement(spec: &RunSpec, model: Option<BlobId>) -> Vec<u8> {
+/// What an operator signs: the run, whole, the manifest of the model that it starts from, and when it is asked for. A server
+/// that could ask for it a second time would have sites train on the same examples again, for another sum of theirs.
+pub fn statement(spec: &RunSpec, model: Option<BlobId>, signed_at: Timestamp) -> Vec<u8> {
     // A run came from a file or a message, so it is short enough to be encoded.
-    let hash = BlobId::of(&wire::encode_record(&(spec, model)).unwrap_or_default());
-    [b"sheaf-run-v1/".as_slice(), hash.to_string().as_bytes()].concat()
+    let hash = BlobId::of(&wire::encode_record(&(spec, model, signed_at)).unwrap_or_default());
+    [b"sheaf-run-v2/".as_slice(), hash.to_string().as_bytes()].concat()
 }
 
 impl Author {
     /// Whether `key`, which is the certificate's, signed this run and no other.
     pub fn signed(&self, key: &[u8; 32], spec: &RunSpec, model: Option<BlobId>) -> bool {
-        self.signature.is_valid(key, &statement(spec, model))
+        self.signature.is_valid(key, &statement(spec, model, self.signed_at))
     }
 }
 
@@ -49,13 +53,16 @@ mod tests {
     fn a_word_is_for_one_run_and_one_model() {
         let key = SigningKey::from_bytes(&[7; 32]);
         let model = Some(BlobId::of(b"model"));
-        let signature = key.sign(&statement(&spec(1), model)).to_bytes().into();
-        let author = Author { certificate: Vec::new(), signature };
+        let signed_at = Timestamp(7);
+        let signature = key.sign(&statement(&spec(1), model, signed_at)).to_bytes().into();
+        let author = Author { certificate: Vec::new(), signed_at, signature };
         let public = key.verifying_key().to_bytes();
         assert!(author.signed(&public, &spec(1), model));
         assert!(!author.signed(&public, &spec(2), model), "another run");
         assert!(!author.signed(&public, &spec(1), None), "another model");
         assert!(!author.signed(&public, &spec(1), Some(BlobId::of(b"other"))), "another model");
+        let later = Author { signed_at: Timestamp(8), ..author.clone() };
+        assert!(!later.signed(&public, &spec(1), model), "another time");
         let other = SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes();
         assert!(!author.signed(&other, &spec(1), model), "another operator");
     }

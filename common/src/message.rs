@@ -160,7 +160,8 @@ impl Job {
     /// Hash of all that is fixed for the run's whole life. Sites that were told different runs have different
     /// ones, and so no masks in common. What travels in which round follows from the run and its model.
     pub fn origin(&self) -> BlobId {
-        let fixed = (&self.spec, self.model, self.submitted_at, &self.author);
+        // When it was submitted is the server's word, and nothing that a site could hold it to.
+        let fixed = (&self.spec, self.model, &self.author);
         // It came in a message, so it is short enough to be encoded.
         BlobId::of(&wire::encode_record(&fixed).unwrap_or_default())
     }

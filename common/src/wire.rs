@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub const FRAME_MAX: usize = 1 << 20;
 
 /// Version of the control protocol, said in the first message of either side.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 
 /// Longest durable record: a message with what its receiver adds to it, with room to spare.
 const RECORD_MAX: usize = 16 * FRAME_MAX;

@@ -182,12 +182,12 @@ cohort = { sites = ["a"] }
             };
             let spec = RunSpec::parse("run.toml", RUN).unwrap();
             let key = SigningKey::from_bytes(&[7; 32]);
-            let signature = key.sign(&author::statement(&spec, None)).to_bytes().into();
+            let signature = key.sign(&author::statement(&spec, None, Timestamp(0))).to_bytes().into();
             let submission = Submission {
                 parse: RunSpec::parse,
                 file: "run.toml".into(),
                 text: RUN.into(),
-                author: Author { certificate: Vec::new(), signature },
+                author: Author { certificate: Vec::new(), signed_at: Timestamp(0), signature },
                 key: key.verifying_key().to_bytes(),
             };
             let run = crate::submit::prepare(&blobs, &[], submission).unwrap();

@@ -79,7 +79,7 @@ impl Hub {
     /// from, if it does. The server signs for the operator.
     pub fn submit(&self, file: &str, text: &str, model: Option<&ModelInfo>) -> Result<Coordinator, HubError> {
         let spec = RunSpec::parse(file, text).map_err(SubmitError::from)?;
-        let statement = author::statement(&spec, model.map(|model| model.manifest));
+        let statement = author::statement(&spec, model.map(|model| model.manifest), Timestamp(0));
         let (certificate, signature) =
             (self.credentials.certificate(), self.credentials.sign(&statement)?.into());
         let (_, key) = self.credentials.authority().verify_server(&certificate, SystemTime::now())?;
@@ -87,7 +87,7 @@ impl Hub {
             parse: RunSpec::parse,
             file: file.into(),
             text: text.into(),
-            author: Author { certificate, signature },
+            author: Author { certificate, signed_at: Timestamp(0), signature },
             key,
         };
         let prepared = submit::prepare(&self.blobs, model.map_or(&[], std::slice::from_ref), submission)?;

@@ -60,12 +60,14 @@ impl Operator {
     /// Submits a run, signed as far as it can be understood, and waits for the reply.
     pub async fn try_submit(&mut self, text: &str) -> Result<Reply> {
         let (file, text) = ("run.toml".to_owned(), text.to_owned());
+        let signed_at = sheaf_server::server::now();
         let statement = match RunSpec::parse(&file, &text) {
-            Ok(spec) => author::statement(&spec, self.model_of(&spec).await?),
+            Ok(spec) => author::statement(&spec, self.model_of(&spec).await?, signed_at),
             Err(_) => Vec::new(),
         };
         let author = Author {
             certificate: self.credentials.certificate(),
+            signed_at,
             signature: self.credentials.sign(&statement)?.into(),
         };
         self.ask(&Request::Submit { file, text, author }).await

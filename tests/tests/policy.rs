@@ -8,6 +8,7 @@ use sheaf_common::id::Role;
 use sheaf_common::message::{Reply, Request};
 use sheaf_common::run::RunSpec;
 use sheaf_common::status::RunState;
+use sheaf_common::time::Timestamp;
 use sheaf_tests::{Federation, binary, credential_paths, wait_for};
 use sheaf_transport::tls::Credentials;
 
@@ -125,9 +126,11 @@ async fn a_run_needs_the_word_of_the_operator_who_submits_it() -> Result<()> {
     let word = |name: &str, text: &str| -> Result<Author> {
         let credentials =
             Credentials::load(&credential_paths(&federation.path().join("pki"), Role::Operator, name))?;
-        let statement = author::statement(&RunSpec::parse("run.toml", text)?, None);
+        let signed_at = Timestamp(0);
+        let statement = author::statement(&RunSpec::parse("run.toml", text)?, None, signed_at);
         Ok(Author {
             certificate: credentials.certificate(),
+            signed_at,
             signature: credentials.sign(&statement).context("no signature")?.into(),
         })
     };

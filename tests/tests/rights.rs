@@ -7,6 +7,7 @@ use sheaf_common::enrolment::Pin;
 use sheaf_common::id::Role;
 use sheaf_common::message::{Reply, Request};
 use sheaf_common::status::Standing;
+use sheaf_common::time::Timestamp;
 use sheaf_tests::Federation;
 use sheaf_transport::blobs::BlobDir;
 use sheaf_transport::transfer;
@@ -14,7 +15,7 @@ use sheaf_transport::transfer;
 /// One of each. A new request is added here before this compiles again, and to [`place`].
 fn every_request() -> Result<Vec<Request>> {
     let (file, text) = ("run.toml".to_owned(), String::new());
-    let author = Author { certificate: Vec::new(), signature: [0; 64].into() };
+    let author = Author { certificate: Vec::new(), signed_at: Timestamp(0), signature: [0; 64].into() };
     Ok(vec![
         Request::Submit { file: file.clone(), text: text.clone(), author: author.clone() },
         Request::Runs,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ed25519_dalek::{Signer, SigningKey};
+use sheaf_common::author::Author;
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Name};
 use sheaf_common::params::ParamSpec;
@@ -452,7 +453,8 @@ impl Gate for Approved {
 
 #[test]
 fn another_run_under_the_name_of_one_in_hand_is_held() {
-    let other = Job { submitted_at: Timestamp(1), ..job() };
+    let author = Author { certificate: Vec::new(), signed_at: Timestamp(1), signature: [0; 64].into() };
+    let other = Job { author: Some(author), ..job() };
     let asked = |round, attempt| {
         let record = record(round - 1);
         let task = TrainTask { id: id(round, attempt), job: other.clone(), record, time_left_ms: 1000 };

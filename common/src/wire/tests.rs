@@ -160,11 +160,11 @@ fn job() -> Job {
 }
 
 fn author() -> Author {
-    Author { certificate: vec![7, 8], signature: [9; 64].into() }
+    Author { certificate: vec![7, 8], signed_at: Timestamp(10), signature: [9; 64].into() }
 }
 
 /// The bytes of [`author`].
-const AUTHOR: &str = "020708 \
+const AUTHOR: &str = "020708 0a \
     0909090909090909090909090909090909090909090909090909090909090909 \
     0909090909090909090909090909090909090909090909090909090909090909";
 

@@ -101,8 +101,10 @@ pub async fn submit(
         }
     };
     let credentials = &settings.credentials;
-    let signature = credentials.sign(&author::statement(spec, model)).map_err(SessionError::Key)?;
-    let author = Author { certificate: credentials.certificate(), signature: signature.into() };
+    let signed_at = units::now();
+    let signature =
+        credentials.sign(&author::statement(spec, model, signed_at)).map_err(SessionError::Key)?;
+    let author = Author { certificate: credentials.certificate(), signed_at, signature: signature.into() };
     let expect = |reply| {
         if let Reply::Submitted { run, warnings } = reply { Some((run, warnings)) } else { None }
     };
