@@ -313,10 +313,10 @@ fn lists() {
     assert_eq!((days(31), days(30), days(1)), (None, Some(30), Some(1)));
     assert_eq!(sites::days_left(&site, site.expires), Some(0));
     let silent = SiteStatus {
-        connection: Some(SiteConnection { transport: Transport::Tcp, silent_secs: 40 }),
+        connection: Some(SiteConnection { transport: Transport::Tcp, silent_secs: 50 }),
         ..site
     };
-    assert!(sites::list(&[silent], Timestamp(7_200_000)).contains("\ntokyo  silent 40s  tcp        2h00m  "),);
+    assert!(sites::list(&[silent], Timestamp(7_200_000)).contains("\ntokyo  silent 50s  tcp        2h00m  "),);
     assert!(runs::list(&[], Timestamp(0)).starts_with("no runs yet"));
 }
 
