@@ -41,7 +41,7 @@ pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Longest UDP payload that is tried: jumbo frames, and more where a path carries it. Fewer packets are less work, and four of
 /// these fill what the kernel takes at once ([`crate::socket`]).
-const MTU_MAX: u16 = 16_370;
+pub(crate) const MTU_MAX: u16 = 16_370;
 
 /// Bytes that all transfers of a server may have in flight together in either direction, about: the first gets them all,
 /// the second half as many, and so on. It is memory, and far more than a server's line holds.

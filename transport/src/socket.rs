@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
+use crate::endpoint::MTU_MAX;
+
 /// Bytes that the kernel takes in one call: the longest UDP payload.
 const MOST: usize = 65_507;
 
@@ -51,8 +53,10 @@ impl AsyncUdpSocket for Batches {
         self.0.max_transmit_segments()
     }
 
+    /// quinn keeps room for 32 times so many of the longest packets, 33 MB for what the kernel may hand over at most. But that is no
+    /// longer than [`MOST`], however many packets it is of.
     fn max_receive_segments(&self) -> usize {
-        self.0.max_receive_segments()
+        self.0.max_receive_segments().min(MOST.div_ceil(usize::from(MTU_MAX)))
     }
 
     fn may_fragment(&self) -> bool {
