@@ -73,19 +73,24 @@ fn all(area: &Area<'_>, charts: [(&str, String, Lines); 3]) -> Result<bool, Box<
 
 fn chart(area: &Area<'_>, along: &str, what: &str, lines: &Lines) -> Result<(), Box<dyn Error>> {
     let points = || lines.values().flatten();
-    let around = |values: &mut dyn Iterator<Item = f64>| {
+    let around = |above: f64, values: &mut dyn Iterator<Item = f64>| {
         let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
-        (low / 1.5..high * 1.5).log_scale()
+        (low / 1.5..high * above).log_scale()
     };
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(64)
-        .build_cartesian_2d(around(&mut points().map(|p| p.0)), around(&mut points().map(|p| p.1)))?;
+        // Above the lines is room for their names.
+        .build_cartesian_2d(
+            around(1.5, &mut points().map(|p| p.0)),
+            around(8.0, &mut points().map(|p| p.1)),
+        )?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.12))
+        .x_labels(5)
         .x_desc(along)
         .y_desc(what)
         .label_style((FONT, 14))
