@@ -11,7 +11,8 @@
 //!   [`gate`] lets in; [`issuer`] tells of TLS that is looked into on the way.
 //! * [`frames`]: control messages on a stream; [`pace`]: how fast bulk may go, and when.
 //! * [`blobs`]: files named by their hash, on disk; [`transfer`] moves them, resumable at any offset; [`chunks`] works
-//!   on long ones on all cores; [`open_files`]: as many at once as the system lets us. [`durable`]: files and folders that survive a loss of power.
+//!   on long ones on all cores; [`open_files`]: as many at once as the system lets us.
+//! * [`durable`]: files and folders that survive a loss of power.
 //! * [`base`]: an imported model among blobs, and what it adds to the parameters of a round.
 //!
 //! It decides nothing about rounds: it turns bytes into messages and back.

@@ -53,8 +53,8 @@ impl AsyncUdpSocket for Batches {
         self.0.max_transmit_segments()
     }
 
-    /// quinn keeps room for 32 times so many of the longest packets, 33 MB for what the kernel may hand over at most. But that is no
-    /// longer than [`MOST`], however many packets it is of.
+    /// quinn keeps room for 32 times so many of the longest packets, 33 MB for as many as the kernel may hand over at once.
+    /// But those are no more than [`MOST`] bytes together, however many they are.
     fn max_receive_segments(&self) -> usize {
         self.0.max_receive_segments().min(MOST.div_ceil(usize::from(MTU_MAX)))
     }

@@ -146,8 +146,9 @@ impl Federation {
         let Some(client) = self.awake.get_mut(&number) else { return Ok(()) };
         client.globals.insert(task.id().clone(), task.job().global);
         let state = client.state.clone();
-        let waits = self.fetch_model(number)?;
         let blobs = client::wanted(&state, &task, witness.is_some());
+        client.arriving.clone_from(&blobs);
+        let waits = self.fetch_model(number)?;
         let mut bytes = 0;
         for blob in &blobs {
             let length = self.hub.blobs.length(*blob).unwrap_or(0);
@@ -160,9 +161,6 @@ impl Federation {
             (Some(member), false) => member.profile.send(0) + member.profile.receive(bytes),
             (Some(_) | None, _) => Duration::ZERO,
         };
-        if let Some(client) = self.awake.get_mut(&number) {
-            client.arriving.clone_from(&blobs);
-        }
         let id = task.id().clone();
         let told = match (client::fetch(&self.hub.blobs, self.examples.base(), &state, &blobs), witness) {
             (Ok(()), Some(witness)) => {
