@@ -290,9 +290,9 @@ impl Client {
             Effect::Mask { client, update } => self.mask(*client, *update),
             Effect::Upload { task, blob } => self.upload(task, blob),
             Effect::Remember { memory, then } => self.remember(&memory, then),
-            Effect::Rename { from, update } => {
+            Effect::Rename { from, finished } => {
                 self.globals.remove(&from);
-                if let Err(error) = self.state.rename(&from, &update) {
+                if let Err(error) = self.state.rename(&from, &finished) {
                     warn!(%error, "the update may have to be trained again after a restart");
                 }
             }

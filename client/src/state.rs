@@ -10,18 +10,18 @@ use std::time::SystemTime;
 use sheaf_common::blob::BlobId;
 use sheaf_common::checked;
 use sheaf_common::id::RunId;
-use sheaf_common::message::{Job, TaskId, Update};
+use sheaf_common::message::{Job, TaskId};
 use sheaf_common::model::Manifest;
 use sheaf_common::params::{from_bytes, to_bytes};
 use sheaf_common::wire;
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::durable::{self, Outlive, UNFINISHED};
 
-use crate::session::Memory;
+use crate::session::{Finished, Memory};
 use crate::trainer::Local;
 
 /// Version of what lies in the directory; another one is refused, never misread.
-const FORMAT: &str = "1\n";
+const FORMAT: &str = "2\n";
 
 /// The file that says since which start of the machine the blobs are known to be whole.
 const BOOT: &str = "boot";
@@ -118,7 +118,7 @@ impl SiteState {
             Ok(format) if format == FORMAT => Ok(()),
             Ok(_) => Err(StateError::Version(self.root.clone())),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("read", &path, error)),
-            // The first version said nothing of itself.
+            // The very first version said nothing of itself.
             Err(_) if self.root.join(MEMORY).exists() || !self.records()?.is_empty() => {
                 Err(StateError::Version(self.root.clone()))
             }
@@ -167,11 +167,11 @@ impl SiteState {
 
     /// The updates that were finished and not known to be over. One that cannot be read is dropped: its round
     /// will be trained again.
-    pub fn updates(&self) -> Result<Vec<Update>, StateError> {
+    pub fn updates(&self) -> Result<Vec<Finished>, StateError> {
         let mut updates = Vec::new();
         for path in self.records()? {
             match read_update(&path)? {
-                Some(update) if self.deltas.length(update.delta).is_some() => updates.push(update),
+                Some(found) if self.deltas.length(found.update.delta).is_some() => updates.push(found),
                 Some(_) | None => {
                     tracing::warn!(path = %path.display(), "an unusable update is dropped");
                     fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
@@ -187,16 +187,16 @@ impl SiteState {
     }
 
     /// Lets go of what a crash left over: blobs that belong to no update and no attempt. Nothing is under way yet.
-    pub fn tidy(&self, updates: &[Update], memory: &Memory) -> Result<(), StateError> {
+    pub fn tidy(&self, updates: &[Finished], memory: &Memory) -> Result<(), StateError> {
         let now = SystemTime::now();
-        self.deltas.remove_others(&updates.iter().map(|update| update.delta).collect(), now)?;
+        self.deltas.remove_others(&updates.iter().map(|kept| kept.update.delta).collect(), now)?;
         self.masked.remove_others(&memory.masked().into_iter().collect::<BTreeSet<_>>(), now)?;
         Ok(())
     }
 
     /// Makes an update durable; its blob is already.
-    pub fn keep(&self, update: &Update) -> Result<(), StateError> {
-        self.write_record(&self.update_path(&update.task), update)
+    pub fn keep(&self, finished: &Finished) -> Result<(), StateError> {
+        self.write_record(&self.update_path(&finished.update.task), finished)
     }
 
     /// What was remembered of secure sums; nothing when there is no such file.
@@ -302,8 +302,8 @@ impl SiteState {
     }
 
     /// An update serves another task: its record moves, its blob stays.
-    pub fn rename(&self, from: &TaskId, update: &Update) -> Result<(), StateError> {
-        self.keep(update)?;
+    pub fn rename(&self, from: &TaskId, finished: &Finished) -> Result<(), StateError> {
+        self.keep(finished)?;
         let path = self.update_path(from);
         fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))
     }
@@ -312,10 +312,10 @@ impl SiteState {
     pub fn forget(&self, task: &TaskId, global: Option<BlobId>) -> Result<(), StateError> {
         let path = self.update_path(task);
         if path.exists() {
-            let update = read_update(&path)?;
+            let found = read_update(&path)?;
             fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
-            if let Some(update) = update {
-                self.deltas.remove(update.delta)?;
+            if let Some(found) = found {
+                self.deltas.remove(found.update.delta)?;
             }
         }
         if let Some(global) = global {
@@ -369,7 +369,7 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), StateErro
 }
 
 /// The update in a file; none when it is not whole, or not of this task.
-fn read_update(path: &Path) -> Result<Option<Update>, StateError> {
+fn read_update(path: &Path) -> Result<Option<Finished>, StateError> {
     let bytes = fs::read(path).map_err(|e| io_error("read", path, e))?;
     Ok(checked::decode(&place(path), &bytes).ok())
 }
@@ -390,6 +390,7 @@ pub(crate) fn io_error(what: &'static str, path: &Path, source: io::Error) -> St
 
 #[cfg(test)]
 mod tests {
+    use sheaf_common::message::Update;
     use sheaf_common::params::{ParamSpec, ParamTensor};
     use sheaf_common::run::RunSpec;
     use sheaf_common::time::Timestamp;
@@ -489,15 +490,16 @@ mod tests {
         assert_eq!(state.blobs.list().unwrap(), [], "whether it was started anew is not known");
     }
 
-    fn update(state: &SiteState, round: u32) -> Update {
-        Update {
+    fn finished(state: &SiteState, round: u32) -> Finished {
+        let update = Update {
             task: TaskId { run: "toy".parse().unwrap(), round, attempt: 1 },
             delta: state.deltas.insert(&[7; 16]).unwrap(),
             num_examples: 4,
             train_loss: 0.1,
             global_metrics: None,
             local_metrics: None,
-        }
+        };
+        Finished { origin: job(1).origin(), update }
     }
 
     /// A write that was torn at any byte, under its own name or the one before, is no update.
@@ -505,9 +507,9 @@ mod tests {
     fn an_update_that_is_not_whole_is_dropped_and_a_whole_one_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let state = SiteState::open(dir.path()).unwrap();
-        let update = update(&state, 1);
-        state.keep(&update).unwrap();
-        let path = state.update_path(&update.task);
+        let finished = finished(&state, 1);
+        state.keep(&finished).unwrap();
+        let path = state.update_path(&finished.update.task);
         let whole = fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
@@ -521,7 +523,7 @@ mod tests {
             assert_eq!(state.records().unwrap(), [] as [PathBuf; 0]);
         }
         fs::write(&path, &whole).unwrap();
-        assert_eq!(state.updates().unwrap(), std::slice::from_ref(&update));
+        assert_eq!(state.updates().unwrap(), std::slice::from_ref(&finished));
         // It answers its own task and no other.
         fs::rename(&path, path.with_file_name("toy.2.1")).unwrap();
         assert_eq!(state.updates().unwrap(), []);
@@ -547,9 +549,9 @@ mod tests {
         drop(SiteState::open(dir.path()).unwrap());
         drop(SiteState::open(dir.path()).unwrap());
         let format = dir.path().join("format");
-        fs::write(&format, "2\n").unwrap();
+        fs::write(&format, "1\n").unwrap();
         assert!(matches!(SiteState::open(dir.path()), Err(StateError::Version(_))));
-        // As the first version left it.
+        // As the very first version left it.
         fs::remove_file(&format).unwrap();
         fs::write(dir.path().join("updates/toy.1.1"), b"of an older form").unwrap();
         let said = SiteState::open(dir.path()).unwrap_err().to_string();
@@ -561,12 +563,12 @@ mod tests {
     fn what_a_crash_left_over_goes_and_what_is_needed_stays() {
         let dir = tempfile::tempdir().unwrap();
         let state = SiteState::open(dir.path()).unwrap();
-        let update = update(&state, 1);
+        let finished = finished(&state, 1);
         let stray = state.deltas.insert(b"the record of this was never written").unwrap();
         state.masked.insert(b"of an attempt that is over").unwrap();
-        state.tidy(std::slice::from_ref(&update), &Memory::default()).unwrap();
-        assert_eq!(state.deltas.list().unwrap(), [update.delta]);
-        assert_ne!(stray, update.delta);
+        state.tidy(std::slice::from_ref(&finished), &Memory::default()).unwrap();
+        assert_eq!(state.deltas.list().unwrap(), [finished.update.delta]);
+        assert_ne!(stray, finished.update.delta);
         assert_eq!(state.masked.list().unwrap(), []);
     }
 }

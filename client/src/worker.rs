@@ -27,7 +27,7 @@ use crate::config::{DatasetConfig, Policy};
 use crate::departure::{self, Uplink};
 use crate::device::DeviceChoice;
 use crate::memory;
-use crate::session::{Outcome, Task, WorkFailure};
+use crate::session::{Finished, Outcome, Task, WorkFailure};
 use crate::state::{SiteState, StateError};
 use crate::trainer::open::{OpenError, open, open_test, survey};
 use crate::trainer::{Round, TrainError, Trainer, Watch};
@@ -309,8 +309,7 @@ fn finish(site: &Site, task: &EvaluateTask, counts: Option<Counts>) -> Result<Ou
         global_metrics: metrics,
         local_metrics: None,
     };
-    site.state.keep(&update)?;
-    Ok(Outcome::Trained(Box::new(update)))
+    keep(site, &task.job, update)
 }
 
 fn train(
@@ -338,9 +337,14 @@ fn train(
     if task.job.spec.model.batch_norm == BatchNorm::Local {
         site.state.keep_local(&task.id, &task.job, &trainer.local()?)?;
     }
-    site.state.keep(&update)?;
     info!(task = %task.id, loss = trained.train_loss, examples = update.num_examples, "trained");
-    Ok(Outcome::Trained(Box::new(update)))
+    keep(site, &task.job, update)
+}
+
+fn keep(site: &Site, job: &Job, update: Update) -> Result<Outcome, Failure> {
+    let finished = Finished { origin: job.origin(), update };
+    site.state.keep(&finished)?;
+    Ok(Outcome::Trained(Box::new(finished.update)))
 }
 
 fn read_params(blobs: &BlobDir, blob: BlobId) -> Result<Vec<f32>, Failure> {

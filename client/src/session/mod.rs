@@ -18,6 +18,7 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::RunId;
 use sheaf_common::message::{EvaluateTask, Job, ServerMessage, SiteMessage, TaskId, TrainTask, Update};
@@ -71,6 +72,15 @@ pub enum Outcome {
     Evaluated(Option<Counts>),
 }
 
+/// An update that is finished and kept until its round is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// The run that it is for ([`Job::origin`]): a server may give a task's name to any other.
+    pub origin: BlobId,
+    /// What was trained or measured.
+    pub update: Update,
+}
+
 /// Why a task's work gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WorkFailure {
@@ -120,7 +130,7 @@ pub enum Effect {
         /// Its old task.
         from: TaskId,
         /// The update, with its new task.
-        update: Box<Update>,
+        finished: Box<Finished>,
     },
     /// This masked vector is no longer needed.
     Discard(BlobId),
@@ -201,7 +211,7 @@ struct Context {
     /// What the tasks in hand are about.
     jobs: BTreeMap<TaskId, Job>,
     /// Updates that are finished, durable, and not known to be over.
-    ready: BTreeMap<TaskId, Box<Update>>,
+    ready: BTreeMap<TaskId, Box<Finished>>,
     effects: VecDeque<Effect>,
 }
 
@@ -215,8 +225,8 @@ enum State {
 
 impl Session {
     /// A session that knows the updates that were durable when the daemon started.
-    pub fn new(ready: impl IntoIterator<Item = Update>, memory: Memory, trust: Trust) -> Self {
-        let ready = ready.into_iter().map(|update| (update.task.clone(), Box::new(update))).collect();
+    pub fn new(ready: impl IntoIterator<Item = Finished>, memory: Memory, trust: Trust) -> Self {
+        let ready = ready.into_iter().map(|finished| (finished.update.task.clone(), Box::new(finished))).collect();
         let context = Context {
             connected: false,
             trust,
@@ -333,12 +343,11 @@ impl Context {
         if let Some(reason) = self.objection(&task) {
             return self.decline(&task, reason);
         }
-        let secure = secure::is_secure(&task.job().spec);
+        let (secure, origin) = (secure::is_secure(&task.job().spec), task.job().origin());
         if secure {
-            self.rename(task.id());
+            self.rename(task.id(), origin);
         }
-        let run = task.id().run.clone();
-        self.forget_others(&run, task.id());
+        self.forget_others(task.id(), origin);
         let witness = match self.judge(&task) {
             Ok(witness) => witness,
             Err(bad) => return self.decline(&task, bad.to_string()),
@@ -349,7 +358,7 @@ impl Context {
                 self.emit(Effect::Say(SiteMessage::Ready(task.id().clone())));
                 State::Idle
             }
-            (Task::Train(_), Some(update)) => Uploading::update(update.clone(), self),
+            (Task::Train(_), Some(ready)) => Uploading::update(ready.update.clone(), self),
             (Task::Train(_), None) | (Task::Evaluate(_), _) => Fetching::start(task, witness, self),
         }
     }
@@ -378,20 +387,21 @@ impl Context {
     }
 
     /// An update whose masks were not given away serves the next attempt at its round.
-    fn rename(&mut self, newest: &TaskId) {
-        let same = |task: &&TaskId| {
-            task.run == newest.run && task.round == newest.round && task.attempt < newest.attempt
+    fn rename(&mut self, newest: &TaskId, origin: BlobId) {
+        let same = |(task, of): &(&TaskId, &Box<Finished>)| {
+            of.origin == origin && task.run == newest.run && task.round == newest.round && task.attempt < newest.attempt
         };
         let trained = |old: &&TaskId| !old.is_evaluation() && !newest.is_evaluation();
-        let Some(old) = self.ready.keys().rfind(same).filter(trained).cloned() else { return };
-        if self.ready.get(&old).is_some_and(|update| self.was_released(update)) {
+        let older = self.ready.iter().rfind(same).map(|(task, _)| task);
+        let Some(old) = older.filter(trained).cloned() else { return };
+        if self.ready.get(&old).is_some_and(|ready| self.was_released(&ready.update)) {
             return;
         }
         self.end_attempt_of(&old);
-        if let Some(mut update) = self.ready.remove(&old) {
-            update.task = newest.clone();
-            self.ready.insert(newest.clone(), update.clone());
-            self.emit(Effect::Rename { from: old, update });
+        if let Some(mut finished) = self.ready.remove(&old) {
+            finished.update.task = newest.clone();
+            self.ready.insert(newest.clone(), finished.clone());
+            self.emit(Effect::Rename { from: old, finished });
         }
     }
 
@@ -410,11 +420,12 @@ impl Context {
         self.emit(Effect::Forget(task.clone()));
     }
 
-    /// A newer task of a run makes its older updates useless.
-    fn forget_others(&mut self, run: &RunId, newest: &TaskId) {
-        self.jobs.retain(|task, _| task.run != *run || task == newest);
-        let old: Vec<TaskId> =
-            self.ready.keys().filter(|task| task.run == *run && *task != newest).cloned().collect();
+    /// A site works for one run at a time: a task makes whatever is kept for others useless. What another run of its name
+    /// left is another's too: it was agreed to on other terms, and must not leave on these.
+    fn forget_others(&mut self, newest: &TaskId, origin: BlobId) {
+        self.jobs.retain(|task, _| task == newest);
+        let other = |(task, ready): &(&TaskId, &Box<Finished>)| *task != newest || ready.origin != origin;
+        let old: Vec<TaskId> = self.ready.iter().filter(other).map(|(task, _)| task.clone()).collect();
         for task in old {
             self.forget(&task);
         }

@@ -141,7 +141,7 @@ impl Context {
     }
 
     fn join(&mut self, task: &TaskId, params: RoundParams) -> Result<Reaction, Refusal> {
-        let (Some(update), Some(job)) = (self.ready.get(task), self.jobs.get(task)) else {
+        let (Some(ready), Some(job)) = (self.ready.get(task), self.jobs.get(task)) else {
             return Err(Refusal::Terms("task"));
         };
         let origin = job.origin();
@@ -154,7 +154,7 @@ impl Context {
         if self.memory.joined.get(&origin).is_some_and(|newest| *newest >= order) {
             return Err(Refusal::Replayed);
         }
-        let content = content(update);
+        let content = content(&ready.update);
         let known = self.memory.histories.get(&origin).filter(|_| !task.is_test());
         let previous = known.and_then(History::digest);
         let expectation = Expectation {
@@ -188,11 +188,11 @@ impl Context {
 
     /// Has the masked vector made, unless that is under way.
     fn mask(&mut self, task: &TaskId) {
-        let (Some(attempt), Some(update)) = (&self.memory.attempt, self.ready.get(task)) else { return };
+        let (Some(attempt), Some(ready)) = (&self.memory.attempt, self.ready.get(task)) else { return };
         if attempt.client.plan().is_some() && self.masking.as_ref() != Some(task) {
             self.masking = Some(task.clone());
-            let (client, update) = (Box::new(attempt.client.clone()), update.clone());
-            self.emit(Effect::Mask { client, update });
+            let (client, update) = (attempt.client.clone(), ready.update.clone());
+            self.emit(Effect::Mask { client: Box::new(client), update: Box::new(update) });
         }
     }
 

@@ -80,10 +80,14 @@ impl Gate for Open {
 }
 
 fn session(memory: Memory) -> Session {
+    with_policy(memory, Policy::default())
+}
+
+fn with_policy(memory: Memory, policy: Policy) -> Session {
     let trust = Trust {
         party: Box::new(Member(name("a"))),
         federation: "test".parse().unwrap(),
-        policy: Policy::default(),
+        policy,
         gate: Box::new(Open),
         entropy: Box::new(|task| [task.attempt as u8; 32]),
     };
@@ -124,6 +128,11 @@ fn params(task: &TaskId) -> RoundParams {
     }
 }
 
+fn train(task: &TaskId, job: Job) -> Input {
+    let train = TrainTask { id: task.clone(), job, record: None, time_left_ms: 1000 };
+    Input::Message(ServerMessage::Train(Box::new(train)))
+}
+
 /// An attempt at round 1, from the training on.
 struct Attempt {
     task: TaskId,
@@ -135,7 +144,6 @@ impl Attempt {
     /// The session trains, to these bytes.
     fn trained(session: &mut Session, attempt: u32, delta: &[u8]) -> Self {
         let task = TaskId { run: "toy".parse().unwrap(), round: 1, attempt };
-        let train = TrainTask { id: task.clone(), job: job(), record: None, time_left_ms: 1000 };
         let update = Update {
             task: task.clone(),
             delta: BlobId::of(delta),
@@ -147,7 +155,7 @@ impl Attempt {
         let said = feed(
             session,
             [
-                Input::Message(ServerMessage::Train(Box::new(train))),
+                train(&task, job()),
                 Input::Fetched(task.clone(), Ok(())),
                 Input::Worked(task.clone(), Ok(Outcome::Trained(Box::new(update)))),
             ],
@@ -274,4 +282,17 @@ fn a_masked_vector_that_is_asked_for_again_leaves_only_once_it_is_remembered() {
     let first = said(&mut session, &attempt.task, ask.clone()).unwrap();
     assert!(matches!(first, Answer::Masked(_)));
     assert_eq!(said(&mut session, &attempt.task, ask), Ok(first));
+}
+
+/// Whoever may submit runs may give one in the clear the name of another, and the server may ask for its same task.
+#[test]
+fn an_update_that_was_trained_for_a_sum_does_not_leave_in_the_clear_for_a_run_of_the_same_name() {
+    let mut session =
+        with_policy(Memory::default(), Policy { require_secure_aggregation: false, ..Policy::default() });
+    let task = Attempt::trained(&mut session, 1, b"delta").task;
+    let mut open = job();
+    open.spec.secure_aggregation = SecureAggregation::Off;
+    let effects = feed(&mut session, [train(&task, open)]);
+    let [Effect::Forget(forgotten), Effect::Fetch { .. }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(*forgotten, task);
 }

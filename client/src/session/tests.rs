@@ -99,6 +99,7 @@ fn with_gate<const N: usize>(ready: [Update; N], policy: Policy, gate: Box<dyn G
         policy,
         entropy: Box::new(|_| [7; 32]),
     };
+    let ready = ready.map(|update| Finished { origin: job().origin(), update });
     Session::new(ready, Memory::default(), trust)
 }
 
@@ -277,6 +278,26 @@ fn a_newer_attempt_replaces_the_work_and_the_old_update() {
     // What the old work says now is of no interest.
     let late = Input::Worked(id(1, 2), Err(WorkFailure::Cancelled));
     assert_eq!(feed(&mut session, [late]), []);
+}
+
+#[test]
+fn what_is_left_of_a_run_that_ended_meanwhile_goes_with_the_first_task_of_another() {
+    let other: RunId = "other".parse().unwrap();
+    let old = TaskId { run: other.clone(), ..id(7, 1) };
+    let mut session = session([Update { task: old.clone(), ..update(7, 1) }, update(1, 1)]);
+    let effects = feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
+    assert_eq!(effects, [Effect::Forget(old), upload(1, 1)]);
+}
+
+#[test]
+fn an_update_for_a_run_is_not_one_for_another_of_its_name() {
+    let mut session = session([update(1, 1)]);
+    let mut again = job();
+    again.spec.seed += 1;
+    let task = TrainTask { id: id(1, 1), job: again, record: None, time_left_ms: 1000 };
+    let message = Input::Message(ServerMessage::Train(Box::new(task.clone())));
+    let effects = feed(&mut session, [Input::Connected, message]);
+    assert_eq!(effects, [Effect::Forget(id(1, 1)), fetch(Task::Train(Box::new(task)))]);
 }
 
 #[test]

@@ -14,10 +14,10 @@ pub(super) struct Uploading {
 
 impl Uploading {
     /// An update in the open.
-    pub(super) fn update(update: Box<Update>, context: &mut Context) -> State {
+    pub(super) fn update(update: Update, context: &mut Context) -> State {
         let (task, blob) = (update.task.clone(), update.delta);
         context.emit(Effect::Upload { task: task.clone(), blob });
-        State::Uploading(Self { task, then: SiteMessage::Update(update) })
+        State::Uploading(Self { task, then: SiteMessage::Update(Box::new(update)) })
     }
 
     /// A masked vector, which leaves once it is remembered.

@@ -3,7 +3,7 @@
 use sheaf_common::message::SiteMessage;
 
 use super::secure::is_secure;
-use super::{Context, Effect, Outcome, State, Task, Uploading, WorkFailure};
+use super::{Context, Effect, Finished, Outcome, State, Task, Uploading, WorkFailure};
 
 /// Waits for the trainer.
 #[derive(Debug)]
@@ -21,7 +21,8 @@ impl Working {
         let task = self.task.id().clone();
         match result {
             Ok(Outcome::Trained(update)) => {
-                context.ready.insert(task.clone(), update.clone());
+                let finished = Finished { origin: self.task.job().origin(), update: *update };
+                context.ready.insert(task.clone(), Box::new(finished.clone()));
                 if !context.connected {
                     return State::Idle;
                 }
@@ -29,7 +30,7 @@ impl Working {
                     context.emit(Effect::Say(SiteMessage::Ready(task)));
                     return State::Idle;
                 }
-                Uploading::update(update, context)
+                Uploading::update(finished.update, context)
             }
             Ok(Outcome::Evaluated(metrics)) => {
                 context.emit(Effect::Say(SiteMessage::Evaluated { task: task.clone(), metrics }));

@@ -112,10 +112,10 @@ impl Federation {
                     None => Ok(()),
                 };
             }
-            Effect::Rename { from, update } => {
+            Effect::Rename { from, finished } => {
                 if let Some(client) = self.awake.get_mut(&number) {
                     client.globals.remove(&from);
-                    client.state.rename(&from, &update)?;
+                    client.state.rename(&from, &finished)?;
                 }
             }
             Effect::Discard(blob) => {

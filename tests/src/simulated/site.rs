@@ -214,9 +214,9 @@ impl Site {
                     None => {}
                 }
             }
-            Effect::Rename { from, update } => {
+            Effect::Rename { from, finished } => {
                 daemon.globals.remove(&from);
-                daemon.state.rename(&from, &update)?;
+                daemon.state.rename(&from, &finished)?;
             }
             Effect::Discard(blob) => daemon.state.masked.remove(blob)?,
             Effect::Release(global) => daemon.state.blobs.remove(global)?,
