@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use sheaf_common::enrolment::EnrollReply;
 use sheaf_common::id::{ClientId, Federation, Identity, Name, Role};
-use sheaf_common::message::{Hello, Open, Reply, Request, ServerMessage, SiteMessage};
+use sheaf_common::message::{Hello, Open, Reply, Request, ServerMessage, SiteMessage, TaskId};
 use sheaf_common::secagg::message::Answer;
 use sheaf_common::secagg::server::Evidence;
 use sheaf_common::time::Timestamp;
@@ -58,6 +58,8 @@ pub enum Event {
     Knock(ClientId, oneshot::Sender<Result<(), String>>),
     /// A site's control stream is up.
     Joined(Joined),
+    /// A site shows an update: is it worth a look?
+    Shown(ClientId, TaskId, oneshot::Sender<bool>),
     /// A site said something; with what a look at what it names found.
     Message(PeerId, ClientId, SiteMessage, Finding),
     /// An operator or viewer asks.
@@ -301,11 +303,18 @@ impl Connected {
         result
     }
 
-    /// Looks at the blob of an update.
+    /// Looks at the blob of an update that is awaited.
     async fn inspect(&self, message: &SiteMessage) -> Option<Inspection> {
         let SiteMessage::Update(update) = message else {
             return None;
         };
+        // It is read whole, which nobody may ask for again and again.
+        let (sender, receiver) = oneshot::channel();
+        let site = ClientId(self.identity.name.clone());
+        self.tell(Event::Shown(site, update.task.clone(), sender)).await.ok()?;
+        if !receiver.await.unwrap_or(false) {
+            return None;
+        }
         let (updates, delta) = (self.context.updates.clone(), update.delta);
         match tokio::task::spawn_blocking(move || inspect(&updates, delta)).await {
             Ok(Ok(inspection)) => inspection,

@@ -240,6 +240,7 @@ impl Server {
             Event::Opened(..)
             | Event::Knock(..)
             | Event::Joined(_)
+            | Event::Shown(..)
             | Event::Message(..)
             | Event::Access(..)
             | Event::Moved(..)

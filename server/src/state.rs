@@ -158,6 +158,10 @@ impl State {
             Event::Opened(peer, identity) => self.registry.add(peer, identity),
             Event::Knock(site, reply) => _ = reply.send(self.welcomes(&site)),
             Event::Joined(joined) => self.on_joined(joined),
+            Event::Shown(site, task, reply) => {
+                let run = self.find(&task.run).map(|index| &self.runs[index]);
+                let _ = reply.send(run.is_some_and(|run| run.awaits_update(&site, &task)));
+            }
             Event::Message(peer, site, message, finding) if self.registry.is_current(&site, peer) => {
                 self.on_message(&site, message, finding);
             }
@@ -402,8 +406,10 @@ impl State {
                 Input::Disconnected(site.clone())
             }
         };
-        self.standby.entry(site.clone()).or_default().insert(run, held);
-        self.feed(index, input, now());
+        // Said again, it changes nothing.
+        if self.standby.entry(site.clone()).or_default().insert(run, held.clone()) != Some(held) {
+            self.feed(index, input, now());
+        }
     }
 
     /// `name`, or `name-2`, `name-3` … when it is taken.

@@ -226,7 +226,8 @@ enum State {
 impl Session {
     /// A session that knows the updates that were durable when the daemon started.
     pub fn new(ready: impl IntoIterator<Item = Finished>, memory: Memory, trust: Trust) -> Self {
-        let ready = ready.into_iter().map(|finished| (finished.update.task.clone(), Box::new(finished))).collect();
+        let ready =
+            ready.into_iter().map(|finished| (finished.update.task.clone(), Box::new(finished))).collect();
         let context = Context {
             connected: false,
             trust,
@@ -389,7 +390,10 @@ impl Context {
     /// An update whose masks were not given away serves the next attempt at its round.
     fn rename(&mut self, newest: &TaskId, origin: BlobId) {
         let same = |(task, of): &(&TaskId, &Box<Finished>)| {
-            of.origin == origin && task.run == newest.run && task.round == newest.round && task.attempt < newest.attempt
+            of.origin == origin
+                && task.run == newest.run
+                && task.round == newest.round
+                && task.attempt < newest.attempt
         };
         let trained = |old: &&TaskId| !old.is_evaluation() && !newest.is_evaluation();
         let older = self.ready.iter().rfind(same).map(|(task, _)| task);

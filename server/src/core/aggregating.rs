@@ -40,11 +40,8 @@ impl Aggregating {
                 self.ask(context);
                 State::Aggregating(self)
             }
-            Input::Update { .. } => {
-                context.refuse_stray(input);
-                State::Aggregating(self)
-            }
             Input::Start
+            | Input::Update { .. }
             | Input::Connected(_)
             | Input::Disconnected(_)
             | Input::Ready { .. }

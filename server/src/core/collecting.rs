@@ -49,8 +49,8 @@ impl Collecting {
     pub(super) fn handle(mut self, context: &mut Context, input: Input, now: Timestamp) -> State {
         match input {
             Input::Update { from, update, inspection } => self.take(context, from, *update, inspection),
-            Input::Ready { from, task } => self.ready_at(context, from, task),
-            Input::Declined { from, task, reason } => self.decline(&from, &task, reason),
+            Input::Ready { from, .. } => self.members.set(&from, Member::Ready),
+            Input::Declined { from, reason, .. } => self.members.set(&from, Member::Declined(reason)),
             Input::Connected(site) => self.remind(context, &site),
             Input::Excluded { site, keep_updates, why } => self.exclude(context, &site, keep_updates, why),
             // Sites may have waited for the server in vain: the round's clock starts again.
@@ -123,52 +123,48 @@ impl Collecting {
         inspection: Option<Inspection>,
     ) {
         let task = update.task.clone();
-        let verdict = self.admit(&from, &task).and_then(|()| {
-            if context.is_secure() {
-                return Err(Rejected("this run encrypts updates: nobody may send one in the open".into()));
+        let member = match judge(context, update, inspection) {
+            Ok(accepted) => Member::Accepted(Box::new(accepted)),
+            Err(Rejected(reason)) => {
+                context.emit(Effect::Reject { to: from.clone(), task, reason: reason.clone() });
+                Member::Rejected(reason)
             }
-            let verdict = judge(context, update, inspection);
-            let member = match &verdict {
-                Ok(accepted) => Member::Accepted(Box::new(accepted.clone())),
-                Err(Rejected(reason)) => Member::Rejected(reason.clone()),
-            };
-            self.members.set(&from, member);
-            verdict
-        });
-        if let Err(Rejected(reason)) = verdict {
-            context.emit(Effect::Reject { to: from, task, reason });
-        }
+        };
+        self.members.set(&from, member);
     }
 
-    /// Whether an answer of `from` to `task` may be looked at.
-    fn admit(&self, from: &ClientId, task: &TaskId) -> Result<(), Rejected> {
-        let reject = |why: String| Err(Rejected(why));
+    /// Why an answer is not awaited, if so.
+    pub(super) fn objection(
+        &self,
+        context: &Context,
+        input: &Input,
+        from: &ClientId,
+        task: &TaskId,
+    ) -> Option<String> {
         if *task != self.task {
-            return reject(format!("it answers {task}, but {} is in progress", self.task));
+            return Some(format!("it answers {task}, but {} is in progress", self.task));
         }
         match self.members.all().get(from) {
-            None => reject(format!("{from} is not in the cohort of {task}")),
-            Some(Member::Pending) => Ok(()),
+            None => return Some(format!("{from} is not in the cohort of {task}")),
+            Some(Member::Pending) => {}
             Some(Member::Accepted(_) | Member::Ready | Member::Rejected(_) | Member::Declined(_)) => {
-                reject(format!("{from} has already answered {task}"))
+                return Some(format!("{from} has already answered {task}"));
             }
         }
+        let secure = context.is_secure();
+        if secure && matches!(input, Input::Update { .. }) {
+            return Some("this run encrypts updates: nobody may send one in the open".into());
+        }
+        let fits = matches!(
+            (input, secure),
+            (Input::Update { .. }, false) | (Input::Ready { .. }, true) | (Input::Declined { .. }, _)
+        );
+        (!fits).then(|| format!("no such answer to {task} is awaited"))
     }
 
-    fn ready_at(&mut self, context: &mut Context, from: ClientId, task: TaskId) {
-        let verdict = self.admit(&from, &task).and_then(|()| {
-            if context.is_secure() {
-                Ok(())
-            } else {
-                Err(Rejected("this run awaits updates themselves".into()))
-            }
-        });
-        match verdict {
-            Ok(()) => self.members.set(&from, Member::Ready),
-            // A site that came back says so again, which is fine.
-            Err(_) if self.task == task && self.members.all().get(&from) == Some(&Member::Ready) => {}
-            Err(Rejected(reason)) => context.emit(Effect::Reject { to: from, task, reason }),
-        }
+    /// Whether an update would be looked at.
+    pub(super) fn awaits_update(&self, context: &Context, from: &ClientId, task: &TaskId) -> bool {
+        !context.is_secure() && *task == self.task && self.members.all().get(from) == Some(&Member::Pending)
     }
 
     /// The members whose updates are ready to be summed securely.
@@ -180,12 +176,6 @@ impl Collecting {
     /// Says of a member why it fell out of a secure sum.
     pub(super) fn blame(&mut self, site: &ClientId, why: &str) {
         self.members.set(site, Member::Declined(why.to_owned()));
-    }
-
-    fn decline(&mut self, from: &ClientId, task: &TaskId, reason: String) {
-        if self.admit(from, task).is_ok() {
-            self.members.set(from, Member::Declined(reason));
-        }
     }
 
     /// A member may no longer take part. What lies at the site cannot be had any more; what it gave is dropped, unless

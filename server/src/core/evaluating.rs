@@ -79,38 +79,31 @@ impl Evaluating {
 
     pub(super) fn handle(mut self, context: &mut Context, input: Input, now: Timestamp) -> State {
         match input {
-            Input::Ready { from, task } if task == self.task(context) && is_summed(context) => {
-                self.answer(from, Member::Ready);
-            }
+            Input::Ready { from, .. } => self.answer(&from, Member::Ready),
             // What is ready at a site is summed, and never said in the open.
-            Input::Evaluated { from, task, .. } if task == self.task(context) && is_summed(context) => {
-                self.answer(from, Member::Declined("it sent its metrics in the open".into()));
+            Input::Evaluated { from, .. } if is_summed(context) => {
+                self.answer(&from, Member::Declined("it sent its metrics in the open".into()));
             }
-            Input::Evaluated { from, task, metrics } if task == self.task(context) => {
+            Input::Evaluated { from, metrics, .. } => {
                 let kind = Kind::of(&context.run.spec);
                 let sound = metrics.as_ref().map_or(Ok(()), |counts| counts.is_sound(&kind, 1));
                 let answer = match sound {
                     Ok(()) => Member::Evaluated(metrics),
                     Err(why) => Member::Declined(format!("its metrics do not add up: {why}")),
                 };
-                self.answer(from, answer);
+                self.answer(&from, answer);
             }
-            Input::Declined { from, task, reason } if task == self.task(context) => {
-                self.answer(from, Member::Declined(reason));
-            }
+            Input::Declined { from, reason, .. } => self.answer(&from, Member::Declined(reason)),
             Input::Excluded { site, why, .. } => self.blame(&site, &why),
             Input::Connected(site) if self.members.get(&site) == Some(&Member::Pending) => {
                 self.ask(context, &site);
             }
             Input::Restarted => self.deadline = now.after(context.run.spec.cohort.round_timeout),
-            Input::Update { .. } => context.refuse_stray(input),
             Input::Start
             | Input::Connected(_)
             | Input::Disconnected(_)
-            | Input::Ready { .. }
+            | Input::Update { .. }
             | Input::Secure { .. }
-            | Input::Declined { .. }
-            | Input::Evaluated { .. }
             | Input::Aggregated { .. }
             | Input::AggregationFailed { .. }
             | Input::Stop(_)
@@ -211,11 +204,22 @@ impl Evaluating {
         }
     }
 
-    /// The first answer of a member counts.
-    fn answer(&mut self, from: ClientId, answer: Member) {
-        if let Some(member) = self.members.get_mut(&from)
-            && *member == Member::Pending
-        {
+    /// Why an answer is not awaited, if so: the first of a member counts.
+    pub(super) fn objection(
+        &self,
+        context: &Context,
+        input: &Input,
+        from: &ClientId,
+        task: &TaskId,
+    ) -> Option<String> {
+        let fits = matches!(input, Input::Evaluated { .. } | Input::Declined { .. })
+            || matches!(input, Input::Ready { .. }) && is_summed(context);
+        let awaited = *task == self.task(context) && self.members.get(from) == Some(&Member::Pending);
+        (!fits || !awaited).then(|| format!("no such answer to {task} is awaited from {from} now"))
+    }
+
+    fn answer(&mut self, from: &ClientId, answer: Member) {
+        if let Some(member) = self.members.get_mut(from) {
             *member = answer;
         }
     }

@@ -1,10 +1,10 @@
-//! The end of a run. Nothing leaves this state; a late update is told so.
+//! The end of a run. Nothing leaves this state.
 
 use serde::{Deserialize, Serialize};
 use sheaf_common::id::Name;
 use sheaf_common::status::RunState;
 
-use super::{Context, Effect, Input, State};
+use super::{Context, Effect, State};
 
 /// How the run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,10 +46,5 @@ impl Finished {
     fn end(context: &mut Context, outcome: RunState, detail: String) -> State {
         context.emit(Effect::Ended(outcome.clone()));
         State::Finished(Self { outcome, detail })
-    }
-
-    pub(super) fn handle(self, context: &mut Context, input: Input) -> State {
-        context.refuse_stray(input);
-        State::Finished(self)
     }
 }

@@ -168,6 +168,28 @@ pub enum Input {
     Tick,
 }
 
+impl Input {
+    /// A site's answer: whose, and to which task.
+    fn answer(&self) -> Option<(&ClientId, &TaskId)> {
+        match self {
+            Self::Update { from, update, .. } => Some((from, &update.task)),
+            Self::Ready { from, task }
+            | Self::Secure { from, task, .. }
+            | Self::Declined { from, task, .. }
+            | Self::Evaluated { from, task, .. } => Some((from, task)),
+            Self::Start
+            | Self::Restarted
+            | Self::Connected(_)
+            | Self::Disconnected(_)
+            | Self::Aggregated { .. }
+            | Self::AggregationFailed { .. }
+            | Self::Excluded { .. }
+            | Self::Stop(_)
+            | Self::Tick => None,
+        }
+    }
+}
+
 /// What a look at an update's blob found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
@@ -358,8 +380,12 @@ impl Coordinator {
         Self { context, state: State::Queued(Queued) }
     }
 
-    /// Takes in something that happened at `now`.
-    pub fn handle(&mut self, input: Input, now: Timestamp) {
+    /// Takes in something that happened at `now`. False: it is an answer that nothing waits for, and has changed nothing.
+    pub fn handle(&mut self, input: Input, now: Timestamp) -> bool {
+        if let Some(why) = self.objection(&input) {
+            self.refuse(&input, why);
+            return false;
+        }
         match &input {
             Input::Connected(site) => _ = self.context.connected.insert(site.clone()),
             Input::Disconnected(site) | Input::Excluded { site, .. } => {
@@ -380,22 +406,52 @@ impl Coordinator {
         let state = std::mem::replace(&mut self.state, State::Queued(Queued));
         let context = &mut self.context;
         self.state = match (state, input) {
-            (State::Finished(state), input) => state.handle(context, input),
+            (State::Finished(state), _) => State::Finished(state),
             (state, Input::Stop(by)) => {
                 state.dismiss(context);
                 Finished::stopped(context, &by)
             }
             (State::Queued(state), input) => state.handle(context, &input, now),
-            (State::Waiting(state), input) => {
-                context.refuse_stray(input);
-                state.proceed(context, now)
-            }
+            (State::Waiting(state), _) => state.proceed(context, now),
             (State::Collecting(state), input) => state.handle(context, input, now),
             (State::Aggregating(state), input) => state.handle(context, input, now),
             (State::Securing(state), input) => state.handle(context, input, now),
             (State::Opening(state), input) => state.handle(context, input, now),
             (State::Evaluating(state), input) => state.handle(context, input, now),
         };
+        true
+    }
+
+    /// Why nothing waits for an answer, if so. What is awaited is so once: a site cannot fill the journal.
+    fn objection(&self, input: &Input) -> Option<String> {
+        let (from, task) = input.answer()?;
+        if self.context.is_late(task) {
+            return Some(format!("it came late: round {} is over", task.round));
+        }
+        match &self.state {
+            State::Collecting(state) => state.objection(&self.context, input, from, task),
+            State::Securing(state) => state.objection(&self.context, input, from, task),
+            State::Evaluating(state) => state.objection(&self.context, input, from, task),
+            State::Finished(_) => Some(format!("run {} is over", self.context.run.id)),
+            State::Queued(_) | State::Waiting(_) | State::Aggregating(_) | State::Opening(_) => {
+                Some(format!("no update of {task} is awaited now"))
+            }
+        }
+    }
+
+    /// Whether the update of `from` that answers `task` would be looked at.
+    pub fn awaits_update(&self, from: &ClientId, task: &TaskId) -> bool {
+        matches!(&self.state, State::Collecting(state) if state.awaits_update(&self.context, from, task))
+    }
+
+    /// Has a site let go of what it keeps for an answer, unless that may serve the next attempt.
+    fn refuse(&mut self, input: &Input, reason: String) {
+        let Some((from, task)) = input.answer() else { return };
+        let is_over = matches!(self.state, State::Finished(_)) || self.context.is_late(task);
+        let is_kept = matches!(input, Input::Ready { .. } | Input::Secure { .. });
+        if matches!(input, Input::Update { .. }) || is_kept && is_over {
+            self.context.emit(Effect::Reject { to: from.clone(), task: task.clone(), reason });
+        }
     }
 
     /// Something to do, in order; `None` when there is nothing left.
@@ -644,20 +700,12 @@ impl Context {
         self.run.spec.secure_aggregation != SecureAggregation::Off
     }
 
-    fn task(&self, round: u32, attempt: u32) -> TaskId {
-        TaskId { run: self.run.id.clone(), round, attempt }
+    /// Whether the round of a task is over; what is evaluated is so after its round.
+    fn is_late(&self, task: &TaskId) -> bool {
+        !task.is_evaluation() && task.round <= self.completed
     }
 
-    /// Refuses an answer that no state waits for.
-    fn refuse_stray(&mut self, input: Input) {
-        if let Input::Update { from, update, .. } = input {
-            let reason = match self.completed {
-                done if update.task.round <= done => {
-                    format!("it came late: round {} is over", update.task.round)
-                }
-                _ => format!("no update of {} is awaited now", update.task),
-            };
-            self.emit(Effect::Reject { to: from, task: update.task, reason });
-        }
+    fn task(&self, round: u32, attempt: u32) -> TaskId {
+        TaskId { run: self.run.id.clone(), round, attempt }
     }
 }

@@ -39,11 +39,8 @@ impl Opening {
                 self.ask(context);
                 State::Opening(self)
             }
-            Input::Update { .. } => {
-                context.refuse_stray(input);
-                State::Opening(self)
-            }
             Input::Start
+            | Input::Update { .. }
             | Input::Connected(_)
             | Input::Disconnected(_)
             | Input::Ready { .. }

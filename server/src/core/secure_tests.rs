@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use sheaf_common::params::ParamTensor;
+use sheaf_common::secagg::message::{Advertisement, SignedAdvertisement};
 use sheaf_common::status::RoundOutcome;
 
 use super::*;
@@ -81,12 +82,14 @@ impl Bench {
         bench
     }
 
-    fn feed(&mut self, input: Input) {
+    /// Whether it was heeded.
+    fn feed(&mut self, input: Input) -> bool {
         self.effects.clear();
-        self.coordinator.handle(input, self.now);
+        let heeded = self.coordinator.handle(input, self.now);
         while let Some(effect) = self.coordinator.poll_effect() {
             self.effects.push(effect);
         }
+        heeded
     }
 
     fn wait(&mut self, seconds: u64) {
@@ -198,9 +201,38 @@ fn an_answer_that_comes_twice_or_late_costs_its_site_nothing() {
     let mut bench = Bench::advertising();
     let answer = Box::new(SecureAnswer::Confirmed([0; 64].into()));
     let evidence = Evidence::Nothing;
-    bench.feed(Input::Secure { from: site("a"), task: task(1), answer, evidence });
+    assert!(!bench.feed(Input::Secure { from: site("a"), task: task(1), answer, evidence }));
     assert_eq!(bench.effects, []);
     assert_eq!(bench.coordinator.round().unwrap().members[0], (site("a"), Answer::Ready));
+}
+
+/// What is heeded is written down: a site that sends wrong answers without end would fill the disk.
+#[test]
+fn a_wrong_answer_costs_its_sender_its_place_and_is_not_heeded_again() {
+    let mut bench = Bench::advertising();
+    let body = Advertisement {
+        site: site("a"),
+        certificate: Vec::new(),
+        share_key: [1; 32],
+        mask_key: [2; 32],
+        commitment: [3; 32],
+        post_quantum: None,
+        nonce: [4; 32],
+    };
+    let forged = SignedAdvertisement { body, signature: [0; 64].into() };
+    let input = Input::Secure {
+        from: site("a"),
+        task: task(1),
+        answer: Box::new(SecureAnswer::Advertisement(Box::new(forged))),
+        evidence: Evidence::Key([0; 32]),
+    };
+    assert!(bench.feed(input.clone()));
+    let [Effect::Reject { reason, .. }] = &bench.effects[..] else { panic!("{:?}", bench.effects) };
+    let answer = Answer::Declined(reason.clone());
+    assert_eq!(bench.coordinator.round().unwrap().members[0], (site("a"), answer));
+    assert!(!bench.feed(input));
+    assert!(!bench.feed(Input::Declined { from: site("a"), task: task(1), reason: "no".into() }));
+    assert_eq!(bench.effects, []);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use sheaf_common::secagg::graph::{COMPLETE_MAX, roster_max};
 use sheaf_common::secagg::layout::Layout;
 use sheaf_common::secagg::params::RoundParams;
 use sheaf_common::secagg::quantize::Encoding;
-use sheaf_common::secagg::server::{Next, Rejected, Server};
+use sheaf_common::secagg::server::{Next, Server};
 use sheaf_common::status::RunState;
 use sheaf_common::time::Timestamp;
 
@@ -52,22 +52,15 @@ impl Securing {
             return self.fail(context, "the run does not ask for secure aggregation".into(), now);
         };
         match input {
-            Input::Secure { from, task, .. } if task != self.closed.task(context) => {
-                let reason = format!("it answers {task}, but {} is in progress", self.closed.task(context));
-                context.emit(Effect::Reject { to: from, task, reason });
-            }
             Input::Secure { from, task, answer, evidence } => {
-                match self.protocol.take(&from, *answer, evidence) {
-                    // What came late or twice changes nothing: the update that the site holds may serve yet.
-                    Ok(()) | Err(Rejected::NotAwaited) => {}
-                    Err(rejected) => {
-                        let reason = rejected.to_string();
-                        self.closed.blame(&from, &reason);
-                        context.emit(Effect::Reject { to: from, task, reason });
-                    }
+                if let Err(rejected) = self.protocol.take(&from, *answer, evidence) {
+                    let reason = rejected.to_string();
+                    self.protocol.lost(&from);
+                    self.closed.blame(&from, &reason);
+                    context.emit(Effect::Reject { to: from, task, reason });
                 }
             }
-            Input::Declined { from, task, reason } if task == self.closed.task(context) => {
+            Input::Declined { from, reason, .. } => {
                 self.protocol.lost(&from);
                 self.closed.blame(&from, &reason);
             }
@@ -83,11 +76,10 @@ impl Securing {
                 }
             }
             Input::Restarted => self.deadline = now.after(self.patience(context, &spec)),
-            Input::Update { .. } => context.refuse_stray(input),
             Input::Start
+            | Input::Update { .. }
             | Input::Ready { .. }
             | Input::Disconnected(_)
-            | Input::Declined { .. }
             | Input::Evaluated { .. }
             | Input::Aggregated { .. }
             | Input::AggregationFailed { .. }
@@ -95,6 +87,23 @@ impl Securing {
             | Input::Tick => {}
         }
         self.proceed(context, &spec, now)
+    }
+
+    /// Why an answer is not awaited, if so: what came late or twice, or for another stage.
+    pub(super) fn objection(
+        &self,
+        context: &Context,
+        input: &Input,
+        from: &ClientId,
+        task: &TaskId,
+    ) -> Option<String> {
+        let awaited = if let Input::Secure { answer, .. } = input {
+            self.protocol.awaits(from, answer)
+        } else {
+            matches!(input, Input::Declined { .. }) && self.protocol.awaited().contains(from)
+        };
+        let is_mine = *task == self.closed.task(context);
+        (!awaited || !is_mine).then(|| format!("no such answer to {task} is awaited from {from} now"))
     }
 
     /// Goes on to the next stage when this one is over.

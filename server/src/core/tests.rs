@@ -84,11 +84,13 @@ struct Bench {
     coordinator: Coordinator,
     now: Timestamp,
     effects: Vec<Effect>,
+    /// What was heeded, and when.
+    journal: Vec<(Input, Timestamp)>,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self { coordinator: Coordinator::new(run()), now: Timestamp(1_000), effects: Vec::new() }
+        Self { coordinator: Coordinator::new(run()), now: Timestamp(1_000), effects: vec![], journal: vec![] }
     }
 
     /// Round 1 in progress with all three sites.
@@ -110,10 +112,16 @@ impl Bench {
 
     fn feed(&mut self, inputs: impl IntoIterator<Item = Input>) -> &mut Self {
         for input in inputs {
-            self.coordinator.handle(input, self.now);
+            let mut before = self.coordinator.clone();
+            before.context.effects.clear();
+            let heeded = self.coordinator.handle(input.clone(), self.now);
+            if heeded {
+                self.journal.push((input, self.now));
+            }
             while let Some(effect) = self.coordinator.poll_effect() {
                 self.effects.push(effect);
             }
+            assert!(heeded || self.coordinator == before);
         }
         self
     }
@@ -367,20 +375,18 @@ impl Op {
 
 proptest! {
     /// Whatever happens: every aggregation holds at least `min_updates` updates of distinct cohort members for
-    /// that very attempt, a round completes at most once, and replaying the journal gives the same state.
+    /// that very attempt, a round completes at most once, an answer of a site is heeded once, and replaying what was
+    /// heeded gives the same state.
     #[test]
     fn no_order_of_events_breaks_a_run(ops in prop::collection::vec(op(), 0..60)) {
         let mut bench = Bench::new();
-        let mut journal = vec![(Input::Start, bench.now)];
         bench.feed([Input::Start]);
         for op in ops {
             if let Op::Pass(millis) = op {
                 bench.now = bench.now.after(Duration::from_millis(millis));
             }
             let current = bench.coordinator.round().map_or(task(1, 1), |round| round.task);
-            let input = op.input(&current);
-            journal.push((input.clone(), bench.now));
-            bench.feed([input]);
+            bench.feed([op.input(&current)]);
         }
         for round in bench.aggregations() {
             prop_assert!((2..=3).contains(&round.updates.len()));
@@ -399,8 +405,10 @@ proptest! {
         prop_assert!(completed.values().all(|times| *times == 1));
         prop_assert_eq!(completed.len(), bench.coordinator.completed() as usize);
 
+        let heeded: Vec<_> = bench.journal.iter().filter_map(|(input, _)| input.answer()).collect();
+        prop_assert_eq!(heeded.iter().collect::<BTreeSet<_>>().len(), heeded.len());
         let mut replayed = Coordinator::new(run());
-        for (input, at) in journal {
+        for (input, at) in bench.journal {
             replayed.handle(input, at);
             while replayed.poll_effect().is_some() {}
         }
@@ -416,7 +424,8 @@ fn watched(validation: &str, accuracies: &[usize]) -> Bench {
         RUN.replace("rounds = 2", "rounds = 50").replace("validation_split = 0.0", "validation_split = 0.5");
     let spec = RunSpec::parse("run.toml", &(text + validation)).unwrap();
     let run = Run { spec, ..run() };
-    let mut bench = Bench { coordinator: Coordinator::new(run), now: Timestamp(1_000), effects: Vec::new() };
+    let mut bench =
+        Bench { coordinator: Coordinator::new(run), now: Timestamp(1_000), effects: vec![], journal: vec![] };
     bench.feed([Input::Start]);
     bench.feed(["a", "b", "c"].map(|name| Input::Connected(site(name))));
     for (round, right) in (1..).zip(accuracies) {

@@ -135,6 +135,19 @@ impl Server {
         }
     }
 
+    /// Whether an answer of this kind is awaited from a site in this stage.
+    pub fn awaits(&self, from: &ClientId, answer: &Answer) -> bool {
+        let fits = matches!(
+            (self, answer),
+            (Self::Advertising(_), Answer::Advertisement(_))
+                | (Self::Sharing(_), Answer::Shares(_))
+                | (Self::Masking(_), Answer::Masked(_))
+                | (Self::Confirming(_), Answer::Confirmed(_))
+                | (Self::Unmasking(_), Answer::Unmasking(_))
+        );
+        fits && self.awaited().contains(from)
+    }
+
     /// Takes a site's answer. The sender's name is its certificate's.
     pub fn take(&mut self, from: &ClientId, answer: Answer, evidence: Evidence) -> Result<(), Rejected> {
         if !self.awaited().contains(from) {
