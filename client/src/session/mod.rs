@@ -211,7 +211,7 @@ struct Context {
     /// What the tasks in hand are about.
     jobs: BTreeMap<TaskId, Job>,
     /// Updates that are finished, durable, and not known to be over.
-    ready: BTreeMap<TaskId, Box<Finished>>,
+    ready: BTreeMap<TaskId, Finished>,
     effects: VecDeque<Effect>,
 }
 
@@ -226,8 +226,7 @@ enum State {
 impl Session {
     /// A session that knows the updates that were durable when the daemon started.
     pub fn new(ready: impl IntoIterator<Item = Finished>, memory: Memory, trust: Trust) -> Self {
-        let ready =
-            ready.into_iter().map(|finished| (finished.update.task.clone(), Box::new(finished))).collect();
+        let ready = ready.into_iter().map(|finished| (finished.update.task.clone(), finished)).collect();
         let context = Context {
             connected: false,
             trust,
@@ -389,7 +388,7 @@ impl Context {
 
     /// An update whose masks were not given away serves the next attempt at its round.
     fn rename(&mut self, newest: &TaskId, origin: BlobId) {
-        let same = |(task, of): &(&TaskId, &Box<Finished>)| {
+        let same = |(task, of): &(&TaskId, &Finished)| {
             of.origin == origin
                 && task.run == newest.run
                 && task.round == newest.round
@@ -405,7 +404,7 @@ impl Context {
         if let Some(mut finished) = self.ready.remove(&old) {
             finished.update.task = newest.clone();
             self.ready.insert(newest.clone(), finished.clone());
-            self.emit(Effect::Rename { from: old, finished });
+            self.emit(Effect::Rename { from: old, finished: Box::new(finished) });
         }
     }
 
@@ -428,7 +427,7 @@ impl Context {
     /// left is another's too: it was agreed to on other terms, and must not leave on these.
     fn forget_others(&mut self, newest: &TaskId, origin: BlobId) {
         self.jobs.retain(|task, _| task == newest);
-        let other = |(task, ready): &(&TaskId, &Box<Finished>)| *task != newest || ready.origin != origin;
+        let other = |(task, ready): &(&TaskId, &Finished)| *task != newest || ready.origin != origin;
         let old: Vec<TaskId> = self.ready.iter().filter(other).map(|(task, _)| task.clone()).collect();
         for task in old {
             self.forget(&task);

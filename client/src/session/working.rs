@@ -22,7 +22,7 @@ impl Working {
         match result {
             Ok(Outcome::Trained(update)) => {
                 let finished = Finished { origin: self.task.job().origin(), update: *update };
-                context.ready.insert(task.clone(), Box::new(finished.clone()));
+                context.ready.insert(task.clone(), finished.clone());
                 if !context.connected {
                     return State::Idle;
                 }
