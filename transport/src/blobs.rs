@@ -18,6 +18,9 @@ use crate::durable::{self, Outlive};
 /// Bytes hashed, read and written at a time; every transfer holds as many in memory.
 pub const CHUNK: usize = 256 << 10;
 
+/// Bytes after which the disk begins with what was written while more comes.
+const BEGIN: u64 = 8 << 20;
+
 /// A folder of blobs.
 #[derive(Clone, Debug)]
 pub struct BlobDir {
@@ -278,6 +281,7 @@ impl BlobDir {
             file,
             hasher: blake3::Hasher::new(),
             length: 0,
+            begun: 0,
             keep: false,
         })
     }
@@ -313,7 +317,7 @@ impl BlobDir {
                 }
             }
         }
-        Ok(BlobWriter { dir: self.clone(), path, file, hasher, length, keep: true })
+        Ok(BlobWriter { dir: self.clone(), path, file, hasher, length, begun: length, keep: true })
     }
 
     /// Makes a folder of complete blobs last. There are few, and each costs a wait for the disk only once.
@@ -389,6 +393,8 @@ pub struct BlobWriter {
     file: File,
     hasher: blake3::Hasher,
     length: u64,
+    /// How much of it the disk has begun with.
+    begun: u64,
     /// Whether what was written stays for [`BlobDir::resume`] when the writer is dropped unfinished.
     keep: bool,
 }
@@ -404,6 +410,10 @@ impl BlobWriter {
         self.file.write_all(bytes).map_err(|e| io_error("write", &self.path, e))?;
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
+        if self.length - self.begun >= BEGIN {
+            self.dir.outlive.begin(&self.file, self.begun, self.length - self.begun);
+            self.begun = self.length;
+        }
         Ok(())
     }
 
