@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc as std_mpsc;
+use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::ClientId;
@@ -31,6 +32,9 @@ use crate::session::{Finished, Outcome, Task, WorkFailure};
 use crate::state::{SiteState, StateError};
 use crate::trainer::open::{OpenError, open, open_test, survey};
 use crate::trainer::{Round, TrainError, Trainer, Watch};
+
+/// How long what a task took of memory is kept for the next one: short rounds spend much of their time on touching it anew.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// What the thread tells the daemon.
 #[derive(Debug)]
@@ -201,18 +205,27 @@ impl Failure {
 
 impl Thread {
     fn run(mut self, inbox: &std_mpsc::Receiver<Order>) {
-        while let Ok(Order { task, cancel }) = inbox.recv() {
+        while let Some(Order { task, cancel }) = next(inbox) {
             let watch = Watcher { task: task.id(), reports: &self.reports, cancel: &cancel };
             let result = match &self.by {
                 None => perform(&self.site, &mut self.open, &task, &from_files, &watch),
                 Some(by) => by(&self.site, &task, &watch),
             };
-            // Until the next task others may need it.
-            memory::release();
             if self.reports.send(Report::Done(task.id().clone(), result)).is_err() {
                 return;
             }
         }
+    }
+}
+
+/// Waits for something to do; after a while others may need the memory.
+fn next(inbox: &std_mpsc::Receiver<Order>) -> Option<Order> {
+    match inbox.recv_timeout(KEPT) {
+        Err(RecvTimeoutError::Timeout) => {
+            memory::release();
+            inbox.recv().ok()
+        }
+        order => order.ok(),
     }
 }
 
