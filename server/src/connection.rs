@@ -182,9 +182,14 @@ impl Connected {
         let mut credentials = self.context.credentials.clone();
         let chain = self.connection.peer_certificates().unwrap_or_default();
         let end = chain.first().and_then(|leaf| tls::ends(leaf)).unwrap_or_default();
+        let mut throttle = Throttle::new();
         loop {
+            let next = async {
+                throttle.next().await;
+                self.connection.accept_bi().await
+            };
             tokio::select! {
-                accepted = self.connection.accept_bi() => match accepted {
+                accepted = next => match accepted {
                     Ok((send, recv)) => {
                         let this = self.clone();
                         tokio::spawn(this.stream(send, recv).in_current_span());

@@ -5,13 +5,14 @@
 //! committed did not happen, and what was committed is asked for again by `Input::Restarted`.
 
 use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sheaf_common::author::Author;
 use sheaf_common::id::{ClientId, Federation, Identity, Role};
-use sheaf_common::message::{Reply, Request};
+use sheaf_common::message::{Reply, Request, TaskId};
 use sheaf_common::run::RunSpec;
 use sheaf_common::time::Timestamp;
 use sheaf_transport::audit::{AuditError, AuditLog};
@@ -32,6 +33,7 @@ use crate::core::{Aggregate, Effect, Input, Open};
 use crate::enrolment::state::Registrar;
 use crate::opening;
 use crate::pki::{Authority, PkiError};
+use crate::publication::Made;
 use crate::registry::PeerId;
 use crate::retention::{Needed, Retention};
 use crate::state::{DiskFailed, Done, State};
@@ -408,12 +410,9 @@ fn spawn_aggregation(
     done: mpsc::Sender<Done>,
 ) {
     let (blobs, updates, job) = (state.blobs.clone(), state.updates.clone(), state.runs[index].job());
-    tokio::task::spawn_blocking(move || {
-        let result = aggregate(&blobs, &updates, &job, &round, &credentials);
-        done.blocking_send(match result {
-            Err(error) if error.is_of_disk() => Done::Failed(DiskFailed(error.to_string())),
-            result => Done::Aggregated(round.task, result.map_err(|e| e.to_string())),
-        })
+    spawn_making(round.task.clone(), done, move || {
+        let made = aggregate(&blobs, &updates, &job, &round, &credentials);
+        made.map_err(|error| (error.is_of_disk(), error.to_string()))
     });
 }
 
@@ -425,11 +424,25 @@ fn spawn_opening(
     done: mpsc::Sender<Done>,
 ) {
     let (blobs, updates, job) = (state.blobs.clone(), state.updates.clone(), state.runs[index].job());
+    spawn_making(sum.task.clone(), done, move || {
+        let made = opening::open(&blobs, &updates, &job, &sum, &credentials);
+        made.map_err(|error| (error.is_of_disk(), error.to_string()))
+    });
+}
+
+/// Makes the next global parameters off the loop. What fails is of the disk or not, and said in a sentence.
+fn spawn_making(
+    task: TaskId,
+    done: mpsc::Sender<Done>,
+    make: impl FnOnce() -> Result<Made, (bool, String)> + Send + 'static,
+) {
     tokio::task::spawn_blocking(move || {
-        let result = opening::open(&blobs, &updates, &job, &sum, &credentials);
-        done.blocking_send(match result {
-            Err(error) if error.is_of_disk() => Done::Failed(DiskFailed(error.to_string())),
-            result => Done::Aggregated(sum.task, result.map_err(|e| e.to_string())),
+        // A defect of ours costs the attempt: nobody hears of a thread that is gone, and the round would wait for ever.
+        let made = panic::catch_unwind(AssertUnwindSafe(make))
+            .unwrap_or_else(|_| Err((false, "the server broke down over it; its log says where".into())));
+        done.blocking_send(match made {
+            Err((true, why)) => Done::Failed(DiskFailed(why)),
+            made => Done::Aggregated(task, made.map_err(|(_, why)| why)),
         })
     });
 }
@@ -506,4 +519,18 @@ fn lock(config: &ServerConfig) -> Result<std::fs::File, ServerError> {
 pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_breaks_down_costs_its_attempt_and_is_not_waited_for() {
+        let task = TaskId { run: "toy".parse().unwrap(), round: 1, attempt: 1 };
+        let (sender, mut done) = mpsc::channel(1);
+        spawn_making(task.clone(), sender, || panic!("a defect"));
+        let Some(Done::Aggregated(of, Err(why))) = done.recv().await else { panic!("it is not said") };
+        assert_eq!((of, why.as_str()), (task, "the server broke down over it; its log says where"));
+    }
 }

@@ -41,7 +41,8 @@ pub enum Part {
 /// A connection with a site's certificate.
 pub struct ScriptedSite {
     credentials: Current,
-    link: Link,
+    /// Its connection.
+    pub link: Link,
     send: Arc<Mutex<SendStream>>,
     heard: mpsc::UnboundedReceiver<ServerMessage>,
     /// Ends with the site, and the connection with both.

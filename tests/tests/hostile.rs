@@ -5,11 +5,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use sheaf_common::blob::BlobId;
 use sheaf_common::id::Role;
-use sheaf_common::message::SiteMessage;
+use sheaf_common::message::{Open, SiteMessage};
 use sheaf_common::status::{Phase, Progress, RunState};
 use sheaf_tests::{Federation, Operator, credential_paths};
 use sheaf_transport::dial::Dialer;
+use sheaf_transport::frames;
 use sheaf_transport::network::{Choice, Network, WrittenProxy};
 use sheaf_transport::tls::Credentials;
 
@@ -121,9 +123,20 @@ async fn a_site_that_floods_is_read_slowly_and_stops_nobody() -> Result<()> {
         task: sheaf_common::message::TaskId { run: task, round: 1, attempt: 1 },
         progress: Progress::new(Phase::Uploading, 1, 2),
     };
-    let flood = tokio::spawn(async move { while rogue.say(&noise).await.is_ok() {} });
+    let connection = rogue.link.connection.clone();
+    let asks = Open::Get { blob: BlobId::of(b"nothing that is here"), offset: 0 };
+    let streams = tokio::spawn(async move {
+        while let Ok((mut send, mut recv)) = connection.open_bi().await {
+            if frames::write(&mut send, &asks).await.is_err() || recv.read(&mut [0; 64]).await.is_err() {
+                break;
+            }
+        }
+    });
+    let messages = tokio::spawn(async move { while rogue.say(&noise).await.is_ok() {} });
     completes(&mut operator).await?;
-    flood.abort();
+    assert!(!streams.is_finished() && !messages.is_finished(), "it is slowed and not cut off");
+    streams.abort();
+    messages.abort();
     Ok(())
 }
 
