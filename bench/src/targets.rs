@@ -58,6 +58,10 @@ pub(crate) fn all(rows: &[Row]) -> Vec<Target> {
         |what: &str, reached, most| Target { what: what.into(), reached, bound: Bound::AtMost(most) };
     let at_least =
         |what: &str, reached, least| Target { what: what.into(), reached, bound: Bound::AtLeast(least) };
+    // Everything that travels in a round, there and back, as one transfer after another.
+    let bare = find("transport", "bare quinn", None, 1)
+        .and_then(|row| Some(2.0 * 8.0 * 100.0 / row.size_mb * row.seconds?));
+    let beyond = ratio(bare, seconds(ours)).map(|moving| 1.0 - moving);
     let beyond_a_model = rows
         .iter()
         .filter(|row| row.workload.ends_with("round") && row.contestant.starts_with("Sheaf"))
@@ -89,6 +93,11 @@ pub(crate) fn all(rows: &[Row]) -> Vec<Target> {
             "round of 100 MB x 8, bytes on the wire, of the payload",
             ours.and_then(|row| row.wire),
             1.02,
+        ),
+        at_most(
+            "round of 100 MB x 8, of its seconds beyond what bare quinn takes for the bytes",
+            beyond,
+            0.15,
         ),
         at_least("transfer, of bare quinn's speed", speed("transport", "Sheaf", "bare quinn"), 0.85),
         at_least(
