@@ -18,6 +18,8 @@ use leaver::Leaver;
 const ROUNDS: usize = 3;
 
 const MLP: &str = "architecture = \"mlp\"\nhidden = [4]";
+/// What an update leaves out is added to the site's next one.
+const SPARSE: &str = "architecture = \"mlp\"\nhidden = [4]\n[compression]\nencoding = \"top-k\"\nshare = 0.2";
 const TINY: &str = "name = \"tiny\"\nlora = { rank = 2 }";
 
 /// A folder with rows of two columns, or of words, and a run of a model.
@@ -97,7 +99,7 @@ fn is_close(one: &Score, other: &Score) -> bool {
 #[test]
 fn a_real_network_gives_the_bits_of_a_simulated_one() -> Result<()> {
     for (model, secure, key) in
-        [(MLP, "off", ""), (MLP, "required", ""), (TINY, "required", "model = \"tiny\"")]
+        [(MLP, "off", ""), (SPARSE, "off", ""), (MLP, "required", ""), (TINY, "required", "model = \"tiny\"")]
     {
         let dir = folder(model, secure)?;
         let simulated = play(dir.path(), key, "simulated", None)?.context("nobody left")?;

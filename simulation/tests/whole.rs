@@ -77,6 +77,7 @@ round_timeout = "5m"
 }
 
 const OPEN: &str = "secure_aggregation = \"off\"\nmodel = { architecture = \"mlp\", hidden = [4] }";
+const SPARSE: &str = "secure_aggregation = \"off\"\nmodel = { architecture = \"mlp\", hidden = [4] }\n[compression]\nencoding = \"top-k\"\nshare = 0.2";
 const SECURE: &str = "secure_aggregation = \"required\"\nmodel = { architecture = \"softmax\" }\n[secagg]\nclipping_range = 8.0";
 
 fn clients(more: &str) -> String {
@@ -107,7 +108,7 @@ fn any_number_of_workers_gives_the_same_bits() -> Result<()> {
 
 #[test]
 fn whoever_leaves_after_any_round_comes_back_to_the_same_bits() -> Result<()> {
-    for run in [OPEN, SECURE] {
+    for run in [OPEN, SPARSE, SECURE] {
         let dir = folder(run, &clients(""))?;
         let undisturbed = same(&play(dir.path(), "undisturbed")?);
         let setting = Setting::load(&dir.path().join("sim.toml"))?;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sheaf_client::state::SiteState;
 use sheaf_common::blob::BlobId;
 use sheaf_common::checked;
+use sheaf_common::compression::Encoding;
 use sheaf_common::id::ClientId;
 use sheaf_common::run::{BatchNorm, SecureAggregation};
 use sheaf_common::status::RoundRecord;
@@ -261,7 +262,10 @@ impl Federation {
 
     /// Whether what clients remember of one round matters in another.
     fn remembers(&self) -> bool {
-        self.is_secure() || self.run.run().spec.model.batch_norm == BatchNorm::Local
+        let spec = &self.run.run().spec;
+        self.is_secure()
+            || spec.model.batch_norm == BatchNorm::Local
+            || matches!(spec.compression.encoding, Encoding::TopK(_))
     }
 
     pub(super) fn is_secure(&self) -> bool {
