@@ -2,6 +2,7 @@
 //! is here.
 
 use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use sheaf_common::blob::BlobId;
@@ -319,7 +320,9 @@ impl Client {
     fn fetch(&mut self, task: Task, witness: Option<Box<Witness>>) {
         self.globals.insert(task.id().clone(), task.job().global);
         let (transfer, connection) = (self.transfer.clone(), self.connection.clone());
-        self.moving.begin(async move {
+        let broken = Err(FetchFailure::Refused("the transfer broke down; the site's log says where".into()));
+        let broken = Input::Fetched(task.id().clone(), broken);
+        self.moving.begin(broken, async move {
             let result = match connection {
                 Some(connection) => transfer.fetch(&connection, &task, witness).await,
                 None => Err(FetchFailure::Lost),
@@ -351,10 +354,15 @@ impl Client {
     fn mask(&self, client: secagg::Client, update: Update) {
         let (state, results) = (self.state.clone(), self.results.clone());
         tokio::task::spawn_blocking(move || {
-            let result = masking::mask(&state, &client, &update).map_err(|error| {
-                warn!(task = %update.task, %error, "the update cannot be masked");
-                error.for_operator()
-            });
+            let mask = AssertUnwindSafe(|| masking::mask(&state, &client, &update));
+            let result = match panic::catch_unwind(mask) {
+                Ok(masked) => masked.map_err(|error| {
+                    warn!(task = %update.task, %error, "the update cannot be masked");
+                    error.for_operator()
+                }),
+                // Nobody hears of a thread that is gone.
+                Err(_) => Err("the masking broke down; the site's log says where".into()),
+            };
             // The loop that receives this may be gone, which is fine.
             let _ = results.send(Input::Masked(update.task, result));
         });
@@ -362,7 +370,7 @@ impl Client {
 
     fn upload(&mut self, task: TaskId, blob: BlobId) {
         let (transfer, connection) = (self.transfer.clone(), self.connection.clone());
-        self.moving.begin(async move {
+        self.moving.begin(Input::Uploaded(task.clone(), false), async move {
             let arrived = match connection {
                 Some(connection) => transfer.upload(&connection, &task, blob).await,
                 None => false,

@@ -314,7 +314,10 @@ impl SiteState {
         if path.exists() {
             let found = read_update(&path)?;
             fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
-            if let Some(found) = found {
+            // Two that trained alike have one delta.
+            if let Some(found) = found
+                && !self.updates()?.iter().any(|other| other.update.delta == found.update.delta)
+            {
                 self.deltas.remove(found.update.delta)?;
             }
         }
@@ -527,6 +530,20 @@ mod tests {
         // It answers its own task and no other.
         fs::rename(&path, path.with_file_name("toy.2.1")).unwrap();
         assert_eq!(state.updates().unwrap(), []);
+    }
+
+    #[test]
+    fn what_two_updates_share_stays_with_the_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = SiteState::open(dir.path()).unwrap();
+        let [first, second] = [1, 2].map(|round| finished(&state, round));
+        assert_eq!(first.update.delta, second.update.delta);
+        state.keep(&first).unwrap();
+        state.keep(&second).unwrap();
+        state.forget(&first.update.task, None).unwrap();
+        assert_eq!(state.updates().unwrap(), std::slice::from_ref(&second));
+        state.forget(&second.update.task, None).unwrap();
+        assert_eq!(state.deltas.list().unwrap(), []);
     }
 
     #[test]

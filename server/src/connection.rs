@@ -58,8 +58,8 @@ pub enum Event {
     Knock(ClientId, oneshot::Sender<Result<(), String>>),
     /// A site's control stream is up.
     Joined(Joined),
-    /// A site shows an update: is it worth a look?
-    Shown(ClientId, TaskId, oneshot::Sender<bool>),
+    /// A site offers an update: is it worth a look?
+    Offered(ClientId, TaskId, oneshot::Sender<bool>),
     /// A site said something; with what a look at what it names found.
     Message(PeerId, ClientId, SiteMessage, Finding),
     /// An operator or viewer asks.
@@ -316,7 +316,7 @@ impl Connected {
         // It is read whole, which nobody may ask for again and again.
         let (sender, receiver) = oneshot::channel();
         let site = ClientId(self.identity.name.clone());
-        self.tell(Event::Shown(site, update.task.clone(), sender)).await.ok()?;
+        self.tell(Event::Offered(site, update.task.clone(), sender)).await.ok()?;
         if !receiver.await.unwrap_or(false) {
             return None;
         }

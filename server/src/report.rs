@@ -9,7 +9,7 @@ use sheaf_common::time::Timestamp;
 use sheaf_common::wire::{self, FRAME_MAX};
 use tracing::{info, warn};
 
-use crate::core::Coordinator;
+use crate::core::{Coordinator, Input};
 use crate::registry::PeerId;
 use crate::state::State;
 use crate::store::{Store, StoreError};
@@ -187,6 +187,13 @@ pub(crate) fn round(run: &RunId, record: &RoundRecord) {
         RoundOutcome::Abandoned(why) => {
             warn!(%run, round, attempt = record.attempt, seconds, why, "round abandoned")
         }
+    }
+}
+
+/// A line for what people want to know at once.
+pub(crate) fn heeded(input: &Input) {
+    if let Input::Declined { from, task, reason } = input {
+        warn!(site = %from, %task, %reason, "site declined");
     }
 }
 

@@ -242,7 +242,7 @@ impl Server {
             Event::Opened(..)
             | Event::Knock(..)
             | Event::Joined(_)
-            | Event::Shown(..)
+            | Event::Offered(..)
             | Event::Message(..)
             | Event::Access(..)
             | Event::Moved(..)

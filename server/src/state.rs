@@ -31,6 +31,10 @@ use crate::submit::{Prepared, SubmitError};
 /// Runs that a site is told of as soon as it comes; fewer than messages may wait for it.
 const ANNOUNCED: usize = 32;
 
+/// Inputs of a run that are journalled before its state is written down in their place: however often sites come and go,
+/// the journal stays short.
+const JOURNAL_MAX: u32 = 50_000;
+
 /// What a background job came to.
 #[derive(Debug)]
 pub(crate) enum Done {
@@ -57,6 +61,8 @@ pub(crate) struct State {
     pub(crate) registry: Registry,
     /// All runs, in the order of submission.
     pub(crate) runs: Vec<Coordinator>,
+    /// How many inputs of each were journalled since its state was written down, or the program started.
+    journalled: BTreeMap<RunId, u32>,
     pub(crate) models: Vec<ModelInfo>,
     /// The files of imported models that were asked for: every task of every site names them.
     files: BTreeMap<BlobId, Vec<BlobId>>,
@@ -89,6 +95,7 @@ impl State {
             registrar: Registrar { invitations: store.invitations()?, ..registrar },
             federation,
             runs: store.runs()?,
+            journalled: BTreeMap::new(),
             models: store.models()?,
             files: BTreeMap::new(),
             standings: store.standings()?,
@@ -107,10 +114,21 @@ impl State {
     /// Gives an input to a run; what it gives rise to waits for the batch to be durable.
     pub(crate) fn feed(&mut self, index: usize, input: Input, at: Timestamp) {
         let coordinator = &mut self.runs[index];
-        let Step { writes, effects } = step(coordinator, input, at);
+        let Step { mut writes, effects } = step(coordinator, input, at);
+        let heeded = !writes.is_empty();
+        let journalled = self.journalled.entry(coordinator.run().id.clone()).or_default();
+        *journalled += u32::from(heeded);
+        if *journalled >= JOURNAL_MAX {
+            writes.push(Write::Snapshot(Box::new(coordinator.clone())));
+        }
+        if writes.iter().any(|write| matches!(write, Write::Snapshot(_))) {
+            *journalled = 0;
+        }
         for write in &writes {
             if let Write::Round { run, record } = write {
                 crate::report::round(run, record);
+            } else if let Write::Input { input, .. } = write {
+                crate::report::heeded(input);
             }
         }
         for effect in &effects {
@@ -119,6 +137,10 @@ impl State {
                 self.progress.retain(|(of, _), _| of != run);
                 self.standby.values_mut().for_each(|said| _ = said.remove(run));
                 crate::report::ended(run, state, &coordinator.state().1);
+            } else if let Effect::Reject { to, task, reason } = effect
+                && heeded
+            {
+                warn!(site = %to, %task, %reason, "update refused");
             }
         }
         self.writes.extend(writes);
@@ -158,7 +180,7 @@ impl State {
             Event::Opened(peer, identity) => self.registry.add(peer, identity),
             Event::Knock(site, reply) => _ = reply.send(self.welcomes(&site)),
             Event::Joined(joined) => self.on_joined(joined),
-            Event::Shown(site, task, reply) => {
+            Event::Offered(site, task, reply) => {
                 let run = self.find(&task.run).map(|index| &self.runs[index]);
                 let _ = reply.send(run.is_some_and(|run| run.awaits_update(&site, &task)));
             }
@@ -292,10 +314,7 @@ impl State {
                 (task.clone(), Input::Evaluated { from, task, metrics })
             }
             SiteMessage::Renew(request) => return self.renew(site, request),
-            SiteMessage::Declined { task, reason } => {
-                warn!(%site, %task, %reason, "site declined");
-                (task.clone(), Input::Declined { from, task, reason })
-            }
+            SiteMessage::Declined { task, reason } => (task.clone(), Input::Declined { from, task, reason }),
         };
         match self.find(&task.run) {
             Some(index) => self.feed(index, input, now()),
@@ -401,15 +420,17 @@ impl State {
         }
         let input = match &held {
             None => Input::Connected(site.clone()),
-            Some(why) => {
-                info!(%site, %run, %why, "site does not stand by");
-                Input::Disconnected(site.clone())
-            }
+            Some(_) => Input::Disconnected(site.clone()),
         };
-        // Said again, it changes nothing.
-        if self.standby.entry(site.clone()).or_default().insert(run, held.clone()) != Some(held) {
-            self.feed(index, input, now());
+        let said = self.standby.entry(site.clone()).or_default().insert(run.clone(), held.clone());
+        // Said again, in whatever words, it changes nothing.
+        if said.is_some_and(|said| said.is_some() == held.is_some()) {
+            return;
         }
+        if let Some(why) = held {
+            info!(%site, %run, %why, "site does not stand by");
+        }
+        self.feed(index, input, now());
     }
 
     /// `name`, or `name-2`, `name-3` … when it is taken.
@@ -511,7 +532,6 @@ impl State {
                 self.registry.send(&to, ServerMessage::Secure { task, ask: *ask });
             }
             Effect::Reject { to, task, reason } => {
-                warn!(site = %to, %task, %reason, "update refused");
                 self.registry.send(&to, ServerMessage::Rejected { task, reason });
             }
             Effect::Over { to, task } => self.registry.send(&to, ServerMessage::Over(task)),

@@ -19,7 +19,7 @@ use crate::core::{Coordinator, Input};
 use crate::enrolment::Invitation;
 
 /// Version of the tables; a file of another version is refused, never misread.
-const SCHEMA_VERSION: i64 = 9;
+const SCHEMA_VERSION: i64 = 10;
 
 const SCHEMA: &str = "
 CREATE TABLE runs (

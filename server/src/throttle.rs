@@ -1,13 +1,14 @@
-//! How fast a peer may speak. Whoever is faster is read more slowly, which its own side notices; nobody else does.
+//! How fast a peer may speak and open streams. Whoever is faster is read more slowly, which its own side notices; nobody
+//! else does.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Messages that may come at once after a silence.
+/// Messages, or streams, that may come at once after a silence.
 const BURST: u32 = 256;
 
-/// Time between two messages in the long run: 50 a second.
+/// Time between two of them in the long run: 50 a second.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// The pace of one peer.

@@ -411,7 +411,7 @@ impl BlobWriter {
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
         if self.length - self.begun >= BEGIN {
-            self.dir.outlive.begin(&self.file, self.begun, self.length - self.begun);
+            self.dir.outlive.begin(&self.path, self.begun, self.length - self.begun);
             self.begun = self.length;
         }
         Ok(())

@@ -29,9 +29,9 @@ impl Outlive {
     }
 
     /// Has the disk begin with a part of a file that was written, without waiting for it: [`Self::sync`] waits the less.
-    pub fn begin(self, file: &File, from: u64, length: u64) {
+    pub fn begin(self, path: &Path, from: u64, length: u64) {
         if self == Self::Power {
-            begin(file, from, length);
+            begin(path, from, length);
         }
     }
 
@@ -91,17 +91,37 @@ pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A hint: where it is not understood the disk begins later.
+/// A hint, which a thread of its own gives: a disk that has much to do lets it wait. Too many at once are dropped, and the
+/// disk begins later.
+#[cfg(target_os = "linux")]
+fn begin(path: &Path, from: u64, length: u64) {
+    use std::sync::LazyLock;
+    use std::sync::mpsc::{SyncSender, sync_channel};
+
+    static HINTS: LazyLock<SyncSender<(PathBuf, u64, u64)>> = LazyLock::new(|| {
+        let (sender, hints) = sync_channel::<(PathBuf, u64, u64)>(16);
+        // Without the thread nobody takes the hints, which are dropped then.
+        let _ = std::thread::Builder::new()
+            .name("disk".into())
+            .spawn(move || hints.iter().for_each(|(path, from, length)| hint(&path, from, length)));
+        sender
+    });
+    let _ = HINTS.try_send((path.to_owned(), from, length));
+}
+
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "the C library has no safe interface to it")]
-fn begin(file: &File, from: u64, length: u64) {
-    let (Ok(from), Ok(length)) = (from.try_into(), length.try_into()) else { return };
-    // SAFETY: it takes numbers alone, and the file is open for as long as it is borrowed.
+fn hint(path: &Path, from: u64, length: u64) {
+    // Opened anew: whoever writes to it may have a lock on it, which a copy of its descriptor would hold.
+    let (Ok(file), Ok(from), Ok(length)) = (File::open(path), from.try_into(), length.try_into()) else {
+        return;
+    };
+    // SAFETY: it takes numbers alone, and the file is open here.
     unsafe { libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 #[cfg(not(target_os = "linux"))]
-fn begin(_file: &File, _from: u64, _length: u64) {}
+fn begin(_path: &Path, _from: u64, _length: u64) {}
 
 /// Makes a file, or the names in a folder, durable.
 pub fn sync(path: &Path) -> io::Result<()> {

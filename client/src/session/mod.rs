@@ -208,8 +208,8 @@ struct Context {
     masking: Option<TaskId>,
     /// The runs that the server announced over this connection.
     announced: BTreeMap<RunId, Announced>,
-    /// What the tasks in hand are about.
-    jobs: BTreeMap<TaskId, Job>,
+    /// What the newest task is about.
+    job: Option<(TaskId, Job)>,
     /// Updates that are finished, durable, and not known to be over.
     ready: BTreeMap<TaskId, Finished>,
     effects: VecDeque<Effect>,
@@ -233,7 +233,7 @@ impl Session {
             memory,
             masking: None,
             announced: BTreeMap::new(),
-            jobs: BTreeMap::new(),
+            job: None,
             ready,
             effects: VecDeque::new(),
         };
@@ -287,6 +287,13 @@ impl Context {
                 uploading.done(self, arrived)
             }
             (state, Input::Masked(id, result)) => self.masked(state, id, result),
+            // It was called off too late: the update is durable, and nobody asks for it.
+            (state, Input::Worked(id, Ok(Outcome::Trained(_)))) => {
+                if !self.ready.contains_key(&id) {
+                    self.emit(Effect::Forget(id));
+                }
+                state
+            }
             // What became of a task that is no longer in hand is of no interest.
             (state, Input::Fetched(..) | Input::Worked(..) | Input::Uploaded(..)) => state,
             (state, Input::Message(message)) => self.on_message(state, message),
@@ -352,7 +359,7 @@ impl Context {
             Ok(witness) => witness,
             Err(bad) => return self.decline(&task, bad.to_string()),
         };
-        self.jobs.insert(task.id().clone(), task.job().clone());
+        self.job = Some((task.id().clone(), task.job().clone()));
         match (&task, self.ready.get(task.id())) {
             (_, Some(_)) if secure => {
                 self.emit(Effect::Say(SiteMessage::Ready(task.id().clone())));
@@ -418,7 +425,7 @@ impl Context {
 
     fn forget(&mut self, task: &TaskId) {
         self.ready.remove(task);
-        self.jobs.remove(task);
+        self.job.take_if(|(of, _)| of == task);
         self.end_attempt_of(task);
         self.emit(Effect::Forget(task.clone()));
     }
@@ -426,7 +433,7 @@ impl Context {
     /// A site works for one run at a time: a task makes whatever is kept for others useless. What another run of its name
     /// left is another's too: it was agreed to on other terms, and must not leave on these.
     fn forget_others(&mut self, newest: &TaskId, origin: BlobId) {
-        self.jobs.retain(|task, _| task == newest);
+        self.job.take_if(|(task, _)| task != newest);
         let other = |(task, ready): &(&TaskId, &Finished)| *task != newest || ready.origin != origin;
         let old: Vec<TaskId> = self.ready.iter().filter(other).map(|(task, _)| task.clone()).collect();
         for task in old {

@@ -141,7 +141,8 @@ impl Context {
     }
 
     fn join(&mut self, task: &TaskId, params: RoundParams) -> Result<Reaction, Refusal> {
-        let (Some(ready), Some(job)) = (self.ready.get(task), self.jobs.get(task)) else {
+        let job = self.job.as_ref().filter(|(of, _)| of == task).map(|(_, job)| job);
+        let (Some(ready), Some(job)) = (self.ready.get(task), job) else {
             return Err(Refusal::Terms("task"));
         };
         let origin = job.origin();
@@ -266,7 +267,8 @@ impl Context {
             return SignedRecord::check(task.record(), start, &*self.trust.party).map(|_| None);
         }
         // What is left of an older attempt in this run tells whether we took part in the round before.
-        if self.memory.attempt.as_ref().is_some_and(|old| old.task.run == id.run && old.task != *id) {
+        let ended = |old: &Attempt| old.task.run == id.run && (old.task != *id || old.origin != start.origin);
+        if self.memory.attempt.as_ref().is_some_and(ended) {
             self.end_attempt();
         }
         // A site works for one run at a time: with its task every other run is over.

@@ -296,3 +296,17 @@ fn an_update_that_was_trained_for_a_sum_does_not_leave_in_the_clear_for_a_run_of
     let [Effect::Forget(forgotten), Effect::Fetch { .. }] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(*forgotten, task);
 }
+
+/// The update was dropped from a damaged disk; what its attempt knows is of another run now.
+#[test]
+fn an_attempt_of_a_run_ends_with_the_first_task_of_another_of_its_name() {
+    let mut session = session(Memory::default());
+    let mut attempt = Attempt::trained(&mut session, 1, b"delta");
+    attempt.stage(&mut session, &[]).unwrap();
+    let mut session = self::session(session.context.memory.clone());
+    assert!(!session.context.memory.is_idle());
+    let mut other = job();
+    other.spec.seed += 1;
+    feed(&mut session, [train(&attempt.task, other)]);
+    assert!(session.context.memory.is_idle());
+}

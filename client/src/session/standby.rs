@@ -53,7 +53,7 @@ impl Context {
     /// is brought to its end; that is this very run, since the server may give its name to any other.
     pub(super) fn hold(&self, run: &RunId, job: &Job) -> Option<String> {
         let origin = job.origin();
-        if self.jobs.iter().any(|(task, in_hand)| task.run == *run && in_hand.origin() == origin) {
+        if self.job.as_ref().is_some_and(|(task, in_hand)| task.run == *run && in_hand.origin() == origin) {
             return None;
         }
         let author = self.trust.gate.author(job).ok()?;

@@ -281,6 +281,14 @@ fn a_newer_attempt_replaces_the_work_and_the_old_update() {
 }
 
 #[test]
+fn an_update_that_was_called_off_too_late_is_let_go() {
+    let mut session = session([]);
+    feed(&mut session, [Input::Connected, Input::Message(train(1, 1)), Input::Fetched(id(1, 1), Ok(()))]);
+    feed(&mut session, [Input::Message(ServerMessage::Over(id(1, 1)))]);
+    assert_eq!(feed(&mut session, [trained(1, 1)]), [Effect::Forget(id(1, 1))]);
+}
+
+#[test]
 fn what_is_left_of_a_run_that_ended_meanwhile_goes_with_the_first_task_of_another() {
     let other: RunId = "other".parse().unwrap();
     let old = TaskId { run: other.clone(), ..id(7, 1) };

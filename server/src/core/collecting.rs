@@ -197,9 +197,9 @@ impl Collecting {
         }
     }
 
-    /// Gives a member that came back its task again.
+    /// Gives a member that came back its task again, and one that is ready, too: it may have forgotten what the task is about.
     fn remind(&self, context: &mut Context, site: &ClientId) {
-        if self.members.all().get(site) == Some(&Member::Pending) {
+        if matches!(self.members.all().get(site), Some(Member::Pending | Member::Ready)) {
             let (to, task, deadline) = (site.clone(), self.task.clone(), self.deadline);
             context.emit(Effect::Train { to, task, deadline });
         }

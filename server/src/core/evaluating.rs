@@ -94,8 +94,11 @@ impl Evaluating {
                 self.answer(&from, answer);
             }
             Input::Declined { from, reason, .. } => self.answer(&from, Member::Declined(reason)),
-            Input::Excluded { site, why, .. } => self.blame(&site, &why),
-            Input::Connected(site) if self.members.get(&site) == Some(&Member::Pending) => {
+            Input::Excluded { site, why, .. } => self.answer(&site, Member::Declined(why)),
+            // One that is ready may have forgotten what it is about.
+            Input::Connected(site)
+                if matches!(self.members.get(&site), Some(Member::Pending | Member::Ready)) =>
+            {
                 self.ask(context, &site);
             }
             Input::Restarted => self.deadline = now.after(context.run.spec.cohort.round_timeout),
@@ -237,9 +240,7 @@ impl Evaluating {
 
     /// Says of a member why it fell out of a secure sum.
     pub(super) fn blame(&mut self, site: &ClientId, why: &str) {
-        if let Some(member) = self.members.get_mut(site) {
-            *member = Member::Declined(why.to_owned());
-        }
+        self.answer(site, Member::Declined(why.to_owned()));
     }
 
     pub(super) fn task(&self, context: &Context) -> TaskId {

@@ -380,8 +380,13 @@ impl Coordinator {
         Self { context, state: State::Queued(Queued) }
     }
 
-    /// Takes in something that happened at `now`. False: it is an answer that nothing waits for, and has changed nothing.
+    /// Takes in something that happened at `now`. False: it has changed nothing, as an answer that nothing waits for.
     pub fn handle(&mut self, input: Input, now: Timestamp) -> bool {
+        if let Input::Disconnected(site) = &input
+            && !self.context.connected.contains(site)
+        {
+            return false;
+        }
         if let Some(why) = self.objection(&input) {
             self.refuse(&input, why);
             return false;
@@ -422,7 +427,7 @@ impl Coordinator {
         true
     }
 
-    /// Why nothing waits for an answer, if so. What is awaited is so once: a site cannot fill the journal.
+    /// Why nothing waits for an answer, if so. What is awaited is so once.
     fn objection(&self, input: &Input) -> Option<String> {
         let (from, task) = input.answer()?;
         if self.context.is_late(task) {
@@ -444,13 +449,15 @@ impl Coordinator {
         matches!(&self.state, State::Collecting(state) if state.awaits_update(&self.context, from, task))
     }
 
-    /// Has a site let go of what it keeps for an answer, unless that may serve the next attempt.
+    /// Tells a site that its update does not count, or that what is ready at it serves no longer.
     fn refuse(&mut self, input: &Input, reason: String) {
         let Some((from, task)) = input.answer() else { return };
-        let is_over = matches!(self.state, State::Finished(_)) || self.context.is_late(task);
-        let is_kept = matches!(input, Input::Ready { .. } | Input::Secure { .. });
-        if matches!(input, Input::Update { .. }) || is_kept && is_over {
-            self.context.emit(Effect::Reject { to: from.clone(), task: task.clone(), reason });
+        let (to, task) = (from.clone(), task.clone());
+        let is_over = matches!(self.state, State::Finished(_)) || self.context.is_late(&task);
+        if matches!(input, Input::Update { .. }) {
+            self.context.emit(Effect::Reject { to, task, reason });
+        } else if is_over && matches!(input, Input::Ready { .. } | Input::Secure { .. }) {
+            self.context.emit(Effect::Over { to, task });
         }
     }
 

@@ -160,6 +160,20 @@ fn a_site_that_comes_back_is_given_its_task_and_asked_again() {
     assert_eq!(bench.asked(), ["c"]);
 }
 
+/// Its update is on its disk, but not what the task was about.
+#[test]
+fn a_site_that_was_ready_and_comes_back_is_given_its_task_again() {
+    let mut bench = Bench::collecting();
+    bench.feed(Input::Ready { from: site("a"), task: task(1) });
+    bench.feed(Input::Disconnected(site("a")));
+    bench.feed(Input::Connected(site("a")));
+    let [Effect::Train { to, .. }] = &bench.effects[..] else { panic!("{:?}", bench.effects) };
+    assert_eq!(*to, site("a"));
+    assert!(!bench.feed(Input::Ready { from: site("a"), task: task(1) }));
+    assert_eq!(bench.effects, []);
+    assert_eq!(bench.coordinator.round().unwrap().members[0], (site("a"), Answer::Ready));
+}
+
 #[test]
 fn silence_abandons_the_attempt_and_the_updates_stay_at_the_sites_for_the_next() {
     let mut bench = Bench::advertising();

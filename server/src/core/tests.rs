@@ -289,6 +289,26 @@ fn a_site_that_comes_back_gets_its_task_again() {
 }
 
 #[test]
+fn who_was_not_there_does_not_leave_and_what_comes_late_serves_no_longer() {
+    let mut bench = Bench::collecting();
+    let heeded = bench.journal.len();
+    bench.feed([Input::Disconnected(site("z"))]);
+    assert_eq!(bench.journal.len(), heeded);
+    bench.feed(["a", "b", "c"].map(|name| update(name, task(1, 1))));
+    bench.feed([Input::Aggregated {
+        task: task(1, 1),
+        global: BlobId::of(b"one"),
+        record: None,
+        summed: None,
+    }]);
+    bench.effects.clear();
+    bench.feed([Input::Ready { from: site("a"), task: task(1, 1) }, update("b", task(1, 1))]);
+    let over = Effect::Over { to: site("a"), task: task(1, 1) };
+    let reason = "it came late: round 1 is over".to_owned();
+    assert_eq!(bench.effects, [over, Effect::Reject { to: site("b"), task: task(1, 1), reason }]);
+}
+
+#[test]
 fn a_restart_asks_again_for_what_was_under_way() {
     let mut bench = Bench::collecting();
     bench.feed(["a", "b", "c"].map(|name| update(name, task(1, 1))));

@@ -47,6 +47,25 @@ fn collecting() -> (State, TempDir) {
     (state, dir)
 }
 
+#[test]
+fn a_site_that_comes_and_goes_without_end_keeps_no_journal_without_end() {
+    let (mut state, _dir) = collecting();
+    let (a, run): (ClientId, RunId) = ("a".parse().unwrap(), "toy".parse().unwrap());
+    state.writes.clear();
+    for why in ["night", "Sunday", "holiday"] {
+        state.on_standby(&a, run.clone(), Some(why.into()));
+    }
+    assert_eq!(state.writes.len(), 1, "for whatever reason, it is away");
+    state.writes = vec![Write::Run(Box::new(state.runs[0].clone()))];
+    for _ in 0..JOURNAL_MAX {
+        state.on_standby(&a, run.clone(), None);
+        state.on_standby(&a, run.clone(), Some("night".into()));
+    }
+    assert_eq!(state.writes.iter().filter(|write| matches!(write, Write::Snapshot(_))).count(), 2);
+    state.store.commit(&std::mem::take(&mut state.writes)).unwrap();
+    assert_eq!(state.store.runs().unwrap(), state.runs);
+}
+
 /// An update was inspected, and is heard of.
 fn hear(state: &mut State, site: &str, delta: BlobId) {
     let task = TaskId { run: "toy".parse().unwrap(), round: 1, attempt: 1 };
