@@ -27,7 +27,7 @@ endif
 help:
 	@echo 'make demo   run a federation: SEED=n, SITES=n, REDUCED=1, and EXAMPLE=one of $(EXAMPLES)'
 	@echo 'make test   check everything'
-	@echo 'make bench  measure it beside Flower, NVFLARE and PyTorch: ONLY=round,secure,start,idle,crowd,simulation,kernel,transport,training SIZES=1,100 CLIENTS=8 REPEATS=3'
+	@echo 'make bench  measure it beside Flower, NVFLARE and PyTorch: ONLY=round,secure,start,idle,crowd,simulation,kernel,transport,training SIZES=1,100 CLIENTS=8 REPEATS=3 MODELS=mlp,minilm'
 	@echo 'make fuzz   throw bytes at every parser, SECONDS=60 each'
 	@echo 'make setup  install libtorch for a plain `cargo build`; CUDA=1 adds the CUDA half'
 	@echo 'make clean  remove what was built; the cache stays'
