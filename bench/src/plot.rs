@@ -80,11 +80,11 @@ fn chart(area: &Area<'_>, along: &str, what: &str, lines: &Lines) -> Result<(), 
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .x_label_area_size(42)
-        .y_label_area_size(64)
+        .y_label_area_size(80)
         // Above the lines is room for their names.
         .build_cartesian_2d(
             around(1.5, &mut points().map(|p| p.0)),
-            around(8.0, &mut points().map(|p| p.1)),
+            around(16.0, &mut points().map(|p| p.1)),
         )?;
     chart
         .configure_mesh()

@@ -16,6 +16,8 @@ use tempfile::TempDir;
 use leaver::Leaver;
 
 const ROUNDS: usize = 3;
+/// So many that they are not over before somebody looks for the first time.
+const MANY: usize = 30;
 
 const MLP: &str = "architecture = \"mlp\"\nhidden = [4]";
 /// What an update leaves out is added to the site's next one.
@@ -23,7 +25,7 @@ const SPARSE: &str = "architecture = \"mlp\"\nhidden = [4]\n[compression]\nencod
 const TINY: &str = "name = \"tiny\"\nlora = { rank = 2 }";
 
 /// A folder with rows of two columns, or of words, and a run of a model.
-fn folder(model: &str, secure: &str) -> Result<TempDir> {
+fn folder(model: &str, secure: &str, rounds: usize) -> Result<TempDir> {
     let dir = tempfile::tempdir()?;
     let mut table = String::from("x,z,text,y\n");
     for row in 0..240 {
@@ -41,7 +43,7 @@ fn folder(model: &str, secure: &str) -> Result<TempDir> {
     let run = format!(
         r#"
 name = "toy"
-rounds = {ROUNDS}
+rounds = {rounds}
 seed = 7
 secure_aggregation = "{secure}"
 [model]
@@ -101,7 +103,7 @@ fn a_real_network_gives_the_bits_of_a_simulated_one() -> Result<()> {
     for (model, secure, key) in
         [(MLP, "off", ""), (SPARSE, "off", ""), (MLP, "required", ""), (TINY, "required", "model = \"tiny\"")]
     {
-        let dir = folder(model, secure)?;
+        let dir = folder(model, secure, ROUNDS)?;
         let simulated = play(dir.path(), key, "simulated", None)?.context("nobody left")?;
         let quic = format!("{key}\ntransport = \"quic\"\nbaselines = [\"pooled\"]");
         let real = play(dir.path(), &quic, "real", None)?.context("nobody left")?;
@@ -126,7 +128,7 @@ fn a_real_network_gives_the_bits_of_a_simulated_one() -> Result<()> {
 #[test]
 fn whoever_leaves_comes_back_to_the_rounds_that_were_told() -> Result<()> {
     for secure in ["off", "required"] {
-        let dir = folder(MLP, secure)?;
+        let dir = folder(MLP, secure, MANY)?;
         let simulated = play(dir.path(), "", "simulated", None)?.context("nobody left")?;
         let quic = "transport = \"quic\"";
         ensure!(play(dir.path(), quic, "out", Some(1))?.is_none(), "it was over after a round");
@@ -134,7 +136,7 @@ fn whoever_leaves_comes_back_to_the_rounds_that_were_told() -> Result<()> {
         ensure!(said.contains("holds a simulation of other files"), "in memory it is another: {said}");
         let before = fs::read_to_string(dir.path().join("out/rounds.csv"))?;
         let report = play(dir.path(), quic, "out", None)?.context("nobody left")?;
-        ensure!(report.is_completed() && report.rounds as usize == ROUNDS, "{report:?}");
+        ensure!(report.is_completed() && report.rounds as usize == MANY, "{report:?}");
         // A secure sum that was cut off may be tried again, which is another sum.
         ensure!(secure == "required" || is_same(&report, &simulated), "{report:?}\n{simulated:?}");
         let after = fs::read_to_string(dir.path().join("out/rounds.csv"))?;
