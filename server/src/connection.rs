@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use sheaf_common::enrolment::EnrollReply;
 use sheaf_common::id::{ClientId, Federation, Identity, Name, Role};
-use sheaf_common::message::{Hello, Open, Reply, Request, ServerMessage, SiteMessage, TaskId};
+use sheaf_common::message::{Hello, Open, Reply, Request, ServerMessage, SiteMessage, Update};
 use sheaf_common::secagg::message::Answer;
 use sheaf_common::secagg::server::Evidence;
 use sheaf_common::time::Timestamp;
@@ -59,7 +59,7 @@ pub enum Event {
     /// A site's control stream is up.
     Joined(Joined),
     /// A site offers an update: is it worth a look?
-    Offered(ClientId, TaskId, oneshot::Sender<bool>),
+    Offered(ClientId, Box<Update>, oneshot::Sender<bool>),
     /// A site said something; with what a look at what it names found.
     Message(PeerId, ClientId, SiteMessage, Finding),
     /// An operator or viewer asks.
@@ -316,7 +316,7 @@ impl Connected {
         // It is read whole, which nobody may ask for again and again.
         let (sender, receiver) = oneshot::channel();
         let site = ClientId(self.identity.name.clone());
-        self.tell(Event::Offered(site, update.task.clone(), sender)).await.ok()?;
+        self.tell(Event::Offered(site, update.clone(), sender)).await.ok()?;
         if !receiver.await.unwrap_or(false) {
             return None;
         }

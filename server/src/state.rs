@@ -180,9 +180,10 @@ impl State {
             Event::Opened(peer, identity) => self.registry.add(peer, identity),
             Event::Knock(site, reply) => _ = reply.send(self.welcomes(&site)),
             Event::Joined(joined) => self.on_joined(joined),
-            Event::Offered(site, task, reply) => {
-                let run = self.find(&task.run).map(|index| &self.runs[index]);
-                let _ = reply.send(run.is_some_and(|run| run.awaits_update(&site, &task)));
+            Event::Offered(from, update, reply) => {
+                let run = self.find(&update.task.run).map(|index| &self.runs[index]);
+                let input = Input::Update { from, update, inspection: None };
+                let _ = reply.send(run.is_some_and(|run| run.awaits(&input)));
             }
             Event::Message(peer, site, message, finding) if self.registry.is_current(&site, peer) => {
                 self.on_message(&site, message, finding);

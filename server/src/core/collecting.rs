@@ -162,11 +162,6 @@ impl Collecting {
         (!fits).then(|| format!("no such answer to {task} is awaited"))
     }
 
-    /// Whether an update would be looked at.
-    pub(super) fn awaits_update(&self, context: &Context, from: &ClientId, task: &TaskId) -> bool {
-        !context.is_secure() && *task == self.task && self.members.all().get(from) == Some(&Member::Pending)
-    }
-
     /// The members whose updates are ready to be summed securely.
     pub(super) fn ready(&self) -> BTreeSet<ClientId> {
         let ready = self.members.all().iter().filter(|(_, member)| **member == Member::Ready);

@@ -207,18 +207,11 @@ impl Evaluating {
         }
     }
 
-    /// Why an answer is not awaited, if so: the first of a member counts.
-    pub(super) fn objection(
-        &self,
-        context: &Context,
-        input: &Input,
-        from: &ClientId,
-        task: &TaskId,
-    ) -> Option<String> {
+    /// Whether an answer is awaited: the first of a member counts.
+    pub(super) fn awaits(&self, context: &Context, input: &Input, from: &ClientId, task: &TaskId) -> bool {
         let fits = matches!(input, Input::Evaluated { .. } | Input::Declined { .. })
             || matches!(input, Input::Ready { .. }) && is_summed(context);
-        let awaited = *task == self.task(context) && self.members.get(from) == Some(&Member::Pending);
-        (!fits || !awaited).then(|| format!("no such answer to {task} is awaited from {from} now"))
+        fits && *task == self.task(context) && self.members.get(from) == Some(&Member::Pending)
     }
 
     fn answer(&mut self, from: &ClientId, answer: Member) {

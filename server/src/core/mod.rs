@@ -433,20 +433,19 @@ impl Coordinator {
         if self.context.is_late(task) {
             return Some(format!("it came late: round {} is over", task.round));
         }
-        match &self.state {
-            State::Collecting(state) => state.objection(&self.context, input, from, task),
-            State::Securing(state) => state.objection(&self.context, input, from, task),
-            State::Evaluating(state) => state.objection(&self.context, input, from, task),
-            State::Finished(_) => Some(format!("run {} is over", self.context.run.id)),
-            State::Queued(_) | State::Waiting(_) | State::Aggregating(_) | State::Opening(_) => {
-                Some(format!("no update of {task} is awaited now"))
-            }
-        }
+        let awaited = match &self.state {
+            State::Collecting(state) => return state.objection(&self.context, input, from, task),
+            State::Securing(state) => state.awaits(&self.context, input, from, task),
+            State::Evaluating(state) => state.awaits(&self.context, input, from, task),
+            State::Finished(_) => return Some(format!("run {} is over", self.context.run.id)),
+            State::Queued(_) | State::Waiting(_) | State::Aggregating(_) | State::Opening(_) => false,
+        };
+        (!awaited).then(|| format!("no update of {task} is awaited now"))
     }
 
-    /// Whether the update of `from` that answers `task` would be looked at.
-    pub fn awaits_update(&self, from: &ClientId, task: &TaskId) -> bool {
-        matches!(&self.state, State::Collecting(state) if state.awaits_update(&self.context, from, task))
+    /// Whether an input would be looked at.
+    pub fn awaits(&self, input: &Input) -> bool {
+        self.objection(input).is_none()
     }
 
     /// Tells a site that its update does not count, or that what is ready at it serves no longer.

@@ -89,21 +89,14 @@ impl Securing {
         self.proceed(context, &spec, now)
     }
 
-    /// Why an answer is not awaited, if so: what came late or twice, or for another stage.
-    pub(super) fn objection(
-        &self,
-        context: &Context,
-        input: &Input,
-        from: &ClientId,
-        task: &TaskId,
-    ) -> Option<String> {
+    /// Whether an answer is awaited: not what came late or twice, or for another stage.
+    pub(super) fn awaits(&self, context: &Context, input: &Input, from: &ClientId, task: &TaskId) -> bool {
         let awaited = if let Input::Secure { answer, .. } = input {
             self.protocol.awaits(from, answer)
         } else {
             matches!(input, Input::Declined { .. }) && self.protocol.awaited().contains(from)
         };
-        let is_mine = *task == self.closed.task(context);
-        (!awaited || !is_mine).then(|| format!("no such answer to {task} is awaited from {from} now"))
+        awaited && *task == self.closed.task(context)
     }
 
     /// Goes on to the next stage when this one is over.
