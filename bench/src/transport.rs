@@ -133,12 +133,12 @@ async fn ours(bytes: u64, transport: Choice) -> Result<Sample> {
     let (from, to) = (BlobDir::open(ends.path().join("from"))?, BlobDir::open(ends.path().join("to"))?);
     let store = to.clone();
     tokio::spawn(async move {
-        let share = server.transfer();
+        let mut share = server.transfer();
         while let Ok((mut send, mut recv)) = server.accept_bi().await {
             let Ok(Open::Put { blob, length }) = frames::read(&mut recv).await else { break };
             // The other end hears of a failure and tells it.
             let _ =
-                transfer::serve_put(&mut send, &mut recv, &store, "bench", blob, length, share.piece).await;
+                transfer::serve_put(&mut send, &mut recv, &store, "bench", blob, length, &mut share).await;
         }
     });
     let mut clock = Clock::default();

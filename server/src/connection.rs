@@ -415,8 +415,8 @@ impl Connected {
         if let Err(why) = self.permission(Access::Get(blob)).await {
             return transfer::refuse(send, blob, why).await.map(drop);
         }
-        let share = self.connection.transfer();
-        let moved = transfer::serve_get(send, &self.context.blobs, blob, offset, share.piece).await?;
+        let mut share = self.connection.transfer();
+        let moved = transfer::serve_get(send, &self.context.blobs, blob, offset, &mut share).await?;
         // Sent is not received: the stream is done when the peer says so.
         send.stopped().await;
         let _ = self.tell(Event::Moved(self.peer, moved, 0)).await;
@@ -438,11 +438,11 @@ impl Connected {
             let why = format!("{UPLOADS} of your blobs are under way already");
             return transfer::refuse(send, blob, why).await.map(drop);
         };
-        let share = self.connection.transfer();
+        let mut share = self.connection.transfer();
         let Identity { role, name, .. } = &self.identity;
         let dir = if *role == Role::Site { &self.context.updates } else { &self.context.blobs };
         let sender = sender(*role, name);
-        let moved = transfer::serve_put(send, recv, dir, &sender, blob, length, share.piece)
+        let moved = transfer::serve_put(send, recv, dir, &sender, blob, length, &mut share)
             .await
             .inspect_err(|error| {
                 if let TransferError::Blob(error) = error {

@@ -43,20 +43,23 @@ pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// these fill what the kernel takes at once ([`crate::socket`]).
 pub(crate) const MTU_MAX: u16 = 16_370;
 
-/// Bytes that all transfers of a server may have in flight together in either direction, about: the first gets them all,
-/// the second half as many, and so on. It is memory, and far more than a server's line holds.
+/// Bytes that all transfers of a server may have in flight together in either direction, or twice that when they are many. It is
+/// memory, and far more than a server's line holds.
 const IN_FLIGHT: u32 = 16 << 20;
 
 /// No connection has less: 25 Mbit/s over 80 ms, for each of many.
-const WINDOW_MIN: u32 = 256 << 10;
+pub(crate) const WINDOW_MIN: u32 = 256 << 10;
 
 /// A peer is near that answers within this. Between near ones what is in flight lies in the buffer of a socket, and is lost
 /// when that is full.
 const NEAR: Duration = Duration::from_millis(16);
 
-/// The same two for near peers: 1 Gbit/s over [`NEAR`] as well, and 32 Mbit/s.
-const IN_FLIGHT_NEAR: u32 = 2 << 20;
+/// The same two for near peers: 1.5 Gbit/s over [`NEAR`], and 32 Mbit/s.
+const IN_FLIGHT_NEAR: u32 = 3 << 20;
 const WINDOW_MIN_NEAR: u32 = 64 << 10;
+
+/// A window has at most so many times what came through it.
+const WIDENING: u64 = 4;
 
 /// Kernel buffers of the UDP socket; the usual 208 KiB lose packets at speed.
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -107,11 +110,14 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
-/// The window of the newest of so many transfers, with a peer at this distance: the server's memory is bounded by their sum.
-pub(crate) fn window_among(transfers: usize, rtt: Duration) -> u32 {
+/// The window of a transfer that may have this part of what all may have, with a peer at this distance, when so many bytes were
+/// moved. Many begin at once, and the first do not know of the others yet: so each begins with little, and its window widens
+/// with what came through, faster than congestion control fills a line that it tries out.
+pub(crate) fn window(part: usize, rtt: Duration, moved: u64) -> u32 {
     let (all, least) = if rtt < NEAR { (IN_FLIGHT_NEAR, WINDOW_MIN_NEAR) } else { (IN_FLIGHT, WINDOW_MIN) };
-    let transfers = u32::try_from(transfers.max(1)).unwrap_or(u32::MAX);
-    (all / transfers).max(least)
+    let share = all / u32::try_from(part.max(1)).unwrap_or(u32::MAX);
+    let widened = u32::try_from(moved.saturating_mul(WIDENING)).unwrap_or(u32::MAX);
+    share.max(least).min(widened.max(WINDOW_MIN_NEAR))
 }
 
 /// Lets a restarted server tell the peers of its former self at once that their connections are gone: it must
@@ -224,15 +230,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_shrink_as_transfers_become_many() {
+    fn the_later_of_many_transfers_have_smaller_windows() {
         let (far, near) = (Duration::from_millis(50), Duration::from_millis(1));
-        assert_eq!([1, 2, 8].map(|transfers| window_among(transfers, far)), [16 << 20, 8 << 20, 2 << 20]);
-        assert_eq!([1, 2, 64].map(|transfers| window_among(transfers, near)), [2 << 20, 1 << 20, 64 << 10]);
-        let all = |transfers: usize, rtt| {
-            (1..=transfers).map(|number| u64::from(window_among(number, rtt))).sum::<u64>()
-        };
-        assert!(all(8, far) < 48 << 20 && all(1000, far) < 320 << 20, "{} {}", all(8, far), all(1000, far));
-        // The kernel grants a socket 8 MiB at best.
-        assert!(all(8, near) < 8 << 20, "{}", all(8, near));
+        let whole = |rtt| move |part| window(part, rtt, 1 << 30);
+        assert_eq!([1, 2, 8, 1000].map(whole(far)), [16 << 20, 8 << 20, 2 << 20, 256 << 10]);
+        assert_eq!([1, 2, 12, 1000].map(whole(near)), [3 << 20, 3 << 19, 256 << 10, 64 << 10]);
+    }
+
+    #[test]
+    fn a_window_widens_with_what_came_through_it() {
+        let alone = |moved| window(1, Duration::from_millis(50), moved);
+        let moved = [0, 100 << 10, 1 << 20, 3 << 20, 4 << 20, u64::MAX];
+        assert_eq!(moved.map(alone), [64 << 10, 400 << 10, 4 << 20, 12 << 20, 16 << 20, 16 << 20]);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,26 +63,44 @@ pub(crate) enum Verdict {
 pub(crate) struct Pass {
     gate: Arc<Gate>,
     address: IpAddr,
+    /// Bytes that its connection may have in flight; none before its first transfer.
+    window: AtomicU32,
 }
 
 /// A transfer that is under way over a connection, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Transfer(Arc<Pass>);
+pub(crate) struct Transfer {
+    pass: Arc<Pass>,
+    /// How many there were when it began, with it.
+    rank: usize,
+}
 
 impl Transfer {
-    /// One more, and how many there are now.
-    pub(crate) fn begin(pass: Arc<Pass>) -> (Self, usize) {
+    /// One more.
+    pub(crate) fn begin(pass: Arc<Pass>) -> Self {
         let mut counts = pass.gate.counts();
         counts.transfers += 1;
-        let transfers = counts.transfers;
+        let rank = counts.transfers;
         drop(counts);
-        (Self(pass), transfers)
+        Self { pass, rank }
+    }
+
+    /// Which part it may have of what all may have together: the first more than the last, so that they end one after
+    /// the other and the disk is busy all along, and as many as there are now at most twice the whole.
+    pub(crate) fn part(&self) -> usize {
+        let all = self.pass.gate.counts().transfers;
+        self.rank.clamp(all.div_ceil(2), all)
+    }
+
+    /// Notes how much its connection may have in flight from now on, and says whether that is news.
+    pub(crate) fn grant(&self, window: u32) -> bool {
+        self.pass.window.swap(window, Ordering::Relaxed) != window
     }
 }
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        self.0.gate.counts().transfers -= 1;
+        self.pass.gate.counts().transfers -= 1;
     }
 }
 
@@ -120,7 +139,7 @@ impl Gate {
         counts.handshakes += 1;
         *counts.addresses.entry(address).or_default() += 1;
         drop(counts);
-        let pass = Pass { gate: self.clone(), address };
+        let pass = Pass { gate: self.clone(), address, window: AtomicU32::new(0) };
         Verdict::Admitted(Handshake { pass: Some(pass), gate: self.clone() })
     }
 
@@ -193,13 +212,26 @@ mod tests {
     }
 
     #[test]
-    fn transfers_are_counted_while_they_are_under_way() {
+    fn the_first_of_many_transfers_has_twice_the_part_of_the_last() {
         let gate = Gate::new(Limits::default());
         let pass = || Arc::new(admitted(gate.knock(address(1), true)).done().unwrap());
-        let [first, second] = [pass(), pass()].map(Transfer::begin);
-        assert_eq!((first.1, second.1), (1, 2));
+        let transfers = || [(); 8].map(|()| Transfer::begin(pass()));
+        let parts = |of: &[Transfer; 8]| of.each_ref().map(Transfer::part);
+        let first = transfers();
+        assert_eq!(parts(&first), [4, 4, 4, 4, 5, 6, 7, 8]);
+        let second = transfers();
+        assert_eq!((parts(&first), parts(&second)), ([8; 8], [9, 10, 11, 12, 13, 14, 15, 16]));
         drop(first);
-        assert_eq!(Transfer::begin(pass()).1, 2);
+        assert_eq!(parts(&second), [8; 8], "the last of few");
+    }
+
+    #[test]
+    fn a_window_is_granted_once() {
+        let gate = Gate::new(Limits::default());
+        let pass = admitted(gate.knock(address(1), true)).done().unwrap();
+        let transfer = Transfer::begin(Arc::new(pass));
+        assert_eq!(transfer.part(), 1);
+        assert_eq!([3, 3, 4].map(|window| transfer.grant(window)), [true, false, true]);
     }
 
     #[test]

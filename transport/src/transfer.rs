@@ -11,8 +11,8 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::message::{BlobReply, Open};
 use tokio::time::timeout;
 
-use crate::blobs::{BlobDir, BlobError, BlobWriter, CHUNK};
-use crate::connection::{Connection, Lost, RecvStream, SendStream};
+use crate::blobs::{BlobDir, BlobError, BlobWriter};
+use crate::connection::{Connection, Lost, RecvStream, SendStream, Share};
 use crate::frames;
 use crate::pace::{Pace, Way};
 
@@ -72,7 +72,8 @@ pub async fn fetch(
             return Err(refused(blob, "it answered out of turn".into()));
         }
     };
-    receive(&mut recv, &mut writer, blob, length, CHUNK, connection.pace(), progress).await?;
+    let share = &mut Share::default();
+    receive(&mut recv, &mut writer, blob, length, share, connection.pace(), progress).await?;
     finish(dir, writer, blob).await.map_err(|e| passing(e, blob))?;
     Ok(length.saturating_sub(offset))
 }
@@ -109,7 +110,8 @@ pub async fn put_file(
     if offset > length {
         return Err(lost(blob, format!("it goes on from {offset}, but there are {length} bytes")));
     }
-    send_from(&mut send, file, blob, (offset, length), CHUNK, connection.pace(), progress).await?;
+    let share = &mut Share::default();
+    send_from(&mut send, file, blob, (offset, length), share, connection.pace(), progress).await?;
     match frames::read(&mut recv).await.map_err(|e| lost(blob, e))? {
         BlobReply::Stored => Ok(length.saturating_sub(offset)),
         BlobReply::Refused(why) => Err(refused(blob, why)),
@@ -120,13 +122,13 @@ pub async fn put_file(
     }
 }
 
-/// Server: answers an allowed `Get`, so many bytes at a time. Returns the bytes sent.
+/// Server: answers an allowed `Get`. Returns the bytes sent.
 pub async fn serve_get(
     send: &mut SendStream,
     dir: &BlobDir,
     blob: BlobId,
     offset: u64,
-    piece: usize,
+    share: &mut Share,
 ) -> Result<u64, TransferError> {
     let Some(length) = dir.length(blob) else {
         return refuse(send, blob, "it is not here".into()).await;
@@ -136,11 +138,11 @@ pub async fn serve_get(
     }
     let file = dir.reader(blob)?;
     frames::write(send, &BlobReply::Found { length }).await.map_err(|e| lost(blob, e))?;
-    send_from(send, file, blob, (offset, length), piece, &Pace::default(), &mut |_, _| {}).await?;
+    send_from(send, file, blob, (offset, length), share, &Pace::default(), &mut |_, _| {}).await?;
     Ok(length - offset)
 }
 
-/// Server: takes in a blob by an allowed `Put` of `sender`, so many bytes at a time. Returns the bytes received.
+/// Server: takes in a blob by an allowed `Put` of `sender`. Returns the bytes received.
 pub async fn serve_put(
     send: &mut SendStream,
     recv: &mut RecvStream,
@@ -148,7 +150,7 @@ pub async fn serve_put(
     sender: &str,
     blob: BlobId,
     length: u64,
-    piece: usize,
+    share: &mut Share,
 ) -> Result<u64, TransferError> {
     if dir.length(blob).is_some() {
         dir.refresh(blob)?;
@@ -164,7 +166,7 @@ pub async fn serve_put(
     };
     let offset = writer.length();
     frames::write(send, &BlobReply::Send { offset }).await.map_err(|e| lost(blob, e))?;
-    receive(recv, &mut writer, blob, length, piece, &Pace::default(), &mut |_, _| {}).await?;
+    receive(recv, &mut writer, blob, length, share, &Pace::default(), &mut |_, _| {}).await?;
     match finish(dir, writer, blob).await {
         Ok(()) => {
             frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
@@ -192,17 +194,19 @@ async fn receive(
     writer: &mut BlobWriter,
     blob: BlobId,
     length: u64,
-    piece: usize,
+    share: &mut Share,
     pace: &Pace,
     progress: OnProgress<'_>,
 ) -> Result<(), TransferError> {
     // Small reads are gathered first: hashing and writing are fast only on large pieces.
-    // One byte more than is due, so that one too many is seen.
-    let due = length.saturating_sub(writer.length()).saturating_add(1);
-    let most = pace.piece(Way::Down, piece);
-    let mut buffer = vec![0; usize::try_from(due).unwrap_or(most).min(most)];
-    let mut filled = 0;
+    let (offset, mut buffer, mut filled) = (writer.length(), Vec::new(), 0);
     loop {
+        if filled == 0 {
+            // One byte more than is due, so that one too many is seen.
+            let due = length.saturating_sub(writer.length()).saturating_add(1);
+            let most = pace.piece(Way::Down, share.piece(writer.length() - offset));
+            buffer.resize(usize::try_from(due).unwrap_or(most).min(most), 0);
+        }
         let read = timeout(STALL, recv.read(&mut buffer[filled..])).await;
         let read = read.unwrap_or_else(|_| Err(Lost("nothing came for a minute".into())));
         filled += read.as_ref().ok().and_then(|read| *read).unwrap_or(0);
@@ -264,14 +268,14 @@ async fn send_from(
     mut file: File,
     blob: BlobId,
     (offset, length): (u64, u64),
-    piece: usize,
+    share: &mut Share,
     pace: &Pace,
     progress: OnProgress<'_>,
 ) -> Result<(), TransferError> {
     file.seek(SeekFrom::Start(offset)).map_err(|e| lost(blob, e))?;
     let mut done = offset;
-    let most = pace.piece(Way::Up, piece);
     loop {
+        let most = pace.piece(Way::Up, share.piece(done - offset));
         let mut chunk = Vec::with_capacity(most.min(usize::try_from(length - done).unwrap_or(most)));
         let read = (&mut file).take(most as u64).read_to_end(&mut chunk).map_err(|e| lost(blob, e))?;
         if read == 0 {

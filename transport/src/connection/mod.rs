@@ -6,6 +6,7 @@ pub(crate) mod tcp;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::VarInt;
@@ -85,12 +86,16 @@ impl Lost {
     }
 }
 
-/// What a transfer of a server has of what all of them may have in memory.
+/// What a transfer has of what all transfers of a server may have in flight, and so in memory. By default, it is alone.
+#[derive(Debug, Default)]
+pub struct Share(Option<Among>);
+
+/// It is one of a server's, over QUIC: over TCP a peer has what it has.
 #[derive(Debug)]
-pub struct Share {
-    /// Bytes that it reads or writes at a time.
-    pub piece: usize,
-    _transfer: Option<Transfer>,
+struct Among {
+    transfer: Transfer,
+    quic: quinn::Connection,
+    rtt: Duration,
 }
 
 impl Connection {
@@ -104,19 +109,11 @@ impl Connection {
         Self { pass: pass.map(Arc::new), ..self }
     }
 
-    /// At a server: lets a transfer have its share of what all of them may have in flight. It counts among them until the
-    /// value is dropped.
+    /// At a server: counts one more transfer, until the value is dropped.
     pub fn transfer(&self) -> Share {
-        let Some(pass) = self.pass.clone() else { return Share { piece: CHUNK, _transfer: None } };
-        let (transfer, transfers) = Transfer::begin(pass);
-        let mut piece = CHUNK;
-        if let Carrier::Quic(quic) = &self.carrier {
-            let window = endpoint::window_among(transfers, quic.rtt());
-            quic.set_send_window(window.into());
-            quic.set_receive_window(window.into());
-            piece = piece.min(window as usize);
-        }
-        Share { piece, _transfer: Some(transfer) }
+        let (Carrier::Quic(quic), Some(pass)) = (&self.carrier, &self.pass) else { return Share::default() };
+        let transfer = Transfer::begin(pass.clone());
+        Share(Some(Among { transfer, quic: quic.clone(), rtt: Duration::MAX }))
     }
 
     pub(crate) fn pace(&self) -> &Pace {
@@ -272,6 +269,33 @@ fn about_certificate(alert: u8) -> Option<&'static str> {
         }
         116 => Some("it was not shown"),
         _ => None,
+    }
+}
+
+impl Share {
+    /// Bytes that it reads or writes at a time, now that so many were moved.
+    pub(crate) fn piece(&mut self, moved: u64) -> usize {
+        let Some(among) = &mut self.0 else { return CHUNK };
+        among.rtt = among.quic.rtt().min(among.rtt);
+        let window = endpoint::window(among.transfer.part(), among.rtt, moved);
+        among.grant(window);
+        CHUNK.min(window as usize)
+    }
+}
+
+impl Among {
+    /// Lets the connection have so many bytes in flight in either direction.
+    fn grant(&self, window: u32) {
+        if self.transfer.grant(window) {
+            self.quic.set_send_window(window.into());
+            self.quic.set_receive_window(window.into());
+        }
+    }
+}
+
+impl Drop for Among {
+    fn drop(&mut self) {
+        self.grant(endpoint::WINDOW_MIN);
     }
 }
 

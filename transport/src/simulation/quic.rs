@@ -194,7 +194,7 @@ async fn hub(net: &Net, seed: u64, credentials: &Credentials, blobs: BlobDir) {
         tokio::spawn(async move {
             if let Ok(connection) = incoming.await {
                 // What a server's only transfer may have in flight.
-                connection.set_receive_window(endpoint::window_among(1, connection.rtt()).into());
+                connection.set_receive_window(endpoint::window(1, connection.rtt(), u64::MAX).into());
                 serve(connection.into(), blobs).await;
             }
         });

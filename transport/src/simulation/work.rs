@@ -8,8 +8,8 @@ use sheaf_common::wire::PROTOCOL_VERSION;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::blobs::{BlobDir, CHUNK};
-use crate::connection::{Connection, RecvStream, SendStream};
+use crate::blobs::BlobDir;
+use crate::connection::{Connection, RecvStream, SendStream, Share};
 use crate::durable::Outlive;
 use crate::frames::{self, FrameError};
 use crate::transfer::{self, TransferError};
@@ -46,11 +46,12 @@ pub(super) async fn serve(connection: Connection, blobs: BlobDir) {
 async fn answer(mut send: SendStream, mut recv: RecvStream, blobs: &BlobDir) -> Result<(), TransferError> {
     match frames::read(&mut recv).await {
         Ok(Open::Get { blob, offset }) => {
-            transfer::serve_get(&mut send, blobs, blob, offset, CHUNK).await?;
+            transfer::serve_get(&mut send, blobs, blob, offset, &mut Share::default()).await?;
             send.stopped().await;
         }
         Ok(Open::Put { blob, length }) => {
-            transfer::serve_put(&mut send, &mut recv, blobs, "site.a", blob, length, CHUNK).await?;
+            transfer::serve_put(&mut send, &mut recv, blobs, "site.a", blob, length, &mut Share::default())
+                .await?;
         }
         Ok(Open::Site(_)) => {
             send.set_priority(10);
