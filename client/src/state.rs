@@ -32,6 +32,9 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The file of what is remembered of secure sums.
 const MEMORY: &str = "secagg";
 
+/// Its folders that are none of blobs.
+const FOLDERS: [&str; 4] = ["updates", "models", "local", "rests"];
+
 /// The state directory.
 #[derive(Clone, Debug)]
 pub struct SiteState {
@@ -96,7 +99,7 @@ impl SiteState {
 
     /// The same, and whatever is kept is to outlive this.
     pub fn open_to(outlive: Outlive, root: &Path) -> Result<Self, StateError> {
-        for folder in ["", "updates", "models", "local", "rests"].map(|name| root.join(name)) {
+        for folder in FOLDERS.map(|name| root.join(name)) {
             fs::create_dir_all(&folder).map_err(|e| io_error("make", &folder, e))?;
         }
         let blobs = BlobDir::open_to(Outlive::Program, root.join("blobs"))?;
@@ -191,6 +194,20 @@ impl SiteState {
         let now = SystemTime::now();
         self.deltas.remove_others(&updates.iter().map(|kept| kept.update.delta).collect(), now)?;
         self.masked.remove_others(&memory.masked().into_iter().collect::<BTreeSet<_>>(), now)?;
+        Ok(())
+    }
+
+    /// Lets go of everything: the directory is as it was made.
+    pub fn clear(&self) -> Result<(), StateError> {
+        let mut paths = Vec::from_iter(Some(self.memory_path()).filter(|path| path.exists()));
+        for folder in FOLDERS {
+            paths.extend(entries(&self.root.join(folder))?);
+        }
+        for path in paths {
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|e| io_error("remove", &path, e))?;
+        }
+        [&self.blobs, &self.deltas, &self.masked].into_iter().try_for_each(BlobDir::clear)?;
         Ok(())
     }
 
@@ -544,6 +561,35 @@ mod tests {
         assert_eq!(state.updates().unwrap(), std::slice::from_ref(&second));
         state.forget(&second.update.task, None).unwrap();
         assert_eq!(state.deltas.list().unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_cleared_is_as_it_was_made() {
+        let [made, used] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [_, state] = [&made, &used].map(|dir| SiteState::open(dir.path()).unwrap());
+        let finished = finished(&state, 1);
+        state.keep(&finished).unwrap();
+        state.remember(&Memory::default()).unwrap();
+        let Finished { update: Update { task, .. }, .. } = finished;
+        state.keep_local(&task, &job(1), &kept(1.0)).unwrap();
+        state.keep_rest(&task, &job(1), &[1.0]).unwrap();
+        state.blobs.insert(b"global").unwrap();
+        drop(state.masked.writer().unwrap());
+        state.masked.resume(BlobId::of(b"arriving"), "server").unwrap();
+        fs::create_dir(used.path().join("models/one")).unwrap();
+        state.clear().unwrap();
+        let [made, used] = [&made, &used].map(|dir| files(dir.path(), dir.path()));
+        assert_eq!(used, made);
+        assert_eq!(state.updates().unwrap(), []);
+        state.deltas.insert(&[7; 16]).unwrap();
+    }
+
+    fn files(folder: &Path, root: &Path) -> BTreeSet<PathBuf> {
+        let of = |path: PathBuf| {
+            let below = if path.is_dir() { files(&path, root) } else { BTreeSet::new() };
+            below.into_iter().chain([path.strip_prefix(root).unwrap().to_owned()])
+        };
+        entries(folder).unwrap().into_iter().flat_map(of).collect()
     }
 
     #[test]

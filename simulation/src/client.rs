@@ -71,7 +71,6 @@ impl Client {
     /// Wakes a client from its state directory.
     pub fn wake(state: SiteState, credentials: Arc<Credentials>, seed: u64) -> Result<Self, StateError> {
         let (updates, memory) = (state.updates()?, state.memory()?);
-        state.tidy(&updates, &memory)?;
         let trust = Trust {
             gate: Box::new(Always),
             policy: policy(),
@@ -105,11 +104,6 @@ impl Client {
     /// Whether nothing is in hand.
     pub fn is_at_rest(&self) -> bool {
         self.session.is_at_rest()
-    }
-
-    /// Whether its directory is as it was made.
-    pub fn has_nothing(&self) -> bool {
-        self.is_at_rest() && self.globals.is_empty()
     }
 
     /// Whether what it says next is heard.

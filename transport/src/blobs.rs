@@ -253,6 +253,17 @@ impl BlobDir {
         }
     }
 
+    /// Forgets every blob, and what is arriving.
+    pub fn clear(&self) -> Result<(), BlobError> {
+        for folder in self.folders()? {
+            fs::remove_dir_all(&folder).map_err(|e| io_error("remove", &folder, e))?;
+        }
+        for path in entries(&self.root.join("partial"))? {
+            fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
+        }
+        Ok(())
+    }
+
     /// Forgets a blob at once. The disk may take long to have its space back: that is for whoever drops what this returns.
     /// `None` when it was not here.
     pub fn set_aside(&self, blob: BlobId) -> Result<Option<Aside>, BlobError> {
@@ -335,17 +346,19 @@ impl BlobDir {
     /// Every complete blob, in the order of names.
     pub fn list(&self) -> Result<Vec<BlobId>, BlobError> {
         let mut blobs = Vec::new();
-        for folder in entries(&self.root)? {
-            // `partial` holds no complete ones; anything else in a folder of ours is not ours.
-            if folder.is_dir() && !folder.ends_with("partial") {
-                let names = entries(&folder)?;
-                blobs.extend(
-                    names.iter().filter_map(|path| path.file_name()?.to_str()?.parse::<BlobId>().ok()),
-                );
-            }
+        for folder in self.folders()? {
+            let names = entries(&folder)?;
+            blobs.extend(names.iter().filter_map(|path| path.file_name()?.to_str()?.parse::<BlobId>().ok()));
         }
         blobs.sort();
         Ok(blobs)
+    }
+
+    /// The folders of complete blobs.
+    fn folders(&self) -> Result<Vec<PathBuf>, BlobError> {
+        let mut folders = entries(&self.root)?;
+        folders.retain(|folder| folder.is_dir() && !folder.ends_with("partial"));
+        Ok(folders)
     }
 
     /// Removes what has arrived of `blob` from `sender`; nothing is fine.

@@ -290,12 +290,13 @@ impl Federation {
             return if is_first { Ok(client.move_to(&dir)?) } else { Ok(()) };
         }
         let state = SiteState::open_to(Outlive::Program, &dir)?;
+        state.tidy(&state.updates()?, &state.memory()?)?;
         let credentials = self.identities.client(&name)?;
         self.awake.insert(number, Client::wake(state, credentials, self.simulation.seed)?);
         Ok(())
     }
 
-    /// Wakes a client that remembers nothing: in a directory that another has left as it found it, if there is one.
+    /// Wakes a client that remembers nothing: in a directory that another has done with, if there is one.
     fn wake_anew(&mut self, number: u32, name: &ClientId) -> Result<(), FederationError> {
         let state = match self.vacant.pop() {
             Some(state) => state,
@@ -314,17 +315,12 @@ impl Federation {
 
     /// A client goes to sleep; where nothing that it remembers matters, another may have its directory.
     pub(super) fn sleep(&mut self, number: u32) -> Result<(), FederationError> {
-        let Some(client) = self.awake.remove(&number) else { return Ok(()) };
-        if let Some(base) = self.examples.base() {
-            base.take_back(&client.state)?;
-        }
+        let Some(Client { state, .. }) = self.awake.remove(&number) else { return Ok(()) };
         if !self.remembers() {
-            if client.has_nothing() {
-                self.vacant.push(client.state);
-            } else {
-                let dir = client.state.root();
-                remove(dir).map_err(|e| io_error("remove", dir, e))?;
-            }
+            state.clear()?;
+            self.vacant.push(state);
+        } else if let Some(base) = self.examples.base() {
+            base.take_back(&state)?;
         }
         Ok(())
     }
