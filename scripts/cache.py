@@ -154,7 +154,7 @@ def download(wheel, folder):
 def download_deb(deb, folder):
     """Fetches one package of Debian into `folder`, without installing it."""
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise Stop(f"apt-get and dpkg-deb were not found, but {deb.requirement} is a package of Debian: use Debian or Ubuntu.")
+        raise Stop(f"apt-get and dpkg-deb were not found, but {deb.requirement} is a package of Debian: use Debian.")
     # apt's own lists may be old or not there, and are root's: these are ours.
     lists, archives = folder / "lists", folder / "archives"
     for place in (lists, archives):

@@ -1,6 +1,6 @@
 """A run of Flower's FedAvg in a deployment: a SuperLink and SuperNodes over TLS, a process each.
 
-    flower.py MEGABYTES CLIENTS ROUNDS FOLDER [secure]
+    flower.py MEGABYTES CLIENTS ROUNDS FOLDER [secure] [settled]
 
 Says what bench/src/round/peer.rs reads: which processes are the server, how long it took until a client was asked, when a
 round has ended, and that the model is what the clients must have made of it (the app looks at it after every round).
@@ -33,6 +33,8 @@ environment = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
 }
 started = []
+# Until all SuperNodes are connected, eight of which take ten seconds on two cores.
+SETTLE = 30
 
 
 def say(what):
@@ -97,7 +99,7 @@ def main():
     wait_for_port(port)
     for _ in range(clients):
         node = [f"--root-certificates={folder}/ca.crt", f"--superlink=127.0.0.1:{port}", f"--port={free_port()}"]
-        start("flower-supernode", *node, *tls)
+        start("flower-supernode", *node)
     say({"server": [link.pid]})
     (folder / "flwr").mkdir(exist_ok=True)
     (folder / "flwr" / "config.toml").write_text(
@@ -106,11 +108,13 @@ def main():
     )
     app = folder / "app"
     shutil.copytree(pathlib.Path(__file__).with_name("flower_app"), app)
-    if sys.argv[5:] == ["secure"]:
+    if "secure" in sys.argv[5:]:
         project = app / "pyproject.toml"
         project.write_text(project.read_text().replace("plus_one:", "secure:"))
     ended = folder / "ended"
     asked = folder / "ended.asked"
+    if "settled" in sys.argv[5:]:
+        time.sleep(SETTLE)
     submitted = time.time()
     config = f"megabytes={megabytes} clients={clients} rounds={rounds} ended='{ended}'"
     submit = start("flwr", "run", app, "bench", "--run-config", config)

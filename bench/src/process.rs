@@ -4,31 +4,38 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-/// A process in a group of its own, which ends with the value, and all that it started.
-pub(crate) struct Started(Child);
+/// A process that ends with the value, and all that it started, so that none of it runs into the next contestant's turn.
+pub(crate) struct Started {
+    child: Child,
+    /// What it and its descendants have in their environment, also those in a session of their own.
+    mark: String,
+}
 
 impl Started {
     pub(crate) fn new(command: &mut Command) -> Result<Self> {
-        let child = command.process_group(0).stdin(Stdio::null()).spawn();
-        Ok(Self(child.with_context(|| format!("cannot start {}", command.get_program().display()))?))
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mark = format!("{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let child = command.env(MARK, &mark).process_group(0).stdin(Stdio::null()).spawn();
+        let child = child.with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        Ok(Self { child, mark: format!("{MARK}={mark}\0") })
     }
 
     pub(crate) fn output(&mut self) -> Result<ChildStdout> {
-        self.0.stdout.take().context("it has no output")
+        self.child.stdout.take().context("it has no output")
     }
 
     /// Waits for its end, which must come in time.
     pub(crate) fn end(&mut self, patience: Duration) -> Result<ExitStatus> {
         let began = Instant::now();
         loop {
-            if let Some(status) = self.0.try_wait()? {
+            if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
             ensure!(began.elapsed() < patience, "it was not done after {patience:?}");
@@ -39,10 +46,29 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        // The group; it may be gone already.
-        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.0.id())]).output();
-        let _ = self.0.wait();
+        // It may have ended already, which is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // One that is killed may have started another just before.
+        loop {
+            let left: Vec<String> =
+                processes().filter(|id| is_marked(*id, &self.mark)).map(|id| id.to_string()).collect();
+            if left.is_empty() {
+                return;
+            }
+            let _ = Command::new("kill").arg("-KILL").args(left).output();
+            std::thread::sleep(LOOK);
+        }
     }
+}
+
+/// The variable by which what was started is found again.
+const MARK: &str = "SHEAF_BENCH_STARTED";
+
+/// Whether a process that still runs has it in its environment; one that has ended and was not waited for has none.
+fn is_marked(id: u32, mark: &str) -> bool {
+    let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+    environment.windows(mark.len()).any(|part| part == mark.as_bytes())
 }
 
 /// How often it is looked whether a process has ended.
@@ -177,7 +203,22 @@ pub(crate) fn own_cpu_seconds() -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+
+    #[test]
+    fn what_left_the_group_ends_too() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "setsid sleep 600 & echo; wait"]).stdout(Stdio::piped());
+        let mut started = Started::new(&mut command).unwrap();
+        started.output().unwrap().read_exact(&mut [0]).unwrap();
+        let mark = started.mark.clone();
+        let alive = || processes().filter(|id| is_marked(*id, &mark)).count();
+        assert!(alive() > 0);
+        drop(started);
+        assert_eq!(alive(), 0);
+    }
 
     #[test]
     fn what_a_child_of_a_child_uses_is_counted() {

@@ -20,7 +20,7 @@ pub(crate) fn of(rows: &[Row]) -> Table {
         "MB/s",
         "CPU s",
         "peak MB",
-        "wire / payload",
+        "loopback / payload",
     ]);
     for (number, column) in table.column_iter_mut().enumerate() {
         if ![WORKLOAD, CONTESTANT].contains(&number) {

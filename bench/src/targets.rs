@@ -28,6 +28,7 @@ impl fmt::Display for Target {
         };
         match reached {
             None => write!(f, "not measured  {what}: {word} {bound:.3}"),
+            Some(reached) if reached.is_nan() => write!(f, "FAILED        {what}: {word} {bound:.3}"),
             Some(reached) if holds(*reached, bound) => {
                 write!(f, "holds         {what}: {reached:.3}, {word} {bound:.3}")
             }
@@ -46,8 +47,13 @@ pub(crate) fn all(rows: &[Row]) -> Vec<Target> {
         })
     };
     let round = |contestant, megabytes| find("round", contestant, Some(megabytes), 8);
-    let seconds = |row: Option<&Row>| row?.seconds;
-    let cpu = |row: Option<&Row>| row?.cpu_seconds;
+    // What failed has not reached anything.
+    let of = |row: Option<&Row>, figure: fn(&Row) -> Option<f64>| {
+        let row = row?;
+        if row.ok { figure(row) } else { Some(f64::NAN) }
+    };
+    let seconds = |row| of(row, |row| row.seconds);
+    let cpu = |row| of(row, |row| row.cpu_seconds);
     let ratio = |ours: Option<f64>, theirs: Option<f64>| Some(ours? / theirs?);
     let (ours, flower, nvflare) = (round("Sheaf", 100.0), round("Flower", 100.0), round("NVFLARE", 100.0));
     // Of throughput, so that more is better.
@@ -65,15 +71,16 @@ pub(crate) fn all(rows: &[Row]) -> Vec<Target> {
     let beyond_a_model = rows
         .iter()
         .filter(|row| row.workload.ends_with("round") && row.contestant.starts_with("Sheaf"))
-        .filter_map(|row| Some(row.server_rss_mb? - row.size_mb))
-        .reduce(f64::max);
+        .filter_map(|row| of(Some(row), |row| Some(row.server_rss_mb? - row.size_mb)))
+        // `f64::max` would pass over one that failed.
+        .reduce(|most, next| if most > next || most.is_nan() { most } else { next });
     let steps = Model::value_variants().iter().flat_map(|model| model.parts()).map(|(_, step)| {
-        let of = |contestant| seconds(find(step, contestant, None, 1));
-        at_most(&format!("{step}, of PyTorch's"), ratio(of("Sheaf"), of("PyTorch")), 1.0)
+        let step_of = |contestant| seconds(find(step, contestant, None, 1));
+        at_most(&format!("{step}, of PyTorch's"), ratio(step_of("Sheaf"), step_of("PyTorch")), 1.0)
     });
     let idle = find("idle sites", "Sheaf", None, 1000);
     let others = [
-        at_most("1000 idle sites, server's memory, MB", idle.and_then(|row| row.server_rss_mb), 200.0),
+        at_most("1000 idle sites, server's memory, MB", of(idle, |row| row.server_rss_mb), 200.0),
         at_most("1000 idle sites, of a core", ratio(cpu(idle), seconds(idle)), 0.01),
         at_most(
             "round of 100 MB x 8, seconds, of NVFLARE's",
@@ -89,11 +96,7 @@ pub(crate) fn all(rows: &[Row]) -> Vec<Target> {
         at_most("round of 100 MB x 8, server's CPU, of Flower's", ratio(cpu(ours), cpu(flower)), 1.0 / 15.0),
         at_most("round of 1 MB x 8, seconds", seconds(round("Sheaf", 1.0)), 0.15),
         at_most("rounds that were measured, server's memory beyond one model, MB", beyond_a_model, 96.0),
-        at_most(
-            "round of 100 MB x 8, bytes on the wire, of the payload",
-            ours.and_then(|row| row.wire),
-            1.02,
-        ),
+        at_most("round of 100 MB x 8, bytes on the wire, of the payload", of(ours, |row| row.wire), 1.02),
         at_most(
             "round of 100 MB x 8, of its seconds beyond what bare quinn takes for the bytes",
             beyond,
@@ -118,6 +121,7 @@ pub(crate) fn all(rows: &[Row]) -> Vec<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::case::{Case, Sample};
 
     #[test]
     fn a_target_holds_is_missed_or_was_not_measured() {
@@ -126,6 +130,25 @@ mod tests {
         assert!(said(Some(0.84), Bound::AtLeast(0.85)).starts_with("MISSED"));
         assert!(said(Some(1.03), Bound::AtMost(1.02)).starts_with("MISSED"));
         assert!(said(None, Bound::AtMost(1.02)).starts_with("not measured"));
+        assert!(said(Some(f64::NAN), Bound::AtMost(1.02)).starts_with("FAILED"));
+        let case = |clients| Case {
+            workload: "round",
+            contestant: "Sheaf",
+            size_mb: 100.0,
+            clients,
+            run: Box::new(|| Ok(Sample::default())),
+        };
+        let measured = Sample { server_rss_mb: Some(150.0), ..Sample::default() };
+        for order in [[0, 1], [1, 0]] {
+            let rows = [
+                Row::of(&case(4), Ok(vec![measured.clone()])),
+                Row::of(&case(8), Err(anyhow::anyhow!("killed"))),
+            ];
+            let rows = order.map(|at: usize| rows[at].clone());
+            let failed = all(&rows).iter().filter(|target| target.to_string().starts_with("FAILED")).count();
+            // Its memory is judged with the others', its seconds and bytes are its own.
+            assert_eq!(failed, 2, "a failure is no success in either order");
+        }
         assert!(all(&[]).iter().all(|target| target.reached.is_none()), "nothing was measured");
     }
 }

@@ -34,13 +34,14 @@ def main(grid, context: Context):
 
     def note(number, arrays, _):
         """Is called before the first round and after each. Clipping and quantizing leave a step of 64 / 2^22."""
-        grown = arrays[0][[0, -1]] - start[[0, -1]]
+        grown = arrays[0][[0, -1]] - ends
         if not (number * 0.999 <= grown.min() and grown.max() <= 2 * number + 1e-3 and np.ptp(grown) < 1e-3):
             raise ValueError(f"after {number} rounds the model has grown by {grown}")
         with open(str(config["ended"]), "a") as file:
             file.write(f"{number}\n")
 
     start = np.random.default_rng(1).random(int(config["megabytes"]) * 250_000, dtype=np.float32)
+    ends = start[[0, -1]]
     strategy = FedAvg(
         fraction_evaluate=0.0,
         min_fit_clients=clients,

@@ -57,12 +57,13 @@ struct Asked {
 
 /// Seconds of each round.
 pub(super) fn run(peer: &Peer, work: Work, python: &Path) -> Result<Sample> {
-    drive(peer, work, python, |lines| follow(work, lines))
+    drive(peer, work, python, None, |lines| follow(work, lines))
 }
 
 /// Seconds until a client is asked to train.
 pub(super) fn start(peer: &Peer, work: Work, python: &Path, since: Since) -> Result<Sample> {
-    drive(peer, work, python, |lines| {
+    let settled = matches!(since, Since::Submit).then_some("settled");
+    drive(peer, work, python, settled, |lines| {
         loop {
             if let Some((_, Said::Asked(asked))) = next(lines)? {
                 let seconds = match since {
@@ -82,6 +83,7 @@ fn drive(
     peer: &Peer,
     work: Work,
     python: &Path,
+    besides: Option<&str>,
     follow: impl FnOnce(&Receiver<(Instant, String)>) -> Result<Sample>,
 ) -> Result<Sample> {
     let folder = tempfile::tempdir()?;
@@ -94,6 +96,7 @@ fn drive(
         .args([work.megabytes, work.clients, work.rounds].map(|number| number.to_string()))
         .arg(folder.path())
         .args(peer.more)
+        .args(besides)
         .env("OMP_NUM_THREADS", "1")
         .stdout(Stdio::piped())
         .stderr(File::create(&log)?);
