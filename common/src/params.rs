@@ -20,9 +20,9 @@ pub struct ParamTensor {
 }
 
 impl ParamTensor {
-    /// Number of values.
+    /// Number of values; the largest there is when they are more, which only a liar writes.
     pub fn numel(&self) -> u64 {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |values, length| values.saturating_mul(*length))
     }
 }
 
@@ -36,12 +36,12 @@ pub struct ParamSpec {
 impl ParamSpec {
     /// Number of values over all tensors.
     pub fn numel(&self) -> u64 {
-        self.tensors.iter().map(ParamTensor::numel).sum()
+        self.tensors.iter().fold(0, |values, tensor| values.saturating_add(tensor.numel()))
     }
 
     /// Bytes of a blob of these parameters.
     pub fn bytes(&self) -> u64 {
-        self.numel() * VALUE_BYTES
+        self.numel().saturating_mul(VALUE_BYTES)
     }
 }
 

@@ -222,7 +222,9 @@ impl History {
                 return Err(BadRecord::Rewritten);
             }
             Some((round, _)) if round > completed => return Err(BadRecord::OtherRound),
-            Some((round, known)) if round + 1 == completed && body.previous != Some(known) => {
+            Some((round, known))
+                if completed.checked_sub(1) == Some(round) && body.previous != Some(known) =>
+            {
                 return Err(BadRecord::Unchained);
             }
             Some(_) | None => {}
