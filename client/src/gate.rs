@@ -51,7 +51,8 @@ impl Gate for SiteGate {
         }
         let question = || {
             warn!(%run, %author, "a run waits for approval: `sheaf-client approve {run}`");
-            Question::new(run, job, author, &self.policy)
+            let site = &self.credentials.borrow().identity.name;
+            Question::new(run, job, author, site, &self.policy)
         };
         match self.approvals.ask(run, job, question) {
             Ok(true) => None,
