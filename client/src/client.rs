@@ -14,6 +14,7 @@ use sheaf_common::secagg::client::{self as secagg, Witness};
 use sheaf_common::status::{Phase, Progress};
 use sheaf_common::wire;
 use sheaf_transport::audit::{AuditError, brief};
+use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::connection::Connection;
 use sheaf_transport::dial::Dialer;
 use sheaf_transport::files::WriteError;
@@ -35,9 +36,9 @@ use crate::masking;
 use crate::moving::Moving;
 use crate::pace::Pace;
 use crate::party::SiteParty;
-use crate::session::{Effect, Entropy, FetchFailure, Input, Memory, Session, Task, Then, Trust};
+use crate::session::{Effect, Entropy, Input, Memory, Session, Task, Then, TransferFailure, Trust};
 use crate::state::{SiteState, StateError};
-use crate::verification;
+use crate::verification::{self, Unverified};
 use crate::worker::{Perform, Report, Site, Worker};
 
 /// The operator is told of progress at most this often.
@@ -48,6 +49,9 @@ const RECONSIDER: Duration = Duration::from_secs(1);
 
 /// A broken transfer over a connection that still stands is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// What an operator is told of it.
+const DISK_FAILED: &str = "the site's disk failed; its log says how";
 
 /// The daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +94,8 @@ pub struct Client {
     /// The global parameters of each task, which go with it.
     globals: BTreeMap<TaskId, BlobId>,
     pace: Pace,
+    /// How far the server was told that the site is.
+    told: Option<(Phase, u64)>,
     /// Sees to it that the certificate is renewed.
     keeper: Keeper,
 }
@@ -169,6 +175,7 @@ pub async fn run_by(
         outbox,
         results,
         pace: Pace::new(PROGRESS_EVERY),
+        told: None,
         keeper: Keeper::new(config.identity, current.clone()),
     };
     let link = tokio::spawn(link::keep(dialer, current, link_events, outbox_end));
@@ -230,7 +237,11 @@ impl Client {
     fn on_report(&mut self, report: Report) {
         match report {
             Report::Progress(task, progress) => {
-                if let Some(progress) = self.pace.follow(progress, Instant::now()) {
+                let Some(progress) = self.pace.follow(progress, Instant::now()) else { return };
+                let progress = self.session.told(&task, progress);
+                // How often it is said tells no more than what is said.
+                if self.told.replace((progress.phase, progress.done)) != Some((progress.phase, progress.done))
+                {
                     self.say(SiteMessage::Progress { task, progress });
                 }
             }
@@ -287,7 +298,10 @@ impl Client {
         match effect {
             Effect::Fetch { task, witness } => self.fetch(task, witness),
             Effect::Work(task) => self.worker.order(task),
-            Effect::Cancel => self.worker.cancel(),
+            Effect::Cancel => {
+                self.worker.cancel();
+                self.moving.halt();
+            }
             Effect::Mask { client, update } => self.mask(*client, *update),
             Effect::Upload { task, blob } => self.upload(task, blob),
             Effect::Remember { memory, then } => self.remember(&memory, then),
@@ -320,12 +334,10 @@ impl Client {
     fn fetch(&mut self, task: Task, witness: Option<Box<Witness>>) {
         self.globals.insert(task.id().clone(), task.job().global);
         let (transfer, connection) = (self.transfer.clone(), self.connection.clone());
-        let broken = Err(FetchFailure::Refused("the transfer broke down; the site's log says where".into()));
-        let broken = Input::Fetched(task.id().clone(), broken);
-        self.moving.begin(broken, async move {
+        self.moving.begin(Input::Fetched(task.id().clone(), broken_down()), async move {
             let result = match connection {
                 Some(connection) => transfer.fetch(&connection, &task, witness).await,
-                None => Err(FetchFailure::Lost),
+                None => Err(TransferFailure::Lost),
             };
             Input::Fetched(task.id().clone(), result)
         });
@@ -339,13 +351,18 @@ impl Client {
             (Ok(()), None) => {}
             (Err(error), then) => {
                 warn!(%error, "a secure sum cannot be remembered");
-                let reason = "the site's disk failed; its log says how".into();
-                if let Some(Then::Say(SiteMessage::Secure { task, .. })) = then {
-                    self.say(SiteMessage::Declined { task, reason });
-                } else if let Some(Then::Upload { task, .. }) = then {
-                    // The loop that receives this is the one that runs us.
-                    let _ = self.results.send(Input::Uploaded(task.clone(), false));
-                    self.say(SiteMessage::Declined { task, reason });
+                match then {
+                    Some(Then::Say(
+                        SiteMessage::Secure { task, .. } | SiteMessage::Declined { task, .. },
+                    )) => {
+                        self.say(SiteMessage::Declined { task, reason: DISK_FAILED.into() });
+                    }
+                    Some(Then::Upload { task, .. }) => {
+                        let failed = Err(TransferFailure::Refused(DISK_FAILED.into()));
+                        // The loop that receives this is the one that runs us.
+                        let _ = self.results.send(Input::Uploaded(task, failed));
+                    }
+                    Some(Then::Say(_)) | None => {}
                 }
             }
         }
@@ -370,12 +387,12 @@ impl Client {
 
     fn upload(&mut self, task: TaskId, blob: BlobId) {
         let (transfer, connection) = (self.transfer.clone(), self.connection.clone());
-        self.moving.begin(Input::Uploaded(task.clone(), false), async move {
-            let arrived = match connection {
+        self.moving.begin(Input::Uploaded(task.clone(), broken_down()), async move {
+            let result = match connection {
                 Some(connection) => transfer.upload(&connection, &task, blob).await,
-                None => false,
+                None => Err(TransferFailure::Lost),
             };
-            Input::Uploaded(task, arrived)
+            Input::Uploaded(task, result)
         });
     }
 }
@@ -387,37 +404,36 @@ impl Transfers {
         connection: &Connection,
         task: &Task,
         witness: Option<Box<Witness>>,
-    ) -> Result<(), FetchFailure> {
+    ) -> Result<(), TransferFailure> {
         loop {
             match self.fetch_all(connection, task, witness.as_deref()).await {
-                Ok(()) => return rebuild(&self.state, task, witness).await,
-                Err(TransferError::Lost { .. }) if connection.close_reason().is_some() => {
-                    return Err(FetchFailure::Lost);
-                }
-                Err(error @ TransferError::Lost { .. }) => {
-                    warn!(%error, "trying again");
-                    tokio::time::sleep(RETRY).await;
-                }
-                Err(error) => return Err(FetchFailure::Refused(error.to_string())),
+                Ok(()) => return verify(&self.state, task, witness).await,
+                Err(error) => pause(connection, error).await?,
             }
         }
     }
 
-    /// Sends a task's blob; whether it arrived. Goes on while the connection stands.
-    async fn upload(&self, connection: &Connection, task: &TaskId, blob: BlobId) -> bool {
+    /// Sends a task's blob, a masked vector or the delta of a run that is not encrypted, or says why not. Goes on while the
+    /// connection stands.
+    async fn upload(
+        &self,
+        connection: &Connection,
+        task: &TaskId,
+        blob: BlobId,
+    ) -> Result<(), TransferFailure> {
+        let masked = self.state.masked.length(blob).is_some();
+        let dir = if masked { &self.state.masked } else { &self.state.deltas };
+        let bytes = dir.length(blob).unwrap_or(0);
+        if !self.audit.record(&Audited::Sending { task: task.into(), blob, masked, bytes }) {
+            return Err(TransferFailure::Refused("the site's audit log cannot be written".into()));
+        }
         loop {
-            match self.put(connection, task, blob).await {
+            match self.put(connection, dir, task, blob).await {
                 Ok(bytes) => {
                     info!(%task, blob = %blob.short(), bytes, "sent the update");
-                    return true;
+                    return Ok(());
                 }
-                Err(error) => {
-                    warn!(%error, "the update did not arrive");
-                    if connection.close_reason().is_some() || matches!(error, TransferError::Refused { .. }) {
-                        return false;
-                    }
-                    tokio::time::sleep(RETRY).await;
-                }
+                Err(error) => pause(connection, error).await?,
             }
         }
     }
@@ -439,6 +455,9 @@ impl Transfers {
                 self.get(connection, task.id(), file.blob, file.bytes).await?;
             }
         }
+        // Before as many bytes are fetched as they say.
+        verification::check_params(&self.state.blobs, task)
+            .map_err(|error| TransferError::Refused { blob: job.global, why: error.for_operator() })?;
         let record = task.record().and_then(|record| Some((&record.body, record.body.sum()?)));
         let Some((witness, (record, sum))) = witness.zip(record) else {
             return self.get(connection, task.id(), job.global, job.params.bytes()).await;
@@ -464,19 +483,15 @@ impl Transfers {
         Ok(())
     }
 
-    /// Sends a masked vector, or the delta of a run that is not encrypted.
-    async fn put(&self, connection: &Connection, task: &TaskId, blob: BlobId) -> Result<u64, TransferError> {
+    /// Sends a blob, and learns how fast the line is.
+    async fn put(
+        &self,
+        connection: &Connection,
+        dir: &BlobDir,
+        task: &TaskId,
+        blob: BlobId,
+    ) -> Result<u64, TransferError> {
         let mut progress = self.progress(task, Phase::Uploading);
-        let masked = self.state.masked.length(blob).is_some();
-        let dir = if masked { &self.state.masked } else { &self.state.deltas };
-        let event =
-            Audited::Sending { task: task.into(), blob, masked, bytes: dir.length(blob).unwrap_or(0) };
-        if !self.audit.record(&event) {
-            return Err(TransferError::Refused {
-                blob,
-                why: "the site's audit log cannot be written".into(),
-            });
-        }
         let started = Instant::now();
         let moved = transfer::put(connection, dir, blob, &mut progress).await?;
         self.uplink.moved(moved, started.elapsed());
@@ -491,21 +506,52 @@ impl Transfers {
     }
 }
 
-/// Makes the global parameters out of the published sum, when there is something to check it with.
-async fn rebuild(state: &SiteState, task: &Task, witness: Option<Box<Witness>>) -> Result<(), FetchFailure> {
-    let Some((witness, record)) = witness.zip(task.record().cloned()) else { return Ok(()) };
-    let (blobs, job) = (state.blobs.clone(), task.job().clone());
-    let check = move || verification::rebuild(&blobs, &job, &record.body, &witness);
-    match tokio::task::spawn_blocking(check).await {
-        Ok(Ok(())) => {
+/// Why a transfer that panicked gave nothing.
+fn broken_down() -> Result<(), TransferFailure> {
+    Err(TransferFailure::Refused("the transfer broke down; the site's log says where".into()))
+}
+
+/// Waits before a transfer that broke off is tried again, if that may help.
+async fn pause(connection: &Connection, error: TransferError) -> Result<(), TransferFailure> {
+    warn!(%error, "a transfer broke off");
+    match error {
+        TransferError::Lost { .. } if connection.close_reason().is_some() => Err(TransferFailure::Lost),
+        TransferError::Lost { .. } => {
+            tokio::time::sleep(RETRY).await;
+            Ok(())
+        }
+        TransferError::Refused { .. } | TransferError::Blob(BlobError::Mismatch { .. }) => {
+            Err(TransferFailure::Refused(error.to_string()))
+        }
+        // The operator need not know of the site's folders.
+        TransferError::Blob(_) => Err(TransferFailure::Refused(DISK_FAILED.into())),
+    }
+}
+
+/// Sees to it that the global parameters are what follows: before round 1 from the run and its model, and after it, when there
+/// is something to check it with, from the published sum, of which they are made here.
+async fn verify(
+    state: &SiteState,
+    task: &Task,
+    witness: Option<Box<Witness>>,
+) -> Result<(), TransferFailure> {
+    let (blobs, task) = (state.blobs.clone(), task.clone());
+    let check = move || match witness.zip(task.record()) {
+        Some((witness, record)) => {
+            verification::rebuild(&blobs, task.job(), &record.body, &witness)?;
             info!(task = %task.id(), model = %task.job().global.short(), "the published sum is what the sites sent, and the model is what follows from it");
             Ok(())
         }
+        None => verification::check_start(&blobs, &task),
+    };
+    match tokio::task::spawn_blocking(check).await {
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
-            warn!(task = %task.id(), %error, "the round before does not hold");
-            Err(FetchFailure::Refused(error.for_operator()))
+            let error: Unverified = error;
+            warn!(%error, "what the task starts from does not hold");
+            Err(TransferFailure::Refused(error.for_operator()))
         }
-        Err(error) => Err(FetchFailure::Refused(format!("the sum could not be checked: {error}"))),
+        Err(error) => Err(TransferFailure::Refused(format!("the model could not be checked: {error}"))),
     }
 }
 
@@ -516,7 +562,7 @@ fn log(message: &ServerMessage) {
             let secure = &task.job.spec.secure_aggregation;
             info!(task = %task.id, rounds = task.job.spec.rounds, secure_aggregation = %secure, "asked to train");
             for tensor in &task.job.params.tensors {
-                info!(task = %task.id, tensor = tensor.name, shape = ?tensor.shape, bytes = tensor.numel() * 4, "the update will hold");
+                info!(task = %task.id, tensor = tensor.name, shape = ?tensor.shape, bytes = tensor.numel().saturating_mul(4), "the update will hold");
             }
         }
         ServerMessage::Evaluate(task) if task.job.spec.is_survey() => {

@@ -55,10 +55,11 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::session::TransferFailure;
 
     fn uploaded(arrived: bool) -> Input {
         let task = TaskId { run: "hearts".parse().unwrap(), round: 1, attempt: 1 };
-        Input::Uploaded(task, arrived)
+        Input::Uploaded(task, arrived.then_some(()).ok_or(TransferFailure::Lost))
     }
 
     #[tokio::test]

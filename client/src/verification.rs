@@ -1,11 +1,12 @@
 //! Seeing for ourselves: the published sum is the sum of what the sites sent, and the new model is the one that
-//! follows from it. What a site trains on next it has made itself.
+//! follows from it. What a site trains on next it has made itself. Before round 1 it follows from the run and its model.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use sheaf_common::aggregate::{FedAvg, ServerOptimizer};
 use sheaf_common::message::Job;
+use sheaf_common::model::phases;
 use sheaf_common::params::{VALUE_BYTES, from_bytes, to_bytes};
 use sheaf_common::record::Record;
 use sheaf_common::secagg::client::{Witness, WrongSum};
@@ -13,9 +14,11 @@ use sheaf_common::secagg::layout::{HEAD, Head};
 use sheaf_common::secagg::mask::Tally;
 use sheaf_common::secagg::outcome;
 use sheaf_common::secagg::ring::unpack_add;
-use sheaf_transport::base::{BadBase, finish_round};
+use sheaf_transport::base::{BadBase, BaseModel, finish_round, initial_id};
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::chunks::in_order;
+
+use crate::session::Task;
 
 /// Values per chunk.
 const CHUNK: usize = 1 << 18;
@@ -32,6 +35,12 @@ pub enum Unverified {
     /// It has not the length that the model asks for.
     #[error("the published sum has not the length of the model's")]
     Length,
+    /// The server names others than the run's.
+    #[error("the task's parameters are not those that its run trains in this round")]
+    Params,
+    /// Round 1 starts from others.
+    #[error("what round 1 starts from does not follow from the run and its model")]
+    Start,
     /// Not what the sum gives.
     #[error("the model is not the one that follows from the published sum")]
     Model,
@@ -50,12 +59,35 @@ impl Unverified {
     /// One sentence for the operator, without a path of the site's.
     pub fn for_operator(&self) -> String {
         match self {
-            Self::NoSum | Self::Sum(_) | Self::Length | Self::Model => self.to_string(),
-            Self::Base(_) | Self::Blob(_) | Self::Read(_) => {
-                "the site's disk failed; its log says how".into()
+            Self::NoSum | Self::Sum(_) | Self::Length | Self::Params | Self::Start | Self::Model => {
+                self.to_string()
             }
+            Self::Base(_) => "the imported model cannot be used; the site's log says why".into(),
+            Self::Blob(_) | Self::Read(_) => "the site's disk failed; its log says how".into(),
         }
     }
+}
+
+/// What a round trains follows from the run and its model, whatever the server says. The model's files are here.
+pub fn check_params(blobs: &BlobDir, task: &Task) -> Result<(), Unverified> {
+    let job = task.job();
+    let base = base(blobs, job)?;
+    let phases = phases(&job.spec, base.as_ref().map(|base| &base.config)).map_err(BadBase::from)?;
+    if *phases.after(task.id().completed()) == job.params { Ok(()) } else { Err(Unverified::Params) }
+}
+
+/// So does what it trains from, before round 1. Blocks.
+pub fn check_start(blobs: &BlobDir, task: &Task) -> Result<(), Unverified> {
+    let job = task.job();
+    if task.id().completed() > 0 || job.spec.is_survey() {
+        return Ok(());
+    }
+    let start = initial_id(blobs, &job.spec, base(blobs, job)?.as_ref(), &job.params)?;
+    if start == job.global { Ok(()) } else { Err(Unverified::Start) }
+}
+
+fn base(blobs: &BlobDir, job: &Job) -> Result<Option<BaseModel>, BadBase> {
+    job.model.map(|model| BaseModel::open(blobs, model)).transpose()
 }
 
 /// Checks the sum of the round before and makes of it, in `blobs`, the parameters that `job` starts from. Blocks.
@@ -102,4 +134,92 @@ fn read(file: &File, offset: u64, len: usize) -> Result<Vec<u8>, std::io::Error>
     let mut bytes = vec![0; len];
     file.read_exact_at(&mut bytes, offset)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_common::blob::BlobId;
+    use sheaf_common::message::{TaskId, TrainTask};
+    use sheaf_common::model::{CONFIG_FILE, Manifest, ManifestFile, WEIGHTS_FILE};
+    use sheaf_common::run::RunSpec;
+    use sheaf_common::time::Timestamp;
+
+    use super::*;
+
+    const RUN: &str = r#"
+name = "hearts"
+rounds = 3
+secure_aggregation = "off"
+[model]
+name = "base"
+unfreeze = [{ round = 1, trainable = "head" }, { round = 3, trainable = "all" }]
+[task]
+type = "tabular-classification"
+dataset = "hearts"
+label = "ill"
+labels = ["no", "yes"]
+features = [{ column = "age", type = "numeric" }]
+"#;
+
+    /// A perceptron without a tensor, which is enough to plan with.
+    fn import(blobs: &BlobDir) -> BlobId {
+        let config = br#"{"model_type": "mlp", "hidden": [3], "inputs": 2, "labels": ["no", "yes"],
+            "features": [{"column": "age", "type": "numeric", "mean": 0.0, "std": 1.0}]}"#;
+        let file = |path: &str, content: &[u8]| {
+            let (blob, bytes) = (blobs.insert(content).unwrap(), content.len() as u64);
+            ManifestFile { path: path.into(), blob, bytes }
+        };
+        let files = vec![file(CONFIG_FILE, config), file(WEIGHTS_FILE, b"\x02\0\0\0\0\0\0\0{}")];
+        blobs.insert(&Manifest::new("base", files).unwrap().to_json()).unwrap()
+    }
+
+    #[test]
+    fn what_a_round_does_not_train_is_not_trained_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = BlobDir::open(folder.path()).unwrap();
+        let spec = RunSpec::parse("run.toml", RUN).unwrap();
+        let model = import(&blobs);
+        let base = BaseModel::open(&blobs, model).unwrap();
+        let planned = phases(&spec, Some(&base.config)).unwrap();
+        let task = |round, completed| {
+            let params = planned.after(completed).clone();
+            let job = Job {
+                spec: spec.clone(),
+                model: Some(model),
+                params,
+                global: model,
+                submitted_at: Timestamp(0),
+                author: None,
+            };
+            let id = TaskId { run: "hearts".parse().unwrap(), round, attempt: 1 };
+            Task::Train(Box::new(TrainTask { id, job, record: None, time_left_ms: 0 }))
+        };
+        let check = |round, completed| check_params(&blobs, &task(round, completed));
+        assert!(check(1, 0).is_ok() && check(2, 0).is_ok() && check(3, 2).is_ok());
+        for (round, completed) in [(1, 2), (2, 2), (3, 0)] {
+            let said = check(round, completed).unwrap_err().for_operator();
+            assert_eq!(said, "the task's parameters are not those that its run trains in this round");
+        }
+    }
+
+    #[test]
+    fn round_one_starts_from_what_the_run_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = BlobDir::open(folder.path()).unwrap();
+        let text = "name = \"toy\"\nrounds = 2\nmodel = { architecture = \"constant\", parameters = 5 }\ntask = { type = \"none\" }\n";
+        let spec = RunSpec::parse("run.toml", text).unwrap();
+        let params = phases(&spec, None).unwrap().after(0).clone();
+        let task = |round, global: &[f32]| {
+            let global = BlobId::of(&to_bytes(global));
+            let (spec, params) = (spec.clone(), params.clone());
+            let job = Job { spec, model: None, params, global, submitted_at: Timestamp(0), author: None };
+            let id = TaskId { run: "toy".parse().unwrap(), round, attempt: 1 };
+            Task::Train(Box::new(TrainTask { id, job, record: None, time_left_ms: 0 }))
+        };
+        check_start(&blobs, &task(1, &[0.0; 5])).unwrap();
+        let other = task(1, &[0.0, 0.0, 0.0, 0.0, 1e-3]);
+        assert!(matches!(check_start(&blobs, &other), Err(Unverified::Start)));
+        // What round 2 starts from is made of the sum.
+        check_start(&blobs, &task(2, &[1.0; 5])).unwrap();
+    }
 }

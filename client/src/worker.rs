@@ -15,11 +15,9 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::ClientId;
 use sheaf_common::message::{EvaluateTask, Job, TaskId, TrainTask, Update};
 use sheaf_common::metrics::{Counts, Kind};
-use sheaf_common::model::phases;
 use sheaf_common::params::from_bytes;
 use sheaf_common::run::{BatchNorm, SecureAggregation};
 use sheaf_common::status::{Phase, Progress};
-use sheaf_transport::base::{BadBase, BaseModel};
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -32,6 +30,7 @@ use crate::session::{Finished, Outcome, Task, WorkFailure};
 use crate::state::{SiteState, StateError};
 use crate::trainer::open::{OpenError, open, open_test, survey};
 use crate::trainer::{Round, TrainError, Trainer, Watch};
+use crate::verification::{self, Unverified};
 
 /// How long what a task took of memory is kept for the next one: short rounds spend much of their time on touching it anew.
 const KEPT: Duration = Duration::from_secs(10);
@@ -175,10 +174,8 @@ impl Key {
 /// A task did not work out.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("the task's parameters are not those that its run trains in this round")]
-    Params,
-    #[error("the imported model: {0}")]
-    Base(#[from] BadBase),
+    #[error(transparent)]
+    Unverified(#[from] Unverified),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -196,8 +193,8 @@ impl Failure {
         match self {
             Self::Open(error) => error.for_operator(),
             Self::Train(error) => error.for_operator(),
-            Self::Params | Self::Panicked => self.to_string(),
-            Self::Base(_) => "the imported model cannot be used; the site's log says why".into(),
+            Self::Unverified(error) => error.for_operator(),
+            Self::Panicked => self.to_string(),
             Self::State(_) | Self::Blob(_) => "the site's disk failed; its log says how".into(),
         }
     }
@@ -288,7 +285,7 @@ fn trainer<'a>(
         // The old one's memory goes before the new one's comes.
         *open = None;
         watch.progress(Progress::new(Phase::Preparing, 0, 1));
-        check_params(task, &site.state.blobs)?;
+        verification::check_params(&site.state.blobs, task)?;
         let model_dir = site.state.model_dir(task.job())?;
         *open = Some((key, opener(site, task, model_dir.as_deref())?));
     }
@@ -296,14 +293,6 @@ fn trainer<'a>(
         Some((_, trainer)) => Ok(&mut **trainer),
         None => Err(Failure::Panicked),
     }
-}
-
-/// What a round trains follows from the run and its model, whatever the server says.
-fn check_params(task: &Task, blobs: &BlobDir) -> Result<(), Failure> {
-    let job = task.job();
-    let base = job.model.map(|model| BaseModel::open(blobs, model)).transpose()?;
-    let phases = phases(&job.spec, base.as_ref().map(|base| &base.config)).map_err(BadBase::from)?;
-    if *phases.after(task.id().completed()) == job.params { Ok(()) } else { Err(Failure::Params) }
 }
 
 /// Counts that are summed securely are kept like an update, one without a delta.
@@ -384,70 +373,5 @@ impl Watch for Watcher<'_> {
 
     fn is_cancelled(&self) -> bool {
         self.cancel.load(Ordering::Relaxed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sheaf_common::model::{CONFIG_FILE, Manifest, ManifestFile, WEIGHTS_FILE};
-    use sheaf_common::run::RunSpec;
-    use sheaf_common::time::Timestamp;
-
-    use super::*;
-
-    const RUN: &str = r#"
-name = "hearts"
-rounds = 3
-secure_aggregation = "off"
-[model]
-name = "base"
-unfreeze = [{ round = 1, trainable = "head" }, { round = 3, trainable = "all" }]
-[task]
-type = "tabular-classification"
-dataset = "hearts"
-label = "ill"
-labels = ["no", "yes"]
-features = [{ column = "age", type = "numeric" }]
-"#;
-
-    /// A perceptron without a tensor, which is enough to plan with.
-    fn import(blobs: &BlobDir) -> BlobId {
-        let config = br#"{"model_type": "mlp", "hidden": [3], "inputs": 2, "labels": ["no", "yes"],
-            "features": [{"column": "age", "type": "numeric", "mean": 0.0, "std": 1.0}]}"#;
-        let file = |path: &str, content: &[u8]| {
-            let (blob, bytes) = (blobs.insert(content).unwrap(), content.len() as u64);
-            ManifestFile { path: path.into(), blob, bytes }
-        };
-        let files = vec![file(CONFIG_FILE, config), file(WEIGHTS_FILE, b"\x02\0\0\0\0\0\0\0{}")];
-        blobs.insert(&Manifest::new("base", files).unwrap().to_json()).unwrap()
-    }
-
-    #[test]
-    fn what_a_round_does_not_train_is_not_trained_in_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = BlobDir::open(folder.path()).unwrap();
-        let spec = RunSpec::parse("run.toml", RUN).unwrap();
-        let model = import(&blobs);
-        let base = BaseModel::open(&blobs, model).unwrap();
-        let planned = phases(&spec, Some(&base.config)).unwrap();
-        let task = |round, completed| {
-            let params = planned.after(completed).clone();
-            let job = Job {
-                spec: spec.clone(),
-                model: Some(model),
-                params,
-                global: model,
-                submitted_at: Timestamp(0),
-                author: None,
-            };
-            let id = TaskId { run: "hearts".parse().unwrap(), round, attempt: 1 };
-            Task::Train(Box::new(TrainTask { id, job, record: None, time_left_ms: 0 }))
-        };
-        let check = |round, completed| check_params(&task(round, completed), &blobs);
-        assert!(check(1, 0).is_ok() && check(2, 0).is_ok() && check(3, 2).is_ok());
-        for (round, completed) in [(1, 2), (2, 2), (3, 0)] {
-            let said = check(round, completed).unwrap_err().for_operator();
-            assert_eq!(said, "the task's parameters are not those that its run trains in this round");
-        }
     }
 }

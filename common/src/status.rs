@@ -49,6 +49,23 @@ impl Progress {
         Self { phase, done, total, steps_per_epoch: None, time_left: None }
     }
 
+    /// The same without what tells how much a site has to work on: tenths of the phase, or in training of each of so many
+    /// passes. What is transferred is as long for every site.
+    pub fn in_tenths(self, passes: u64) -> Self {
+        let tenths = match self.phase {
+            Phase::Fetching | Phase::Uploading => return self,
+            Phase::Preparing | Phase::Evaluating => 10,
+            Phase::Training => passes.saturating_mul(10),
+        };
+        let done = u128::from(self.done) * u128::from(tenths) / u128::from(self.total.max(1));
+        Self {
+            done: u64::try_from(done).unwrap_or(tenths).min(tenths),
+            total: tenths,
+            steps_per_epoch: NonZeroU64::new(10).filter(|_| self.steps_per_epoch.is_some() && passes > 1),
+            ..self
+        }
+    }
+
     /// The pass over the training data in hand, from 1, and passes in all, when there are several.
     pub fn epoch(&self) -> Option<(u64, u64)> {
         let per_epoch = self.steps_per_epoch?.get();
@@ -336,5 +353,31 @@ impl std::fmt::Display for Standing {
             Self::Suspended => "suspended",
             Self::Revoked => "revoked",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenths_tell_how_far_a_site_is_and_not_how_much_it_has() {
+        let training = |done, per_epoch: u64| {
+            let steps_per_epoch = NonZeroU64::new(per_epoch);
+            Progress { steps_per_epoch, ..Progress::new(Phase::Training, done, 3 * per_epoch) }.in_tenths(3)
+        };
+        for per_epoch in [1, 7, 10, 1000, u64::MAX / 3] {
+            let (begun, third, ended) =
+                (training(0, per_epoch), training(per_epoch, per_epoch), training(3 * per_epoch, per_epoch));
+            assert_eq!([begun.done, third.done, ended.done], [0, 10, 30]);
+            assert_eq!((third.total, third.epoch()), (30, Some((2, 3))));
+        }
+        let of = |phase| {
+            let told = Progress::new(phase, 612, 1000).in_tenths(1);
+            (told.done, told.total)
+        };
+        assert_eq!([Phase::Preparing, Phase::Evaluating, Phase::Training].map(of), [(6, 10); 3]);
+        assert_eq!(of(Phase::Uploading), (612, 1000));
+        assert_eq!(Progress::new(Phase::Evaluating, 0, 0).in_tenths(1).done, 0);
     }
 }

@@ -1,18 +1,15 @@
 //! From the text of `run.toml` to a run that can be queued: checked whole against the model, its initial
 //! parameters written as a blob. Blocks, and holds only pieces of the model in memory.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
-
 use sheaf_common::author::Author;
 use sheaf_common::blob::BlobId;
 use sheaf_common::config::{ConfigError, Invalid};
-use sheaf_common::model::{BadManifest, Distribution, Initial, Manifest, ModelInfo, initial, phases};
+use sheaf_common::model::{BadManifest, Manifest, ModelInfo, phases};
 use sheaf_common::params::{ParamSpec, Phases};
 use sheaf_common::run::{ModelSource, RunSpec};
 use sheaf_common::wire::{self, FRAME_MAX};
-use sheaf_transport::base::{BadBase, BaseModel};
-use sheaf_transport::blobs::{BlobDir, BlobError, CHUNK};
+use sheaf_transport::base::{BadBase, BaseModel, store_initial};
+use sheaf_transport::blobs::{BlobDir, BlobError};
 
 /// A run ready to be queued, but for its name.
 #[derive(Debug)]
@@ -101,7 +98,13 @@ pub fn prepare(
     }
     let phases = phases(&spec, base.as_ref().map(|base| &base.config)).map_err(|e| invalid(e.invalid()))?;
     check_size(&spec, phases.after(spec.rounds)).map_err(invalid)?;
-    let initial = write_initial(blobs, &spec, base.as_ref(), phases.after(0))?;
+    let initial = store_initial(blobs, &spec, base.as_ref(), phases.after(0)).map_err(|bad| {
+        let name = match &spec.model.source {
+            ModelSource::Imported(name) => name.as_str(),
+            ModelSource::Fresh(_) => "from the seed",
+        };
+        SubmitError::Model { name: name.to_owned(), why: bad.to_string() }
+    })?;
     Ok(Prepared { spec, author, model, phases, initial })
 }
 
@@ -158,79 +161,4 @@ fn refresh(blobs: &BlobDir, info: &ModelInfo) -> Result<(), SubmitError> {
 fn base(blobs: &BlobDir, info: &ModelInfo) -> Result<BaseModel, SubmitError> {
     let wrong = |bad: BadBase| SubmitError::Model { name: info.name.clone(), why: bad.to_string() };
     BaseModel::open(blobs, info.manifest).map_err(wrong)
-}
-
-/// Writes the trained parameters as they are before round 1.
-fn write_initial(
-    blobs: &BlobDir,
-    spec: &RunSpec,
-    model: Option<&BaseModel>,
-    params: &ParamSpec,
-) -> Result<BlobId, SubmitError> {
-    let name = match &spec.model.source {
-        ModelSource::Imported(name) => name.as_str(),
-        ModelSource::Fresh(_) => "from the seed",
-    };
-    let wrong = |why: String| SubmitError::Model { name: name.to_owned(), why };
-    let sources = initial(spec, model.map(|m| &m.config), model.map(|m| &m.weights), params)
-        .map_err(|e| wrong(e.to_string()))?;
-    let mut weights = model.map(|model| blobs.reader(model.weights_blob)).transpose()?;
-    let mut writer = blobs.writer()?;
-    for (tensor, source) in params.tensors.iter().zip(sources) {
-        match source {
-            Initial::FromWeights { offset, bytes } => {
-                let file = weights.as_mut().ok_or_else(|| wrong("it has no weights".into()))?;
-                copy(file, offset, bytes, &mut |piece| writer.write(piece))
-                    .map_err(|e| wrong(format!("{}: {e}", tensor.name)))?;
-            }
-            Initial::Fresh(distribution) => {
-                fresh(distribution, spec.seed, &tensor.name, tensor.numel(), &mut |piece| {
-                    writer.write(piece)
-                })?;
-            }
-        }
-    }
-    Ok(writer.finish()?)
-}
-
-/// A place to put bytes.
-type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), BlobError>;
-
-fn copy(file: &mut File, offset: u64, bytes: u64, sink: Sink<'_>) -> Result<(), String> {
-    file.seek(SeekFrom::Start(offset)).map_err(|e| e.to_string())?;
-    let mut reader = BufReader::new(file).take(bytes);
-    let mut buffer = vec![0; CHUNK];
-    let mut left = bytes;
-    while left > 0 {
-        let read = reader.read(&mut buffer).map_err(|e| e.to_string())?;
-        if read == 0 {
-            return Err(format!("the file ends {left} bytes too early"));
-        }
-        sink(&buffer[..read]).map_err(|e| e.to_string())?;
-        left -= read as u64;
-    }
-    Ok(())
-}
-
-fn fresh(
-    distribution: Distribution,
-    seed: u64,
-    name: &str,
-    count: u64,
-    sink: Sink<'_>,
-) -> Result<(), BlobError> {
-    let mut buffer = Vec::with_capacity(CHUNK + 4);
-    let mut left = count;
-    for value in distribution.values(seed, name) {
-        if left == 0 {
-            break;
-        }
-        left -= 1;
-        buffer.extend_from_slice(&value.to_le_bytes());
-        if buffer.len() >= CHUNK {
-            sink(&buffer)?;
-            buffer.clear();
-        }
-    }
-    sink(&buffer)
 }

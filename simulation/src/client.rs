@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rand::Rng;
 use sheaf_client::config::Policy;
 use sheaf_client::party::SiteParty;
-use sheaf_client::session::{Effect, Entropy, FetchFailure, Gate, Input, Session, Task, Trust};
+use sheaf_client::session::{Effect, Entropy, Gate, Input, Session, Task, TransferFailure, Trust};
 use sheaf_client::state::{SiteState, StateError};
 use sheaf_client::verification;
 use sheaf_common::blob::BlobId;
@@ -148,23 +148,23 @@ pub fn fetch(
     base: Option<&Arc<Base>>,
     state: &SiteState,
     blobs: &[BlobId],
-) -> Result<(), FetchFailure> {
+) -> Result<(), TransferFailure> {
     if let Some(base) = base {
-        base.lend(state).map_err(|error| FetchFailure::Refused(error.to_string()))?;
+        base.lend(state).map_err(|error| TransferFailure::Refused(error.to_string()))?;
     }
     for blob in blobs {
         match state.blobs.link(from, *blob) {
             Ok(true) => {}
-            Ok(false) => return Err(FetchFailure::Refused(BlobError::Missing(*blob).to_string())),
-            Err(error) => return Err(FetchFailure::Refused(error.to_string())),
+            Ok(false) => return Err(TransferFailure::Refused(BlobError::Missing(*blob).to_string())),
+            Err(error) => return Err(TransferFailure::Refused(error.to_string())),
         }
     }
     Ok(())
 }
 
 /// Checks the published sum of the round before, and makes the new model of it.
-pub fn rebuild(state: &SiteState, task: &Task, witness: &Witness) -> Result<(), FetchFailure> {
+pub fn rebuild(state: &SiteState, task: &Task, witness: &Witness) -> Result<(), TransferFailure> {
     let Some(record) = task.record() else { return Ok(()) };
     verification::rebuild(&state.blobs, task.job(), &record.body, witness)
-        .map_err(|error| FetchFailure::Refused(error.for_operator()))
+        .map_err(|error| TransferFailure::Refused(error.for_operator()))
 }

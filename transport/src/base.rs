@@ -2,16 +2,18 @@
 //! the global parameters when more of it begins to be trained.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::Job;
 use sheaf_common::model::{
-    BadConfig, BadManifest, BadWeights, CONFIG_FILE, Manifest, ModelConfig, PlanError, WEIGHTS_FILE, Weights,
-    grown, phases,
+    BadConfig, BadManifest, BadWeights, CONFIG_FILE, Initial, InitialError, Manifest, ModelConfig, PlanError,
+    WEIGHTS_FILE, Weights, grown, initial, phases,
 };
+use sheaf_common::params::ParamSpec;
+use sheaf_common::run::RunSpec;
 
-use crate::blobs::{BlobDir, BlobError, BlobWriter};
+use crate::blobs::{BlobDir, BlobError, BlobWriter, CHUNK};
 
 /// An imported model's configuration and where its tensors lie.
 #[derive(Debug)]
@@ -42,11 +44,14 @@ pub enum BadBase {
     /// The run does not fit it.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// What the run trains has no values to begin with.
+    #[error(transparent)]
+    Initial(#[from] InitialError),
     /// A blob cannot be found, read or written.
     #[error(transparent)]
     Blob(#[from] BlobError),
     /// A blob cannot be read to its end, or copied.
-    #[error("its weights cannot be read: {0}")]
+    #[error("its weights cannot be read or copied: {0}")]
     Read(#[from] io::Error),
 }
 
@@ -64,10 +69,63 @@ impl BaseModel {
 
 fn read_header(mut file: File, length: u64) -> Result<Weights, BadBase> {
     let mut start = Vec::new();
-    file.by_ref().take(8).read_to_end(&mut start)?;
+    Read::by_ref(&mut file).take(8).read_to_end(&mut start)?;
     let header = Weights::header_bytes(&start)?;
     file.take(header.saturating_sub(8)).read_to_end(&mut start)?;
     Ok(Weights::parse(&start, length)?)
+}
+
+/// Makes the parameters that a run trains, as they are before round 1, durable in `blobs`. Blocks.
+pub fn store_initial(
+    blobs: &BlobDir,
+    spec: &RunSpec,
+    model: Option<&BaseModel>,
+    params: &ParamSpec,
+) -> Result<BlobId, BadBase> {
+    let mut writer = blobs.writer()?;
+    write_initial(blobs, spec, model, params, &mut writer)?;
+    Ok(writer.finish()?)
+}
+
+/// The same without storing them: every site knows by itself what a run starts from. Blocks.
+pub fn initial_id(
+    blobs: &BlobDir,
+    spec: &RunSpec,
+    model: Option<&BaseModel>,
+    params: &ParamSpec,
+) -> Result<BlobId, BadBase> {
+    let mut hasher = blake3::Hasher::new();
+    write_initial(blobs, spec, model, params, &mut hasher)?;
+    Ok(hasher.finalize().into())
+}
+
+fn write_initial(
+    blobs: &BlobDir,
+    spec: &RunSpec,
+    model: Option<&BaseModel>,
+    params: &ParamSpec,
+    out: &mut dyn Write,
+) -> Result<(), BadBase> {
+    let sources = initial(spec, model.map(|m| &m.config), model.map(|m| &m.weights), params)?;
+    let mut weights = model.map(|model| blobs.reader(model.weights_blob)).transpose()?;
+    let mut out = BufWriter::with_capacity(CHUNK, out);
+    for (tensor, source) in params.tensors.iter().zip(sources) {
+        match source {
+            Initial::FromWeights { offset, bytes } => {
+                let file = weights.as_mut().ok_or(BadBase::Missing(WEIGHTS_FILE))?;
+                file.seek(SeekFrom::Start(offset))?;
+                if io::copy(&mut file.take(bytes), &mut out)? < bytes {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
+            }
+            Initial::Fresh(distribution) => {
+                for (value, _) in distribution.values(spec.seed, &tensor.name).zip(0..tensor.numel()) {
+                    out.write_all(&value.to_le_bytes())?;
+                }
+            }
+        }
+    }
+    Ok(out.flush()?)
 }
 
 /// Makes `moved`, the global parameters of `job` as round `round` has moved them, durable in `blobs`, in the form in

@@ -172,7 +172,8 @@ pub async fn serve_put(
             frames::write(send, &BlobReply::Stored).await.map_err(|e| lost(blob, e))?;
             Ok(length.saturating_sub(offset))
         }
-        Err(error @ BlobError::Changed(_)) => {
+        // Also when the disk is full: somebody will have an eye on it.
+        Err(error @ (BlobError::Changed(_) | BlobError::Io { .. })) => {
             frames::write(send, &BlobReply::Busy).await.map_err(|e| lost(blob, e))?;
             Err(passing(error, blob))
         }

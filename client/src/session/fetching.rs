@@ -3,7 +3,7 @@
 use sheaf_common::message::SiteMessage;
 use sheaf_common::secagg::client::Witness;
 
-use super::{Context, Effect, FetchFailure, State, Task, Working};
+use super::{Context, Effect, State, Task, TransferFailure, Working};
 
 /// Waits for the blobs that the task names.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl Fetching {
         State::Fetching(Self { task, checks })
     }
 
-    pub(super) fn done(self, context: &mut Context, result: Result<(), FetchFailure>) -> State {
+    pub(super) fn done(self, context: &mut Context, result: Result<(), TransferFailure>) -> State {
         match result {
             Ok(()) => {
                 if self.checks {
@@ -28,8 +28,8 @@ impl Fetching {
                 }
                 Working::start(self.task, context)
             }
-            Err(FetchFailure::Lost) => State::Idle,
-            Err(FetchFailure::Refused(reason)) => {
+            Err(TransferFailure::Lost) => State::Idle,
+            Err(TransferFailure::Refused(reason)) => {
                 let task = self.task.id().clone();
                 context.emit(Effect::Say(SiteMessage::Declined { task, reason }));
                 State::Idle

@@ -24,7 +24,9 @@ use sheaf_common::id::RunId;
 use sheaf_common::message::{EvaluateTask, Job, ServerMessage, SiteMessage, TaskId, TrainTask, Update};
 use sheaf_common::metrics::Counts;
 use sheaf_common::record::SignedRecord;
+use sheaf_common::run::{LocalWork, RunSpec, Training};
 use sheaf_common::secagg::client::{Client, Witness};
+use sheaf_common::status::Progress;
 
 use fetching::Fetching;
 pub use secure::{Entropy, Memory, Trust};
@@ -43,20 +45,20 @@ pub enum Input {
     /// The server said something.
     Message(ServerMessage),
     /// The blobs of a task are here, or why not.
-    Fetched(TaskId, Result<(), FetchFailure>),
+    Fetched(TaskId, Result<(), TransferFailure>),
     /// A task's work came to an end.
     Worked(TaskId, Result<Outcome, WorkFailure>),
     /// A task's masked vector is durable, or why it cannot be made.
     Masked(TaskId, Result<BlobId, String>),
-    /// A task's blob is at the server, or the transfer broke off.
-    Uploaded(TaskId, bool),
+    /// A task's blob is at the server, or why not.
+    Uploaded(TaskId, Result<(), TransferFailure>),
     /// Time has passed, or a person has decided: whether the site stands by for a run may have changed.
     Reconsider,
 }
 
-/// Why a task's blobs are not here.
+/// Why a task's blobs are not where they are needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FetchFailure {
+pub enum TransferFailure {
     /// The connection broke; the server sends the task again when it is back.
     Lost,
     /// It will not work, and why.
@@ -102,7 +104,7 @@ pub enum Effect {
     },
     /// Do the task, and answer with [`Input::Worked`].
     Work(Task),
-    /// Call the work off.
+    /// Call off what is under way: the work, or the upload.
     Cancel,
     /// Make the update's masked vector, durably, and answer with [`Input::Masked`].
     Mask {
@@ -182,6 +184,17 @@ impl Task {
         }
     }
 
+    /// Whether its run has such a task: what the site agrees to is that many rounds.
+    fn belongs(&self) -> bool {
+        let (id, spec) = (self.id(), &self.job().spec);
+        match self {
+            Self::Train(_) => {
+                !spec.is_survey() && !id.is_evaluation() && (1..=spec.rounds).contains(&id.round)
+            }
+            Self::Evaluate(_) => id.is_evaluation() && id.round <= spec.rounds,
+        }
+    }
+
     /// How its global parameters came about.
     pub fn record(&self) -> Option<&SignedRecord> {
         match self {
@@ -256,6 +269,18 @@ impl Session {
         matches!(self.state, State::Idle) && self.context.ready.is_empty() && self.context.memory.is_idle()
     }
 
+    /// How far the site is, as the server may know it: of an encrypted run only what does not tell how much the site has.
+    pub fn told(&self, task: &TaskId, progress: Progress) -> Progress {
+        let known = self.context.job.as_ref().filter(|(of, _)| of == task);
+        match known.map(|(_, job)| &job.spec) {
+            Some(spec) if !secure::is_secure(spec) => progress,
+            Some(RunSpec { training: Training { local: LocalWork::Epochs(epochs), .. }, .. }) => {
+                progress.in_tenths((*epochs).into())
+            }
+            Some(_) | None => progress.in_tenths(1),
+        }
+    }
+
     /// Whether these global parameters are still needed, to check a published sum.
     pub fn needs(&self, model: BlobId) -> bool {
         self.context.memory.needs(model)
@@ -283,8 +308,8 @@ impl Context {
             (State::Working(working), Input::Worked(id, result)) if *working.task.id() == id => {
                 working.done(self, result)
             }
-            (State::Uploading(uploading), Input::Uploaded(id, arrived)) if uploading.task == id => {
-                uploading.done(self, arrived)
+            (State::Uploading(uploading), Input::Uploaded(id, result)) if uploading.task == id => {
+                uploading.done(self, result)
             }
             (state, Input::Masked(id, result)) => self.masked(state, id, result),
             // It was called off too late: the update is durable, and nobody asks for it.
@@ -322,7 +347,7 @@ impl Context {
             ServerMessage::Rejected { task, .. } => {
                 self.forget(&task);
                 if matches!(state, State::Uploading(_)) && state.task() == Some(&task) {
-                    State::Idle
+                    self.drop_work(&state)
                 } else {
                     state
                 }
@@ -379,13 +404,15 @@ impl Context {
         };
         let left_out = job.spec.validation.leaves_out(self.trust.party.name().as_str());
         match task {
+            _ if !task.belongs() => Some("the run has no such task".into()),
             Task::Train(_) if left_out => {
                 Some("the run leaves this site out, and so it does not train".into())
             }
             Task::Evaluate(_) if left_out => policy.keeps_own_metrics(),
-            Task::Train(_) | Task::Evaluate(_) => policy.objection(job, &author),
+            Task::Train(_) | Task::Evaluate(_) => None,
         }
-        .or_else(|| self.hold(&task.id().run, job))
+        .or_else(|| policy.objection(job, &author))
+        .or_else(|| self.hold(&task.id().run, job, Some(task.id().round)))
     }
 
     fn decline(&mut self, task: &Task, reason: String) -> State {
@@ -415,9 +442,9 @@ impl Context {
         }
     }
 
-    /// Calls off what is in hand.
+    /// Calls off what is in hand. What is being fetched may serve the next task, and a lie in it is seen.
     fn drop_work(&mut self, state: &State) -> State {
-        if matches!(state, State::Working(_)) {
+        if matches!(state, State::Working(_) | State::Uploading(_)) {
             self.emit(Effect::Cancel);
         }
         State::Idle

@@ -149,7 +149,7 @@ impl Context {
         // The evaluation of the final model comes after all attempts at its round, the test after everything.
         let order = match task.attempt {
             TaskId::TEST => (u32::MAX, TaskId::TEST),
-            0 => (task.round + 1, 0),
+            0 => (task.round.saturating_add(1), 0),
             attempt => (task.round, attempt),
         };
         if self.memory.joined.get(&origin).is_some_and(|newest| *newest >= order) {

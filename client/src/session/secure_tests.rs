@@ -236,7 +236,7 @@ fn said(session: &mut Session, task: &TaskId, ask: Ask) -> Result<Answer, String
                 }
                 Effect::Remember { memory, then: Some(Then::Upload { task, blob }) } => {
                     assert_eq!(memory.masked(), Some(blob), "what leaves is remembered");
-                    todo.push(Input::Uploaded(task, true));
+                    todo.push(Input::Uploaded(task, Ok(())));
                 }
                 Effect::Mask { .. } => todo.push(Input::Masked(task.clone(), Ok(BlobId::of(b"a")))),
                 Effect::Upload { .. } => panic!("a masked vector leaves, remembered or not"),

@@ -4,7 +4,7 @@
 //! looked at the run yet, the hour of the day. What the site's policy refuses is declined task by task.
 
 use sheaf_common::id::{Name, RunId};
-use sheaf_common::message::{Job, SiteMessage};
+use sheaf_common::message::{Job, SiteMessage, TaskId};
 
 use super::{Context, Effect};
 
@@ -29,7 +29,7 @@ pub(super) struct Announced {
 
 impl Context {
     pub(super) fn announced(&mut self, run: RunId, job: Job) {
-        let held = self.hold(&run, &job);
+        let held = self.hold(&run, &job, None);
         self.emit(Effect::Say(SiteMessage::Standby { run: run.clone(), held: held.clone() }));
         self.announced.insert(run, Announced { job, held });
         if self.announced.len() > ANNOUNCED_MAX {
@@ -40,7 +40,7 @@ impl Context {
     /// Looks at every announced run again.
     pub(super) fn reconsider(&mut self) {
         for (run, mut announced) in std::mem::take(&mut self.announced) {
-            let held = self.hold(&run, &announced.job);
+            let held = self.hold(&run, &announced.job, None);
             if held != announced.held {
                 self.emit(Effect::Say(SiteMessage::Standby { run: run.clone(), held: held.clone() }));
                 announced.held = held;
@@ -49,11 +49,14 @@ impl Context {
         }
     }
 
-    /// Why nothing new is begun for a run now. One that the policy refuses is not held: it is declined. What is in hand
-    /// is brought to its end; that is this very run, since the server may give its name to any other.
-    pub(super) fn hold(&self, run: &RunId, job: &Job) -> Option<String> {
+    /// Why nothing new is begun for a run now. One that the policy refuses is not held: it is declined. The round in hand is
+    /// brought to its end, and no other; that is of this very run, since the server may give its name to any other.
+    pub(super) fn hold(&self, run: &RunId, job: &Job, round: Option<u32>) -> Option<String> {
         let origin = job.origin();
-        if self.job.as_ref().is_some_and(|(task, in_hand)| task.run == *run && in_hand.origin() == origin) {
+        let in_hand = |(task, in_hand): &(TaskId, Job)| {
+            task.run == *run && in_hand.origin() == origin && round.is_none_or(|round| round == task.round)
+        };
+        if self.job.as_ref().is_some_and(in_hand) {
             return None;
         }
         let author = self.trust.gate.author(job).ok()?;

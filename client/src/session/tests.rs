@@ -203,7 +203,7 @@ fn a_task_is_fetched_done_sent_and_said_in_this_order() {
             Input::Message(train(1, 1)),
             Input::Fetched(id(1, 1), Ok(())),
             trained(1, 1),
-            Input::Uploaded(id(1, 1), true),
+            Input::Uploaded(id(1, 1), Ok(())),
             Input::Message(ServerMessage::Over(id(1, 1))),
         ],
     );
@@ -262,9 +262,36 @@ fn an_update_from_before_a_restart_is_sent_and_not_trained_again() {
 #[test]
 fn a_transfer_that_broke_off_starts_again_when_the_server_asks_again() {
     let mut session = session([update(1, 1)]);
-    feed(&mut session, [Input::Connected, Input::Message(train(1, 1)), Input::Uploaded(id(1, 1), false)]);
+    feed(
+        &mut session,
+        [
+            Input::Connected,
+            Input::Message(train(1, 1)),
+            Input::Uploaded(id(1, 1), Err(TransferFailure::Lost)),
+        ],
+    );
     let effects = feed(&mut session, [Input::Disconnected, Input::Connected, Input::Message(train(1, 1))]);
     assert_eq!(effects, [upload(1, 1)]);
+}
+
+#[test]
+fn an_update_that_cannot_be_sent_is_answered() {
+    let mut session = session([update(1, 1)]);
+    let failed = Err(TransferFailure::Refused("no disk".into()));
+    let effects = feed(
+        &mut session,
+        [Input::Connected, Input::Message(train(1, 1)), Input::Uploaded(id(1, 1), failed)],
+    );
+    let declined = SiteMessage::Declined { task: id(1, 1), reason: "no disk".into() };
+    assert_eq!(effects, [upload(1, 1), Effect::Say(declined)]);
+}
+
+#[test]
+fn a_transfer_for_a_round_that_is_over_is_called_off() {
+    let mut session = session([update(1, 1)]);
+    feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
+    let over = feed(&mut session, [Input::Message(ServerMessage::Over(id(1, 1)))]);
+    assert_eq!(over, [Effect::Forget(id(1, 1)), Effect::Cancel]);
 }
 
 #[test]
@@ -337,7 +364,7 @@ fn a_round_that_is_over_ends_the_work_for_it() {
 fn what_cannot_be_done_is_declined_with_its_reason() {
     let mut session = session([]);
     feed(&mut session, [Input::Connected, Input::Message(train(1, 1))]);
-    let refused = Input::Fetched(id(1, 1), Err(FetchFailure::Refused("no disk".into())));
+    let refused = Input::Fetched(id(1, 1), Err(TransferFailure::Refused("no disk".into())));
     let declined =
         |reason: &str| [Effect::Say(SiteMessage::Declined { task: id(1, 1), reason: reason.into() })];
     assert_eq!(feed(&mut session, [refused]), declined("no disk"));
@@ -420,7 +447,51 @@ fn a_site_that_is_left_out_does_not_train_and_is_evaluated_alone_only_if_it_says
         let said = declined(&closed, evaluate("a")).unwrap();
         assert!(said.contains("it must set policy.own_metrics = true in its site.toml"), "{said}");
         assert_eq!(declined(&open, evaluate("a")), None);
+        let picky = Policy { authors: Some(["bob".parse().unwrap()].into()), ..open };
+        assert!(declined(&picky, evaluate("a")).unwrap().contains("no run of operator ada"));
     }
+}
+
+/// What the site agrees to is the run's rounds.
+#[test]
+fn a_run_has_no_more_tasks_than_rounds() {
+    let said = |message| {
+        let effects = feed(&mut session([]), [Input::Connected, Input::Message(message)]);
+        match effects.last() {
+            Some(Effect::Say(SiteMessage::Declined { reason, .. })) => Some(reason.clone()),
+            _ => None,
+        }
+    };
+    let evaluate = |round, attempt| {
+        let task = EvaluateTask { id: id(round, attempt), job: job(), record: record(round) };
+        ServerMessage::Evaluate(Box::new(task))
+    };
+    let of_no_round = |mut message: ServerMessage| {
+        if let ServerMessage::Train(task) = &mut message {
+            task.id.round = 0;
+        }
+        message
+    };
+    for good in [train(1, 1), train(2, 9), evaluate(2, 0), evaluate(1, 0), evaluate(2, TaskId::TEST)] {
+        assert_eq!(said(good.clone()), None, "{good:?}");
+    }
+    for bad in [
+        of_no_round(train(1, 1)),
+        train(1, 0),
+        train(1, TaskId::TEST),
+        train(3, 1),
+        train(u32::MAX, 1),
+        evaluate(3, 0),
+        evaluate(1, 1),
+    ] {
+        assert_eq!(said(bad.clone()).as_deref(), Some("the run has no such task"), "{bad:?}");
+    }
+    let survey = RunSpec { rounds: 0, ..job().spec };
+    let mut task = train(1, 1);
+    if let ServerMessage::Train(task) = &mut task {
+        task.job.spec = survey;
+    }
+    assert_eq!(said(task).as_deref(), Some("the run has no such task"));
 }
 
 /// A site whose people say no for as long as they are told to.
@@ -462,6 +533,16 @@ fn a_site_says_when_it_stands_by_and_only_when_that_changes() {
     assert_eq!(feed(&mut session, [Input::Message(train(1, 1))]), [fetch(task(1, 1))]);
     closed.store(true, Ordering::Relaxed);
     assert_eq!(feed(&mut session, [Input::Reconsider]), [], "what is begun is brought to its end");
+    let done = [Input::Fetched(id(1, 1), Ok(())), trained(1, 1), Input::Uploaded(id(1, 1), Ok(()))];
+    feed(&mut session, done);
+    let declined = |round, attempt| {
+        Effect::Say(SiteMessage::Declined { task: id(round, attempt), reason: "not now".into() })
+    };
+    assert_eq!(
+        feed(&mut session, [Input::Message(train(2, 1))]),
+        [declined(2, 1)],
+        "which the next round is not"
+    );
     let over = Input::Message(ServerMessage::Over(id(1, 1)));
     assert_eq!(feed(&mut session, [over, Input::Reconsider]).last(), Some(&standby(Some("not now"))));
     assert_eq!(feed(&mut session, [Input::Disconnected, Input::Reconsider]), [], "nobody listens");
@@ -497,7 +578,7 @@ fn another_run_under_the_name_of_one_in_hand_is_held() {
     let begun =
         [Input::Connected, Input::Message(train(1, 1)), Input::Fetched(id(1, 1), Ok(())), trained(1, 1)];
     feed(&mut session, begun);
-    feed(&mut session, [Input::Uploaded(id(1, 1), true)]);
+    feed(&mut session, [Input::Uploaded(id(1, 1), Ok(()))]);
     assert_eq!(feed(&mut session, [asked(1, 1)]), declined(1, 1), "what was trained is not its update");
     assert_eq!(feed(&mut session, [asked(1, 2)]), declined(1, 2));
     let announced = ServerMessage::Announce { run: "toy".parse().unwrap(), job: Box::new(other.clone()) };

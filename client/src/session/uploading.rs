@@ -3,7 +3,7 @@
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::{SiteMessage, TaskId, Update};
 
-use super::{Context, Effect, State, Then};
+use super::{Context, Effect, State, Then, TransferFailure};
 
 /// Waits for the blob to arrive.
 #[derive(Debug)]
@@ -27,9 +27,14 @@ impl Uploading {
     }
 
     /// It is said once its blob is there. What was sent stays here until the round is over.
-    pub(super) fn done(self, context: &mut Context, arrived: bool) -> State {
-        if arrived {
-            context.emit(Effect::Say(self.then));
+    pub(super) fn done(self, context: &mut Context, result: Result<(), TransferFailure>) -> State {
+        match result {
+            Ok(()) => context.emit(Effect::Say(self.then)),
+            // The server asks again when it is back.
+            Err(TransferFailure::Lost) => {}
+            Err(TransferFailure::Refused(reason)) => {
+                context.emit(Effect::Say(SiteMessage::Declined { task: self.task, reason }));
+            }
         }
         State::Idle
     }

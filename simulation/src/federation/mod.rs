@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sheaf_client::session::{FetchFailure, Outcome, WorkFailure};
+use sheaf_client::session::{Outcome, TransferFailure, WorkFailure};
 use sheaf_client::state::{SiteState, StateError};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::ClientId;
@@ -133,7 +133,7 @@ enum Event {
 #[derive(Clone, Debug)]
 enum Told {
     /// A task's blobs are here, or why not.
-    Fetched(TaskId, Result<(), FetchFailure>),
+    Fetched(TaskId, Result<(), TransferFailure>),
     /// They are, once the sum was checked.
     Checked(TaskId, Ticket),
     /// A task's work is done.
@@ -168,7 +168,7 @@ pub(crate) enum Done {
     /// Of masking.
     Masked(Result<BlobId, String>),
     /// Of checking a sum.
-    Checked(Result<(), FetchFailure>),
+    Checked(Result<(), TransferFailure>),
     /// Of training without the others: the job as it was in the last round, and the parameters, or why there are none.
     Alone(Result<Box<(Job, Vec<u8>)>, String>),
 }

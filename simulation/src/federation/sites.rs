@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sheaf_client::departure::Uplink;
 use sheaf_client::masking;
-use sheaf_client::session::{Effect, FetchFailure, Input, Task, Then, WorkFailure};
+use sheaf_client::session::{Effect, Input, Task, Then, TransferFailure, WorkFailure};
 use sheaf_client::worker::{self, Site};
 use sheaf_common::blob::BlobId;
 use sheaf_common::message::{BlobReply, Open as OpenStream, ServerMessage, SiteMessage, TaskId, Update};
@@ -48,7 +48,7 @@ impl Federation {
             Told::Fetched(task, result) => Input::Fetched(task, result),
             Told::Checked(task, ticket) => {
                 let done = self.pool.wait(ticket);
-                let broken = || Err(FetchFailure::Refused("the check broke down".into()));
+                let broken = || Err(TransferFailure::Refused("the check broke down".into()));
                 let result = if let Some(Done::Checked(result)) = done { result } else { broken() };
                 Input::Fetched(task, result)
             }
@@ -66,7 +66,7 @@ impl Federation {
             }
             Told::Uploaded(task, blob) => {
                 let arrived = self.arrive(client, blob)?;
-                Input::Uploaded(task, arrived)
+                Input::Uploaded(task, arrived.then_some(()).ok_or(TransferFailure::Lost))
             }
         };
         self.input(client, input)

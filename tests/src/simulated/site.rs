@@ -10,7 +10,7 @@ use sheaf_client::departure::Uplink;
 use sheaf_client::device::DeviceChoice;
 use sheaf_client::party::SiteParty;
 use sheaf_client::session::{
-    Effect, Entropy, FetchFailure, Input, Outcome, Session, Task, Then, Trust, WorkFailure,
+    Effect, Entropy, Input, Outcome, Session, Task, Then, TransferFailure, Trust, WorkFailure,
 };
 use sheaf_client::state::SiteState;
 use sheaf_client::worker::{self, Report, Worker};
@@ -190,7 +190,7 @@ impl Site {
                     daemon.globals.insert(task.id().clone(), task.job().global);
                     daemon.jobs.push_back(Job::Fetch { task, witness, link });
                 } else {
-                    let lost = Input::Fetched(task.id().clone(), Err(FetchFailure::Lost));
+                    let lost = Input::Fetched(task.id().clone(), Err(TransferFailure::Lost));
                     daemon.jobs.push_back(Job::Tell(lost));
                 }
             }
@@ -204,7 +204,7 @@ impl Site {
             Effect::Mask { client, update } => daemon.jobs.push_back(Job::Mask { client, update }),
             Effect::Upload { task, blob } => daemon.jobs.push_back(match number {
                 Some(link) => Job::Upload { task, blob, link },
-                None => Job::Tell(Input::Uploaded(task, false)),
+                None => Job::Tell(Input::Uploaded(task, Err(TransferFailure::Lost))),
             }),
             Effect::Remember { memory, then } => {
                 daemon.state.remember(&memory)?;
@@ -247,7 +247,7 @@ impl Site {
             }
             Some(Job::Upload { task, blob, link }) => {
                 let arrived = self.upload(updates, blob, link);
-                Input::Uploaded(task, arrived)
+                Input::Uploaded(task, arrived.then_some(()).ok_or(TransferFailure::Lost))
             }
             Some(Job::Work(task)) => self.train(task)?,
             Some(Job::Mask { client, update }) => {
@@ -285,9 +285,9 @@ impl Site {
         task: &Task,
         witness: Option<Box<Witness>>,
         link: u64,
-    ) -> Result<(), FetchFailure> {
-        let refused = |why: String| FetchFailure::Refused(why);
-        let Some(daemon) = &self.daemon else { return Err(FetchFailure::Lost) };
+    ) -> Result<(), TransferFailure> {
+        let refused = |why: String| TransferFailure::Refused(why);
+        let Some(daemon) = &self.daemon else { return Err(TransferFailure::Lost) };
         let blobs = daemon.state.blobs.clone();
         let check = witness.zip(task.record());
         let wanted = match &check {
@@ -298,7 +298,7 @@ impl Site {
         };
         for blob in wanted {
             if !self.carry(served, &blobs, blob, "fetch", link).map_err(refused)? {
-                return Err(FetchFailure::Lost);
+                return Err(TransferFailure::Lost);
             }
         }
         let Some((witness, record)) = check else { return Ok(()) };
