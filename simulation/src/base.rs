@@ -87,6 +87,8 @@ impl Base {
             return Err(BaseError::Script(written.path.clone()));
         }
         let folder = dir.join(FOLDER);
+        // What was begun before may have been with another.
+        remove(&folder)?;
         state::lay_out(blobs, id, &folder)?;
         let manifest = Manifest::parse(&blobs.read(id)?)?;
         Ok(Some(Self { info, manifest, model, blobs: blobs.clone(), folder }))
@@ -119,13 +121,7 @@ impl Base {
     /// Has it no longer in a client's directory: a file system has so many links to a file and no more.
     pub fn take_back(&self, from: &SiteState) -> Result<(), BlobError> {
         self.files().try_for_each(|(blob, _)| from.blobs.remove(blob))?;
-        let folder = from.root().join("models").join(self.info.manifest.to_string());
-        match fs::remove_dir_all(&folder) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(BlobError::Io { what: "remove", path: folder, source })
-            }
-            Ok(()) | Err(_) => Ok(()),
-        }
+        remove(&from.root().join("models").join(self.info.manifest.to_string()))
     }
 
     /// Its description, as it is written and as it is meant, and where its values are.
@@ -153,5 +149,14 @@ impl Base {
         let mut bytes = Vec::new();
         plan.write(&mut bytes, Some(&mut weights), &mut Cursor::new(to_bytes(params)))?;
         Ok(from_bytes(&bytes))
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), BlobError> {
+    match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(BlobError::Io { what: "remove", path: folder.to_owned(), source })
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }

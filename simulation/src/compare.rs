@@ -80,9 +80,20 @@ impl Variant {
 
     /// How many rounds it took to reach the target on a metric, in those simulations that did.
     pub fn rounds_to(&self, metric: &str, Target(target): Target) -> Option<Mean> {
-        let first = |report: &Report| points(report, metric).into_iter().find(|point| point.value >= target);
+        let reaches = |point: &Point| {
+            if is_loss(metric) { point.value <= target } else { point.value >= target }
+        };
+        let first = |report: &Report| points(report, metric).into_iter().find(reaches);
         self.mean(|report| Some(f64::from(first(report)?.round)))
     }
+}
+
+/// Metrics of which less is better.
+const LOSSES: [&str; 6] = ["loss", "perplexity", "mae", "rmse", "brier_score", "calibration_error"];
+
+/// Whether less of a metric is better.
+pub fn is_loss(metric: &str) -> bool {
+    LOSSES.contains(&metric)
 }
 
 /// A point of a plot: a round of one simulation.

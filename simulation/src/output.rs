@@ -24,8 +24,11 @@ use crate::rounds::{Row, Score, Traffic, score};
 
 const PARTITION: &str = "partition.csv";
 const ROUNDS: &str = "rounds.csv";
-const REPORT: &str = "report.json";
-const MODEL: &str = "model";
+/// The file of the report.
+pub const REPORT: &str = "report.json";
+
+/// The folder of the trained model.
+pub const MODEL: &str = "model";
 
 /// Something cannot be written.
 #[derive(Debug, thiserror::Error)]

@@ -28,6 +28,9 @@ use crate::scoring::Scorer;
 /// The folder of what is needed only until the simulation is over.
 const STATE: &str = "state";
 
+/// The file that says that a simulation is, or was, in a folder.
+const LOCK: &str = "lock";
+
 /// The simulation could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulateError {
@@ -58,6 +61,11 @@ pub enum SimulateError {
     /// Another program is at it.
     #[error("{0} is in use by another sheaf-sim")]
     InUse(PathBuf),
+    /// Something is in the way.
+    #[error(
+        "{0} is not of a simulation, and would be replaced: choose another folder with --out, or move it away"
+    )]
+    Foreign(PathBuf),
     /// The disk said no.
     #[error("cannot {what} {path}: {source}", path = .path.display())]
     Io {
@@ -88,9 +96,10 @@ pub fn simulate(
     out: &Path,
     audience: &mut dyn Audience,
 ) -> Result<Option<Report>, SimulateError> {
+    check_own(out)?;
     let state = out.join(STATE);
     fs::create_dir_all(&state).map_err(|e| io_error("make", &state, e))?;
-    let lock = File::create(out.join("lock")).map_err(|e| io_error("make the lock in", out, e))?;
+    let lock = File::create(out.join(LOCK)).map_err(|e| io_error("make the lock in", out, e))?;
     lock.try_lock().map_err(|_| SimulateError::InUse(out.to_owned()))?;
     let identities = Identities::open(&state.join("pki"), setting.simulation.seed)?;
     let hub = Hub::new(Outlive::Program, &state, identities.server())?;
@@ -118,6 +127,18 @@ pub fn simulate(
     output::write_report(out, &report)?;
     fs::remove_dir_all(&state).map_err(|e| io_error("remove", &state, e))?;
     Ok(Some(report))
+}
+
+/// A folder of a state is removed in the end, and that of a model is replaced: neither is touched where no simulation was before.
+fn check_own(out: &Path) -> Result<(), SimulateError> {
+    if out.join(LOCK).exists() || out.join(output::REPORT).exists() {
+        return Ok(());
+    }
+    let others = [STATE, output::MODEL].map(|name| out.join(name));
+    match others.into_iter().find(|folder| folder.exists()) {
+        Some(other) => Err(SimulateError::Foreign(other)),
+        None => Ok(()),
+    }
 }
 
 /// Notes what the state directory is of, so that no other simulation goes on from it.

@@ -116,7 +116,7 @@ fn whoever_leaves_after_any_round_comes_back_to_the_same_bits() -> Result<()> {
         let mut left = 0;
         let report = loop {
             // Each time something is begun that will have to be done again.
-            let mut leaver = Leaver { left: (left + 1 < ROUNDS).then_some(1) };
+            let mut leaver = Leaver { left: (left < ROUNDS).then_some(1) };
             match simulate(&setting, &out, &mut leaver)? {
                 Some(report) => break report,
                 None => left += 1,
@@ -126,6 +126,38 @@ fn whoever_leaves_after_any_round_comes_back_to_the_same_bits() -> Result<()> {
         ensure!(same(&report) == undisturbed, "{:?}\n{undisturbed:?}", same(&report));
         ensure!(!out.join("state").exists(), "what is no longer needed is gone");
     }
+    Ok(())
+}
+
+#[test]
+fn what_is_not_of_a_simulation_is_not_replaced() -> Result<()> {
+    for own in ["state", "model"] {
+        let dir = folder(OPEN, &clients(""))?;
+        let file = dir.path().join("out").join(own).join("mine");
+        fs::create_dir_all(file.parent().context("no folder")?)?;
+        fs::write(&file, "precious")?;
+        let error = play(dir.path(), "out").unwrap_err().to_string();
+        ensure!(error.contains("is not of a simulation, and would be replaced"), "{error}");
+        ensure!(fs::read_to_string(&file)? == "precious", "{own} was touched");
+    }
+    Ok(())
+}
+
+#[test]
+fn only_the_sites_that_the_run_names_take_part() -> Result<()> {
+    let dir = folder(OPEN, &clients(""))?;
+    let path = dir.path().join("run.toml");
+    let (all, named) = (
+        "min_sites = 6\nmin_updates = 3\nfraction = 0.6",
+        "sites = [\"client-01\", \"client-02\"]\nmin_sites = 2\nmin_updates = 1",
+    );
+    let text = fs::read_to_string(&path)?.replace(all, named);
+    fs::write(&path, &text)?;
+    let cohorts: Vec<u32> = play(dir.path(), "out")?.history.iter().map(|row| row.cohort).collect();
+    ensure!(cohorts.iter().all(|sites| *sites == 2) && !cohorts.is_empty(), "{cohorts:?}");
+    fs::write(&path, text.replace("min_sites = 2", "min_sites = 3"))?;
+    let error = Setting::load(&dir.path().join("sim.toml")).unwrap_err().to_string();
+    ensure!(error.contains("cohort.m") || error.contains("cohort.sites"), "{error}");
     Ok(())
 }
 

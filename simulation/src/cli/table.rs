@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::compare::{Mean, Target, Variant, points};
+use crate::compare::{Mean, Target, Variant, is_loss, points};
 use crate::output::{OutputError, Report, write_csv};
 
 /// Rows of cells, the first of which is the header.
@@ -22,6 +22,7 @@ pub(super) fn of(variants: &[Variant], metric: &str, target: Option<Target>) -> 
         header.push(format!("rounds to {target}"));
     }
     header.extend(["MiB sent", "simulated minutes", "real seconds"].map(str::to_owned));
+    let best = if is_loss(metric) { f64::min } else { f64::max };
     let row = |variant: &Variant| {
         let values = |report: &Report| points(report, metric).into_iter().map(|point| point.value);
         let mut cells = vec![
@@ -29,7 +30,7 @@ pub(super) fn of(variants: &[Variant], metric: &str, target: Option<Target>) -> 
             variant.reports.len().to_string(),
             cell(variant.mean(|report| Some(f64::from(report.rounds))), 0),
             cell(variant.mean(|report| values(report).next_back()), 4),
-            cell(variant.mean(|report| values(report).reduce(f64::max)), 4),
+            cell(variant.mean(|report| values(report).reduce(best)), 4),
         ];
         if let Some(target) = target {
             let reached = variant.rounds_to(metric, target);

@@ -335,11 +335,17 @@ impl Simulation {
                     .into(),
             );
         }
-        if spec.cohort.min_sites > self.clients.get() {
+        let trains = |name: &ClientId| {
+            let is_asked = spec.cohort.sites.as_ref().is_none_or(|sites| sites.contains(name));
+            is_asked && !spec.validation.leaves_out(name.as_str())
+        };
+        let names = (0..self.clients.get()).filter_map(|number| self.name(number).ok());
+        if names.filter(trains).take(spec.cohort.min_sites as usize).count() < spec.cohort.min_sites as usize
+        {
             return invalid(
                 "clients",
                 format!(
-                    "the run waits for {} clients (cohort.min_sites): have at least so many",
+                    "the run waits for {} clients (cohort.min_sites): have at least so many that may train in it",
                     spec.cohort.min_sites
                 ),
             );

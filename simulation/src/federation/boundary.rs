@@ -20,7 +20,7 @@ use sheaf_common::id::ClientId;
 use sheaf_common::run::{BatchNorm, SecureAggregation};
 use sheaf_common::status::RoundRecord;
 use sheaf_common::time::Timestamp;
-use sheaf_server::core::{Coordinator, Input};
+use sheaf_server::core::{Coordinator, Effect, Input};
 use sheaf_transport::durable::Outlive;
 
 use super::{Clock, Event, Federation, FederationError, Last, Member};
@@ -94,6 +94,7 @@ impl Federation {
         let mut federation = Self {
             simulation,
             globals: [run.global()].into(),
+            withdrawn: Vec::new(),
             hub,
             run,
             members,
@@ -131,7 +132,10 @@ impl Federation {
         let greeting = self.greeting()?;
         for number in 0..self.simulation.clients.get() {
             self.change_later(number);
-            if let Some(member) = self.members.get(number as usize).filter(|member| member.is_online) {
+            if let Some(member) = self.members.get(number as usize)
+                && member.is_online
+                && self.run.admits(&member.name)
+            {
                 self.traffic += greeting;
                 let connected = Input::Connected(member.name.clone());
                 self.run.handle(connected, self.now);
@@ -238,6 +242,10 @@ impl Federation {
             if !kept.contains(&blob) {
                 self.hub.blobs.remove(blob)?;
             }
+        }
+        // Whoever went on from the boundary before would have needed them.
+        for sum in std::mem::take(&mut self.withdrawn) {
+            self.hub.clear(&self.run, &Effect::Withdraw(sum))?;
         }
         self.globals = kept.into_iter().collect();
         Ok(())

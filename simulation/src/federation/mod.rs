@@ -70,6 +70,8 @@ pub struct Federation {
     arrived: BTreeSet<BlobId>,
     /// Global parameters that are still on the disk.
     globals: BTreeSet<BlobId>,
+    /// Published sums that the next boundary has no use for.
+    withdrawn: Vec<BlobId>,
     /// What tells this simulation from every other.
     of: BlobId,
     /// Where what must outlive the program is.
@@ -341,6 +343,9 @@ impl Federation {
         member.changes += 1;
         let (name, is_online) = (member.name.clone(), member.is_online);
         self.change_later(client);
+        if !self.run.admits(&name) {
+            return Ok(());
+        }
         if is_online {
             self.traffic += self.greeting()?;
             if let Some(client) = self.awake.get_mut(&client) {

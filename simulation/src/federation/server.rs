@@ -66,6 +66,10 @@ impl Federation {
     }
 
     fn perform(&mut self, effect: &Effect) -> Result<(), FederationError> {
+        if let Effect::Withdraw(sum) = effect {
+            self.withdrawn.push(*sum);
+            return Ok(());
+        }
         if self.hub.clear(&self.run, effect)? {
             return Ok(());
         }
