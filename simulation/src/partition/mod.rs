@@ -6,7 +6,8 @@ mod draw;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::num::NonZeroU32;
 
 use crate::config::Partition;
@@ -130,13 +131,16 @@ pub fn by_label(labels: &[u32], places: impl IntoIterator<Item = usize>) -> BTre
 
 /// Gives an example of whoever has most to each that has none.
 fn feed_the_hungry(dealt: &mut [Vec<usize>]) {
+    // By what they have; of those who have the same, the first gives.
+    let rank = |client: usize, parts: &[Vec<usize>]| (parts[client].len(), Reverse(client));
+    let mut richest: BinaryHeap<_> = (0..dealt.len()).map(|client| rank(client, dealt)).collect();
     for hungry in 0..dealt.len() {
         if dealt[hungry].is_empty()
-            && let Some(richest) =
-                (0..dealt.len()).max_by_key(|client| (dealt[*client].len(), usize::MAX - client))
-            && let Some(place) = dealt[richest].pop()
+            && let Some((_, Reverse(giver))) = richest.pop()
+            && let Some(place) = dealt[giver].pop()
         {
             dealt[hungry].push(place);
+            richest.push(rank(giver, dealt));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Whatever the way, nothing is lost, nobody goes without, and the seed decides.
 
+use rand::RngExt;
+
 use super::*;
 
 const LABELS: u32 = 10;
@@ -93,4 +95,29 @@ fn too_few_examples_are_said_to_be_too_few() {
     let same = By { labels: &[1; 5], ..by };
     let alike = super::divide(&shards, NonZeroU32::MIN, (0..5).collect(), &same);
     assert_eq!(alike.unwrap_err(), PartitionError::NoLabels);
+}
+
+#[test]
+fn who_has_most_gives_to_who_has_nothing() {
+    // As it is said, in as many steps as there are clients for each that is hungry.
+    let slowly = |mut parts: Vec<Vec<usize>>| {
+        while let Some(hungry) = parts.iter().position(Vec::is_empty) {
+            let most = parts.iter().map(Vec::len).max().unwrap();
+            let giver = parts.iter().position(|part| part.len() == most).unwrap();
+            let place = parts[giver].pop().unwrap();
+            parts[hungry].push(place);
+        }
+        parts
+    };
+    for seed in 0..200 {
+        let random = &mut sheaf_common::seed::stream(seed, &["hungry"]);
+        let mut parts: Vec<Vec<usize>> = vec![Vec::new(); 12];
+        for place in 0..20 {
+            let client = random.random_range(0..12usize).min(random.random_range(0..12));
+            parts[client].push(place);
+        }
+        let mut fed = parts.clone();
+        feed_the_hungry(&mut fed);
+        assert_eq!(fed, slowly(parts));
+    }
 }
