@@ -21,6 +21,9 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
 ];
 
+/// Larger ones are those of a model that has diverged, and no axis reaches so far.
+const LARGEST: f64 = 1e12;
+
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// The plot was not drawn.
@@ -61,7 +64,8 @@ fn all(variants: &[Variant], metric: &str, area: &Area<'_>) -> Result<(), Box<dy
 /// The mean over seeds, round by round, of those that all seeds completed.
 fn mean(variant: &Variant, metric: &str) -> Vec<Point> {
     let mut rounds = BTreeMap::<u32, Vec<Point>>::new();
-    for point in variant.reports.iter().flat_map(|report| points(report, metric)) {
+    let drawn = |point: &Point| point.value.abs() <= LARGEST;
+    for point in variant.reports.iter().flat_map(|report| points(report, metric)).filter(drawn) {
         rounds.entry(point.round).or_default().push(point);
     }
     let all = variant.reports.len();
