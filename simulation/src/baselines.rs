@@ -1,5 +1,5 @@
 //! What a federation is compared with: each client alone, and all data in one place. The same trainer, the same initial
-//! parameters and as many epochs as there are in all rounds; tested on the same examples.
+//! parameters and as many epochs as there were in the rounds that were completed; tested on the same examples.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::config::{Baseline, Setting};
 use crate::data::Examples;
 use crate::federation::{Done, Workshop};
 use crate::pool::{CallOff, Pool, Ticket};
-use crate::rounds::Score;
+use crate::rounds::{Row, Score};
 use crate::scoring::Scorer;
 use crate::simulate::Audience;
 
@@ -39,11 +39,13 @@ pub struct Baselines {
     pub failed: BTreeMap<String, String>,
 }
 
-/// Trains and tests the baselines that a simulation asks for, on all workers; nothing when the audience wants to stop.
+/// Trains and tests the baselines that a simulation asks for when its rounds are over, on all workers; nothing when the audience wants
+/// to stop.
 pub(crate) fn run(
     setting: &Setting,
     job: &Job,
     initial: Vec<u8>,
+    rows: &[Row],
     workshop: Workshop<'_>,
     audience: &mut dyn Audience,
 ) -> Result<Option<Baselines>, BaseError> {
@@ -53,7 +55,15 @@ pub(crate) fn run(
     let simulation = &setting.simulation;
     let growth = examples.base().map(|base| Ok::<_, BaseError>((base.clone(), base.phases(&job.spec)?)));
     let growth = growth.transpose()?;
-    let lesson = Lesson { job: job.clone(), initial, examples, growth, device: simulation.device };
+    let completed = rows.iter().filter(|row| row.is_completed()).map(|row| row.round).max();
+    let lesson = Lesson {
+        job: job.clone(),
+        rounds: completed.unwrap_or(0),
+        initial,
+        examples,
+        growth,
+        device: simulation.device,
+    };
     let mut class = Class { lesson: Arc::new(lesson), train, scorer, audience };
     let wants = |baseline| simulation.baselines.contains(&baseline);
 
@@ -134,6 +144,8 @@ impl Class<'_> {
 /// What each is taught.
 struct Lesson {
     job: Job,
+    /// For how many rounds.
+    rounds: u32,
     initial: Vec<u8>,
     examples: Arc<Examples>,
     /// What an imported model trains from round to round.
@@ -142,7 +154,7 @@ struct Lesson {
 }
 
 impl Lesson {
-    /// Trains for all rounds on a client's examples, or on everybody's: the job as it is in the end, and the parameters.
+    /// Trains on a client's examples, or on everybody's: the job as it is in the end, and the parameters.
     fn learn(&self, name: &str, client: Option<u32>, watch: &CallOff) -> Result<(Job, Vec<u8>), String> {
         let mut job = self.job.clone();
         let open = |job: &Job| {
@@ -150,7 +162,7 @@ impl Lesson {
         };
         let mut trainer = open(&job)?;
         let mut params = from_bytes(&self.initial);
-        for number in 1..=job.spec.rounds {
+        for number in 1..=self.rounds {
             let round = Round { number, of: job.spec.rounds };
             let trained = trainer.train(params, round, watch as &dyn Watch);
             params = trained.map_err(|error| error.to_string())?.params;
@@ -180,5 +192,6 @@ fn mean(scores: &[Score]) -> Option<Score> {
         let values = scores.iter().map(|score| score.get(name).copied()).collect::<Option<Vec<f64>>>()?;
         Some((name.clone(), values.iter().sum::<f64>() / values.len() as f64))
     };
-    Some(first.keys().filter_map(mean).collect())
+    let means = first.keys().filter_map(mean);
+    Some(means.filter(|(_, mean)| mean.is_finite()).collect())
 }

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sheaf_common::metrics::{Counts, Kind};
+
 use crate::columns::{Cells, Columns};
 use crate::config::Setting;
 use crate::output::{OutputError, Report};
@@ -33,6 +35,25 @@ pub struct Mean {
     pub count: usize,
 }
 
+/// One of the simulations that are compared could not be done.
+#[derive(Debug, thiserror::Error)]
+#[error("{variant}, seed {seed}: {reason}")]
+pub struct CompareError {
+    /// Which variant.
+    pub variant: String,
+    /// With which seed.
+    pub seed: u64,
+    /// Why.
+    #[source]
+    pub reason: Box<SimulateError>,
+}
+
+/// The metrics that a simulation may have.
+pub fn metrics(setting: &Setting) -> Vec<&'static str> {
+    let kind = Kind::of(&setting.spec);
+    Counts::new(&kind).report(&kind).figures().into_iter().map(|figure| figure.key).collect()
+}
+
 /// Simulates every setting with every seed, each in a folder of its own below `out`. Interrupted, nothing comes of it, and
 /// the same call goes on later.
 pub fn run(
@@ -40,17 +61,21 @@ pub fn run(
     seeds: u64,
     out: &Path,
     audience: &mut dyn Audience,
-) -> Result<Option<Vec<Variant>>, SimulateError> {
+) -> Result<Option<Vec<Variant>>, CompareError> {
     let mut variants = Vec::new();
     for (name, setting) in settings {
         let mut reports = Vec::new();
         for number in 0..seeds {
             let setting = setting.clone().reseeded(number);
-            audience.begins(&format!("{name}, seed {}", setting.simulation.seed));
-            let folder: PathBuf = out.join(name).join(format!("seed-{}", setting.simulation.seed));
-            match simulate(&setting, &folder, audience)? {
-                Some(report) => reports.push(report),
-                None => return Ok(None),
+            let seed = setting.simulation.seed;
+            audience.begins(&format!("{name}, seed {seed}"));
+            let folder: PathBuf = out.join(name).join(format!("seed-{seed}"));
+            match simulate(&setting, &folder, audience) {
+                Ok(Some(report)) => reports.push(report),
+                Ok(None) => return Ok(None),
+                Err(reason) => {
+                    return Err(CompareError { variant: name.clone(), seed, reason: Box::new(reason) });
+                }
             }
         }
         variants.push(Variant { name: name.clone(), reports });

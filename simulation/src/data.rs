@@ -4,12 +4,13 @@
 //! (what is held out for validation and test), so that a client trains as a site with these examples would.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use rand::seq::SliceRandom;
 use sheaf_client::config::DatasetConfig;
-use sheaf_client::data::{Dataset, Inputs};
+use sheaf_client::data::{Dataset, Inputs, Stored, Targets};
 use sheaf_client::device::DeviceChoice;
 use sheaf_client::session::Task;
 use sheaf_client::trainer::Trainer;
@@ -21,6 +22,9 @@ use sheaf_common::seed;
 use crate::base::Base;
 use crate::config::{Data, Partition, Setting, Test};
 use crate::partition::{self, Holdings, PartitionError};
+
+/// Texts of a file that are read at a time.
+const AT_ONCE: usize = 1024;
 
 /// What the clients hold, and what the global model is tested on.
 #[derive(Debug)]
@@ -43,6 +47,19 @@ pub enum DataError {
     /// They cannot be divided as asked.
     #[error(transparent)]
     Partition(#[from] PartitionError),
+    /// The share that is to be tested on is no example.
+    #[error(
+        "data.test_share = {share} of {of} comes to no example: give a larger share, or files as data.test"
+    )]
+    NoTest {
+        /// The share.
+        share: f64,
+        /// What it is of.
+        of: String,
+    },
+    /// Examples that are kept in a file cannot be read again.
+    #[error("cannot read the examples again: {0}")]
+    Read(io::Error),
 }
 
 impl Examples {
@@ -65,6 +82,11 @@ impl Examples {
         let seed = setting.simulation.seed;
         let share = if let Test::Share(share) = data.test { share } else { 0.0 };
         let (test, rest) = set_aside(&labels, groups.as_deref(), share, seed);
+        if share > 0.0 && test.is_empty() {
+            let examples = format!("{} examples", labels.len());
+            let of = if groups.is_some() { format!("{examples} in groups") } else { examples };
+            return Err(DataError::NoTest { share, of });
+        }
         let test = match &data.test {
             Test::Source(source) => Some(read(job, source)?.0),
             Test::Nothing | Test::Share(_) => (!test.is_empty()).then(|| all.select(&test)),
@@ -90,6 +112,15 @@ impl Examples {
     /// Examples of each of the run's labels that a client has; nothing where there are no labels.
     pub fn labels(&self, client: u32, num_labels: usize) -> Vec<u64> {
         self.all.targets.select(self.holdings.of(client)).label_counts(num_labels)
+    }
+
+    /// Examples of each class that a client has, as a trainer divides them: all in one where an example has not exactly one label.
+    pub fn classes(&self, client: u32) -> Vec<u64> {
+        let mut counts = BTreeMap::<u32, u64>::new();
+        for class in self.all.targets.select(self.holdings.of(client)).classes() {
+            *counts.entry(class).or_default() += 1;
+        }
+        counts.into_values().collect()
     }
 
     /// What the global model is tested on.
@@ -142,16 +173,16 @@ impl Examples {
     }
 
     /// Whatever tells these examples, and who has them, from others.
-    pub fn tell_apart(&self, hasher: &mut blake3::Hasher) {
-        hash(&self.all, hasher);
-        if let Some(test) = &self.test {
-            hash(test, hasher);
+    pub fn tell_apart(&self, hasher: &mut blake3::Hasher) -> Result<(), DataError> {
+        for data in [Some(&self.all), self.test.as_ref()].into_iter().flatten() {
+            hash(data, hasher).map_err(DataError::Read)?;
         }
         self.groups.iter().flatten().for_each(|group| _ = hasher.update(&group.to_le_bytes()));
         for places in self.holdings.each() {
             hasher.update(&(places.len() as u64).to_le_bytes());
             places.iter().for_each(|place| _ = hasher.update(&(*place as u64).to_le_bytes()));
         }
+        Ok(())
     }
 
     fn own(&self, places: &[usize]) -> (Dataset, Option<Vec<u32>>) {
@@ -197,20 +228,48 @@ fn set_aside(labels: &[u32], groups: Option<&[u32]>, share: f64, seed: u64) -> (
     all.partition(|place| tested[*place])
 }
 
-fn hash(data: &Dataset, hasher: &mut blake3::Hasher) {
-    let mut numbers =
-        |values: &[f32]| values.iter().for_each(|value| _ = hasher.update(&value.to_le_bytes()));
+/// All of a data set, of which nothing is given out; what is kept in a file is read once more.
+fn hash(data: &Dataset, hasher: &mut blake3::Hasher) -> io::Result<()> {
     match &data.inputs {
-        Inputs::Table { values, .. } => numbers(values),
+        Inputs::Table { values, .. } => hash_numbers(values, hasher),
         Inputs::Images { values, .. } => _ = hasher.update(values),
-        Inputs::Text(texts) => texts.iter().for_each(|text| _ = hasher.update(text.as_bytes()).update(b"\0")),
-        // They are too many to be read for this.
-        Inputs::StoredText(texts) => _ = hasher.update(&(texts.len() as u64).to_le_bytes()),
-        Inputs::StoredTable { rows: examples, .. } | Inputs::StoredImages { images: examples, .. } => {
-            _ = hasher.update(&(examples.all as u64).to_le_bytes());
+        Inputs::Text(texts) => hash_texts(texts, hasher),
+        Inputs::StoredText(texts) => {
+            for begun in (0..texts.len()).step_by(AT_ONCE) {
+                hash_texts(&texts.read(begun..texts.len().min(begun + AT_ONCE))?, hasher);
+            }
         }
+        Inputs::StoredTable { width, rows } => hash_stored(rows, width * size_of::<f32>(), hasher)?,
+        Inputs::StoredImages { size, images } => hash_stored(images, 3 * size * size, hasher)?,
     }
-    data.targets.classes().iter().for_each(|class| _ = hasher.update(&class.to_le_bytes()));
+    match &data.targets {
+        Targets::Label(labels) => labels.iter().for_each(|label| _ = hasher.update(&label.to_le_bytes())),
+        Targets::Labels { values, .. } => {
+            values.iter().for_each(|has| _ = hasher.update(&[u8::from(*has)]));
+        }
+        Targets::Number(numbers) => hash_numbers(numbers, hasher),
+        Targets::Answer(answers) => hash_texts(answers, hasher),
+        // They follow from the inputs.
+        Targets::Inputs(_) | Targets::Tokens(_) => {}
+    }
+    Ok(())
+}
+
+fn hash_numbers(numbers: &[f32], hasher: &mut blake3::Hasher) {
+    numbers.iter().for_each(|number| _ = hasher.update(&number.to_le_bytes()));
+}
+
+fn hash_texts(texts: &[String], hasher: &mut blake3::Hasher) {
+    texts.iter().for_each(|text| _ = hasher.update(text.as_bytes()).update(b"\0"));
+}
+
+fn hash_stored(examples: &Stored, size: usize, hasher: &mut blake3::Hasher) -> io::Result<()> {
+    let mut bytes = vec![0; size];
+    for example in 0..examples.places.len() {
+        examples.read(example, &mut bytes)?;
+        hasher.update(&bytes);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! needed. They are real: what sites sign and check in a secure sum is signed and checked here.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,31 +46,31 @@ pub enum IdentityError {
     /// A name is none.
     #[error(transparent)]
     Name(#[from] BadName),
+    /// The disk said no.
+    #[error("cannot make or replace {path}: {source}", path = .0.display(), source = .1)]
+    Io(PathBuf, io::Error),
 }
 
 impl Identities {
     /// The federation whose authority is in `dir`, made when it is not there. The server's key and clients' follow from the seed.
     pub fn open(dir: &Path, seed: u64) -> Result<Self, IdentityError> {
-        let (federation, server): (Federation, _) = (FEDERATION.parse()?, SERVER.parse()?);
-        if !dir.join(pki::CA_CERTIFICATE).exists() {
-            pki::init(dir, &federation)?;
+        let server = SERVER.parse()?;
+        if !dir.exists() {
+            found(dir, seed, &server)?;
         }
         let authority = Authority::open(dir)?;
-        let paths = paths(dir, Role::Server, &server);
-        if !paths.certificate.exists() {
-            let key = key(seed, SERVER)?;
-            let wanted = Wanted { role: Role::Server, name: &server, hosts: &[], lifetime: None };
-            let chain = authority.issue(&key, &wanted, OffsetDateTime::now_utc())?;
-            files::write_pair((&paths.key, &key.pem()), (&paths.certificate, &files::pem(&chain)))?;
-        }
-        let server = Arc::new(Credentials::load(&paths)?);
+        let server = Arc::new(Credentials::load(&paths(dir, Role::Server, &server))?);
         Ok(Self { dir: dir.to_owned(), authority, server, seed, clients: BTreeMap::new() })
     }
 
     /// A party's files, made when they are not there, with any key.
     pub fn files(&self, role: Role, name: &Name) -> Result<CredentialPaths, IdentityError> {
         let paths = paths(&self.dir, role, name);
-        if !paths.certificate.exists() {
+        if Credentials::load(&paths).is_err() {
+            // Or one of them is, from when the program was killed.
+            for half in [&paths.key, &paths.certificate] {
+                remove(half)?;
+            }
             pki::issue(&self.dir, role, name, &IssueOptions::default())?;
         }
         Ok(paths)
@@ -89,6 +91,31 @@ impl Identities {
         let credentials = Arc::new(self.server.issued(chain, key)?);
         self.clients.insert(name.clone(), credentials.clone());
         Ok(credentials)
+    }
+}
+
+/// Makes the federation and its server, all of it or nothing.
+fn found(dir: &Path, seed: u64, server: &Name) -> Result<(), IdentityError> {
+    let unfinished = dir.with_added_extension("unfinished");
+    remove(&unfinished)?;
+    let federation: Federation = FEDERATION.parse()?;
+    pki::init(&unfinished, &federation)?;
+    let paths = paths(&unfinished, Role::Server, server);
+    let key = key(seed, SERVER)?;
+    let wanted = Wanted { role: Role::Server, name: server, hosts: &[], lifetime: None };
+    let chain = Authority::open(&unfinished)?.issue(&key, &wanted, OffsetDateTime::now_utc())?;
+    files::write_pair((&paths.key, &key.pem()), (&paths.certificate, &files::pem(&chain)))?;
+    fs::rename(&unfinished, dir).map_err(|e| IdentityError::Io(dir.to_owned(), e))
+}
+
+/// Removes a file or a folder, if it is there.
+fn remove(path: &Path) -> Result<(), IdentityError> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(IdentityError::Io(path.to_owned(), error))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -115,7 +142,7 @@ mod tests {
     #[test]
     fn keys_follow_from_the_seed_and_stay_when_the_folder_is_opened_again() {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let open = |folder: usize, seed| Identities::open(folders[folder].path(), seed).unwrap();
+        let open = |folder: usize, seed| Identities::open(&folders[folder].path().join("pki"), seed).unwrap();
         let name: ClientId = "client-1".parse().unwrap();
         // What a key signs tells it from all others.
         let signed = |identities: &mut Identities| {
@@ -130,6 +157,30 @@ mod tests {
         let lengths = [open(0, 7), elsewhere].map(|identities| identities.server().certificate().len());
         assert_eq!(lengths[0], lengths[1]);
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(signed(&mut Identities::open(other.path(), 8).unwrap()), [server, client]);
+        assert_ne!(signed(&mut Identities::open(&other.path().join("pki"), 8).unwrap()), [server, client]);
+    }
+
+    #[test]
+    fn what_a_kill_left_half_done_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("pki");
+        let unfinished = folder.path().join("pki.unfinished");
+        fs::create_dir(&unfinished).unwrap();
+        fs::write(unfinished.join(pki::CA_KEY), "half a key").unwrap();
+        let identities = Identities::open(&dir, 7).unwrap();
+        assert!(!unfinished.exists());
+        let name: Name = "client-1".parse().unwrap();
+        let whole = identities.files(Role::Site, &name).unwrap();
+        let before = fs::read(&whole.key).unwrap();
+        assert_eq!(identities.files(Role::Site, &name).unwrap().key, whole.key);
+        assert_eq!(fs::read(&whole.key).unwrap(), before, "whole ones stay");
+        for half in [&whole.certificate, &whole.key] {
+            fs::write(half, "-----BEGIN").unwrap();
+            let again = identities.files(Role::Site, &name).unwrap();
+            assert!(Credentials::load(&again).is_ok());
+            fs::remove_file(half).unwrap();
+            let again = identities.files(Role::Site, &name).unwrap();
+            assert!(Credentials::load(&again).is_ok());
+        }
     }
 }

@@ -6,9 +6,9 @@
 //! * [`hub`]: the server without its network; [`client`]: a site without its own; [`identity`]: their certificates.
 //! * [`base`]: the imported model that all start from.
 //! * [`profile`]: how fast and how reliable a client is. [`pool`]: who trains for all of them.
-//! * [`rounds`] and [`scoring`]: what is measured; [`baselines`]: what it is compared with.
+//! * [`rounds`] and [`scoring`]: what is measured, kept in a `log`; [`baselines`]: what it is compared with.
 //! * [`quic`]: the same over a real network, with the real programs' shells.
-//! * [`simulate`](mod@simulate): from a file to a folder of results, which [`output`] writes; tables as `columns`.
+//! * [`simulate`](mod@simulate): from a file to a `folder` of results, which [`output`] writes; tables as `columns`.
 //! * [`compare`]: variants side by side, which [`plot`] draws.
 //! * [`cli`]: the program `sheaf-sim`.
 
@@ -22,8 +22,10 @@ pub mod compare;
 pub mod config;
 pub mod data;
 pub mod federation;
+mod folder;
 pub mod hub;
 pub mod identity;
+mod log;
 pub mod output;
 pub mod partition;
 pub mod plot;

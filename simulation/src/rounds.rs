@@ -101,9 +101,12 @@ impl Row {
     }
 }
 
-/// The metrics of a report that has them.
+/// The metrics of a report that has them, as numbers: that of a model that has diverged may be none.
 pub fn score(report: &Report) -> Score {
-    let value = |figure: sheaf_common::metrics::Figure| Some((figure.key.to_owned(), figure.value?));
+    let value = |figure: sheaf_common::metrics::Figure| {
+        let value = figure.value.filter(|value| value.is_finite())?;
+        Some((figure.key.to_owned(), value))
+    };
     report.figures().into_iter().filter_map(value).collect()
 }
 

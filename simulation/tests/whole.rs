@@ -2,10 +2,11 @@
 
 mod leaver;
 mod same;
+mod toy;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -14,82 +15,15 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use sheaf_sim::compare::{self, Target};
 use sheaf_sim::config::Setting;
-use sheaf_sim::output::Report;
 use sheaf_sim::rounds::Row;
 use sheaf_sim::simulate::{Audience, simulate};
-use tempfile::TempDir;
 
 use leaver::Leaver;
 use same::same;
+use toy::{OPEN, ROUNDS, clients, folder, play, sheaf_sim};
 
-/// Rounds of every run here.
-const ROUNDS: usize = 4;
-
-/// Trouble of every kind.
-const TROUBLE: &str = r#"
-[devices]
-speed = { median = 20, sigma = 1.0 }
-stragglers = { share = 0.2, slowdown = 20 }
-dropout = 0.1
-availability = { share = 0.9, online = "2m" }
-[network]
-latency_ms = { min = 5, max = 200 }
-"#;
-
-/// A folder with a table of three columns, a run and a simulation of it.
-fn folder(run: &str, simulation: &str) -> Result<TempDir> {
-    let dir = tempfile::tempdir()?;
-    let mut table = String::from("x,z,ward,y\n");
-    for row in 0..600 {
-        let (x, z) = (f64::from(row * 37 % 101) / 50.0 - 1.0, f64::from(row * 53 % 97) / 48.0 - 1.0);
-        let y = if x + z / 2.0 > 0.1 { "yes" } else { "no" };
-        table += &format!("{x:.3},{z:.3},{},{y}\n", row % 5);
-    }
-    fs::write(dir.path().join("all.csv"), table)?;
-    let run = format!(
-        r#"
-name = "toy"
-rounds = {ROUNDS}
-seed = 7
-{run}
-[task]
-type = "tabular-classification"
-dataset = "data"
-label = "y"
-labels = ["no", "yes"]
-features = [{{ column = "x", type = "numeric" }}, {{ column = "z", type = "numeric" }}]
-[training]
-optimizer = "sgd"
-learning_rate = 0.5
-batch_size = 8
-validation_split = 0.2
-[cohort]
-min_sites = 6
-min_updates = 3
-fraction = 0.6
-max_examples = 200
-round_timeout = "5m"
-"#
-    );
-    fs::write(dir.path().join("run.toml"), run)?;
-    fs::write(dir.path().join("sim.toml"), format!("run = \"run.toml\"\n{simulation}"))?;
-    Ok(dir)
-}
-
-const OPEN: &str = "secure_aggregation = \"off\"\nmodel = { architecture = \"mlp\", hidden = [4] }";
 const SPARSE: &str = "secure_aggregation = \"off\"\nmodel = { architecture = \"mlp\", hidden = [4] }\n[compression]\nencoding = \"top-k\"\nshare = 0.2";
 const SECURE: &str = "secure_aggregation = \"required\"\nmodel = { architecture = \"softmax\" }\n[secagg]\nclipping_range = 8.0";
-
-fn clients(more: &str) -> String {
-    format!(
-        "clients = 20\nseed = 3\n{more}\n[data]\nsource = {{ path = \"all.csv\" }}\ntest_share = 0.2\npartition = \"dirichlet\"\nalpha = 0.5\n{TROUBLE}"
-    )
-}
-
-fn play(dir: &Path, out: &str) -> Result<Report> {
-    let setting = Setting::load(&dir.join("sim.toml"))?;
-    simulate(&setting, &dir.join(out), &mut Leaver { left: None })?.context("nobody left")
-}
 
 #[test]
 fn any_number_of_workers_gives_the_same_bits() -> Result<()> {
@@ -201,12 +135,6 @@ fn a_client_that_cannot_train_alone_costs_no_report() -> Result<()> {
     ensure!(baselines.failed.keys().eq(["client-03"]), "{baselines:?}");
     ensure!(baselines.pooled.is_some() && baselines.local.is_some(), "{baselines:?}");
     Ok(())
-}
-
-fn sheaf_sim(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sheaf-sim"));
-    command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl fmt::Display for ContractError {
             Breach::NoExamples => f.write_str(" holds no example below its header"),
             Breach::MissingColumns { missing, all, .. } => write!(
                 f,
-                " has no column {}; it has {}; give a column the run's name with `rename` in site.toml",
+                " has no column {}; it has {}; give a column the run's name with the data set's `rename`",
                 listed(missing),
                 listed(all)
             ),

@@ -57,14 +57,18 @@ impl Stored {
 
     /// Reads rows of `width` numbers: those of these examples, one after the other.
     pub fn rows(&self, width: usize, examples: &[usize]) -> io::Result<Vec<f32>> {
-        let size = width * size_of::<f32>();
-        let mut bytes = vec![0; size];
+        let mut bytes = vec![0; width * size_of::<f32>()];
         let mut rows = Vec::with_capacity(width * examples.len());
         for example in examples {
-            self.file.read_exact_at(&mut bytes, (self.places[*example] * size) as u64)?;
+            self.read(*example, &mut bytes)?;
             rows.extend(bytes.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes)));
         }
         Ok(rows)
+    }
+
+    /// Reads one of these examples, all of which have as many bytes as `bytes`.
+    pub fn read(&self, example: usize, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(bytes, (self.places[example] * bytes.len()) as u64)
     }
 
     /// The examples at these places, in this order.

@@ -103,7 +103,16 @@ fn compare(
             settings.iter().all(|(other, _)| *other != name),
             "two files are called {name}: a variant is called by its file's name, so rename one"
         );
-        settings.push((name, Setting::load(file)?));
+        let setting = Setting::load(file)?;
+        let known = compare::metrics(&setting);
+        anyhow::ensure!(!known.is_empty(), "{}: its run has no metrics to compare", file.display());
+        anyhow::ensure!(
+            known.contains(&metric),
+            "{}: its run has no metric {metric:?}; --metric may be {}",
+            file.display(),
+            known.join(", ")
+        );
+        settings.push((name, setting));
     }
     let mut screen = Screen::new()?;
     let variants = compare::run(&settings, seeds, out, &mut screen)?;

@@ -340,13 +340,20 @@ impl Simulation {
             is_asked && !spec.validation.leaves_out(name.as_str())
         };
         let names = (0..self.clients.get()).filter_map(|number| self.name(number).ok());
-        if names.filter(trains).take(spec.cohort.min_sites as usize).count() < spec.cohort.min_sites as usize
-        {
+        let (trainers, awaited) = (names.filter(trains).count(), spec.cohort.min_sites as usize);
+        if trainers < awaited {
             return invalid(
                 "clients",
                 format!(
-                    "the run waits for {} clients (cohort.min_sites): have at least so many that may train in it",
-                    spec.cohort.min_sites
+                    "the run waits for {awaited} clients (cohort.min_sites): have at least so many that may train in it"
+                ),
+            );
+        }
+        if self.transport == Transport::Quic && awaited < trainers {
+            return invalid(
+                "transport",
+                format!(
+                    "over QUIC a round begins as soon as {awaited} clients are there (cohort.min_sites), whichever these are: have min_sites = {trainers} there, all that may train"
                 ),
             );
         }

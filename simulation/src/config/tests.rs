@@ -136,6 +136,14 @@ fn a_simulation_is_checked_against_its_run_before_anything_begins() {
     assert!(Setting::load(&folder.path().join("sim.toml")).is_ok());
     write("run.toml", &format!("{RUN}[cohort]\nmin_sites = 13\n"));
     assert!(load().contains("sim.toml:3: clients: the run waits for 13 clients"), "{}", load());
+    let over_quic = GOOD.split("[devices]").next().unwrap();
+    write("sim.toml", &over_quic.replace("seed = 7", "transport = \"quic\""));
+    write("run.toml", &format!("{RUN}[cohort]\nmin_sites = 11\n"));
+    assert!(load().contains("sim.toml:4: transport: over QUIC a round begins as soon as 11"), "{}", load());
+    assert!(load().contains("have min_sites = 12 there"), "{}", load());
+    write("run.toml", &format!("{RUN}[cohort]\nmin_sites = 12\n"));
+    assert!(Setting::load(&folder.path().join("sim.toml")).is_ok());
+    write("sim.toml", GOOD);
     write("run.toml", &RUN.replace("{ architecture = \"softmax\" }", "{ name = \"minilm\" }"));
     assert!(
         load().contains("model: is missing: the run starts from the imported model `minilm`"),

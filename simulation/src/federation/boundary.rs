@@ -1,7 +1,7 @@
 //! Between two rounds, and where a simulation begins and goes on after an interruption.
 //!
 //! When a round is over, whoever still works for it stops: the server would refuse what comes late. Only what was just said
-//! and who comes and goes next is left to happen, and so a file with these, the coordinator and the rows so far is
+//! and who comes and goes next is left to happen, and so a file with these and the coordinator, and the rows so far, are
 //! all that a simulation goes on from. What a client remembers is in a folder of the epoch in which it last woke, a copy of
 //! the one before, so that whatever an interrupted epoch changed can be done again.
 
@@ -30,6 +30,7 @@ use crate::config::Setting;
 use crate::data::Examples;
 use crate::hub::Hub;
 use crate::identity::Identities;
+use crate::log::Log;
 use crate::pool::Pool;
 use crate::profile::{self, Profile};
 use crate::rounds::{Row, Score, Traffic};
@@ -37,6 +38,9 @@ use crate::scoring::Scorer;
 
 /// The file that a simulation goes on from.
 const CHECKPOINT: &str = "checkpoint";
+
+/// The file of the rounds so far.
+const ROWS: &str = "rows";
 
 /// The folder of the clients' state directories.
 const SITES: &str = "sites";
@@ -54,7 +58,8 @@ struct Checkpoint {
     /// What is being said, each once.
     frames: Vec<Vec<u8>>,
     members: Vec<(bool, u64, Option<Timestamp>)>,
-    rows: Vec<Row>,
+    /// Bytes of the rows' file that hold those so far.
+    rows: u64,
     last: Last,
     /// What was sent since the last row.
     traffic: Traffic,
@@ -91,6 +96,8 @@ impl Federation {
             Pool::start(simulation.num_workers()).map_err(|e| io_error("start a thread for", &dir, e))?;
         let numbers = members.iter().zip(0..).map(|(member, number)| (member.name.clone(), number)).collect();
         let examples = Arc::new(examples);
+        let path = dir.join(ROWS);
+        let log = Log::open(&path).map_err(|e| io_error("open", &path, e))?;
         let mut federation = Self {
             simulation,
             globals: [run.global()].into(),
@@ -110,6 +117,7 @@ impl Federation {
             moved: Timestamp(0),
             traffic: Traffic::default(),
             rows: Vec::new(),
+            log,
             last: Last::default(),
             epoch: 0,
             arrived: Default::default(),
@@ -129,6 +137,7 @@ impl Federation {
 
     /// Everybody who is there connects, and then the run starts.
     fn begin(&mut self) -> Result<(), FederationError> {
+        self.log.retain(0).map_err(|e| io_error("write", &self.dir.join(ROWS), e))?;
         let greeting = self.greeting()?;
         for number in 0..self.simulation.clients.get() {
             self.change_later(number);
@@ -170,7 +179,12 @@ impl Federation {
             entries.into_iter().filter_map(|entry| entry.filter_map(|kept| kept.event(&frames))).collect();
         self.agenda = Agenda::of((entries, next));
         (self.epoch, self.now, self.moved, self.run) = (found.epoch, found.now, found.moved, found.run);
-        (self.rows, self.last, self.traffic) = (found.rows, found.last, found.traffic);
+        let path = self.dir.join(ROWS);
+        self.rows = self.log.retain(found.rows).map_err(|e| io_error("read", &path, e))?;
+        if self.log.length() != found.rows {
+            return Err(damaged("rounds are missing".into()));
+        }
+        (self.last, self.traffic) = (found.last, found.traffic);
         self.clock = Clock::new(found.spent);
         self.globals = found.globals.into_iter().collect();
         self.await_deadline()?;
@@ -205,6 +219,13 @@ impl Federation {
         Ok(())
     }
 
+    /// A round is over.
+    pub(super) fn keep(&mut self, row: Row) -> Result<(), FederationError> {
+        self.log.append(&row).map_err(|e| io_error("write", &self.dir.join(ROWS), e))?;
+        self.rows.push(row);
+        Ok(())
+    }
+
     /// Writes down what matters, and lets go of what mattered before.
     pub(super) fn write_down(&mut self) -> Result<(), FederationError> {
         self.epoch += 1;
@@ -229,7 +250,7 @@ impl Federation {
                 .iter()
                 .map(|member| (member.is_online, member.changes, member.model))
                 .collect(),
-            rows: self.rows.clone(),
+            rows: self.log.length(),
             last: self.last.clone(),
             traffic: self.traffic,
             globals: kept.clone(),

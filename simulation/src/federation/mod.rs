@@ -35,6 +35,7 @@ use crate::config::Simulation;
 use crate::data::Examples;
 use crate::hub::{Hub, HubError};
 use crate::identity::{Identities, IdentityError};
+use crate::log::Log;
 use crate::pool::{Pool, Ticket};
 use crate::profile::{self, Profile};
 use crate::rounds::{Row, Traffic};
@@ -63,6 +64,7 @@ pub struct Federation {
     moved: Timestamp,
     traffic: Traffic,
     rows: Vec<Row>,
+    log: Log,
     last: Last,
     /// Rounds and attempts that are over: what is written down belongs to one of them.
     epoch: u64,

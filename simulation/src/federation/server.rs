@@ -56,7 +56,7 @@ impl Federation {
             let traffic = std::mem::take(&mut self.traffic);
             let row = Row::of(&record, test, traffic, self.now, self.clock.spent());
             self.globals.extend(row.global);
-            self.rows.push(row);
+            self.keep(row)?;
             self.moved = self.now;
         }
         if is_boundary {

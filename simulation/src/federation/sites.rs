@@ -203,11 +203,13 @@ impl Federation {
         }
         let slowdown = if trains { client.mood.slowdown } else { 1.0 };
         let spec = &task.job().spec;
-        let classes = match self.examples.labels(number, spec.task.labels().len()) {
-            classes if classes.is_empty() => vec![self.examples.count(number)],
-            classes => classes,
+        let does = match &task {
+            Task::Train(_) => Does::Train,
+            _ if task.id().is_test() => Does::Test,
+            _ if spec.validation.leaves_out(member.name.as_str()) => Does::EvaluateOnAll,
+            _ => Does::Evaluate,
         };
-        let examples = passes(spec, &classes, trains, task.id().is_test());
+        let examples = passes(spec, &self.examples.classes(number), does);
         let takes = member.profile.compute(examples, slowdown);
         let site = Site {
             name: member.name.clone(),
@@ -322,8 +324,21 @@ impl Federation {
     }
 }
 
+/// What a client does with its examples.
+#[derive(Clone, Copy)]
+enum Does {
+    /// Trains on those that are not held out.
+    Train,
+    /// Evaluates on those that are.
+    Evaluate,
+    /// Evaluates on both: the run leaves it out.
+    EvaluateOnAll,
+    /// Tests the run's result on its test split.
+    Test,
+}
+
 /// Examples that a task passes over, at least one, of so many in each class.
-fn passes(spec: &RunSpec, classes: &[u64], trains: bool, tests: bool) -> u64 {
+fn passes(spec: &RunSpec, classes: &[u64], does: Does) -> u64 {
     let all = classes.iter().sum::<u64>() as f64;
     let test = spec.validation.test_split;
     let held_out = match spec.validation.held_out {
@@ -332,14 +347,17 @@ fn passes(spec: &RunSpec, classes: &[u64], trains: bool, tests: bool) -> u64 {
     };
     let most = spec.training.max_examples_per_class.map_or(f64::INFINITY, f64::from);
     let trained = |class: &u64| (*class as f64 * (1.0 - test) * (1.0 - held_out)).min(most);
-    let passes = match (trains, spec.training.local) {
-        (true, LocalWork::Epochs(epochs)) => classes.iter().map(trained).sum::<f64>() * f64::from(epochs),
-        (true, LocalWork::Steps(steps)) => {
+    let passes = match (does, spec.training.local) {
+        (Does::Train, LocalWork::Epochs(epochs)) => {
+            classes.iter().map(trained).sum::<f64>() * f64::from(epochs)
+        }
+        (Does::Train, LocalWork::Steps(steps)) => {
             let step = f64::from(spec.training.batch_size) * f64::from(spec.training.accumulation_steps);
             f64::from(steps) * step
         }
-        (false, _) if tests => all * test,
-        (false, _) => all * (1.0 - test) * held_out,
+        (Does::Evaluate, _) => all * (1.0 - test) * held_out,
+        (Does::EvaluateOnAll, _) => all * (1.0 - test),
+        (Does::Test, _) => all * test,
     };
     (passes as u64).max(1)
 }
@@ -360,10 +378,11 @@ mod tests {
         };
         let (all, few) = (run("local_epochs = 2"), run("local_epochs = 2\nmax_examples_per_class = 10"));
         let classes = [100, 900];
-        assert_eq!(passes(&all, &classes, true, false), 1440);
-        assert_eq!(passes(&few, &classes, true, false), 40);
-        assert_eq!(passes(&run("local_steps = 3\nbatch_size = 5"), &classes, true, false), 15);
-        assert_eq!((passes(&few, &classes, false, false), passes(&few, &classes, false, true)), (180, 100));
-        assert_eq!(passes(&all, &[], true, false), 1);
+        assert_eq!(passes(&all, &classes, Does::Train), 1440);
+        assert_eq!(passes(&few, &classes, Does::Train), 40);
+        assert_eq!(passes(&run("local_steps = 3\nbatch_size = 5"), &classes, Does::Train), 15);
+        let looks = [Does::Evaluate, Does::EvaluateOnAll, Does::Test];
+        assert_eq!(looks.map(|does| passes(&few, &classes, does)), [180, 900, 100]);
+        assert_eq!(passes(&all, &[], Does::Train), 1);
     }
 }

@@ -11,7 +11,6 @@ mod operator;
 mod parties;
 mod sites;
 
-use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,19 +18,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sheaf_client::client::ClientError;
-use sheaf_common::checked;
 use sheaf_common::id::{BadName, Role};
 use sheaf_common::message::{ExportPlan, Job};
 use sheaf_common::status::{RoundOutcome, RoundRecord, RunStatus};
 use sheaf_common::time::Timestamp;
-use sheaf_common::wire::EncodeError;
 use sheaf_server::cli::SessionError;
 use sheaf_server::config::{DataDir, ServerConfig};
 use sheaf_server::core::Coordinator;
 use sheaf_server::retention::Retention;
 use sheaf_server::server::{Server, ServerError};
 use sheaf_transport::blobs::{BlobDir, BlobError};
-use sheaf_transport::durable::Outlive;
 use sheaf_transport::gate::Limits;
 use sheaf_transport::network::Congestion;
 use tokio::runtime::Runtime;
@@ -42,6 +38,7 @@ use crate::data::Examples;
 use crate::federation::{End, Last};
 use crate::hub::OPERATOR;
 use crate::identity::{Identities, IdentityError, SERVER};
+use crate::log::Log;
 use crate::rounds::{Row, Score, Traffic};
 use crate::scoring::{Scorer, ScoringError};
 use operator::Operator;
@@ -99,9 +96,6 @@ pub enum QuicError {
     /// The global model cannot be tested.
     #[error("the global model cannot be tested: {0}")]
     Scoring(#[from] ScoringError),
-    /// The rounds cannot be written down.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
     /// Not everybody came.
     #[error(
         "{connected} of {clients} clients connected in {seconds} seconds: simulate fewer, or allow the program more open files (`ulimit -n`)"
@@ -173,19 +167,27 @@ impl Live<'_> {
         let blobs = BlobDir::open(DataDir(&self.server_dir()).blobs())?;
         let address = server.address().to_string();
         let mut parties = Parties::start(server);
-        let simulation = &self.setting.simulation;
-        let workers = Workers::new(simulation.num_workers(), self.examples.clone());
-        for number in 0..simulation.clients.get() {
-            let name = simulation.name(number)?;
-            let entropy = client::entropy(simulation.seed, name.to_string());
-            parties.join(sites::config(self, &name, &address)?, workers.perform(number), entropy);
-        }
-        let over = self.watch(&address, &blobs, scorer, interrupted, each, &mut parties).await;
+        let over = match self.gather(&address, &mut parties) {
+            Ok(()) => self.watch(&address, &blobs, scorer, interrupted, each, &mut parties).await,
+            Err(error) => Err(error),
+        };
         parties.stop().await;
         let Some((rows, end, status)) = over? else { return Ok(None) };
         let round = end.result;
         let plan = ExportPlan { status, round, job: Job { global: end.model, ..self.job_after(round) } };
         Ok(Some(Over { rows, end, plan, blobs }))
+    }
+
+    /// Has all clients come.
+    fn gather(&self, server: &str, parties: &mut Parties) -> Result<(), QuicError> {
+        let simulation = &self.setting.simulation;
+        let workers = Workers::new(simulation.num_workers(), self.examples.clone());
+        for number in 0..simulation.clients.get() {
+            let name = simulation.name(number)?;
+            let entropy = client::entropy(simulation.seed, name.to_string());
+            parties.join(sites::config(self, &name, server)?, workers.perform(number), entropy);
+        }
+        Ok(())
     }
 
     /// Submits the run when all are there, unless it was before, and looks at it until it is over.
@@ -200,7 +202,8 @@ impl Live<'_> {
     ) -> Result<Option<(Vec<Row>, End, RunStatus)>, QuicError> {
         let paths = self.identities.files(Role::Operator, &OPERATOR.parse()?)?;
         let mut operator = Operator::connect(address, &paths).await?;
-        let mut rows = self.rows();
+        let mut log = self.log()?;
+        let mut rows = log.retain(u64::MAX).map_err(|e| self.no_log(e))?;
         let mut sent_before = Traffic::default();
         let began = Instant::now();
         let before = rows.last().map_or(0.0, |row| row.real);
@@ -236,8 +239,8 @@ impl Live<'_> {
                 let now = Timestamp(0).after(real);
                 let row = Row::of(record, test, traffic, now, real);
                 each(&row);
+                log.append(&row).map_err(|e| self.no_log(e))?;
                 rows.push(row);
-                self.write_rows(&rows)?;
             }
             if status.summary.state.is_final() {
                 let real = Duration::from_secs_f64(before) + began.elapsed();
@@ -288,15 +291,16 @@ impl Live<'_> {
     }
 
     /// The rounds that were told, also before an interruption. Such as cannot be read are told again.
-    pub fn rows(&self) -> Vec<Row> {
-        let bytes = fs::read(self.dir.join(ROWS)).unwrap_or_default();
-        checked::decode(ROWS, &bytes).unwrap_or_default()
+    pub fn rows(&self) -> Result<Vec<Row>, QuicError> {
+        self.log()?.retain(u64::MAX).map_err(|e| self.no_log(e))
     }
 
-    fn write_rows(&self, rows: &[Row]) -> Result<(), QuicError> {
-        let path = self.dir.join(ROWS);
-        let bytes = checked::encode(ROWS, &rows)?;
-        Outlive::Program.write(&path, &bytes, 0o600).map_err(|e| io_error("write", &path, e))
+    fn log(&self) -> Result<Log, QuicError> {
+        Log::open(&self.dir.join(ROWS)).map_err(|e| self.no_log(e))
+    }
+
+    fn no_log(&self, why: io::Error) -> QuicError {
+        io_error("read or write", &self.dir.join(ROWS), why)
     }
 }
 

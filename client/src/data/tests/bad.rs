@@ -41,7 +41,7 @@ fn a_missing_column() {
     check(
         "age,cp,num\n63,none,yes\n",
         &heart(),
-        " has no column `disease`; it has `age`, `cp` and `num`; give a column the run's name with `rename` in site.toml",
+        " has no column `disease`; it has `age`, `cp` and `num`; give a column the run's name with the data set's `rename`",
         "it has no column `disease`; of the run's columns it has `age` and `cp`",
     );
 }

@@ -1,0 +1,179 @@
+//! The folder of a simulation's results: whose it is, who is at it, and what is there only until the simulation is over.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sheaf_common::blob::BlobId;
+
+use crate::output::{self, OutputError};
+
+/// The folder of what is needed only until the simulation is over.
+const STATE: &str = "state";
+
+/// Where that is on its way out: a state is there whole or not at all.
+const GONE: &str = "state.gone";
+
+/// The file that says that a simulation is, or was, in a folder.
+const LOCK: &str = "lock";
+
+/// The file in the state that says what it is of.
+const OF: &str = "of";
+
+/// The folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Another program is at it.
+    #[error("{0} is in use by another sheaf-sim")]
+    InUse(PathBuf),
+    /// Something is in the way.
+    #[error(
+        "{0} is not of a simulation, and would be replaced: choose another folder with --out, or move it away"
+    )]
+    Foreign(PathBuf),
+    /// It is another simulation's.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The disk said no.
+    #[error("cannot {what} {path}: {source}", path = .path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A folder, for one simulation alone while this is there.
+pub(crate) struct Folder<'a> {
+    out: &'a Path,
+    state: PathBuf,
+    /// Whether nobody had been here before.
+    is_new: bool,
+    _lock: File,
+}
+
+impl<'a> Folder<'a> {
+    /// Makes the folder if it is not there, and sees to it that nobody else uses it. What is not of a simulation stays: a state is
+    /// removed in the end, and a model replaced.
+    pub(crate) fn open(out: &'a Path) -> Result<Self, FolderError> {
+        let path = out.join(LOCK);
+        let is_new = !path.exists();
+        if is_new && !out.join(output::REPORT).exists() {
+            let others = [STATE, output::MODEL].map(|name| out.join(name));
+            if let Some(other) = others.into_iter().find(|folder| folder.exists()) {
+                return Err(FolderError::Foreign(other));
+            }
+        }
+        fs::create_dir_all(out).map_err(|e| io_error("make", out, e))?;
+        let lock = File::create(&path).map_err(|e| io_error("make", &path, e))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(FolderError::InUse(out.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(io_error("lock", &path, error)),
+        }
+        let folder = Self { out, state: out.join(STATE), is_new, _lock: lock };
+        remove(&out.join(GONE))?;
+        fs::create_dir_all(&folder.state).map_err(|e| io_error("make", &folder.state, e))?;
+        Ok(folder)
+    }
+
+    /// All of it.
+    pub(crate) fn out(&self) -> &'a Path {
+        self.out
+    }
+
+    /// What is needed only until the simulation is over.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Notes what the state is of, so that no other simulation goes on from it.
+    pub(crate) fn claim(&self, of: BlobId) -> Result<(), FolderError> {
+        let (path, own) = (self.state.join(OF), of.to_string());
+        match fs::read_to_string(&path) {
+            Ok(found) if found == own => Ok(()),
+            Ok(_) => Err(OutputError::Another(self.out.to_owned()).into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(output::write(&path, own.as_bytes())?)
+            }
+            Err(error) => Err(io_error("read", &path, error)),
+        }
+    }
+
+    /// The simulation is over, and nothing goes on from the state.
+    pub(crate) fn finish(&self) -> Result<(), FolderError> {
+        let gone = self.out.join(GONE);
+        fs::rename(&self.state, &gone).map_err(|e| io_error("remove", &self.state, e))?;
+        remove(&gone)
+    }
+
+    /// Nothing was begun: the folder is left as it was found.
+    pub(crate) fn leave(self) {
+        if self.state.join(OF).exists() {
+            return;
+        }
+        // The error that led here is the one to report.
+        let _ = self.finish();
+        if self.is_new {
+            let _ = fs::remove_file(self.out.join(LOCK));
+            // Unless there is something of somebody's in it.
+            let _ = fs::remove_dir(self.out);
+        }
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), FolderError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", folder, error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn io_error(what: &'static str, path: &Path, source: io::Error) -> FolderError {
+    FolderError::Io { what, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(byte: u8) -> BlobId {
+        BlobId::from(blake3::hash(&[byte]))
+    }
+
+    #[test]
+    fn a_folder_is_left_as_it_was_found_until_something_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        Folder::open(&out).unwrap().leave();
+        assert!(!out.exists());
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("mine"), "precious").unwrap();
+        Folder::open(&out).unwrap().leave();
+        let names: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["mine"]);
+        let begun = Folder::open(&out).unwrap();
+        assert!(matches!(Folder::open(&out), Err(FolderError::InUse(_))));
+        begun.claim(id(1)).unwrap();
+        begun.leave();
+        let again = Folder::open(&out).unwrap();
+        assert!(again.claim(id(1)).is_ok() && again.claim(id(2)).is_err());
+    }
+
+    #[test]
+    fn what_a_kill_left_of_a_state_that_was_over_is_in_nobodys_way() {
+        let out = tempfile::tempdir().unwrap();
+        let folder = Folder::open(out.path()).unwrap();
+        folder.claim(id(1)).unwrap();
+        // As if it had been killed while it removed the state.
+        fs::rename(folder.state(), out.path().join(GONE)).unwrap();
+        drop(folder);
+        let folder = Folder::open(out.path()).unwrap();
+        assert!(!out.path().join(GONE).exists() && folder.claim(id(2)).is_ok());
+        folder.finish().unwrap();
+        assert!(!folder.state().exists() && !out.path().join(GONE).exists());
+    }
+}
