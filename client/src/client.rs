@@ -8,19 +8,16 @@ use std::time::{Duration, Instant};
 use sheaf_common::blob::BlobId;
 use sheaf_common::id::{ClientId, Identity, Role};
 use sheaf_common::message::{Job, ServerMessage, SiteMessage, TaskId, Update};
-use sheaf_common::model::{MANIFEST_MAX, Manifest};
 use sheaf_common::record::SignedRecord;
 use sheaf_common::secagg::client::{self as secagg, Witness};
-use sheaf_common::status::{Phase, Progress};
+use sheaf_common::status::Phase;
 use sheaf_common::wire;
 use sheaf_transport::audit::{AuditError, brief};
-use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::connection::Connection;
 use sheaf_transport::dial::Dialer;
 use sheaf_transport::files::WriteError;
 use sheaf_transport::reload::{self, Current};
 use sheaf_transport::tls::{CredentialError, Credentials};
-use sheaf_transport::transfer::{self, TransferError};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
@@ -38,7 +35,7 @@ use crate::pace::Pace;
 use crate::party::SiteParty;
 use crate::session::{Effect, Entropy, Input, Memory, Session, Task, Then, TransferFailure, Trust};
 use crate::state::{SiteState, StateError};
-use crate::verification::{self, Unverified};
+use crate::transfers::{DISK_FAILED, Transfers, broken_down};
 use crate::worker::{Perform, Report, Site, Worker};
 
 /// The operator is told of progress at most this often.
@@ -46,12 +43,6 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(300);
 
 /// How often the hour and the answers of the site's people are looked at.
 const RECONSIDER: Duration = Duration::from_secs(1);
-
-/// A broken transfer over a connection that still stands is tried again after this time.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// What an operator is told of it.
-const DISK_FAILED: &str = "the site's disk failed; its log says how";
 
 /// The daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -93,20 +84,13 @@ pub struct Client {
     moving: Moving,
     /// The global parameters of each task, which go with it.
     globals: BTreeMap<TaskId, BlobId>,
+    /// Whether what was fetched before the daemon started was looked through.
+    has_tidied: bool,
     pace: Pace,
     /// How far the server was told that the site is.
     told: Option<(Phase, u64)>,
     /// Sees to it that the certificate is renewed.
     keeper: Keeper,
-}
-
-/// Where transfers tell how far they are.
-#[derive(Clone, Debug)]
-struct Transfers {
-    state: SiteState,
-    audit: Audit,
-    reports: mpsc::UnboundedSender<Report>,
-    uplink: Uplink,
 }
 
 /// Runs the daemon until `shutdown` is ready. What was under way goes on at the next start.
@@ -157,17 +141,19 @@ pub async fn run_by(
             policy: config.policy.clone(),
             approvals: Approvals::of(&config.state_dir),
         }),
-        policy: config.policy,
+        policy: config.policy.clone(),
         entropy,
     };
+    let policy = config.policy;
     info!(%identity, server = config.server, "starting");
     let dialer = Dialer::new(config.server.clone(), config.network.clone());
     let mut client = Client {
         globals: BTreeMap::new(),
+        has_tidied: false,
         session: Session::new(updates, memory, trust),
         worker: Worker::start(site, by, reports.clone())?,
         moving: Moving::default(),
-        transfer: Transfers { state: state.clone(), audit: audit.clone(), reports, uplink },
+        transfer: Transfers { state: state.clone(), audit: audit.clone(), policy, reports, uplink },
         audit,
         credentials: current.clone(),
         state,
@@ -332,6 +318,11 @@ impl Client {
     }
 
     fn fetch(&mut self, task: Task, witness: Option<Box<Witness>>) {
+        if !std::mem::replace(&mut self.has_tidied, true)
+            && let Err(error) = self.state.tidy_models(|blob| task.takes(blob) || self.session.needs(blob))
+        {
+            warn!(%error, "what was fetched for a round before the daemon started stays on disk");
+        }
         self.globals.insert(task.id().clone(), task.job().global);
         let (transfer, connection) = (self.transfer.clone(), self.connection.clone());
         self.moving.begin(Input::Fetched(task.id().clone(), broken_down()), async move {
@@ -394,164 +385,6 @@ impl Client {
             };
             Input::Uploaded(task, result)
         });
-    }
-}
-
-impl Transfers {
-    /// Has what a task names here, or says why not. Goes on while the connection stands.
-    async fn fetch(
-        &self,
-        connection: &Connection,
-        task: &Task,
-        witness: Option<Box<Witness>>,
-    ) -> Result<(), TransferFailure> {
-        loop {
-            match self.fetch_all(connection, task, witness.as_deref()).await {
-                Ok(()) => return verify(&self.state, task, witness).await,
-                Err(error) => pause(connection, error).await?,
-            }
-        }
-    }
-
-    /// Sends a task's blob, a masked vector or the delta of a run that is not encrypted, or says why not. Goes on while the
-    /// connection stands.
-    async fn upload(
-        &self,
-        connection: &Connection,
-        task: &TaskId,
-        blob: BlobId,
-    ) -> Result<(), TransferFailure> {
-        let masked = self.state.masked.length(blob).is_some();
-        let dir = if masked { &self.state.masked } else { &self.state.deltas };
-        let bytes = dir.length(blob).unwrap_or(0);
-        if !self.audit.record(&Audited::Sending { task: task.into(), blob, masked, bytes }) {
-            return Err(TransferFailure::Refused("the site's audit log cannot be written".into()));
-        }
-        loop {
-            match self.put(connection, dir, task, blob).await {
-                Ok(bytes) => {
-                    info!(%task, blob = %blob.short(), bytes, "sent the update");
-                    return Ok(());
-                }
-                Err(error) => pause(connection, error).await?,
-            }
-        }
-    }
-
-    /// Fetches what a task names: the model's manifest and files, once, and the global parameters, or the sum
-    /// that they are made of.
-    async fn fetch_all(
-        &self,
-        connection: &Connection,
-        task: &Task,
-        witness: Option<&Witness>,
-    ) -> Result<(), TransferError> {
-        let job = task.job();
-        if let Some(id) = job.model {
-            transfer::fetch(connection, &self.state.blobs, id, MANIFEST_MAX, &mut |_, _| {}).await?;
-            let manifest = Manifest::parse(&self.state.blobs.read(id)?)
-                .map_err(|error| TransferError::Refused { blob: id, why: error.to_string() })?;
-            for file in &manifest.files {
-                self.get(connection, task.id(), file.blob, file.bytes).await?;
-            }
-        }
-        // Before as many bytes are fetched as they say.
-        verification::check_params(&self.state.blobs, task)
-            .map_err(|error| TransferError::Refused { blob: job.global, why: error.for_operator() })?;
-        let record = task.record().and_then(|record| Some((&record.body, record.body.sum()?)));
-        let Some((witness, (record, sum))) = witness.zip(record) else {
-            return self.get(connection, task.id(), job.global, job.params.bytes()).await;
-        };
-        self.get(connection, task.id(), record.model_in, job.params.bytes()).await?;
-        let length = witness.params.layout.sum_bytes(witness.params.encoding.ring_bytes());
-        self.get(connection, task.id(), sum.blob, length).await
-    }
-
-    async fn get(
-        &self,
-        connection: &Connection,
-        task: &TaskId,
-        blob: BlobId,
-        max: u64,
-    ) -> Result<(), TransferError> {
-        let mut progress = self.progress(task, Phase::Fetching);
-        let bytes = transfer::fetch(connection, &self.state.blobs, blob, max, &mut progress).await?;
-        if bytes > 0 {
-            info!(%task, blob = %blob.short(), bytes, "fetched");
-            let _ = self.audit.record(&Audited::Fetched { task: task.into(), blob, bytes });
-        }
-        Ok(())
-    }
-
-    /// Sends a blob, and learns how fast the line is.
-    async fn put(
-        &self,
-        connection: &Connection,
-        dir: &BlobDir,
-        task: &TaskId,
-        blob: BlobId,
-    ) -> Result<u64, TransferError> {
-        let mut progress = self.progress(task, Phase::Uploading);
-        let started = Instant::now();
-        let moved = transfer::put(connection, dir, blob, &mut progress).await?;
-        self.uplink.moved(moved, started.elapsed());
-        Ok(moved)
-    }
-
-    fn progress(&self, task: &TaskId, phase: Phase) -> impl FnMut(u64, u64) + Send + use<> {
-        let (task, reports) = (task.clone(), self.reports.clone());
-        move |done, total| {
-            let _ = reports.send(Report::Progress(task.clone(), Progress::new(phase, done, total)));
-        }
-    }
-}
-
-/// Why a transfer that panicked gave nothing.
-fn broken_down() -> Result<(), TransferFailure> {
-    Err(TransferFailure::Refused("the transfer broke down; the site's log says where".into()))
-}
-
-/// Waits before a transfer that broke off is tried again, if that may help.
-async fn pause(connection: &Connection, error: TransferError) -> Result<(), TransferFailure> {
-    warn!(%error, "a transfer broke off");
-    match error {
-        TransferError::Lost { .. } if connection.close_reason().is_some() => Err(TransferFailure::Lost),
-        TransferError::Lost { .. } => {
-            tokio::time::sleep(RETRY).await;
-            Ok(())
-        }
-        TransferError::Refused { .. } | TransferError::Blob(BlobError::Mismatch { .. }) => {
-            Err(TransferFailure::Refused(error.to_string()))
-        }
-        // The operator need not know of the site's folders.
-        TransferError::Blob(_) => Err(TransferFailure::Refused(DISK_FAILED.into())),
-    }
-}
-
-/// Sees to it that the global parameters are what follows: before round 1 from the run and its model, and after it, when there
-/// is something to check it with, from the published sum, of which they are made here.
-async fn verify(
-    state: &SiteState,
-    task: &Task,
-    witness: Option<Box<Witness>>,
-) -> Result<(), TransferFailure> {
-    let (blobs, task) = (state.blobs.clone(), task.clone());
-    let check = move || match witness.zip(task.record()) {
-        Some((witness, record)) => {
-            verification::rebuild(&blobs, task.job(), &record.body, &witness)?;
-            info!(task = %task.id(), model = %task.job().global.short(), "the published sum is what the sites sent, and the model is what follows from it");
-            Ok(())
-        }
-        None => verification::check_start(&blobs, &task),
-    };
-    match tokio::task::spawn_blocking(check).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => {
-            let error: Unverified = error;
-            warn!(%error, "what the task starts from does not hold");
-            Err(TransferFailure::Refused(error.for_operator()))
-        }
-        Err(error) => Err(TransferFailure::Refused(format!("the model could not be checked: {error}"))),
     }
 }
 

@@ -33,5 +33,6 @@ pub mod party;
 pub mod session;
 pub mod state;
 pub mod trainer;
+mod transfers;
 pub mod verification;
 pub mod worker;

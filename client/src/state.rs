@@ -11,7 +11,7 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::checked;
 use sheaf_common::id::RunId;
 use sheaf_common::message::{Job, TaskId};
-use sheaf_common::model::Manifest;
+use sheaf_common::model::{MANIFEST_MAX, Manifest};
 use sheaf_common::params::{from_bytes, to_bytes};
 use sheaf_common::wire;
 use sheaf_transport::blobs::{BlobDir, BlobError};
@@ -195,6 +195,22 @@ impl SiteState {
         self.deltas.remove_others(&updates.iter().map(|kept| kept.update.delta).collect(), now)?;
         self.masked.remove_others(&memory.masked().into_iter().collect::<BTreeSet<_>>(), now)?;
         Ok(())
+    }
+
+    /// Lets go of global parameters and sums that nothing `needs`: of rounds that were under way when the daemon last stopped. Imported
+    /// models stay.
+    pub fn tidy_models(&self, needs: impl Fn(BlobId) -> bool) -> Result<(), StateError> {
+        let all = self.blobs.list()?;
+        let mut models = BTreeSet::new();
+        for blob in &all {
+            if self.blobs.length(*blob).is_some_and(|bytes| bytes <= MANIFEST_MAX)
+                && let Ok(manifest) = Manifest::parse(&self.blobs.read(*blob)?)
+            {
+                models.extend(manifest.files.iter().map(|file| file.blob).chain([*blob]));
+            }
+        }
+        let mut others = all.into_iter().filter(|blob| !models.contains(blob) && !needs(*blob));
+        Ok(others.try_for_each(|blob| self.blobs.remove(blob))?)
     }
 
     /// Lets go of everything: the directory is as it was made.
@@ -411,6 +427,7 @@ pub(crate) fn io_error(what: &'static str, path: &Path, source: io::Error) -> St
 #[cfg(test)]
 mod tests {
     use sheaf_common::message::Update;
+    use sheaf_common::model::ManifestFile;
     use sheaf_common::params::{ParamSpec, ParamTensor};
     use sheaf_common::run::RunSpec;
     use sheaf_common::time::Timestamp;
@@ -620,6 +637,19 @@ mod tests {
         let said = SiteState::open(dir.path()).unwrap_err().to_string();
         assert!(said.contains("was written by another version of sheaf-client"), "{said}");
         assert!(dir.path().join("updates/toy.1.1").exists(), "it is left alone");
+    }
+
+    #[test]
+    fn of_what_was_fetched_models_stay_and_what_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = SiteState::open(dir.path()).unwrap();
+        let [weights, old, new] =
+            [&b"weights"[..], b"old", b"new"].map(|bytes| state.blobs.insert(bytes).unwrap());
+        let file = ManifestFile { path: "model.safetensors".into(), blob: weights, bytes: 7 };
+        let model = state.blobs.insert(&Manifest::new("base", vec![file]).unwrap().to_json()).unwrap();
+        state.tidy_models(|blob| blob == new).unwrap();
+        let stays = [weights, old, new, model].map(|blob| state.blobs.length(blob).is_some());
+        assert_eq!(stays, [true, false, true, true]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use sheaf_transport::base::{BadBase, BaseModel, finish_round, initial_id};
 use sheaf_transport::blobs::{BlobDir, BlobError};
 use sheaf_transport::chunks::in_order;
 
+use crate::config::Policy;
 use crate::session::Task;
 
 /// Values per chunk.
@@ -38,6 +39,9 @@ pub enum Unverified {
     /// The server names others than the run's.
     #[error("the task's parameters are not those that its run trains in this round")]
     Params,
+    /// They are more than the site sends.
+    #[error("{0}")]
+    Policy(String),
     /// Round 1 starts from others.
     #[error("what round 1 starts from does not follow from the run and its model")]
     Start,
@@ -59,21 +63,34 @@ impl Unverified {
     /// One sentence for the operator, without a path of the site's.
     pub fn for_operator(&self) -> String {
         match self {
-            Self::NoSum | Self::Sum(_) | Self::Length | Self::Params | Self::Start | Self::Model => {
-                self.to_string()
-            }
+            Self::NoSum
+            | Self::Sum(_)
+            | Self::Length
+            | Self::Params
+            | Self::Policy(_)
+            | Self::Start
+            | Self::Model => self.to_string(),
             Self::Base(_) => "the imported model cannot be used; the site's log says why".into(),
             Self::Blob(_) | Self::Read(_) => "the site's disk failed; its log says how".into(),
         }
     }
 }
 
-/// What a round trains follows from the run and its model, whatever the server says. The model's files are here.
-pub fn check_params(blobs: &BlobDir, task: &Task) -> Result<(), Unverified> {
-    let job = task.job();
+/// What a round trains follows from the run and its model, whatever the server says, and so does what all rounds send, of which the
+/// site's policy may have a limit. The model's files are here.
+pub fn check_plan(blobs: &BlobDir, task: &Task, policy: &Policy) -> Result<(), Unverified> {
+    let (job, rounds) = (task.job(), task.job().spec.rounds);
     let base = base(blobs, job)?;
     let phases = phases(&job.spec, base.as_ref().map(|base| &base.config)).map_err(BadBase::from)?;
-    if *phases.after(task.id().completed()) == job.params { Ok(()) } else { Err(Unverified::Params) }
+    if *phases.after(task.id().completed()) != job.params {
+        return Err(Unverified::Params);
+    }
+    if job.spec.is_survey() {
+        return Ok(());
+    }
+    let bytes =
+        (0..rounds).fold(0, |sum: u64, completed| sum.saturating_add(phases.after(completed).bytes()));
+    policy.bytes_objection(rounds, bytes).map_or(Ok(()), |why| Err(Unverified::Policy(why)))
 }
 
 /// So does what it trains from, before round 1. Blocks.
@@ -194,11 +211,20 @@ features = [{ column = "age", type = "numeric" }]
             let id = TaskId { run: "hearts".parse().unwrap(), round, attempt: 1 };
             Task::Train(Box::new(TrainTask { id, job, record: None, time_left_ms: 0 }))
         };
-        let check = |round, completed| check_params(&blobs, &task(round, completed));
+        let check = |round, completed| check_plan(&blobs, &task(round, completed), &Policy::default());
         assert!(check(1, 0).is_ok() && check(2, 0).is_ok() && check(3, 2).is_ok());
         for (round, completed) in [(1, 2), (2, 2), (3, 0)] {
             let said = check(round, completed).unwrap_err().for_operator();
             assert_eq!(said, "the task's parameters are not those that its run trains in this round");
+        }
+        // Two weights and a bias for each of three hidden units, and then as many for each of two labels.
+        let (head, all) = ((3 * 2 + 2) * 4, (3 * 2 + 2 + 2 * 3 + 3) * 4);
+        let most = |bytes| Policy { max_bytes: Some(bytes), ..Policy::default() };
+        for (round, completed) in [(1, 0), (3, 2)] {
+            let check = |bytes| check_plan(&blobs, &task(round, completed), &most(bytes));
+            assert!(check(head + head + all).is_ok());
+            let said = check(head + head + all - 1).unwrap_err().for_operator();
+            assert!(said.starts_with("its updates in 3 rounds take 132 bytes"), "{said}");
         }
     }
 

@@ -285,7 +285,7 @@ fn trainer<'a>(
         // The old one's memory goes before the new one's comes.
         *open = None;
         watch.progress(Progress::new(Phase::Preparing, 0, 1));
-        verification::check_params(&site.state.blobs, task)?;
+        verification::check_plan(&site.state.blobs, task, &site.policy)?;
         let model_dir = site.state.model_dir(task.job())?;
         *open = Some((key, opener(site, task, model_dir.as_deref())?));
     }

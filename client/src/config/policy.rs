@@ -134,7 +134,15 @@ impl Policy {
                 "the run has {rounds} rounds, this site takes part in at most {most}: lower `rounds` in run.toml, or raise policy.max_rounds in its site.toml"
             ));
         }
-        let bytes = u64::from(rounds).saturating_mul(job.params.bytes());
+        // What grows from round to round is summed up when the model is here, which says by how much.
+        if !job.spec.model.unfreeze.is_empty() {
+            return None;
+        }
+        self.bytes_objection(rounds, u64::from(rounds).saturating_mul(job.params.bytes()))
+    }
+
+    /// Why updates of so many bytes in all rounds do not leave the site, if they do not: one sentence for the operator.
+    pub fn bytes_objection(&self, rounds: u32, bytes: u64) -> Option<String> {
         self.max_bytes.filter(|most| bytes > *most).map(|most| {
             format!(
                 "its updates in {rounds} rounds take {bytes} bytes, and this site sends at most {most} for a run: train less or fewer rounds, or raise policy.max_bytes in its site.toml"
@@ -166,7 +174,7 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use sheaf_common::params::{ParamSpec, ParamTensor};
-    use sheaf_common::run::RunSpec;
+    use sheaf_common::run::{RunSpec, Trainable};
     use sheaf_common::time::Timestamp;
 
     use super::*;
@@ -295,5 +303,8 @@ mod tests {
             said(&bytes(47), &job(""))
                 .starts_with("its updates in 3 rounds take 48 bytes, and this site sends at most 47")
         );
+        let mut growing = job("");
+        growing.spec.model.unfreeze.insert(2, Trainable::All);
+        assert_eq!(bytes(47).objection(&growing, &ada()), None, "its model says how much it is");
     }
 }

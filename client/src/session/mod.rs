@@ -23,7 +23,7 @@ use sheaf_common::blob::BlobId;
 use sheaf_common::id::RunId;
 use sheaf_common::message::{EvaluateTask, Job, ServerMessage, SiteMessage, TaskId, TrainTask, Update};
 use sheaf_common::metrics::Counts;
-use sheaf_common::record::SignedRecord;
+use sheaf_common::record::{Record, SignedRecord};
 use sheaf_common::run::{LocalWork, RunSpec, Training};
 use sheaf_common::secagg::client::{Client, Witness};
 use sheaf_common::status::Progress;
@@ -184,12 +184,21 @@ impl Task {
         }
     }
 
-    /// Whether its run has such a task: what the site agrees to is that many rounds.
+    /// Whether it is done with this blob, beside the files of its model.
+    pub fn takes(&self, blob: BlobId) -> bool {
+        let of_record = self.record().map(|record| &record.body);
+        let sum = of_record.and_then(Record::sum).map(|sum| sum.blob);
+        [Some(self.job().global), of_record.map(|record| record.model_in), sum].contains(&Some(blob))
+    }
+
+    /// Whether its run has such a task: what the site agrees to is that many rounds, each tried that often.
     fn belongs(&self) -> bool {
         let (id, spec) = (self.id(), &self.job().spec);
         match self {
             Self::Train(_) => {
-                !spec.is_survey() && !id.is_evaluation() && (1..=spec.rounds).contains(&id.round)
+                !spec.is_survey()
+                    && (1..=spec.rounds).contains(&id.round)
+                    && (1..=spec.cohort.max_attempts).contains(&id.attempt)
             }
             Self::Evaluate(_) => id.is_evaluation() && id.round <= spec.rounds,
         }
@@ -223,6 +232,8 @@ struct Context {
     announced: BTreeMap<RunId, Announced>,
     /// What the newest task is about.
     job: Option<(TaskId, Job)>,
+    /// The model of each run that leaves this site out whose metrics here may leave, and which evaluation they are of.
+    evaluated: BTreeMap<(BlobId, bool), BlobId>,
     /// Updates that are finished, durable, and not known to be over.
     ready: BTreeMap<TaskId, Finished>,
     effects: VecDeque<Effect>,
@@ -247,6 +258,7 @@ impl Session {
             masking: None,
             announced: BTreeMap::new(),
             job: None,
+            evaluated: BTreeMap::new(),
             ready,
             effects: VecDeque::new(),
         };
@@ -396,7 +408,7 @@ impl Context {
     }
 
     /// Why the site does not do a task, if it does not: one sentence for the operator.
-    fn objection(&self, task: &Task) -> Option<String> {
+    fn objection(&mut self, task: &Task) -> Option<String> {
         let (job, policy) = (task.job(), &self.trust.policy);
         let author = match self.trust.gate.author(job) {
             Ok(author) => author,
@@ -413,6 +425,15 @@ impl Context {
         }
         .or_else(|| policy.objection(job, &author))
         .or_else(|| self.hold(&task.id().run, job, Some(task.id().round)))
+        .or_else(|| if left_out { self.evaluates_another(task) } else { None })
+    }
+
+    /// Metrics of this site alone leave it for one model of a run: those of many would tell about its examples one by one.
+    fn evaluates_another(&mut self, task: &Task) -> Option<String> {
+        let job = task.job();
+        let first = *self.evaluated.entry((job.origin(), task.id().is_test())).or_insert(job.global);
+        (first != job.global)
+            .then(|| "this site has evaluated another model of this run by itself already".into())
     }
 
     fn decline(&mut self, task: &Task, reason: String) -> State {

@@ -28,6 +28,7 @@ model = { architecture = "constant", parameters = 4 }
 task = { type = "none" }
 [cohort]
 min_updates = 3
+max_attempts = 4
 "#;
 
 /// All sites; the session is the first.

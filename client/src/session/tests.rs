@@ -452,7 +452,28 @@ fn a_site_that_is_left_out_does_not_train_and_is_evaluated_alone_only_if_it_says
     }
 }
 
-/// What the site agrees to is the run's rounds.
+#[test]
+fn a_site_that_is_left_out_evaluates_one_model_by_itself() {
+    let policy = Policy { own_metrics: true, ..Policy::default() };
+    let mut session = with_policy([], policy);
+    feed(&mut session, [Input::Connected]);
+    let mut said = |site, global: &[u8]| {
+        let job = Job { global: BlobId::of(global), ..job_leaving_out(site, "required") };
+        let task = EvaluateTask { id: id(0, 0), job, record: None };
+        let effects = feed(&mut session, [Input::Message(ServerMessage::Evaluate(Box::new(task)))]);
+        feed(&mut session, [Input::Message(ServerMessage::Over(id(0, 0)))]);
+        effects.into_iter().find_map(|effect| {
+            if let Effect::Say(SiteMessage::Declined { reason, .. }) = effect { Some(reason) } else { None }
+        })
+    };
+    assert_eq!(said("a", b"model"), None);
+    assert_eq!(said("a", b"model"), None, "it answers again when the server comes back");
+    let reason = said("a", b"another").unwrap();
+    assert_eq!(reason, "this site has evaluated another model of this run by itself already");
+    assert_eq!((said("b", b"model"), said("b", b"another")), (None, None), "its metrics leave in sums");
+}
+
+/// What the site agrees to is the run's rounds, and how often each is tried.
 #[test]
 fn a_run_has_no_more_tasks_than_rounds() {
     let said = |message| {
@@ -472,12 +493,13 @@ fn a_run_has_no_more_tasks_than_rounds() {
         }
         message
     };
-    for good in [train(1, 1), train(2, 9), evaluate(2, 0), evaluate(1, 0), evaluate(2, TaskId::TEST)] {
+    for good in [train(1, 1), train(2, 3), evaluate(2, 0), evaluate(1, 0), evaluate(2, TaskId::TEST)] {
         assert_eq!(said(good.clone()), None, "{good:?}");
     }
     for bad in [
         of_no_round(train(1, 1)),
         train(1, 0),
+        train(1, 4),
         train(1, TaskId::TEST),
         train(3, 1),
         train(u32::MAX, 1),
