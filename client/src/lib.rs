@@ -4,7 +4,7 @@
 //! * [`client`]: the shell around it: messages and results in, effects out.
 //! * [`link`]: the connection, kept up. [`worker`]: the thread that trains. [`state`]: what survives a restart.
 //! * [`departure`]: an update as it leaves the site, in fewer bytes where its run asks for that.
-//! * `moving`: the transfer of a task's blobs that is under way.
+//! * `transfers`: a task's blobs to the site, its update to the server. `moving`: the one that is under way.
 //! * [`pace`]: how long what is under way still takes. [`memory`]: what is freed is kept for the next step.
 //! * [`gate`], [`approval`]: whether the site takes part in a run: its people, its clock, and who asked for it.
 //! * [`party`], [`masking`], [`verification`]: the site in a secure sum: its signature, its masked vector, and seeing for
