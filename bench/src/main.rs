@@ -26,6 +26,7 @@ use crate::settings::Settings;
 
 fn main() -> Result<()> {
     let settings = Settings::parse();
+    process::end_at_ctrl_c()?;
     let out = &settings.out;
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut rows = Vec::new();

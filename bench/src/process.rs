@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tokio::runtime::Builder;
 
 /// A process that ends with the value, and all that it started, so that none of it runs into the next contestant's turn.
 pub(crate) struct Started {
@@ -49,16 +50,33 @@ impl Drop for Started {
         // It may have ended already, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // One that is killed may have started another just before.
-        loop {
-            let left: Vec<String> =
-                processes().filter(|id| is_marked(*id, &self.mark)).map(|id| id.to_string()).collect();
-            if left.is_empty() {
-                return;
-            }
-            let _ = Command::new("kill").arg("-KILL").args(left).output();
-            std::thread::sleep(LOOK);
+        end_all(&self.mark);
+    }
+}
+
+/// Has Ctrl-C end what was started too: it is in groups of its own, and would go on.
+pub(crate) fn end_at_ctrl_c() -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            end_all(&format!("{MARK}={}.", std::process::id()));
+            // What a shell says of a program that Ctrl-C ended.
+            std::process::exit(130);
         }
+    });
+    Ok(())
+}
+
+fn end_all(mark: &str) {
+    // One that is killed may have started another just before.
+    loop {
+        let left: Vec<String> =
+            processes().filter(|id| is_marked(*id, mark)).map(|id| id.to_string()).collect();
+        if left.is_empty() {
+            return;
+        }
+        let _ = Command::new("kill").arg("-KILL").args(left).output();
+        std::thread::sleep(LOOK);
     }
 }
 
