@@ -120,6 +120,11 @@ pub(crate) fn window(part: usize, rtt: Duration, moved: u64) -> u32 {
     share.max(least).min(widened.max(WINDOW_MIN_NEAR))
 }
 
+/// The window of a connection between two transfers. All that have one may begin at once, before anything is known of each other.
+pub(crate) fn resting(rtt: Duration) -> u32 {
+    if rtt < NEAR { WINDOW_MIN_NEAR } else { WINDOW_MIN }
+}
+
 /// Lets a restarted server tell the peers of its former self at once that their connections are gone: it must
 /// know its former connection ids and make the same reset tokens.
 pub(crate) fn restartable(secret: &[u8; 32]) -> EndpointConfig {
@@ -235,6 +240,8 @@ mod tests {
         let whole = |rtt| move |part| window(part, rtt, 1 << 30);
         assert_eq!([1, 2, 8, 1000].map(whole(far)), [16 << 20, 8 << 20, 2 << 20, 256 << 10]);
         assert_eq!([1, 2, 12, 1000].map(whole(near)), [3 << 20, 3 << 19, 256 << 10, 64 << 10]);
+        // The first part of a transfer that begins is what was let come before it.
+        assert_eq!([far, near].map(resting), [256 << 10, 64 << 10]);
     }
 
     #[test]

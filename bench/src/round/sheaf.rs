@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use sheaf_common::id::Role;
-use sheaf_common::message::SiteMessage;
+use sheaf_common::message::{Reply, Request, SiteMessage};
 use sheaf_common::params::from_bytes;
 use sheaf_common::status::{Answer, MemberStatus};
 use sheaf_tests::{Federation, Operator, Part, ScriptedSite};
@@ -26,7 +26,7 @@ pub(super) const LOSING: Sum = ("required", 1);
 /// How often the server is asked how far it is.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Everybody is connected after this, and knows how long the path's packets may be.
+/// Whoever is connected knows after this how long the path's packets may be.
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// What a client adds to each value in a round, at least; nobody adds more than twice as much.
@@ -52,7 +52,7 @@ async fn wait_for_task(work: Work, since: Since) -> Result<Sample> {
     let mut began = Instant::now();
     let mut operator = up(&mut federation, &names(work)).await?;
     if let Since::Submit = since {
-        sleep(SETTLE).await;
+        settle(&mut operator, work.clients).await?;
         began = Instant::now();
     }
     let run = operator.submit(&text(work, PLAIN)).await?;
@@ -66,6 +66,21 @@ async fn wait_for_task(work: Work, since: Since) -> Result<Sample> {
         }
         sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Waits until so many clients are connected and have settled.
+async fn settle(operator: &mut Operator, clients: u32) -> Result<()> {
+    loop {
+        let Reply::Sites(sites) = operator.ask(&Request::Sites).await? else {
+            bail!("the server does not say")
+        };
+        if sites.iter().filter(|site| site.connection.is_some()).count() >= clients as usize {
+            break;
+        }
+        sleep(LOOK).await;
+    }
+    sleep(SETTLE).await;
+    Ok(())
 }
 
 fn names(work: Work) -> Vec<String> {
@@ -109,7 +124,7 @@ async fn measure(work: Work, sum: Sum) -> Result<Sample> {
         dropouts.spawn(drop_out(federation.connect_site(name).await?));
     }
     let watch = Watch::over(vec![federation.server_id()?]);
-    sleep(SETTLE).await;
+    settle(&mut operator, work.clients).await?;
     let (cpu, bytes) = (watch.cpu_seconds(), loopback_bytes()?);
     let run = operator.submit(&text(work, sum)).await?;
     let status = loop {

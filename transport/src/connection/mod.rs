@@ -295,7 +295,7 @@ impl Among {
 
 impl Drop for Among {
     fn drop(&mut self) {
-        self.grant(endpoint::WINDOW_MIN);
+        self.grant(endpoint::resting(self.rtt));
     }
 }
 
