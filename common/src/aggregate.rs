@@ -26,6 +26,9 @@ const ROUND_UPPER: f64 = 1.5 * (1u64 << 42) as f64;
 /// The same for multiples of 2^-40.
 const ROUND_LOWER: f64 = 1.5 * (1u64 << 12) as f64;
 
+/// Updates that are best added together: a sum takes four times as much memory as one of them, and goes through the processor once for all.
+pub const AT_ONCE: usize = 4;
+
 const FIXED: f64 = (1u64 << FRACTION_BITS) as f64;
 
 /// The sum of updates over at least `min_updates` sites, for one chunk of parameters. Plain aggregation makes
@@ -74,23 +77,62 @@ impl Aggregate {
             }
             return;
         }
-        if self.narrow_weight + num_examples > NARROW_WEIGHT {
-            self.widen();
-        }
-        self.narrow_weight += num_examples;
+        self.make_room(num_examples);
         let weight = num_examples as f64;
         let Self { upper: uppers, lower: lowers, .. } = self;
         // Compiled for each kind of processor, which is why everything in it must be inlined.
         Arch::new().dispatch(
             #[inline(always)]
             || {
-                for ((upper_sum, lower_sum), value) in uppers.iter_mut().zip(lowers).zip(delta) {
-                    let [upper, lower] = halves(*value);
-                    *upper_sum += upper * weight;
-                    *lower_sum += lower * weight;
+                for ((upper, lower), value) in uppers.iter_mut().zip(lowers).zip(delta) {
+                    let mut sum = [*upper, *lower];
+                    add_to(&mut sum, *value, weight);
+                    [*upper, *lower] = sum;
                 }
             },
         );
+    }
+
+    /// Adds the chunks of several sites, [`AT_ONCE`] in a pass over the sum, to the bits that one after the other gives.
+    pub fn add_all(&mut self, updates: &[(&[f32], u64)]) {
+        let (fours, rest) = updates.as_chunks::<AT_ONCE>();
+        for four in fours {
+            let num_examples = four.iter().map(|(_, num_examples)| num_examples).sum();
+            if num_examples <= NARROW_WEIGHT {
+                self.add_four(*four, num_examples);
+            } else {
+                four.iter().for_each(|(delta, num_examples)| self.add(delta, *num_examples));
+            }
+        }
+        rest.iter().for_each(|(delta, num_examples)| self.add(delta, *num_examples));
+    }
+
+    fn add_four(&mut self, four: [(&[f32], u64); AT_ONCE], num_examples: u64) {
+        self.weight += num_examples;
+        self.make_room(num_examples);
+        let [(a, of_a), (b, of_b), (c, of_c), (d, of_d)] = four.map(|(delta, weight)| (delta, weight as f64));
+        let Self { upper: uppers, lower: lowers, .. } = self;
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let sums = uppers.iter_mut().zip(lowers);
+                for (((((upper, lower), a), b), c), d) in sums.zip(a).zip(b).zip(c).zip(d) {
+                    let mut sum = [*upper, *lower];
+                    for (value, weight) in [(a, of_a), (b, of_b), (c, of_c), (d, of_d)] {
+                        add_to(&mut sum, *value, weight);
+                    }
+                    [*upper, *lower] = sum;
+                }
+            },
+        );
+    }
+
+    /// Sees to it that the halves hold so much weight more.
+    fn make_room(&mut self, num_examples: u64) {
+        if self.narrow_weight + num_examples > NARROW_WEIGHT {
+            self.widen();
+        }
+        self.narrow_weight += num_examples;
     }
 
     /// Moves what is in the halves to where there is room.
@@ -117,19 +159,31 @@ impl Aggregate {
         let scale = 1.0 / (self.weight.max(1) as f64 * FIXED);
         let Self { upper, lower, wide, mean, .. } = self;
         let halves = upper.iter().zip(lower.iter());
-        mean.clear();
+        mean.resize(halves.len(), 0.0);
         if wide.is_empty() {
             Arch::new().dispatch(
                 #[inline(always)]
-                // The halves are exact, so that their sum is rounded once, as an integer is that becomes an f64.
-                || mean.extend(halves.map(|(upper, lower)| (*upper + *lower) * FIXED * scale)),
+                || {
+                    for (mean, (upper, lower)) in mean.iter_mut().zip(halves) {
+                        // The halves are exact: their sum is rounded once, as an integer is that becomes an f64.
+                        *mean = (*upper + *lower) * FIXED * scale;
+                    }
+                },
             );
         } else {
-            let sum =
-                |(wide, (upper, lower)): (&i128, (&f64, &f64))| wide + to_fixed(*upper) + to_fixed(*lower);
-            mean.extend(wide.iter().zip(halves).map(|parts| sum(parts) as f64 * scale));
+            for (mean, (wide, (upper, lower))) in mean.iter_mut().zip(wide.iter().zip(halves)) {
+                *mean = (wide + to_fixed(*upper) + to_fixed(*lower)) as f64 * scale;
+            }
         }
         mean
+    }
+}
+
+/// Adds a weighted value to the halves of a sum.
+#[inline(always)]
+fn add_to(sum: &mut [f64; 2], value: f32, weight: f64) {
+    for (sum, half) in sum.iter_mut().zip(halves(value)) {
+        *sum += half * weight;
     }
 }
 
@@ -242,7 +296,11 @@ mod tests {
                 aggregate.add(delta, *weight);
             }
             let bits = |means: Vec<f64>| means.into_iter().map(f64::to_bits).collect::<Vec<_>>();
-            prop_assert_eq!(bits(aggregate.mean().to_vec()), bits(reference(&sites)));
+            let expected = bits(reference(&sites));
+            prop_assert_eq!(&bits(aggregate.mean().to_vec()), &expected);
+            let mut at_once = Aggregate::zero(5);
+            at_once.add_all(&sites.iter().map(|(delta, weight)| (delta.as_slice(), *weight)).collect::<Vec<_>>());
+            prop_assert_eq!(bits(at_once.mean().to_vec()), expected);
         }
 
         #[test]

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use sheaf_common::aggregate::{Aggregate as Sum, FedAvg, ServerOptimizer};
+use sheaf_common::aggregate::{AT_ONCE, Aggregate as Sum, FedAvg, ServerOptimizer};
 use sheaf_common::blob::BlobId;
 use sheaf_common::compression::BLOCK;
 use sheaf_common::message::Job;
@@ -107,16 +107,22 @@ fn chunk(
 ) -> Result<Vec<u8>, AggregationError> {
     let mut bytes = vec![0; length * VALUE_BYTES as usize];
     let mut sum = Sum::zero(0);
-    // A block of values and their sums stay in the cache of a core.
-    let mut values = vec![0.0; BLOCK.min(length)];
+    // Blocks of values and their sums stay in the cache of a core.
+    let mut read = vec![0.0; BLOCK.min(length) * AT_ONCE];
     for (number, block) in bytes.chunks_mut(BLOCK * VALUE_BYTES as usize).enumerate() {
         let start = start + number * BLOCK;
-        let values = &mut values[..block.len() / VALUE_BYTES as usize];
-        sum.reset(values.len());
-        for (blob, update, weight) in updates {
-            update.read(start, values).map_err(|source| AggregationError::Read { blob: *blob, source })?;
-            sum.add(values, *weight);
+        let length = block.len() / VALUE_BYTES as usize;
+        sum.reset(length);
+        for updates in updates.chunks(AT_ONCE) {
+            for ((blob, update, _), values) in updates.iter().zip(read.chunks_mut(length)) {
+                update
+                    .read(start, values)
+                    .map_err(|source| AggregationError::Read { blob: *blob, source })?;
+            }
+            let read = read.chunks(length).zip(updates).map(|(values, (_, _, weight))| (values, *weight));
+            sum.add_all(&read.collect::<Vec<_>>());
         }
+        let values = &mut read[..length];
         global.read(start, block)?;
         values.iter_mut().zip(floats(block)).for_each(|(value, global)| *value = global);
         optimizer.step(values, sum.mean());
