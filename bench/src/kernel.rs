@@ -97,14 +97,13 @@ fn sums(values: usize, all_cores: bool) -> Result<Sample> {
 }
 
 /// The weighted mean of the values from `start` on.
-fn sum(updates: &[Vec<f32>], start: usize, out: &mut [f32]) {
+fn sum<'a>(updates: &'a [Vec<f32>], start: usize, out: &mut [f32]) {
     let mut sum = Aggregate::zero(0);
     for (number, block) in out.chunks_mut(BLOCK).enumerate() {
         let start = start + number * BLOCK;
         sum.reset(block.len());
-        for (update, weight) in updates.iter().zip(1..) {
-            sum.add(&update[start..][..block.len()], weight);
-        }
+        let block_of = |(update, weight): (&'a Vec<f32>, u64)| (&update[start..][..block.len()], weight);
+        sum.add_all(&updates.iter().zip(1..).map(block_of).collect::<Vec<_>>());
         for (value, mean) in block.iter_mut().zip(sum.mean()) {
             *value = *mean as f32;
         }

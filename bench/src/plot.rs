@@ -51,24 +51,28 @@ pub(crate) fn draw(rows: &[Row], path: &Path) -> Result<bool> {
         ),
         ("clients", "seconds of a round".to_owned(), by_clients),
     ];
+    if !charts.iter().any(|(_, _, lines)| is_drawn(lines)) {
+        return Ok(false);
+    }
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
-    let drawn = all(&area, charts).map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))?;
-    Ok(drawn)
+    all(&area, &charts).map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))?;
+    Ok(true)
 }
 
-/// False if no chart has a line.
-fn all(area: &Area<'_>, charts: [(&str, String, Lines); 3]) -> Result<bool, Box<dyn Error>> {
+/// Of points that stand alone there is nothing to see.
+fn is_drawn(lines: &Lines) -> bool {
+    lines.values().any(|points| points.len() > 1)
+}
+
+fn all(area: &Area<'_>, charts: &[(&str, String, Lines)]) -> Result<(), Box<dyn Error>> {
     area.fill(&WHITE)?;
     let titled = area.titled("A round without training, clients and server on one machine", (FONT, 18))?;
-    let mut drawn = false;
-    for (area, (along, what, lines)) in titled.split_evenly((1, charts.len())).iter().zip(&charts) {
-        if lines.values().any(|points| points.len() > 1) {
+    for (area, (along, what, lines)) in titled.split_evenly((1, charts.len())).iter().zip(charts) {
+        if is_drawn(lines) {
             chart(area, along, what, lines)?;
-            drawn = true;
         }
     }
-    area.present()?;
-    Ok(drawn)
+    Ok(area.present()?)
 }
 
 fn chart(area: &Area<'_>, along: &str, what: &str, lines: &Lines) -> Result<(), Box<dyn Error>> {

@@ -37,7 +37,7 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = 10_000)]
     pub(crate) crowd: u32,
     /// Simulated federations: virtual clients, and values of the model.
-    #[arg(long, value_delimiter = ',', default_values = ["100x1000", "1000x1000", "100x250000", "100x1000000"])]
+    #[arg(long, value_delimiter = ',', default_values = ["8x1000", "100x1000", "1000x1000", "100x250000", "100x1000000"])]
     pub(crate) federations: Vec<Simulated>,
     /// Models of which steps are timed.
     #[arg(long, value_delimiter = ',', default_values = ["mlp", "minilm", "efficientnet-lite0"])]

@@ -13,7 +13,7 @@ use crate::case::{Case, Group, Sample};
 use crate::process::{Started, children_cpu_seconds};
 use crate::settings::Settings;
 
-const ROUNDS: u32 = 5;
+pub(crate) const ROUNDS: u32 = 5;
 
 /// One that is not done after so long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::result::Row;
+use crate::simulation;
 
 /// The columns that hold words.
 const WORKLOAD: usize = 0;
@@ -17,7 +18,7 @@ pub(crate) fn of(rows: &[Row]) -> Table {
         "clients",
         "contestant",
         "seconds (min to max)",
-        "MB/s",
+        "MB/s, clients/s",
         "CPU s",
         "peak MB",
         "loopback / payload",
@@ -54,9 +55,10 @@ fn cells(row: &Row) -> [String; 9] {
         }
         (None, ..) => "-".into(),
     };
-    // Once for each client and way in a round; once where there are no clients.
-    let megabytes = match row.workload {
+    // Bytes once for each client and way in a round, and once where there are no clients; virtual clients once a round.
+    let done = match row.workload {
         "round" | "secure round" | "crowd" => Some(2.0 * f64::from(row.clients) * row.size_mb),
+        "simulation" => Some(f64::from(simulation::ROUNDS * row.clients)),
         _ if row.clients == 1 && row.size_mb > 0.0 => Some(row.size_mb),
         _ => None,
     };
@@ -66,7 +68,7 @@ fn cells(row: &Row) -> [String; 9] {
         row.clients.to_string(),
         row.contestant.into(),
         seconds,
-        number(megabytes.zip(row.seconds).map(|(megabytes, seconds)| megabytes / seconds), 0),
+        number(done.zip(row.seconds).map(|(done, seconds)| done / seconds), 0),
         number(row.cpu_seconds, 2),
         number(row.server_rss_mb, 0),
         number(row.wire, 3),

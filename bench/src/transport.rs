@@ -161,11 +161,11 @@ async fn bare(bytes: u64) -> Result<Sample> {
     let ends = Ends::new()?;
     let (client, server) = ends.connect(Choice::Quic).await?;
     tokio::spawn(async move {
-        let _share = server.transfer();
+        let mut share = server.transfer();
         while let Ok((SendStream::Quic(mut send), RecvStream::Quic(mut recv))) = server.accept_bi().await {
             let mut buffer = vec![0; PIECE];
             let mut length = 0u64;
-            while let Ok(Some(read)) = recv.read(&mut buffer).await {
+            while let Ok(Some(read)) = recv.read(&mut buffer[..share.piece(length).min(PIECE)]).await {
                 length += read as u64;
             }
             // The other end hears of a failure and tells it.

@@ -1,6 +1,7 @@
 //! The bench in its shortest form: every workload of ours runs and comes to figures. Nothing is said about how fast it is.
 
 use std::fs;
+use std::io::{self, Write};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -51,6 +52,8 @@ fn every_workload_comes_to_figures() -> Result<()> {
         .output()?;
     let (said, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{why}");
+    // For whoever reads the log: what a test prints in another way is not shown when it passes.
+    io::stderr().write_all(&output.stdout)?;
     let rows: Vec<Value> = serde_json::from_slice(&fs::read(out.path().join("result.json"))?)?;
     for row in &rows {
         let fields: Vec<&String> = row.as_object().context("a row is an object")?.keys().collect();

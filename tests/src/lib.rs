@@ -194,24 +194,6 @@ impl Federation {
         Ok(self.server.as_ref().context("the server does not run")?.child.id())
     }
 
-    /// Peak resident memory of the server so far, in bytes.
-    pub fn server_peak_memory(&self) -> Result<u64> {
-        let id = self.server_id()?;
-        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-    }
-
-    /// Processor time of the server so far, in seconds.
-    pub fn server_cpu_seconds(&self) -> Result<f64> {
-        let id = self.server_id()?;
-        let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |at: usize| -> Result<f64> { Ok(fields.get(at).context("short stat")?.parse()?) };
-        // Fields 14 and 15 of proc(5), user and system time, in ticks of 1/100 s.
-        Ok((ticks(11)? + ticks(12)?) / 100.0)
-    }
-
     /// Connects with the certificate of an operator (`op`) or another party.
     pub async fn connect(&self, role: Role, name: &str) -> Result<Operator> {
         self.issue(role, name)?;

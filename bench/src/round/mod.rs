@@ -135,7 +135,16 @@ fn works<'a>(
             rounds: settings.rounds,
         })
     });
-    works.filter(|work| work.clients.saturating_mul(work.megabytes) <= MOST)
+    works.filter(|work| {
+        let all = work.clients.saturating_mul(work.megabytes);
+        if all > MOST {
+            eprintln!(
+                "{} MB x {}: left out, as all models together come to {all} MB, of which {MOST} are measured",
+                work.megabytes, work.clients
+            );
+        }
+        all <= MOST
+    })
 }
 
 fn asked<'a>(asked: &'a [u32], otherwise: &'a [u32]) -> &'a [u32] {

@@ -7,7 +7,7 @@ use sheaf_common::id::Role;
 use sheaf_common::message::{Reply, Request, SiteMessage};
 use sheaf_common::params::from_bytes;
 use sheaf_common::status::{Answer, MemberStatus};
-use sheaf_tests::{Federation, Operator, Part, ScriptedSite};
+use sheaf_tests::{Federation, Operator, PATIENCE, Part, ScriptedSite};
 use sheaf_transport::blobs::BlobDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -70,7 +70,9 @@ async fn wait_for_task(work: Work, since: Since) -> Result<Sample> {
 
 /// Waits until so many clients are connected and have settled.
 async fn settle(operator: &mut Operator, clients: u32) -> Result<()> {
+    let began = Instant::now();
     loop {
+        ensure!(began.elapsed() < PATIENCE, "{clients} clients were not connected after {PATIENCE:?}");
         let Reply::Sites(sites) = operator.ask(&Request::Sites).await? else {
             bail!("the server does not say")
         };

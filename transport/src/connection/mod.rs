@@ -273,8 +273,9 @@ fn about_certificate(alert: u8) -> Option<&'static str> {
 }
 
 impl Share {
-    /// Bytes that it reads or writes at a time, now that so many were moved.
-    pub(crate) fn piece(&mut self, moved: u64) -> usize {
+    /// Bytes that a transfer reads or writes at a time, now that so many were moved; the connection may have what belongs to
+    /// it in flight from now on.
+    pub fn piece(&mut self, moved: u64) -> usize {
         let Some(among) = &mut self.0 else { return CHUNK };
         among.rtt = among.quic.rtt().min(among.rtt);
         let window = endpoint::window(among.transfer.part(), among.rtt, moved);
@@ -295,7 +296,7 @@ impl Among {
 
 impl Drop for Among {
     fn drop(&mut self) {
-        self.grant(endpoint::resting(self.rtt));
+        self.grant(endpoint::resting(self.quic.rtt().min(self.rtt)));
     }
 }
 
