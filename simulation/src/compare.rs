@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use sheaf_common::metrics::{Counts, Kind};
+use sheaf_common::run::TaskInput;
 
 use crate::columns::{Cells, Columns};
 use crate::config::Setting;
@@ -50,6 +51,9 @@ pub struct CompareError {
 
 /// The metrics that a simulation may have.
 pub fn metrics(setting: &Setting) -> Vec<&'static str> {
+    if setting.spec.task.input == TaskInput::Nothing {
+        return Vec::new();
+    }
     let kind = Kind::of(&setting.spec);
     Counts::new(&kind).report(&kind).figures().into_iter().map(|figure| figure.key).collect()
 }

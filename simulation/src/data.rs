@@ -109,6 +109,15 @@ impl Examples {
         self.holdings.of(client).len() as u64
     }
 
+    /// The client that has each of the source's examples, in their order; nobody has what is tested on.
+    pub fn owners(&self) -> Vec<Option<u32>> {
+        let mut owners = vec![None; self.all.len()];
+        for (places, client) in self.holdings.each().zip(0..) {
+            places.iter().for_each(|place| owners[*place] = Some(client));
+        }
+        owners
+    }
+
     /// Examples of each of the run's labels that a client has; nothing where there are no labels.
     pub fn labels(&self, client: u32, num_labels: usize) -> Vec<u64> {
         self.all.targets.select(self.holdings.of(client)).label_counts(num_labels)

@@ -1,7 +1,8 @@
 //! The folder of a simulation's results: whose it is, who is at it, and what is there only until the simulation is over.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sheaf_common::blob::BlobId;
@@ -52,6 +53,8 @@ pub(crate) struct Folder<'a> {
     state: PathBuf,
     /// Whether nobody had been here before.
     is_new: bool,
+    /// Whether there was no such folder.
+    is_made: bool,
     _lock: File,
 }
 
@@ -59,25 +62,45 @@ impl<'a> Folder<'a> {
     /// Makes the folder if it is not there, and sees to it that nobody else uses it. What is not of a simulation stays: a state is
     /// removed in the end, and a model replaced.
     pub(crate) fn open(out: &'a Path) -> Result<Self, FolderError> {
-        let path = out.join(LOCK);
-        let is_new = !path.exists();
-        if is_new && !out.join(output::REPORT).exists() {
-            let others = [STATE, output::MODEL].map(|name| out.join(name));
-            if let Some(other) = others.into_iter().find(|folder| folder.exists()) {
-                return Err(FolderError::Foreign(other));
-            }
-        }
+        let (is_made, path) = (!out.exists(), out.join(LOCK));
         fs::create_dir_all(out).map_err(|e| io_error("make", out, e))?;
-        let lock = File::create(&path).map_err(|e| io_error("make", &path, e))?;
+        let (lock, is_new) = match File::create_new(&path) {
+            Ok(lock) => (lock, true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let options = File::options().write(true).open(&path);
+                (options.map_err(|e| io_error("open", &path, e))?, false)
+            }
+            Err(error) => return Err(io_error("make", &path, error)),
+        };
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FolderError::InUse(out.to_owned())),
             Err(TryLockError::Error(error)) => return Err(io_error("lock", &path, error)),
         }
-        let folder = Self { out, state: out.join(STATE), is_new, _lock: lock };
+        // Whoever was here before may have taken it away since it was opened.
+        let is_at = |there: Metadata| lock.metadata().is_ok_and(|own| own.ino() == there.ino());
+        if !fs::metadata(&path).is_ok_and(is_at) {
+            return Err(FolderError::InUse(out.to_owned()));
+        }
+        if is_new && !out.join(output::REPORT).exists() {
+            let others = [STATE, GONE, output::MODEL].map(|name| out.join(name));
+            if let Some(other) = others.into_iter().find(|folder| folder.exists()) {
+                let _ = fs::remove_file(&path);
+                return Err(FolderError::Foreign(other));
+            }
+        }
         remove(&out.join(GONE))?;
+        let folder = Self { out, state: out.join(STATE), is_new, is_made, _lock: lock };
+        // Of somebody who was killed before it was known what it is of.
+        if !folder.is_claimed() {
+            remove(&folder.state)?;
+        }
         fs::create_dir_all(&folder.state).map_err(|e| io_error("make", &folder.state, e))?;
         Ok(folder)
+    }
+
+    fn is_claimed(&self) -> bool {
+        self.state.join(OF).exists()
     }
 
     /// All of it.
@@ -112,14 +135,15 @@ impl<'a> Folder<'a> {
 
     /// Nothing was begun: the folder is left as it was found.
     pub(crate) fn leave(self) {
-        if self.state.join(OF).exists() {
+        if self.is_claimed() {
             return;
         }
         // The error that led here is the one to report.
         let _ = self.finish();
         if self.is_new {
             let _ = fs::remove_file(self.out.join(LOCK));
-            // Unless there is something of somebody's in it.
+        }
+        if self.is_made {
             let _ = fs::remove_dir(self.out);
         }
     }
@@ -155,12 +179,30 @@ mod tests {
         Folder::open(&out).unwrap().leave();
         let names: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["mine"]);
+        let empty = dir.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        Folder::open(&empty).unwrap().leave();
+        assert!(empty.exists(), "somebody else made it");
         let begun = Folder::open(&out).unwrap();
         assert!(matches!(Folder::open(&out), Err(FolderError::InUse(_))));
         begun.claim(id(1)).unwrap();
         begun.leave();
         let again = Folder::open(&out).unwrap();
         assert!(again.claim(id(1)).is_ok() && again.claim(id(2)).is_err());
+    }
+
+    #[test]
+    fn what_was_not_claimed_before_a_kill_is_nothing_to_go_on_from() {
+        let out = tempfile::tempdir().unwrap();
+        let folder = Folder::open(out.path()).unwrap();
+        fs::write(folder.state().join("half"), "done").unwrap();
+        drop(folder);
+        let folder = Folder::open(out.path()).unwrap();
+        assert!(!folder.state().join("half").exists());
+        folder.claim(id(1)).unwrap();
+        fs::write(folder.state().join("half"), "done").unwrap();
+        drop(folder);
+        assert!(Folder::open(out.path()).unwrap().state().join("half").exists());
     }
 
     #[test]

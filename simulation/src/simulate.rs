@@ -161,9 +161,9 @@ impl Prepared {
         audience: &mut dyn Audience,
     ) -> Result<Option<Played>, SimulateError> {
         let job = self.run.job();
-        let Self { of, hub, run, identities, examples, .. } = self;
+        let Self { hub, run, identities, examples, .. } = self;
         let dir = folder.state().to_owned();
-        let mut federation = Federation::open(setting, of, dir, (hub, run), (identities, examples))?;
+        let mut federation = Federation::open(setting, dir, (hub, run), (identities, examples))?;
         let end = {
             let audience = RefCell::new(&mut *audience);
             let mut each = |row: &Row| audience.borrow_mut().round(row, setting.spec.rounds);

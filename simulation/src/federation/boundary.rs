@@ -48,8 +48,6 @@ const SITES: &str = "sites";
 /// Everything that matters between two rounds.
 #[derive(Serialize, Deserialize)]
 struct Checkpoint {
-    /// What the simulation is of: another one does not go on from it.
-    of: BlobId,
     epoch: u64,
     now: Timestamp,
     moved: Timestamp,
@@ -75,11 +73,10 @@ enum Kept {
 }
 
 impl Federation {
-    /// Begins a simulation whose own files are in `dir`, or goes on with it. `of` tells it from every other; `hub` and
-    /// `run` are what was just submitted.
+    /// Begins a simulation whose own files are in `dir`, or goes on with it. `hub` and `run` are what was
+    /// just submitted.
     pub fn open(
         setting: &Setting,
-        of: BlobId,
         dir: PathBuf,
         (hub, run): (Hub, Coordinator),
         (identities, examples): (Identities, Examples),
@@ -121,7 +118,6 @@ impl Federation {
             last: Last::default(),
             epoch: 0,
             arrived: Default::default(),
-            of,
             dir,
             woken: Default::default(),
             vacant: Vec::new(),
@@ -164,9 +160,6 @@ impl Federation {
         let damaged =
             |why: String| FederationError::Damaged { path: path.clone(), folder: self.dir.clone(), why };
         let found: Checkpoint = checked::decode(CHECKPOINT, &bytes).map_err(|e| damaged(e.to_string()))?;
-        if found.of != self.of {
-            return Err(FederationError::Another(self.dir.clone()));
-        }
         if found.members.len() != self.members.len() {
             return Err(damaged("it is of other clients".into()));
         }
@@ -238,7 +231,6 @@ impl Federation {
             .filter_map(|entry| entry.filter_map(|event| Kept::of(event, &mut frames)))
             .collect();
         let checkpoint = Checkpoint {
-            of: self.of,
             epoch: self.epoch,
             now: self.now,
             moved: self.moved,

@@ -74,8 +74,6 @@ pub struct Federation {
     globals: BTreeSet<BlobId>,
     /// Published sums that the next boundary has no use for.
     withdrawn: Vec<BlobId>,
-    /// What tells this simulation from every other.
-    of: BlobId,
     /// Where what must outlive the program is.
     dir: PathBuf,
     /// The clients that have been awake in this epoch.
@@ -231,11 +229,6 @@ pub enum FederationError {
         /// Why.
         why: String,
     },
-    /// The folder is another simulation's.
-    #[error(
-        "{0} holds a simulation of other files, or of other data: choose another folder with --out, or remove it"
-    )]
-    Another(PathBuf),
     /// No round gets together.
     #[error(
         "round {round} has not come together in {days} simulated days: lower cohort.min_sites in run.toml, or raise devices.availability"
