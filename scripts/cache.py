@@ -164,7 +164,7 @@ def download(wheel, folder):
 def download_deb(deb, folder):
     """Fetches one package of Debian into `folder`, without installing it."""
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise Stop(f"apt-get and dpkg-deb were not found, but {deb.requirement} is a package of Debian: use Debian.")
+        raise Stop(f"apt-get and dpkg-deb were not found, but {deb.requirement} is a package of Debian: use Debian, or what is made of it.")
     # apt's own lists may be old or not there, and are root's: these are ours.
     lists, archives = folder / "lists", folder / "archives"
     for place in (lists, archives):
@@ -219,9 +219,13 @@ def unpack(path, wheel, staging):
 
 def unpack_deb(path, deb, staging):
     """Writes what `deb.take` names from the package at `path` into `staging`."""
-    tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", path], stdout=subprocess.PIPE, check=True)
+    tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", path], stdout=subprocess.PIPE)
+    if tar.returncode:
+        raise Stop(f"{path.name} is damaged: try again.")
     with tarfile.open(fileobj=io.BytesIO(tar.stdout)) as archive:
         for source, (place, pinned) in deb.take.items():
+            if "./" + source not in archive.getnames():
+                raise Stop(f"{path.name} holds no {source}: please report this, and of which distribution it is.")
             compressed = archive.extractfile("./" + source).read()
             check(source, hashlib.sha256(inflated(compressed)).hexdigest(), pinned)
             (staging / place).write_bytes(compressed)

@@ -209,8 +209,9 @@ impl SiteState {
                 models.extend(manifest.files.iter().map(|file| file.blob).chain([*blob]));
             }
         }
-        let mut others = all.into_iter().filter(|blob| !models.contains(blob) && !needs(*blob));
-        Ok(others.try_for_each(|blob| self.blobs.remove(blob))?)
+        let is_over = |blob: &BlobId| !models.contains(blob) && !needs(*blob);
+        all.into_iter().filter(is_over).try_for_each(|blob| self.blobs.remove(blob))?;
+        Ok(self.blobs.remove_partials(is_over)?)
     }
 
     /// Lets go of everything: the directory is as it was made.
@@ -647,9 +648,15 @@ mod tests {
             [&b"weights"[..], b"old", b"new"].map(|bytes| state.blobs.insert(bytes).unwrap());
         let file = ManifestFile { path: "model.safetensors".into(), blob: weights, bytes: 7 };
         let model = state.blobs.insert(&Manifest::new("base", vec![file]).unwrap().to_json()).unwrap();
-        state.tidy_models(|blob| blob == new).unwrap();
+        let parts = [b"old half", b"new half"].map(|bytes| BlobId::of(bytes));
+        for part in parts {
+            state.blobs.resume(part, "fetch").unwrap().write(b"a").unwrap();
+        }
+        state.tidy_models(|blob| blob == new || blob == parts[1]).unwrap();
         let stays = [weights, old, new, model].map(|blob| state.blobs.length(blob).is_some());
         assert_eq!(stays, [true, false, true, true]);
+        let arrived = parts.map(|part| state.blobs.resume(part, "fetch").unwrap().length());
+        assert_eq!(arrived, [0, 1]);
     }
 
     #[test]

@@ -370,6 +370,18 @@ impl BlobDir {
         }
     }
 
+    /// Removes what has arrived of blobs that are not wanted any more.
+    pub fn remove_partials(&self, is_over: impl Fn(&BlobId) -> bool) -> Result<(), BlobError> {
+        for path in entries(&self.root.join("partial"))? {
+            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
+            let blob = name.and_then(|(blob, _)| blob.parse().ok());
+            if blob.is_some_and(|blob| is_over(&blob)) {
+                fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
+            }
+        }
+        Ok(())
+    }
+
     fn partial(&self, blob: BlobId, sender: &str) -> PathBuf {
         self.root.join("partial").join(format!("{blob}.{sender}"))
     }

@@ -47,8 +47,8 @@ pub(crate) const MTU_MAX: u16 = 16_370;
 /// memory, and far more than a server's line holds.
 const IN_FLIGHT: u32 = 16 << 20;
 
-/// No connection has less: 25 Mbit/s over 80 ms, for each of many.
-pub(crate) const WINDOW_MIN: u32 = 256 << 10;
+/// No connection has less, but for those of near peers: 25 Mbit/s over 80 ms, for each of many.
+const WINDOW_MIN: u32 = 256 << 10;
 
 /// A peer is near that answers within this. Between near ones what is in flight lies in the buffer of a socket, and is lost
 /// when that is full.

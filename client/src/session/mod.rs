@@ -191,7 +191,7 @@ impl Task {
         [Some(self.job().global), of_record.map(|record| record.model_in), sum].contains(&Some(blob))
     }
 
-    /// Whether its run has such a task: what the site agrees to is that many rounds, each tried that often.
+    /// Whether its run has such a task: what the site agrees to is that many rounds and attempts at each.
     fn belongs(&self) -> bool {
         let (id, spec) = (self.id(), &self.job().spec);
         match self {
@@ -232,8 +232,8 @@ struct Context {
     announced: BTreeMap<RunId, Announced>,
     /// What the newest task is about.
     job: Option<(TaskId, Job)>,
-    /// The model of each run that leaves this site out whose metrics here may leave, and which evaluation they are of.
-    evaluated: BTreeMap<(BlobId, bool), BlobId>,
+    /// The one model of each run that leaves this site out whose metrics here may leave.
+    evaluated: BTreeMap<BlobId, BlobId>,
     /// Updates that are finished, durable, and not known to be over.
     ready: BTreeMap<TaskId, Finished>,
     effects: VecDeque<Effect>,
@@ -431,7 +431,7 @@ impl Context {
     /// Metrics of this site alone leave it for one model of a run: those of many would tell about its examples one by one.
     fn evaluates_another(&mut self, task: &Task) -> Option<String> {
         let job = task.job();
-        let first = *self.evaluated.entry((job.origin(), task.id().is_test())).or_insert(job.global);
+        let first = *self.evaluated.entry(job.origin()).or_insert(job.global);
         (first != job.global)
             .then(|| "this site has evaluated another model of this run by itself already".into())
     }

@@ -18,6 +18,9 @@ pub(super) struct Parameters {
     statistics_travel: bool,
 }
 
+/// Values that are copied at a time.
+const PIECE: usize = 1 << 20;
+
 /// Tensors one after the other.
 struct Flat {
     spec: ParamSpec,
@@ -51,7 +54,12 @@ impl Flat {
     }
 
     fn set(&mut self, values: &[f32]) -> Result<(), TchError> {
-        self.values.f_copy_(&Tensor::f_from_slice(values)?)
+        // Piece by piece: there is no memory for all of them twice.
+        for (number, piece) in values.chunks(PIECE).enumerate() {
+            let mut target = self.values.f_narrow(0, (number * PIECE) as i64, piece.len() as i64)?;
+            target.f_copy_(&Tensor::f_from_slice(piece)?)?;
+        }
+        Ok(())
     }
 }
 
