@@ -95,6 +95,22 @@ fn a_blob_that_still_arrives_in_another_transfer_is_sent_again() {
 }
 
 #[test]
+fn what_is_at_the_other_end_is_not_sent_again() {
+    simulate(async {
+        let (server, site) = pair(125e3, &watch::Sender::new(true)).await;
+        let (there, here) = (Blobs::new(), Blobs::new());
+        let [ours, theirs] =
+            [(&here, b"update"), (&there, b"global")].map(|(at, bytes)| at.dir.insert(bytes).unwrap());
+        tokio::spawn(serve(server, there.dir.clone()));
+        for bytes in [6, 0, 0] {
+            let moved = transfer::put(&site, &here.dir, ours, &mut |_, _| {}).await.unwrap();
+            let fetched = transfer::fetch(&site, &here.dir, theirs, 6, &mut |_, _| {}).await.unwrap();
+            assert_eq!((moved, fetched), (bytes, bytes));
+        }
+    });
+}
+
+#[test]
 fn a_server_that_has_more_than_there_is_gets_nothing() {
     simulate(async {
         let (server, site) = pair(125e3, &watch::Sender::new(true)).await;
