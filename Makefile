@@ -27,7 +27,7 @@ endif
 help:
 	@echo 'make demo   run a federation: SEED=n, SITES=n, REDUCED=1, and EXAMPLE=one of $(EXAMPLES)'
 	@echo 'make test   check everything'
-	@echo 'make bench  measure it beside Flower, NVFLARE and PyTorch: ONLY=round,secure,start,idle,crowd,simulation,kernel,transport,training SIZES=1,100 CLIENTS=8 REPEATS=3 MODELS=mlp,minilm'
+	@echo 'make bench  measure it beside Flower, NVFLARE and PyTorch: ONLY=round,secure,start,idle,crowd,simulation,kernel,transport,training SIZES=1,100 CLIENTS=8 REPEATS=3 MODELS=mlp,minilm DEVICES=cpu,cuda:0'
 	@echo 'make fuzz   throw bytes at every parser, SECONDS=60 each'
 	@echo 'make setup  install libtorch for a plain `cargo build`; CUDA=1 adds the CUDA half'
 	@echo 'make clean  remove what was built; the cache stays'
@@ -60,7 +60,7 @@ bench: setup
 	$(if $(filter round secure start simulation,$(subst $(comma), ,$(WANTED))),frameworks=$$(python3 -B scripts/peers.py frameworks) &&) \
 	  $(if $(findstring training,$(WANTED)),pytorch=$$(python3 -B scripts/peers.py pytorch) &&) \
 	  $(TARGET)/release/sheaf-bench $${frameworks:+--peers "$$frameworks"} $${pytorch:+--pytorch "$$pytorch"} $(if $(ONLY),--only $(ONLY)) \
-	  $(if $(SIZES),--sizes $(SIZES)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(MODELS),--models $(MODELS))
+	  $(if $(SIZES),--sizes $(SIZES)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(MODELS),--models $(MODELS)) $(if $(DEVICES),--devices $(DEVICES))
 
 # Built for a quick build, not a quick run: it reads one lock file.
 $(DENY): export CARGO_PROFILE_DEV_OPT_LEVEL := 1

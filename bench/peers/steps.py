@@ -1,4 +1,4 @@
-"""The steps of training that `client/examples/steps.rs` times, with PyTorch: `steps.py MODEL TRAINABLE STEPS`.
+"""The steps of training that `client/examples/steps.rs` times, with PyTorch: `steps.py MODEL TRAINABLE STEPS DEVICE`.
 
 Frozen layers are computed in every step, without a gradient: nothing here keeps what they gave.
 """
@@ -12,6 +12,8 @@ import time
 import torch
 
 model, trainable, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
+# What is made from here on is there.
+torch.set_default_device(sys.argv[4])
 torch.manual_seed(0)
 
 

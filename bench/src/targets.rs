@@ -5,7 +5,7 @@ use std::fmt;
 use clap::ValueEnum;
 
 use crate::result::Row;
-use crate::training::Model;
+use crate::training::{Model, ON_CPU, ON_GPU};
 
 /// One target, and what was reached; `None` where the run has not measured it.
 pub(crate) struct Target {
@@ -76,9 +76,14 @@ pub(crate) fn all(rows: &[Row]) -> Vec<Target> {
         figures.reduce(|most, next| if most > next || most.is_nan() { most } else { next })
     };
     let beyond_a_model = |row: &Row| Some(row.server_rss_mb? - row.size_mb);
-    let steps = Model::value_variants().iter().flat_map(|model| model.parts()).map(|(_, step)| {
-        let step_of = |contestant| seconds(find(step, contestant, None, 1));
-        at_most(&format!("{step}, of PyTorch's"), ratio(step_of("Sheaf"), step_of("PyTorch")), 1.0)
+    let steps = Model::value_variants().iter().flat_map(|model| model.parts()).flat_map(|(_, step)| {
+        let of_pytorch = |[sheaf, pytorch]: [&str; 2]| {
+            ratio(seconds(find(step, sheaf, None, 1)), seconds(find(step, pytorch, None, 1)))
+        };
+        let target = |what: &str, reached| at_most(&format!("{step}, {what}"), reached, 1.0);
+        // Few have a GPU.
+        let on_gpu = of_pytorch(ON_GPU).map(|reached| target("on a GPU, of PyTorch's", Some(reached)));
+        [target("of PyTorch's", of_pytorch(ON_CPU))].into_iter().chain(on_gpu)
     });
     let idle = find("idle sites", "Sheaf", None, 1000);
     let others = [

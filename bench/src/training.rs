@@ -10,6 +10,10 @@ use serde::Deserialize;
 use crate::case::{Case, Group, Sample};
 use crate::settings::Settings;
 
+/// What contestants are called on the two kinds of devices.
+pub(crate) const ON_CPU: [&str; 2] = ["Sheaf", "PyTorch"];
+pub(crate) const ON_GPU: [&str; 2] = ["Sheaf, on a GPU", "PyTorch, on a GPU"];
+
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Model {
@@ -59,23 +63,27 @@ pub(crate) fn groups(settings: &Settings) -> Vec<Group> {
     for model in &settings.models {
         let value = model.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         for (part, workload) in model.parts() {
-            let arguments = [value.clone(), (*part).into(), (settings.steps * model.times()).to_string()];
-            let case = |contestant, program: Vec<PathBuf>| Case {
-                workload,
-                contestant,
-                size_mb: 0.0,
-                clients: 1,
-                run: {
-                    let arguments = arguments.clone();
-                    Box::new(move || run(&program, &arguments))
-                },
-            };
-            let mut group = vec![case("Sheaf", ours())];
-            if let Some(python) = &settings.pytorch {
-                let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/steps.py");
-                group.push(case("PyTorch", vec![python.clone(), script]));
+            for device in &settings.devices {
+                let steps = settings.steps * model.times();
+                let arguments = [value.clone(), (*part).into(), steps.to_string(), device.clone()];
+                let case = |contestant, program: Vec<PathBuf>| Case {
+                    workload,
+                    contestant,
+                    size_mb: 0.0,
+                    clients: 1,
+                    run: {
+                        let arguments = arguments.clone();
+                        Box::new(move || run(&program, &arguments))
+                    },
+                };
+                let [sheaf, pytorch] = if device == "cpu" { ON_CPU } else { ON_GPU };
+                let mut group = vec![case(sheaf, ours())];
+                if let Some(python) = &settings.pytorch {
+                    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/steps.py");
+                    group.push(case(pytorch, vec![python.clone(), script]));
+                }
+                groups.push(group);
             }
-            groups.push(group);
         }
     }
     groups

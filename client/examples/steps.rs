@@ -1,8 +1,8 @@
-//! Times steps of training, for `make bench ONLY=training`: `steps MODEL TRAINABLE STEPS`.
+//! Times steps of training, for `make bench ONLY=training`: `steps MODEL TRAINABLE STEPS DEVICE`.
 //!
 //! MODEL is `efficientnet-lite0` (batches of 32 images of 224 x 224) or `minilm` (batches of 16 texts of 64 tokens), as
 //! `make test` fetches them, or `mlp` (batches of 64 rows of 128 inputs, through 256 and 128); TRAINABLE is what `run.toml`
-//! takes, or `lora`. `bench/peers/steps.py` times the same steps with PyTorch. Both print one line of JSON: seconds of each
+//! takes, or `lora`; DEVICE what `site.toml` takes. `bench/peers/steps.py` times the same steps with PyTorch. Both print one line of JSON: seconds of each
 //! step but the first two, seconds of the processor a step, and the peak of memory.
 
 use std::cell::RefCell;
@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use sheaf_client::data::{Dataset, Inputs, Split, Targets};
+use sheaf_client::device;
 use sheaf_client::memory;
 use sheaf_client::trainer::torch::TorchTrainer;
 use sheaf_client::trainer::{Round, Trainer, Watch};
@@ -24,11 +25,15 @@ use sheaf_common::params::{ParamSpec, from_bytes};
 use sheaf_common::run::RunSpec;
 use sheaf_common::status::{Phase, Progress};
 use sheaf_common::time::Timestamp;
+use tch::Device;
 
 fn main() -> Result<()> {
     memory::keep();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, trainable, steps] = &arguments[..] else { bail!("usage: steps MODEL TRAINABLE STEPS") };
+    let [model, trainable, steps, device] = &arguments[..] else {
+        bail!("usage: steps MODEL TRAINABLE STEPS DEVICE")
+    };
+    let device = device::resolve(device.parse()?)?;
     let lora = trainable == "lora";
     let (trainable, adapters) = if lora { ("all", "[model.lora]\nrank = 8\n") } else { (&trainable[..], "") };
     let cache = std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
@@ -78,8 +83,8 @@ fn main() -> Result<()> {
     let labels = Targets::Label((0..batch).map(|at| at % 2).collect());
     let train = Dataset { inputs, targets: labels };
     let split = Split { validation: train.clone(), train };
-    let mut trainer = TorchTrainer::open(&job, folder, "site", split, tch::Device::Cpu)?;
-    let times = Times::default();
+    let mut trainer = TorchTrainer::open(&job, folder, "site", split, device)?;
+    let times = Times { device, began: RefCell::default() };
     trainer.train(start, Round { number: 1, of: 1 }, &times)?;
     times.print()
 }
@@ -111,15 +116,17 @@ fn start(spec: &RunSpec, config: Option<&ModelConfig>, bytes: &[u8], params: &Pa
 }
 
 /// When each step began, and the ticks of the processor before it.
-#[derive(Default)]
-struct Times(RefCell<Vec<(Instant, u64)>>);
+struct Times {
+    device: Device,
+    began: RefCell<Vec<(Instant, u64)>>,
+}
 
 /// Ticks of a second in `/proc/self/stat`, which is the same on every Linux.
 const TICKS: f64 = 100.0;
 
 impl Times {
     fn print(&self) -> Result<()> {
-        let times = self.0.borrow();
+        let times = self.began.borrow();
         let [_, _, counted @ ..] = &times[..] else { bail!("there were too few steps") };
         let seconds: Vec<f64> =
             counted.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs_f64()).collect();
@@ -143,7 +150,11 @@ impl Times {
 impl Watch for Times {
     fn progress(&self, progress: Progress) {
         if progress.phase == Phase::Training {
-            self.0.borrow_mut().push((Instant::now(), ticks().unwrap_or_default()));
+            // A GPU is told what to do and does it later; PyTorch's step ends with its loss.
+            if let Device::Cuda(index) = self.device {
+                tch::Cuda::synchronize(index as i64);
+            }
+            self.began.borrow_mut().push((Instant::now(), ticks().unwrap_or_default()));
         }
     }
 
