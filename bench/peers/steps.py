@@ -59,6 +59,8 @@ elif trainable != "all":
         part.requires_grad_(True)
 optimizer = torch.optim.AdamW([each for each in net.parameters() if each.requires_grad], lr=1e-5, weight_decay=0.01)
 labels = torch.arange(batch) % 2
+# All is made, and every call would ask for it.
+torch.set_default_device(None)
 began = []
 for _ in range(steps + 1):
     began.append((time.perf_counter(), time.process_time()))
