@@ -63,6 +63,11 @@ impl<'a> Folder<'a> {
     /// removed in the end, and a model replaced.
     pub(crate) fn open(out: &'a Path) -> Result<Self, FolderError> {
         let (is_made, path) = (!out.exists(), out.join(LOCK));
+        if let Some(other) = foreign(out)
+            && !path.exists()
+        {
+            return Err(FolderError::Foreign(other));
+        }
         fs::create_dir_all(out).map_err(|e| io_error("make", out, e))?;
         let (lock, is_new) = match File::create_new(&path) {
             Ok(lock) => (lock, true),
@@ -82,25 +87,19 @@ impl<'a> Folder<'a> {
         if !fs::metadata(&path).is_ok_and(is_at) {
             return Err(FolderError::InUse(out.to_owned()));
         }
-        if is_new && !out.join(output::REPORT).exists() {
-            let others = [STATE, GONE, output::MODEL].map(|name| out.join(name));
-            if let Some(other) = others.into_iter().find(|folder| folder.exists()) {
-                let _ = fs::remove_file(&path);
-                return Err(FolderError::Foreign(other));
-            }
-        }
         remove(&out.join(GONE))?;
         let folder = Self { out, state: out.join(STATE), is_new, is_made, _lock: lock };
         // Of somebody who was killed before it was known what it is of.
-        if !folder.is_claimed() {
+        if !folder.is_claimed()? {
             remove(&folder.state)?;
         }
         fs::create_dir_all(&folder.state).map_err(|e| io_error("make", &folder.state, e))?;
         Ok(folder)
     }
 
-    fn is_claimed(&self) -> bool {
-        self.state.join(OF).exists()
+    fn is_claimed(&self) -> Result<bool, FolderError> {
+        let path = self.state.join(OF);
+        path.try_exists().map_err(|e| io_error("look for", &path, e))
     }
 
     /// All of it.
@@ -135,11 +134,10 @@ impl<'a> Folder<'a> {
 
     /// Nothing was begun: the folder is left as it was found.
     pub(crate) fn leave(self) {
-        if self.is_claimed() {
+        // The error that led here is the one to report.
+        if !matches!(self.is_claimed(), Ok(false)) || self.finish().is_err() {
             return;
         }
-        // The error that led here is the one to report.
-        let _ = self.finish();
         if self.is_new {
             let _ = fs::remove_file(self.out.join(LOCK));
         }
@@ -147,6 +145,14 @@ impl<'a> Folder<'a> {
             let _ = fs::remove_dir(self.out);
         }
     }
+}
+
+/// Something of somebody else's that would be removed or replaced, where no simulation was before.
+fn foreign(out: &Path) -> Option<PathBuf> {
+    // Whoever has a report may have taken the lock away.
+    let outputs: &[&str] = if out.join(output::REPORT).exists() { &[] } else { &output::OUTPUTS };
+    let own = [STATE, GONE].iter().chain(outputs);
+    own.map(|name| out.join(name)).find(|path| path.exists())
 }
 
 fn remove(folder: &Path) -> Result<(), FolderError> {

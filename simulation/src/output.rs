@@ -1,4 +1,4 @@
-//! What a simulation leaves in its folder: `partition.csv`, `examples.csv`, `rounds.csv` and `rounds.parquet`, `report.json`, and the trained model
+//! What a simulation leaves in its folder: `partition.csv`, `assignment.csv`, `rounds.csv` and `rounds.parquet`, `report.json`, and the trained model
 //! as `model/`.
 //! Every file is there whole or not at all.
 
@@ -23,13 +23,16 @@ use crate::federation::{End, Federation};
 use crate::rounds::{Row, Score, Traffic, score};
 
 const PARTITION: &str = "partition.csv";
-const EXAMPLES: &str = "examples.csv";
+const ASSIGNMENT: &str = "assignment.csv";
 const ROUNDS: &str = "rounds.csv";
 /// The file of the report.
 pub const REPORT: &str = "report.json";
 
 /// The folder of the trained model.
 pub const MODEL: &str = "model";
+
+/// What is replaced, beside the report.
+pub(crate) const OUTPUTS: [&str; 4] = [PARTITION, ASSIGNMENT, ROUNDS, MODEL];
 
 /// Something cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -177,12 +180,27 @@ pub fn write_partition(out: &Path, setting: &Setting, examples: &Examples) -> Re
         }
     }
     write_csv(&out.join(PARTITION), &rows)?;
-    let mut rows = vec![["example".to_owned(), "client".to_owned()]];
-    for (example, client) in examples.owners().into_iter().enumerate() {
-        let name = client.and_then(|number| setting.simulation.name(number).ok());
-        rows.push([example.to_string(), name.map_or(String::new(), |name| name.to_string())]);
-    }
-    write_csv(&out.join(EXAMPLES), &rows)
+    write_assignment(out, setting, examples)
+}
+
+/// A line for each example of the source, which may be very many.
+fn write_assignment(out: &Path, setting: &Setting, examples: &Examples) -> Result<(), OutputError> {
+    let path = out.join(ASSIGNMENT);
+    let names = (0..setting.simulation.clients.get())
+        .map(|number| setting.simulation.name(number).map_or(String::new(), |name| name.to_string()));
+    let names: Vec<String> = names.collect();
+    let write = || -> io::Result<()> {
+        let unfinished = out.join(format!("{ASSIGNMENT}{}", durable::UNFINISHED));
+        let mut file = BufWriter::new(File::create(&unfinished)?);
+        writeln!(file, "example,client")?;
+        for (example, owner) in examples.owners().into_iter().enumerate() {
+            let name = owner.and_then(|owner| names.get(owner as usize));
+            writeln!(file, "{example},{}", name.map_or("", String::as_str))?;
+        }
+        file.into_inner()?.sync_all()?;
+        fs::rename(&unfinished, &path)
+    };
+    write().map_err(|source| OutputError::Write { path: path.clone(), source })
 }
 
 /// Writes a row for each round that is over, with the metrics that any of them has.

@@ -188,7 +188,7 @@ fn every_partition_learns_and_is_written_down() -> Result<()> {
         let written = fs::read_to_string(dir.path().join("out/partition.csv"))?;
         let counts = written.lines().skip(1).filter_map(|line| line.rsplit(',').next()?.parse::<u64>().ok());
         ensure!(counts.sum::<u64>() == 480, "a fifth of 600 is tested on: {written}");
-        let owners = fs::read_to_string(dir.path().join("out/examples.csv"))?;
+        let owners = fs::read_to_string(dir.path().join("out/assignment.csv"))?;
         let of = |client: &str| owners.lines().skip(1).filter(|row| row.ends_with(client)).count();
         ensure!(owners.lines().count() == 601 && of(",") == 120, "{owners}");
         let first = written.lines().nth(1).and_then(|line| line.split(',').next()).context("no client")?;
