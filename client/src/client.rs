@@ -84,8 +84,6 @@ pub struct Client {
     moving: Moving,
     /// The global parameters of each task, which go with it.
     globals: BTreeMap<TaskId, BlobId>,
-    /// Whether what was fetched before the daemon started was looked through.
-    has_tidied: bool,
     pace: Pace,
     /// How far the server was told that the site is.
     told: Option<(Phase, u64)>,
@@ -149,7 +147,6 @@ pub async fn run_by(
     let dialer = Dialer::new(config.server.clone(), config.network.clone());
     let mut client = Client {
         globals: BTreeMap::new(),
-        has_tidied: false,
         session: Session::new(updates, memory, trust),
         worker: Worker::start(site, by, reports.clone())?,
         moving: Moving::default(),
@@ -318,10 +315,8 @@ impl Client {
     }
 
     fn fetch(&mut self, task: Task, witness: Option<Box<Witness>>) {
-        if !std::mem::replace(&mut self.has_tidied, true)
-            && let Err(error) = self.state.tidy_models(|blob| task.takes(blob) || self.session.needs(blob))
-        {
-            warn!(%error, "what was fetched for a round before the daemon started stays on disk");
+        if let Err(error) = self.state.tidy_models(|blob| task.takes(blob) || self.session.needs(blob)) {
+            warn!(%error, "what was fetched for another round stays on disk");
         }
         self.globals.insert(task.id().clone(), task.job().global);
         let (transfer, connection) = (self.transfer.clone(), self.connection.clone());

@@ -197,8 +197,8 @@ impl SiteState {
         Ok(())
     }
 
-    /// Lets go of global parameters and sums that nothing `needs`: of rounds that were under way when the daemon last stopped. Imported
-    /// models stay.
+    /// Lets go of global parameters and sums that nothing `needs`, whole or half: of rounds that ended, or in which the daemon stopped,
+    /// while they were fetched. Imported models stay.
     pub fn tidy_models(&self, needs: impl Fn(BlobId) -> bool) -> Result<(), StateError> {
         let all = self.blobs.list()?;
         let mut models = BTreeSet::new();
