@@ -42,8 +42,8 @@ pub(crate) struct Settings {
     /// Models of which steps are timed.
     #[arg(long, value_delimiter = ',', default_values = ["mlp", "minilm", "efficientnet-lite0"])]
     pub(crate) models: Vec<Model>,
-    /// Devices that they are trained on: cpu, and cuda:0 where there is a GPU and `make setup CUDA=1` was run.
-    #[arg(long, value_delimiter = ',', default_values = ["cpu"], value_parser = device)]
+    /// Devices that they are trained on: cpu, and one GPU, as cuda:0, where there is one and `make setup CUDA=1` was run.
+    #[arg(long, value_delimiter = ',', default_values = ["cpu"])]
     pub(crate) devices: Vec<String>,
     /// Steps of training in a turn, and a hundred times as many of the MLP; the first two are not counted.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(5..=1000))]
@@ -57,14 +57,6 @@ pub(crate) struct Settings {
     /// Where the figures go.
     #[arg(long, default_value = "target/bench")]
     pub(crate) out: PathBuf,
-}
-
-fn device(text: &str) -> Result<String, String> {
-    if text == "cpu" || text.starts_with("cuda") {
-        Ok(text.to_owned())
-    } else {
-        Err("write cpu, or cuda:N with N from 0".to_owned())
-    }
 }
 
 /// A kind of work.

@@ -93,7 +93,7 @@ impl Aggregate {
         );
     }
 
-    /// Adds the chunks of several sites, [`AT_ONCE`] in a pass over the sum, to the bits that one after the other gives.
+    /// Adds the chunks of several sites, each as long as the sum, [`AT_ONCE`] in a pass over the sum, to the bits that one after the other gives.
     pub fn add_all(&mut self, updates: &[(&[f32], u64)]) {
         let (fours, rest) = updates.as_chunks::<AT_ONCE>();
         for four in fours {
@@ -108,6 +108,7 @@ impl Aggregate {
     }
 
     fn add_four(&mut self, four: [(&[f32], u64); AT_ONCE], num_examples: u64) {
+        debug_assert!(four.iter().all(|(delta, _)| delta.len() == self.upper.len()));
         self.weight += num_examples;
         self.make_room(num_examples);
         let [(a, of_a), (b, of_b), (c, of_c), (d, of_d)] = four.map(|(delta, weight)| (delta, weight as f64));
