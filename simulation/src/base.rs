@@ -17,6 +17,7 @@ use sheaf_server::cli::{PutError, put_model};
 use sheaf_server::submit::{self, SubmitError};
 use sheaf_transport::base::{BadBase, BaseModel};
 use sheaf_transport::blobs::{BlobDir, BlobError};
+use sheaf_transport::durable;
 
 use crate::config::Setting;
 
@@ -153,10 +154,9 @@ impl Base {
 }
 
 fn remove(folder: &Path) -> Result<(), BlobError> {
-    match fs::remove_dir_all(folder) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(BlobError::Io { what: "remove", path: folder.to_owned(), source })
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    durable::remove(folder).map_err(|source| BlobError::Io {
+        what: "remove",
+        path: folder.to_owned(),
+        source,
+    })
 }

@@ -1,11 +1,11 @@
 //! The folder of a simulation's results: whose it is, who is at it, and what is there only until the simulation is over.
 
-use std::fs::{self, File, Metadata, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sheaf_common::blob::BlobId;
+use sheaf_transport::durable;
 
 use crate::output::{self, OutputError};
 
@@ -72,8 +72,8 @@ impl<'a> Folder<'a> {
         let (lock, is_new) = match File::create_new(&path) {
             Ok(lock) => (lock, true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let options = File::options().write(true).open(&path);
-                (options.map_err(|e| io_error("open", &path, e))?, false)
+                let lock = File::options().write(true).open(&path);
+                (lock.map_err(|e| io_error("open", &path, e))?, false)
             }
             Err(error) => return Err(io_error("make", &path, error)),
         };
@@ -83,8 +83,7 @@ impl<'a> Folder<'a> {
             Err(TryLockError::Error(error)) => return Err(io_error("lock", &path, error)),
         }
         // Whoever was here before may have taken it away since it was opened.
-        let is_at = |there: Metadata| lock.metadata().is_ok_and(|own| own.ino() == there.ino());
-        if !fs::metadata(&path).is_ok_and(is_at) {
+        if !durable::is_at(&lock, &path).map_err(|e| io_error("look at", &path, e))? {
             return Err(FolderError::InUse(out.to_owned()));
         }
         remove(&out.join(GONE))?;
@@ -156,10 +155,7 @@ fn foreign(out: &Path) -> Option<PathBuf> {
 }
 
 fn remove(folder: &Path) -> Result<(), FolderError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", folder, error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    durable::remove(folder).map_err(|e| io_error("remove", folder, e))
 }
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> FolderError {

@@ -11,6 +11,7 @@ use rand::Rng;
 use sheaf_common::id::{BadName, ClientId, Federation, Name, Role};
 use sheaf_common::seed;
 use sheaf_server::pki::{self, Authority, IssueOptions, PkiError, Wanted};
+use sheaf_transport::durable;
 use sheaf_transport::files::{self, WriteError};
 use sheaf_transport::key::PrivateKey;
 use sheaf_transport::tls::{CredentialError, CredentialPaths, Credentials};
@@ -110,15 +111,8 @@ fn found(dir: &Path, seed: u64, server: &Name) -> Result<(), IdentityError> {
     fs::rename(&unfinished, dir).map_err(|e| IdentityError::Io(dir.to_owned(), e))
 }
 
-/// Removes a file or a folder, if it is there.
 fn remove(path: &Path) -> Result<(), IdentityError> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(IdentityError::Io(path.to_owned(), error))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    durable::remove(path).map_err(|e| IdentityError::Io(path.to_owned(), e))
 }
 
 /// A party's key, from the seed: the length of a certificate depends on it (its serial number does, of which zeros in front are not

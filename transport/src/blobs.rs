@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -310,7 +309,7 @@ impl BlobDir {
                 Err(TryLockError::Error(error)) => return Err(io_error("lock", &path, error)),
             }
             // Whoever had the lock may have given the file its name, or removed it, after it was opened here.
-            if is_at(&file, &path).map_err(|e| io_error("look at", &path, e))? {
+            if durable::is_at(&file, &path).map_err(|e| io_error("look at", &path, e))? {
                 break file;
             }
         };
@@ -485,7 +484,7 @@ impl BlobWriter {
     fn check(&mut self) -> Result<(), BlobError> {
         let look = |error| io_error("look at", &self.path, error);
         let changed = || BlobError::Changed(self.path.clone());
-        if !is_at(&self.file, &self.path).map_err(look)? {
+        if !durable::is_at(&self.file, &self.path).map_err(look)? {
             return Err(changed());
         }
         if self.file.metadata().map_err(look)?.len() != self.length {
@@ -513,16 +512,6 @@ impl Drop for BlobWriter {
             // Best effort: a left-over is removed by `remove_unnamed` at the next start.
             let _ = fs::remove_file(&self.path);
         }
-    }
-}
-
-/// Whether a file that is open is the one of this name.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let open = file.metadata()?;
-    match fs::metadata(path) {
-        Ok(there) => Ok((open.dev(), open.ino()) == (there.dev(), there.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

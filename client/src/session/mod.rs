@@ -396,6 +396,9 @@ impl Context {
             Ok(witness) => witness,
             Err(bad) => return self.decline(&task, bad.to_string()),
         };
+        if self.is_left_out(task.job()) {
+            self.evaluated.insert(origin, task.job().global);
+        }
         self.job = Some((task.id().clone(), task.job().clone()));
         match (&task, self.ready.get(task.id())) {
             (_, Some(_)) if secure => {
@@ -408,13 +411,13 @@ impl Context {
     }
 
     /// Why the site does not do a task, if it does not: one sentence for the operator.
-    fn objection(&mut self, task: &Task) -> Option<String> {
+    fn objection(&self, task: &Task) -> Option<String> {
         let (job, policy) = (task.job(), &self.trust.policy);
         let author = match self.trust.gate.author(job) {
             Ok(author) => author,
             Err(why) => return Some(format!("no operator of the federation asked for this run: {why}")),
         };
-        let left_out = job.spec.validation.leaves_out(self.trust.party.name().as_str());
+        let left_out = self.is_left_out(job);
         match task {
             _ if !task.belongs() => Some("the run has no such task".into()),
             Task::Train(_) if left_out => {
@@ -425,15 +428,16 @@ impl Context {
         }
         .or_else(|| policy.objection(job, &author))
         .or_else(|| self.hold(&task.id().run, job, Some(task.id().round)))
-        .or_else(|| if left_out { self.evaluates_another(task) } else { None })
+        .or_else(|| {
+            // Those of many models would tell about its examples one by one.
+            let another = self.evaluated.get(&job.origin()).is_some_and(|first| *first != job.global);
+            another.then(|| "this site has evaluated another model of this run by itself already".into())
+        })
     }
 
-    /// Metrics of this site alone leave it for one model of a run: those of many would tell about its examples one by one.
-    fn evaluates_another(&mut self, task: &Task) -> Option<String> {
-        let job = task.job();
-        let first = *self.evaluated.entry(job.origin()).or_insert(job.global);
-        (first != job.global)
-            .then(|| "this site has evaluated another model of this run by itself already".into())
+    /// Whether the run leaves this site out: what leaves it are metrics of its own.
+    fn is_left_out(&self, job: &Job) -> bool {
+        job.spec.validation.leaves_out(self.trust.party.name().as_str())
     }
 
     fn decline(&mut self, task: &Task, reason: String) -> State {

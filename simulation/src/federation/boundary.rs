@@ -21,7 +21,7 @@ use sheaf_common::run::{BatchNorm, SecureAggregation};
 use sheaf_common::status::RoundRecord;
 use sheaf_common::time::Timestamp;
 use sheaf_server::core::{Coordinator, Effect, Input};
-use sheaf_transport::durable::Outlive;
+use sheaf_transport::durable::{self, Outlive};
 
 use super::{Clock, Event, Federation, FederationError, Last, Member};
 use crate::agenda::{Agenda, Entry};
@@ -325,7 +325,7 @@ impl Federation {
                 let dir = self.dir.join(SITES).join(self.slots.to_string());
                 self.slots += 1;
                 // What an interruption left there.
-                remove(&dir).map_err(|e| io_error("remove", &dir, e))?;
+                durable::remove(&dir).map_err(|e| io_error("remove", &dir, e))?;
                 SiteState::open_to(Outlive::Program, &dir)?
             }
         };
@@ -360,10 +360,10 @@ fn take_over(folder: &Path, epoch: u64) -> io::Result<PathBuf> {
             match of {
                 Some(of) if of < epoch && before.as_ref().is_none_or(|(newest, _)| of > *newest) => {
                     if let Some((_, older)) = before.replace((of, path)) {
-                        remove(&older)?;
+                        durable::remove(&older)?;
                     }
                 }
-                Some(_) | None => remove(&path)?,
+                Some(_) | None => durable::remove(&path)?,
             }
         }
     }
@@ -381,13 +381,6 @@ fn link_all(from: &Path, to: &Path) -> io::Result<()> {
         if path.is_dir() { link_all(&path, &target)? } else { fs::hard_link(&path, &target)? }
     }
     Ok(())
-}
-
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> FederationError {
